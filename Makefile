@@ -1,0 +1,43 @@
+# Needs Python 3.11 or newer, make and git. Everything goes into .venv; nothing else on the machine is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# On CI the trainer of the shipped learner is tested, too; it needs PyTorch, which is large.
+EXTRAS := test$(if $(CI),$(comma)train)
+comma := ,
+
+.PHONY: demo test check perf format clean
+
+demo: $(VENV)/.demo ## watch the shipped learner get better from its rewards
+	$(BIN)/icrl demo
+
+test: $(VENV)/.test ## everything that CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+check: test
+
+perf: $(VENV)/.test ## the ratios of tests/performance, printed
+	$(BIN)/pytest tests/performance -s
+
+format: $(VENV)/.test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/pip: 
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/pip pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/pip pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis runs dist

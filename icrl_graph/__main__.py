@@ -1,0 +1,5 @@
+"""`python -m icrl_graph` is `icrl`."""
+
+from icrl_graph.cli import main
+
+main()

@@ -1,0 +1,70 @@
+"""What of a reward the prompts may see: the whole truth, or less, to find out whether the rewards are what helps.
+
+An ablation is one function. It is called once for each judged attempt, on arrival; what it returns is stored as
+`shown`, and everything that builds a prompt reads that alone. So an ablated run can't leak a reward by another road:
+not in a later prompt, not in the feedback, not by what a memory ranks first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+
+from icrl_graph.rewards import Reward, as_reward
+
+Show = Callable[[Reward, Random], Reward]
+"""(what the prompt would show, a generator seeded by run and episode) -> what it shows instead."""
+
+
+def true(reward: Reward, rng: Random) -> Reward:
+    """Everything: the number, the numbers of the steps, the feedback."""
+    return reward
+
+
+def zero(reward: Reward, rng: Random) -> Reward:
+    """Every number is 0, also that of an unscored attempt; no feedback."""
+    return _numbers(0.0, [0.0] * len(reward.get("steps", ())))
+
+
+def hidden(reward: Reward, rng: Random) -> Reward:
+    """No number and no feedback: the model sees its attempts alone."""
+    return Reward()
+
+
+def shuffled(pool: Sequence[float | Reward]) -> Show:
+    """Rewards of the right kind with the wrong content: each is drawn, once, from a pool of other rewards.
+
+    Args:
+        pool: the rewards to draw from, such as those that another run got on other tasks.
+
+    Raises:
+        ValueError: the pool is empty, or holds something that is not a finite number.
+    """
+    rewards = [as_reward(reward) for reward in pool]
+    wrong = [given for given, reward in zip(pool, rewards, strict=True) if reward.get("value") is None]
+    if not rewards or wrong:
+        raise ValueError(f"a pool of rewards to draw from holds finite numbers, got {wrong[:3] or 'none'}")
+
+    def draw(reward: Reward, rng: Random) -> Reward:
+        other = rng.choice(rewards)
+        return _numbers(other["value"], other.get("steps", []))
+
+    draw.__name__ = "shuffled"
+    return draw
+
+
+def _numbers(value: float | None, steps: Sequence[float | None]) -> Reward:
+    return Reward(value=value, steps=list(steps)) if steps else Reward(value=value)
+
+
+ABLATIONS: Mapping[str, Show] = {"true": true, "zero": zero, "hidden": hidden}
+
+
+def show(reward: Reward, ablation: Show, rng: Random) -> Reward:
+    """What prompts may see of a reward; never its metric, nor why it is unscored."""
+    visible = Reward(value=reward.get("value"))
+    if "steps" in reward:
+        visible["steps"] = reward["steps"]
+    if "feedback" in reward:
+        visible["feedback"] = reward["feedback"]
+    return ablation(visible, rng)

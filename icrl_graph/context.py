@@ -1,0 +1,387 @@
+"""The ContextBuilder: which episodes to show (memory), what to ask (schedule), how to lay it out (layout).
+
+All pure, all on plain dictionaries. A prompt is never stored: the plan of an episode and the episodes before it give
+the same prompt again, byte for byte.
+
+`render` and `parse` are inverses. What a model says or an evaluator writes may hold anything, also what looks like our
+own markup: inside a block it is escaped, and an assistant turn is left verbatim. So nobody can write himself a reward.
+
+Layouts:
+    turns       the chat grows and nothing in it ever changes: the task and the first instruction, then for each
+                attempt an assistant turn with the response, verbatim, and a user turn with its reward and the next
+                instruction. Prompt k is a prefix of prompt k+1, which is what prompt caches want.
+    transcript  one message: all attempts with their rewards, then the task and the instruction (the form of arXiv
+                2506.06303).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from icrl_graph.prompts import INSTRUCTIONS, NO_ANSWER
+from icrl_graph.rewards import Reward
+from icrl_graph.state import Episode, Message, Plan
+
+Memory = Callable[[Sequence[Episode]], list[int]]
+"""Which of the earlier episodes to show, as indices. It sees the episodes without their true reward."""
+Schedule = Callable[[int, Sequence[Episode]], str]
+"""The name of the instruction for a round (from 0), or a text of its own. It sees what a memory sees."""
+Layout = Callable[[Sequence[Message], Sequence[Message], Sequence[Episode], str, "Style"], list[Message]]
+"""(preamble, task, episodes to show, instruction text, style) -> the prompt."""
+Shows = tuple[Literal["response", "shown", "reflection"], ...]
+"""What of each episode a prompt shows."""
+
+Part = TypeVar("Part")
+
+
+def pick(kind: str, name: str, parts: Mapping[str, Part]) -> Part:
+    """The part of that name.
+
+    Raises:
+        ValueError: there is none; names the choices.
+    """
+    if name not in parts:
+        raise ValueError(f"unknown {kind} {name!r}; choose one of {', '.join(map(repr, parts))}")
+    return parts[name]
+
+
+# ------------------------------------------------------------------------------------------------------- memory: which
+
+
+def everything(past: Sequence[Episode]) -> list[int]:
+    """All episodes."""
+    return list(range(len(past)))
+
+
+def nothing(past: Sequence[Episode]) -> list[int]:
+    """No episode: every attempt starts from the task alone."""
+    return []
+
+
+def last(k: int) -> Memory:
+    """The k latest episodes."""
+    return lambda past: list(range(max(0, len(past) - k), len(past)))
+
+
+def best(k: int) -> Memory:
+    """The k episodes with the highest *shown* reward, in order of arrival; of a tie the earlier, the unscored last."""
+
+    def choose(past: Sequence[Episode]) -> list[int]:
+        def rank(i: int) -> float:
+            value = past[i].get("shown", {}).get("value")
+            return -math.inf if value is None else value
+
+        return sorted(sorted(range(len(past)), key=rank, reverse=True)[:k])
+
+    return choose
+
+
+def tokens(limit: int) -> Memory:
+    """The latest episodes that fit into about `limit` tokens (four characters each).
+
+    Evicts in chunks: when the limit is passed, the oldest go until half of it is free. In between the prompt only
+    grows, so a prompt cache misses once per chunk and not once per round. The latest episode always stays.
+    """
+
+    def choose(past: Sequence[Episode]) -> list[int]:
+        sizes = [_tokens(episode) for episode in past]
+        start, total = 0, 0
+        for i, size in enumerate(sizes):
+            total += size
+            if total > limit:
+                while start < i and total > limit / 2:
+                    total -= sizes[start]
+                    start += 1
+        return list(range(start, len(past)))
+
+    return choose
+
+
+def _tokens(episode: Episode) -> int:
+    """Estimated tokens of an episode: four characters each, and a few for the markup around it."""
+    told = (episode.get("response", ""), episode.get("shown", {}).get("feedback", ""), episode.get("reflection", ""))
+    return sum(map(len, told)) // 4 + 16
+
+
+_FIXED: Mapping[str, Memory] = {"all": everything, "none": nothing}
+_SIZED: Mapping[str, Callable[[int], Memory]] = {"last": last, "best": best, "tokens": tokens}
+MEMORIES = (*_FIXED, *(f"{name}:N" for name in _SIZED))
+
+
+def memory(spec: str) -> Memory:
+    """The memory of that name: "all", "none", "last:5", "best:3" or "tokens:8000".
+
+    Raises:
+        ValueError: no such memory, or its number is not above 0.
+    """
+    name, colon, size = spec.partition(":")
+    if not colon and name in _FIXED:
+        return _FIXED[name]
+    if name in _SIZED and size.isascii() and size.isdigit() and int(size) > 0:
+        return _SIZED[name](int(size))
+    raise ValueError(f"unknown memory {spec!r}; choose one of {', '.join(MEMORIES)}, with N above 0")
+
+
+# ------------------------------------------------------------------------------------------------ schedule: what to ask
+
+
+def _preset(round: int, past: Sequence[Episode]) -> str:
+    return "explore" if round % 2 == 0 else "exploit"
+
+
+def _always(name: str) -> Schedule:
+    return lambda round, past: name
+
+
+SCHEDULES: Mapping[str, Schedule] = {"preset": _preset, **{name: _always(name) for name in sorted(INSTRUCTIONS)}}
+"""preset: even rounds explore, odd rounds exploit, counted from 0 (arXiv 2506.06303); the others never change."""
+
+
+def make_plan(round: int, past: Sequence[Episode], memory: Memory, schedule: Schedule, warmup: int = 0) -> Plan:
+    """Decide what the prompt of a round is made of; the first `warmup` rounds show no history."""
+    visible = [_without_truth(episode) for episode in past]
+    shown = sorted(memory(visible)) if round >= warmup else []
+    if shown and not 0 <= shown[0] <= shown[-1] < len(past):
+        raise ValueError(f"the memory chose the episodes {shown}; there are {len(past)}, counted from 0")
+    return Plan(shown=_ranges(shown), instruction=schedule(round, visible), left_out=len(past) - len(set(shown)))
+
+
+def _without_truth(episode: Episode) -> Episode:
+    return {key: value for key, value in episode.items() if key != "reward"}  # type: ignore[return-value]
+
+
+def _ranges(indices: Sequence[int]) -> list[list[int]]:
+    out: list[list[int]] = []
+    for i in indices:
+        if out and out[-1][1] >= i:
+            out[-1][1] = i + 1
+        else:
+            out.append([i, i + 1])
+    return out
+
+
+# ------------------------------------------------------------------------------------------ layout: how it is laid out
+
+
+@dataclass(frozen=True)
+class Style:
+    """What is the same for every prompt of a run."""
+
+    shows: Shows = ("response", "shown")
+    label: str = "Reward"
+    instructions: Mapping[str, str] = field(default_factory=lambda: INSTRUCTIONS)
+
+    def text(self, instruction: str) -> str:
+        """The text of an instruction; a schedule's own text stands for itself."""
+        return self.instructions.get(instruction, instruction)
+
+
+def render(
+    preamble: Sequence[Message],
+    task: str | Sequence[Message],
+    past: Sequence[Episode],
+    plan: Plan,
+    style: Style,
+    layout: Layout,
+) -> list[Message]:
+    """The prompt that a plan stands for.
+
+    Args:
+        preamble: system prompt and few-shot examples, ahead of everything.
+        task: text or chat messages.
+        past: the episodes before the one of the plan.
+        plan: what to show and what to ask.
+        style: what of each episode to show, and in which words.
+        layout: how.
+    """
+    messages = [{"role": "user", "content": task}] if isinstance(task, str) else list(task)
+    shown = [_without_truth(past[i]) for start, end in plan["shown"] for i in range(start, end)]
+    return layout(preamble, messages, shown, style.text(plan["instruction"]), style)
+
+
+def turns(
+    preamble: Sequence[Message], task: Sequence[Message], episodes: Sequence[Episode], instruction: str, style: Style
+) -> list[Message]:
+    """Append-only chat turns."""
+    prompt = [*preamble, *task]
+    for episode in episodes:
+        if "response" in style.shows:
+            _say(prompt, _instruct(style.text(episode["plan"]["instruction"])))
+            prompt.append({"role": "assistant", "content": episode.get("response") or NO_ANSWER})
+        _say(prompt, _outcome(episode, style))
+    _say(prompt, _instruct(instruction))
+    return prompt
+
+
+def transcript(
+    preamble: Sequence[Message], task: Sequence[Message], episodes: Sequence[Episode], instruction: str, style: Style
+) -> list[Message]:
+    """One message that tells all attempts, then the task and the instruction."""
+    told = []
+    for episode in episodes:
+        attempt = _block("attempt", episode.get("response") or NO_ANSWER) if "response" in style.shows else ""
+        told.append("\n".join(filter(None, [attempt, _outcome(episode, style)])))
+    prompt = [*preamble, *task]
+    if told:
+        history, head = "\n\n".join(told), task[0]
+        if head["role"] == "user" and isinstance(head["content"], str):
+            prompt[len(preamble)] = {**head, "content": f"{history}\n\n{head['content']}"}
+        else:
+            prompt.insert(len(preamble), {"role": "user", "content": history})
+    _say(prompt, _instruct(instruction))
+    return prompt
+
+
+LAYOUTS: Mapping[str, Layout] = {"turns": turns, "transcript": transcript}
+
+
+def number(value: float | None) -> str:
+    """A reward as it stands in a prompt: up to six significant digits."""
+    return "unscored" if value is None else format(value, ".6g")
+
+
+def _outcome(episode: Episode, style: Style) -> str:
+    lines = []
+    shown: Reward = episode.get("shown", {})
+    if "shown" in style.shows:
+        lines.append(f"{style.label}: {number(shown['value']) if 'value' in shown else 'hidden'}")
+        if shown.get("steps"):
+            lines.append(f"{style.label} by step: {', '.join(map(number, shown['steps']))}")
+        if shown.get("feedback"):
+            lines.append(_block("feedback", shown["feedback"]))
+    if "reflection" in style.shows and episode.get("reflection"):
+        lines.append(_block("reflection", episode["reflection"]))
+    return "\n".join(lines)
+
+
+def _instruct(text: str) -> str:
+    return _block("instruction", text) if text else ""
+
+
+def _say(prompt: list[Message], text: str) -> None:
+    """Add text to the last user turn, or as a new one. Replaces the message, never changes it."""
+    if not text:
+        return
+    if not prompt or prompt[-1]["role"] != "user":
+        prompt.append({"role": "user", "content": text})
+        return
+    content = prompt[-1]["content"]
+    if isinstance(content, str):
+        longer: Any = f"{content}\n\n{text}"
+    else:
+        longer = [*content, {"type": "text", "text": text}]
+    prompt[-1] = {**prompt[-1], "content": longer}
+
+
+# -------------------------------------------------------------------------------------------------- blocks and parsing
+
+_TAGS = "attempt|feedback|reflection|instruction"
+_MARKUP = re.compile(rf"<(\\*/?(?:{_TAGS})>)")
+_ESCAPED = re.compile(rf"<\\(\\*/?(?:{_TAGS})>)")
+
+
+def _block(tag: str, text: str) -> str:
+    escaped = _MARKUP.sub(r"<\\\1", text)
+    return f"<{tag}>\n{escaped}\n</{tag}>"
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPED.sub(r"<\1", text)
+
+
+_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
+_OUTCOME = re.compile(
+    rf"""(?:(?P<label>[^\n:<>]{{1,60}}):\ (?P<value>unscored|hidden|{_NUMBER})
+            (?:\n(?P=label)\ by\ step:\ (?P<steps>(?:unscored|{_NUMBER})(?:,\ (?:unscored|{_NUMBER}))*))?
+            (?:\n<feedback>\n(?P<feedback>.*?)\n</feedback>)?
+        )?
+        (?:\n?<reflection>\n(?P<reflection>.*?)\n</reflection>)?
+        (?=\n\n|\Z)""",
+    re.X | re.S,
+)
+_ATTEMPT = re.compile(r"<attempt>\n(.*?)\n</attempt>(?:\n|(?=\n\n)|\Z)", re.S)
+_INSTRUCTION = re.compile(r"(?:\A|\n\n)<instruction>\n((?:(?!</?instruction>).)*)\n</instruction>\Z", re.S)
+
+
+class Attempt(NamedTuple):
+    """One earlier attempt as a prompt shows it."""
+
+    response: str
+    value: float | None
+    """The shown reward; None if it is unscored or hidden."""
+    steps: tuple[float | None, ...] = ()
+    feedback: str = ""
+    reflection: str = ""
+
+
+class Prompt(NamedTuple):
+    """What a prompt says."""
+
+    task: str
+    attempts: tuple[Attempt, ...]
+    instruction: str
+
+
+def parse(messages: Sequence[Mapping[str, Any]]) -> Prompt:
+    """Read a prompt of either layout back: the inverse of `render`.
+
+    An assistant turn counts as an attempt if the user turn after it opens with an outcome; so few-shot turns ahead of
+    the task don't, unless they imitate one. Whatever label the reward has is read.
+    """
+    texts = [_text(message.get("content")) for message in messages]
+    tail = texts[-1] if texts else ""
+    asked = _INSTRUCTION.search(tail)
+    instruction = _unescape(asked[1]) if asked else ""
+    attempts: list[Attempt] = []
+    opening: str | None = None
+    for i, message in enumerate(messages[:-1]):
+        outcome = _OUTCOME.match(texts[i + 1]) if message.get("role") == "assistant" else None
+        if outcome and outcome.end() > 0:
+            opening = texts[i - 1] if opening is None and i > 0 else opening
+            attempts.append(_attempt(texts[i], outcome))
+    if attempts:
+        return Prompt(_INSTRUCTION.sub("", opening or ""), tuple(attempts), instruction)
+    for text in texts:
+        if told := list(_told(text)):
+            task = text[told[-1][1] :].removeprefix("\n\n") or tail
+            return Prompt(_INSTRUCTION.sub("", task), tuple(attempt for attempt, _ in told), instruction)
+    return Prompt(_INSTRUCTION.sub("", tail), (), instruction)
+
+
+def _told(text: str) -> Any:
+    """The attempts that a transcript opens with, each with the position behind it."""
+    at = 0
+    while begun := _ATTEMPT.match(text, at):
+        outcome = _OUTCOME.match(text, begun.end())
+        at = outcome.end() if outcome else begun.end()
+        yield _attempt(_unescape(begun[1]), outcome), at
+        if not text.startswith("\n\n<attempt>\n", at):
+            return
+        at += 2
+
+
+def _attempt(response: str, outcome: re.Match[str] | None) -> Attempt:
+    if outcome is None:
+        return Attempt(response, None)
+    steps = outcome["steps"].split(", ") if outcome["steps"] else []
+    return Attempt(
+        response,
+        _value(outcome["value"]),
+        tuple(map(_value, steps)),
+        _unescape(outcome["feedback"] or ""),
+        _unescape(outcome["reflection"] or ""),
+    )
+
+
+def _value(text: str | None) -> float | None:
+    return None if text in (None, "unscored", "hidden") else float(text)
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content or [] if isinstance(part, Mapping))

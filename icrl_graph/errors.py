@@ -1,0 +1,51 @@
+"""All errors of the package, in one tree.
+
+    IcrlError
+    ├── BudgetExceeded    a call would pass a cap; raised into a node, which ends the run with its best answer
+    ├── ModelError        no attempt can succeed until a person mends something: key, model name, address
+    ├── ThreadMismatch    a stored thread holds another task or was made by another version (also a ValueError)
+    ├── UnknownTask       the shipped learner was asked for a game that it does not play (also a ValueError)
+    └── MissingExtra      an optional package is not installed (also an ImportError)
+
+Wrong arguments are plain `ValueError`s, raised when a graph is built, that name the value and the choices. A failed
+attempt is no error at all: it is data on its episode.
+"""
+
+from __future__ import annotations
+
+
+class IcrlError(Exception):
+    """Base of the errors that are this package's own."""
+
+
+class BudgetExceeded(IcrlError):
+    """One more call would pass a cap.
+
+    Args:
+        cap: which one: "calls", "tokens" or "time".
+    """
+
+    def __init__(self, cap: str) -> None:
+        super().__init__(f"the budget of {cap} is spent")
+        self.cap = cap
+
+
+class ModelError(IcrlError):
+    """The model can't answer at all; the run stops here, keeps what it has, and can be resumed once this is mended."""
+
+
+class ThreadMismatch(IcrlError, ValueError):
+    """A stored thread is not the run that was asked for."""
+
+
+class UnknownTask(IcrlError, ValueError):
+    """The shipped learner was asked for something that it does not speak."""
+
+
+class MissingExtra(IcrlError, ImportError):
+    """An optional dependency is missing."""
+
+
+def missing_extra(package: str, extra: str) -> MissingExtra:
+    """The error for an optional package, with the command that installs it."""
+    return MissingExtra(f"{package} is not installed; run: pip install 'icrl-graph[{extra}]'")

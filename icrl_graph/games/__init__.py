@@ -1,0 +1,1 @@
+"""Games with a known answer: their rules, their tasks, and policies to compare with."""

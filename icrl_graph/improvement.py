@@ -1,0 +1,272 @@
+"""`improve`: the one call for people who want a better answer and no graphs.
+
+    result = improve("Write a pangram.", score=lambda response: len(set(response.lower())) / 27, model="openai:...")
+
+With `path` a run is kept in an SQLite file, checkpoints and journal together. The same call after a crash goes on where
+it stopped, and pays for nothing twice but the call that was in flight; after the end it gives the stored result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import StateGraph
+
+from icrl_graph import context
+from icrl_graph.errors import ThreadMismatch
+from icrl_graph.journal import Journal, MemoryJournal, SqliteJournal
+from icrl_graph.nodes import STATE_VERSION, EpisodeEvent, check_task
+from icrl_graph.rewards import Evaluator
+from icrl_graph.state import Episode, Message, Usage, value_of
+from icrl_graph.topologies import TOPOLOGIES
+
+OnEpisode = Callable[[EpisodeEvent], None]
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """What a run came to."""
+
+    answer: Any
+    """The best episode's answer; None if no attempt gave one."""
+    reward: float | None
+    """Its reward; None if no attempt was scored."""
+    metric: float | None
+    """Its metric, where there is one; else the reward."""
+    stopped: str | None
+    """Why it ended: rounds, success, plateau, calls, tokens, time or failures; None if it has not ended."""
+    usage: Usage
+    """What all of it cost."""
+    episodes: Sequence[Episode]
+    """Every attempt, in order."""
+
+    @property
+    def rewards(self) -> list[float | None]:
+        """The reward of every attempt, in order; None where unscored."""
+        return [value_of(episode) for episode in self.episodes]
+
+    def __repr__(self) -> str:
+        tokens = f", {self.usage['input']} + {self.usage['output']} tokens" if "input" in self.usage else ""
+        lines = [
+            f"Result(reward {context.number(self.reward)}, stopped: {self.stopped}, "
+            f"{self.usage.get('calls', 0)} calls{tokens}, {self.usage.get('seconds', 0):.1f} s)",
+            f"  answer: {_short(self.answer)}",
+        ]
+        for episode in self.episodes:
+            said = episode.get("response") or f"! {episode.get('error', 'not answered yet')}"
+            value = context.number(value_of(episode))
+            lines.append(f"  {episode['round']:3} {episode['plan']['instruction'][:10]:10} {value:>8}  {_short(said)}")
+        return "\n".join(lines)
+
+
+def _short(said: Any) -> str:
+    text = said if isinstance(said, str) else repr(said)
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def improve(
+    task: str | Sequence[Message],
+    score: Evaluator,
+    *,
+    model: Any,
+    topology: str = "icrl",
+    task_data: Mapping[str, Any] | None = None,
+    path: str | PathLike[str] | None = None,
+    thread_id: str | None = None,
+    on_episode: OnEpisode | None = None,
+    **options: Any,
+) -> Result:
+    """Improve an answer by its rewards.
+
+    Args:
+        task: text, or chat messages in OpenAI's format.
+        score: gives the reward: a callable, LangChain tool or Runnable, called with the arguments that it names among
+            task, response, answer, steps and task_data; sync or async.
+        model: a chat model, "provider:name", a Runnable, a compiled graph that takes `messages`, or a function.
+        topology: "icrl" or "best_of_n".
+        task_data: for the score only; never shown to the model.
+        path: an SQLite file that keeps the run.
+        thread_id: the run's name within the file; by default made of topology, task and task data.
+        on_episode: called with each episode as soon as it is judged.
+        options: what `create_icrl` or `create_best_of_n` takes, such as rounds, memory, schedule, target, max_calls.
+
+    Returns:
+        The best answer, and every attempt.
+
+    Raises:
+        ValueError: an argument is wrong.
+        ThreadMismatch: the file holds another run under this thread id.
+        ModelError: the model can't answer at all, because of its key or name, say.
+    """
+    inputs = _inputs(task, task_data)
+    with _journal(path) as journal:
+        graph = build(topology, model, score, journal=journal, **options)
+        return run_thread(
+            graph, inputs, path=path, thread_id=thread_id or name_of(topology, inputs), on_episode=on_episode
+        )
+
+
+async def aimprove(
+    task: str | Sequence[Message],
+    score: Evaluator,
+    *,
+    model: Any,
+    topology: str = "icrl",
+    task_data: Mapping[str, Any] | None = None,
+    path: str | PathLike[str] | None = None,
+    thread_id: str | None = None,
+    on_episode: OnEpisode | None = None,
+    **options: Any,
+) -> Result:
+    """`improve` for async code; takes the same arguments."""
+    inputs = _inputs(task, task_data)
+    with _journal(path) as journal:
+        graph = build(topology, model, score, journal=journal, **options)
+        thread = thread_id or name_of(topology, inputs)
+        async with _async_saver(path) as saver:
+            compiled, config = graph.compile(checkpointer=saver), _config(thread)
+            begun = _next_input(graph, await compiled.aget_state(config), inputs)
+            with _hint(path):
+                async for event in compiled.astream(begun, config, stream_mode="custom", durability=_durability(path)):
+                    if on_episode is not None:
+                        on_episode(cast(EpisodeEvent, event))
+            return _result((await compiled.aget_state(config)).values)
+
+
+def build(topology: str, model: Any, evaluator: Evaluator, **options: Any) -> StateGraph[Any, Any, Any, Any]:
+    """The graph of a topology by name.
+
+    Raises:
+        ValueError: there is no such topology, or an argument is wrong.
+    """
+    return context.pick("topology", topology, TOPOLOGIES)(model, evaluator, **options)
+
+
+def run_thread(
+    graph: StateGraph[Any, Any, Any, Any],
+    inputs: Mapping[str, Any],
+    *,
+    path: str | PathLike[str] | None,
+    thread_id: str,
+    on_episode: OnEpisode | None = None,
+) -> Result:
+    """Start a thread, go on with it, or give its stored result, whichever it needs."""
+    with _saver(path) as saver:
+        compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
+        begun = _next_input(graph, compiled.get_state(config), inputs)
+        with _hint(path):
+            for event in compiled.stream(begun, config, stream_mode="custom", durability=_durability(path)):
+                if on_episode is not None:
+                    on_episode(cast(EpisodeEvent, event))
+        return _result(compiled.get_state(config).values)
+
+
+def name_of(topology: str, inputs: Mapping[str, Any]) -> str:
+    """A thread id of a run's own: the same for the same topology, task and task data."""
+    source = json.dumps([topology, inputs["task"], inputs["task_data"]], sort_keys=True, default=repr)
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
+def _inputs(task: Any, task_data: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"task": check_task(task), "task_data": dict(task_data or {})}
+
+
+def _config(thread_id: str) -> RunnableConfig:
+    return {"configurable": {"thread_id": thread_id}, "recursion_limit": 1_000_000_000}  # the rounds are the limit
+
+
+def _durability(path: Any) -> Any:
+    return "exit" if path is None else "sync"
+
+
+def _next_input(graph: StateGraph[Any, Any, Any, Any], stored: Any, inputs: Mapping[str, Any]) -> Any:
+    """The inputs for a thread that is new, None for one to go on with.
+
+    Raises:
+        ThreadMismatch: the thread is another run than the one asked for.
+    """
+    if "checkpoint_id" not in stored.config["configurable"]:
+        return dict(inputs)
+    values = stored.values
+    if {key: values.get(key) for key in inputs} != dict(inputs):
+        raise ThreadMismatch("the thread holds a run on another task; give another thread_id or another path")
+    frozen = values.get("settings") or {}
+    if frozen.get("version", STATE_VERSION) != STATE_VERSION:
+        raise ThreadMismatch(f"the thread was written in form {frozen['version']}, this package reads {STATE_VERSION}")
+    asked = graph.context_schema().model_dump() if graph.context_schema else {}
+    changed = [
+        f"{name} {frozen[name]!r} -> {asked[name]!r}" for name in asked if frozen and frozen[name] != asked[name]
+    ]
+    if changed:
+        raise ThreadMismatch(
+            f"the thread has other settings ({', '.join(changed)}); give another thread_id, or its settings"
+        )
+    return None
+
+
+def _result(values: Mapping[str, Any]) -> Result:
+    return Result(
+        answer=values["answer"],
+        reward=values["reward"],
+        metric=values["metric"],
+        stopped=values["stopped"],
+        usage=values["usage"],
+        episodes=values["episodes"],
+    )
+
+
+@contextmanager
+def _hint(path: Any) -> Iterator[None]:
+    """Tell whoever sees a failure that nothing is lost."""
+    try:
+        yield
+    except Exception as error:
+        if path is not None:
+            error.add_note(f"What was done so far is kept in {path}; the same call goes on from there.")
+        raise
+
+
+@contextmanager
+def _journal(path: str | PathLike[str] | None) -> Iterator[Journal]:
+    if path is None:
+        yield MemoryJournal()
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    journal = SqliteJournal(path)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+@contextmanager
+def _saver(path: str | PathLike[str] | None) -> Iterator[BaseCheckpointSaver[Any]]:
+    if path is None:
+        yield InMemorySaver()
+        return
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
+    with SqliteSaver.from_conn_string(str(path)) as saver:
+        yield saver
+
+
+@asynccontextmanager
+async def _async_saver(path: str | PathLike[str] | None) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+    if path is None:
+        yield InMemorySaver()
+        return
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
+        yield saver

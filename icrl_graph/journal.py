@@ -1,0 +1,382 @@
+"""Calls, and the one place that performs them: journal, budget, time limits, parallel calls, sync and async.
+
+A node is written once, as a *flow*: a generator that yields the calls it wants made and gets their replies sent back.
+The `Driver` performs a flow under `invoke` and under `ainvoke`. A flow asks for nothing but calls, so it stays pure and
+short; whether a failure is data is the flow's own decision, for it gets the exception thrown in.
+
+Every reply is in the journal before the flow sees it. A node that is run again, because the process was killed before
+LangGraph had saved its result, finds there what was already paid for: only a call that was in flight is made again. A
+call is known by its run, its episode, its place within its node, and a hash of all that is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import json
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from os import PathLike
+from typing import Any, NamedTuple
+
+from langgraph.errors import GraphBubbleUp
+
+from icrl_graph.errors import BudgetExceeded, ModelError
+from icrl_graph.state import Usage, add_usage
+
+Key = tuple[str | int, ...]
+"""Who asks: the run id, the node, the round, the candidate."""
+
+
+class Reply(NamedTuple):
+    """What a call gave, in plain JSON-able values."""
+
+    value: Any
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: the only thing a flow can ask of the world.
+
+    Attributes:
+        part: a Runnable (its `invoke` or `ainvoke` is used) or a function, sync or async.
+        input: the Runnable's input, or the function's keyword arguments.
+        read: makes a JSON-able value of what came back; what it raises counts as the call's failure.
+        kwargs: further keyword arguments of the Runnable.
+        timeout: seconds after which the call is given up on. A thread can't be stopped and is left behind.
+        paid: whether the call counts against the budget.
+    """
+
+    part: Any
+    input: Any
+    read: Callable[[Any], Any]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+    paid: bool = True
+
+
+Flow = Generator["Call | list[Flow]", Any, Any]
+"""Yields a call, or a list of flows to run side by side; gets the reply, or the list of what they returned."""
+
+
+class Journal:
+    """Where replies are kept."""
+
+    def get(self, id: str) -> Reply | None:
+        """The reply to a call, or None."""
+        raise NotImplementedError
+
+    def put(self, id: str, run: str, reply: Reply) -> None:
+        """Keep a reply; it is durable when this returns."""
+        raise NotImplementedError
+
+    async def aget(self, id: str) -> Reply | None:
+        """`get`, without blocking the event loop."""
+        return await asyncio.to_thread(self.get, id)
+
+    async def aput(self, id: str, run: str, reply: Reply) -> None:
+        """`put`, without blocking the event loop."""
+        await asyncio.to_thread(self.put, id, run, reply)
+
+
+class MemoryJournal(Journal):
+    """Keeps the latest replies in this process: enough for a node that is run again, nothing after a crash.
+
+    Args:
+        limit: replies to keep.
+    """
+
+    def __init__(self, limit: int = 4096) -> None:
+        self._replies: OrderedDict[str, Reply] = OrderedDict()
+        self._limit, self._lock = limit, threading.Lock()
+
+    def get(self, id: str) -> Reply | None:
+        """The reply to a call, or None."""
+        with self._lock:
+            return self._replies.get(id)
+
+    def put(self, id: str, run: str, reply: Reply) -> None:
+        """Keep a reply."""
+        with self._lock:
+            self._replies[id] = reply
+            while len(self._replies) > self._limit:
+                self._replies.popitem(last=False)
+
+    async def aget(self, id: str) -> Reply | None:
+        """`get`: memory doesn't block."""
+        return self.get(id)
+
+    async def aput(self, id: str, run: str, reply: Reply) -> None:
+        """`put`: memory doesn't block."""
+        self.put(id, run, reply)
+
+
+class SqliteJournal(Journal):
+    """Keeps every reply in an SQLite file, which may also hold LangGraph's checkpoints.
+
+    Args:
+        path: the file; created if missing.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        import sqlite3
+
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode=WAL")  # python's synchronous=FULL stays: safe in a power cut, too
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS icrl_journal (id TEXT PRIMARY KEY, run TEXT NOT NULL, reply TEXT NOT NULL)"
+        )
+
+    def get(self, id: str) -> Reply | None:
+        """The reply to a call, or None."""
+        with self._lock:
+            row = self._connection.execute("SELECT reply FROM icrl_journal WHERE id = ?", (id,)).fetchone()
+        return Reply(*json.loads(row[0])) if row else None
+
+    def put(self, id: str, run: str, reply: Reply) -> None:
+        """Keep a reply."""
+        with self._lock:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO icrl_journal VALUES (?, ?, ?)", (id, run, json.dumps(reply))
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+
+class Budget:
+    """Caps, and what is spent of them; shared by the calls that one node makes.
+
+    Args:
+        caps: "calls", "tokens" (in and out), "time" (seconds); None for no cap.
+        spent: what was spent before.
+    """
+
+    def __init__(self, caps: Mapping[str, float | None], spent: Usage) -> None:
+        self.caps, self.spent = caps, spent
+        self._lock = threading.Lock()
+
+    def admit(self) -> None:
+        """Count one more call, before it is made.
+
+        Raises:
+            BudgetExceeded: a cap is reached.
+        """
+        with self._lock:
+            if cap := exhausted(self.caps, self.spent):
+                raise BudgetExceeded(cap)
+            self.spent = add_usage(self.spent, {"calls": 1})
+
+    def add(self, usage: Usage) -> None:
+        """Count what calls have cost."""
+        with self._lock:
+            self.spent = add_usage(self.spent, usage)
+
+
+def exhausted(caps: Mapping[str, float | None], spent: Usage) -> str | None:
+    """The first cap that is reached, or None."""
+    amounts = {
+        "calls": spent.get("calls", 0),
+        "tokens": spent.get("input", 0) + spent.get("output", 0),
+        "time": spent.get("seconds", 0.0),
+    }
+    reached = (name for name, cap in caps.items() if cap is not None and amounts[name] >= cap)
+    return next(reached, None)
+
+
+class Driver:
+    """Performs flows.
+
+    Args:
+        journal: where the replies are kept.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+
+    def perform(self, flow: Flow, key: Key, budget: Budget) -> Any:
+        """Run a flow to its end; gives what it returns.
+
+        Args:
+            flow: the flow.
+            key: who asks; the place of each call in the flow is added to it.
+            budget: what its calls may cost.
+        """
+        step: Callable[[Any], Any] = flow.send
+        sent: Any = None
+        for place in count():
+            try:
+                ask = step(sent)
+            except StopIteration as done:
+                return done.value
+            step = flow.send
+            try:
+                if isinstance(ask, list):
+                    parts = [partial(self.perform, f, (*key, place, i), budget) for i, f in enumerate(ask)]
+                    sent = _side_by_side(parts)
+                else:
+                    sent = self._call(ask, (*key, place), budget)
+            except _PASSING:
+                raise
+            except Exception as error:
+                step, sent = flow.throw, error
+
+    async def aperform(self, flow: Flow, key: Key, budget: Budget) -> Any:
+        """`perform` under `ainvoke`."""
+        step: Callable[[Any], Any] = flow.send
+        sent: Any = None
+        for place in count():
+            try:
+                ask = step(sent)
+            except StopIteration as done:
+                return done.value
+            step = flow.send
+            try:
+                if isinstance(ask, list):
+                    parts = [self.aperform(f, (*key, place, i), budget) for i, f in enumerate(ask)]
+                    sent = await _all(parts)
+                else:
+                    sent = await self._acall(ask, (*key, place), budget)
+            except _PASSING:
+                raise
+            except Exception as error:
+                step, sent = flow.throw, error
+
+    def _call(self, call: Call, key: Key, budget: Budget) -> Reply:
+        id = _identity(call, key)
+        if known := self.journal.get(id):
+            budget.add(known.usage)
+            return known
+        reply = _Pending(call, budget)
+        if call.timeout is not None or inspect.iscoroutinefunction(call.part):
+            raw = _result(_in_thread(call), call.timeout)
+        else:
+            raw = _invoke(call)
+        done = reply.done(raw)
+        self.journal.put(id, str(key[0]), done)
+        return done
+
+    async def _acall(self, call: Call, key: Key, budget: Budget) -> Reply:
+        id = _identity(call, key)
+        if known := await self.journal.aget(id):
+            budget.add(known.usage)
+            return known
+        reply = _Pending(call, budget)
+        if hasattr(call.part, "ainvoke"):
+            raw = await _aresult(call.part.ainvoke(call.input, **call.kwargs), call.timeout)
+        elif inspect.iscoroutinefunction(call.part):
+            raw = await _aresult(call.part(**call.input), call.timeout)
+        else:
+            raw = await _aresult(asyncio.wrap_future(_in_thread(call)), call.timeout)
+        done = reply.done(raw)
+        await self.journal.aput(id, str(key[0]), done)
+        return done
+
+
+_PASSING = (GraphBubbleUp, ModelError)
+"""What no flow may turn into data: an interrupt of LangGraph, and what a person must mend."""
+
+
+class _Pending:
+    """A call that is being made: admitted to the budget, its clock running."""
+
+    def __init__(self, call: Call, budget: Budget) -> None:
+        if call.paid:
+            budget.admit()
+        self._call, self._budget, self._started = call, budget, time.monotonic()
+
+    def done(self, raw: Any) -> Reply:
+        cost = Usage(**usage_of(raw), seconds=round(time.monotonic() - self._started, 6))
+        self._budget.add(cost)
+        return Reply(self._call.read(raw), {"calls": 1, **cost} if self._call.paid else cost)
+
+
+def usage_of(raw: Any) -> Usage:
+    """The tokens that a chat model reports with its message; empty if it reports none."""
+    message = raw.get("raw") if isinstance(raw, Mapping) else raw
+    told = getattr(message, "usage_metadata", None)
+    if not told:
+        return {}
+    cached = (told.get("input_token_details") or {}).get("cache_read") or 0
+    reasoning = (told.get("output_token_details") or {}).get("reasoning") or 0
+    return Usage(input=told["input_tokens"], cached=cached, output=told["output_tokens"], reasoning=reasoning)
+
+
+def _identity(call: Call, key: Key) -> str:
+    sent = json.dumps([key, call.input, dict(call.kwargs)], sort_keys=True, default=repr)
+    return hashlib.sha256(sent.encode()).hexdigest()
+
+
+def _invoke(call: Call) -> Any:
+    if hasattr(call.part, "invoke"):
+        return call.part.invoke(call.input, **call.kwargs)
+    if inspect.iscoroutinefunction(call.part):
+        return asyncio.run(call.part(**call.input))
+    return call.part(**call.input)
+
+
+def _in_thread(call: Call) -> Future[Any]:
+    """Start a call in a thread of its own: one that hangs must neither hold a pool nor keep the process alive."""
+    future: Future[Any] = Future()
+    context = copy_context()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(_invoke, call))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="icrl-call").start()
+    return future
+
+
+def _result(future: Future[Any], timeout: float | None) -> Any:
+    if not wait([future], timeout).done and timeout is not None:
+        raise _too_late(timeout)
+    return future.result()
+
+
+async def _aresult(waiting: Awaitable[Any], timeout: float | None) -> Any:
+    if timeout is None:
+        return await waiting
+    try:
+        async with asyncio.timeout(timeout) as limit:
+            return await waiting
+    except TimeoutError:
+        if limit.expired():
+            raise _too_late(timeout) from None
+        raise
+
+
+def _too_late(timeout: float) -> TimeoutError:
+    return TimeoutError(f"nothing came back within {timeout:g} s")
+
+
+def _side_by_side(parts: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Run all to the end, then raise the first failure, if any."""
+    if len(parts) == 1:
+        return [parts[0]()]
+    with ThreadPoolExecutor(max_workers=min(32, len(parts) or 1)) as pool:
+        running = [pool.submit(copy_context().run, part) for part in parts]
+    return [future.result() for future in running]
+
+
+async def _all(parts: Sequence[Awaitable[Any]]) -> list[Any]:
+    """Await all to the end, then raise the first failure, if any."""
+    results = await asyncio.gather(*parts, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return list(results)

@@ -1,0 +1,217 @@
+"""Models by name, and functions in a chat model's clothes.
+
+`chat_model("openai:gpt-4.1-mini")` talks to OpenAI or to any server that speaks its protocol; "learner:hidden-color" is
+the in-context learner that ships with this package; other providers come from `langchain`, if that is installed.
+
+Whatever can answer a prompt can stand where a model is asked for: a chat model, a Runnable, a compiled graph that takes
+`messages`, or a plain function.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Literal
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import Runnable, RunnableBinding
+from langgraph.pregel import Pregel
+from pydantic import BaseModel, PrivateAttr, SecretStr
+
+from icrl_graph.errors import missing_extra
+from icrl_graph.learner import LEARNERS
+from icrl_graph.rewards import accepted_names
+from icrl_graph.state import Message
+
+ASKS = ("messages", "rng", "temperature")
+
+
+class FunctionModel(BaseChatModel):
+    """A function that answers prompts, as a chat model.
+
+    The function is called with those of these arguments that it names: `messages`, the prompt as dictionaries in
+    OpenAI's format; `rng`, a `random.Random` seeded by the call's `seed`, or unseeded without one; `temperature`, the
+    call's or None. It returns the response, as text or as an `AIMessage`.
+
+    Attributes:
+        reply: the function.
+        label: the model's name in traces.
+    """
+
+    reply: Callable[..., str | AIMessage]
+    label: str = "function"
+    _names: tuple[str, ...] = PrivateAttr()
+
+    def model_post_init(self, context: Any) -> None:
+        """Check the function's signature."""
+        super().model_post_init(context)
+        self._names = accepted_names(self.reply, ASKS, "reply function")
+
+    @property
+    def _llm_type(self) -> str:
+        return self.label
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        offered = {
+            "messages": convert_to_openai_messages(messages),
+            "rng": Random(kwargs.get("seed")),
+            "temperature": kwargs.get("temperature"),
+        }
+        said = self._answer(offered)
+        message = AIMessage(said) if isinstance(said, str) else said
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _answer(self, offered: Mapping[str, Any]) -> str | AIMessage:
+        return self.reply(**{name: offered[name] for name in self._names})
+
+
+def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = None, **options: Any) -> BaseChatModel:
+    """A chat model by "provider:name".
+
+    Args:
+        name: such as "openai:gpt-4.1-mini" or "learner:hidden-color".
+        base_url: the server's address, for openai; default the environment's OPENAI_BASE_URL, else OpenAI's.
+        api_key: default the environment's OPENAI_API_KEY; a server at a `base_url` may need none.
+        options: passed on to the model's class, such as `temperature` or `timeout` (seconds).
+
+    Raises:
+        ValueError: the name has no provider, the learner or the provider is unknown, or a key is missing.
+        MissingExtra: the provider is not openai, and langchain is not installed.
+    """
+    provider, colon, model = name.partition(":")
+    if not (provider and colon and model):
+        raise ValueError(f"a model is named 'provider:name', such as 'openai:gpt-4.1-mini', got {name!r}")
+    if provider == "learner":
+        return learner(model)
+    if provider == "openai":
+        return _openai(model, base_url=base_url, api_key=api_key, **options)
+    try:
+        from langchain.chat_models import init_chat_model
+    except ImportError as missing:
+        raise missing_extra(f"langchain, which knows the provider {provider!r},", "providers") from missing
+    try:
+        chosen: BaseChatModel = init_chat_model(name, **options)
+    except ImportError as missing:
+        raise ValueError(f"the model {name!r} can't be loaded: {missing}") from missing
+    return chosen
+
+
+def learner(name: str) -> FunctionModel:
+    """A shipped in-context learner by name.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in LEARNERS:
+        raise ValueError(f"unknown learner {name!r}; choose one of {', '.join(map(repr, LEARNERS))}")
+    return FunctionModel(reply=LEARNERS[name], label=f"learner:{name}")
+
+
+def _openai(model: str, *, base_url: str | None, api_key: str | None, **options: Any) -> BaseChatModel:
+    from langchain_openai import ChatOpenAI
+
+    from icrl_graph.openai_client import async_client
+
+    base_url = base_url or os.environ.get("OPENAI_BASE_URL")
+    api_key = api_key or os.environ.get("OPENAI_API_KEY") or ("none" if base_url else None)
+    if api_key is None:
+        raise ValueError(
+            f"the model 'openai:{model}' needs a key: set OPENAI_API_KEY, or give base_url (or OPENAI_BASE_URL) for a "
+            "server of your own"
+        )
+    options = {"use_responses_api": False, "http_async_client": async_client(), **options}
+    return ChatOpenAI(model=model, base_url=base_url, api_key=SecretStr(api_key), **options)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Whatever answers prompts, with how it is asked.
+
+    Attributes:
+        part: the chat model, Runnable or compiled graph.
+        kind: "chat" takes sampling parameters and a seed with each call, "graph" takes its prompt under `messages`.
+    """
+
+    part: Runnable[Any, Any]
+    kind: Literal["chat", "graph", "runnable"]
+
+    def input(self, messages: list[Message]) -> Any:
+        """The input that a prompt is handed over in."""
+        return {"messages": messages} if self.kind == "graph" else messages
+
+
+def as_policy(model: Any) -> Policy:
+    """Adapt what a user gives as a model.
+
+    Raises:
+        ValueError: it is neither a name, a chat model, a Runnable, a compiled graph that takes `messages`, nor a
+            function.
+    """
+    if isinstance(model, str):
+        model = chat_model(model)
+    if isinstance(model, Pregel):
+        if "messages" not in model.get_input_jsonschema().get("properties", {}):
+            raise ValueError(
+                f"a graph that stands for a model takes its prompt under 'messages'; {model.name!r} does not"
+            )
+        return Policy(model, "graph")
+    if isinstance(model, Runnable):
+        bare = model
+        while isinstance(bare, RunnableBinding):
+            bare = bare.bound
+        return Policy(model, "chat" if isinstance(bare, BaseChatModel) else "runnable")
+    if callable(model):
+        return Policy(FunctionModel(reply=model), "chat")
+    raise ValueError(f"a model is a name, a chat model, a Runnable, a compiled graph or a function, got {model!r:.80}")
+
+
+def read_response(raw: Any) -> dict[str, Any]:
+    """What a policy gave, as fields of an episode: `response`, of a structured reply its `answer`, or an `error`.
+
+    An empty answer, a refusal and a filtered answer are replies like others: paid for, and kept.
+
+    Raises:
+        ValueError: it is neither text nor a message.
+    """
+    if isinstance(raw, Mapping) and "raw" in raw and "parsed" in raw:
+        return _read_structured(raw)
+    if isinstance(raw, Mapping) and raw.get("messages"):
+        raw = raw["messages"][-1]
+    if isinstance(raw, BaseMessage):
+        text = str(raw.text)
+        if refusal := raw.additional_kwargs.get("refusal"):
+            return {"error": f"the model refused: {refusal}"}
+        if raw.response_metadata.get("finish_reason") == "content_filter":
+            return {"error": "the provider's content filter withheld the answer"}
+    elif isinstance(raw, str):
+        text = raw
+    else:
+        raise ValueError(f"a model gives text or a message, got {raw!r:.80}")
+    return {"response": text} if text.strip() else {"error": "the model gave an empty answer"}
+
+
+def _read_structured(raw: Mapping[str, Any]) -> dict[str, Any]:
+    parsed = raw["parsed"]
+    answer = parsed.model_dump(mode="json") if isinstance(parsed, BaseModel) else parsed
+    text = str(raw["raw"].text) or ("" if answer is None else json.dumps(answer))
+    if not text.strip():
+        return {"error": "the model gave an empty answer"}
+    error = {} if raw.get("parsing_error") is None else {"error": f"not in the asked-for form: {raw['parsing_error']}"}
+    return {"response": text, "answer": answer, **error}
+
+
+def is_permanent(error: Exception) -> bool:
+    """Whether no other attempt can succeed: the key, the model's name or the address is wrong."""
+    return getattr(error, "status_code", None) in (401, 403, 404)

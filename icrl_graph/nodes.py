@@ -1,0 +1,360 @@
+"""The nodes: prepare, build_context, generate, evaluate, select. Each is made by a factory from the parts it needs.
+
+Every topology is a wiring of these. They work under `invoke` and `ainvoke` alike: those that pay are flows, performed
+by the driver of `icrl_graph.journal`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from langchain_core.messages import convert_to_openai_messages
+from langchain_core.runnables import Runnable, RunnableLambda
+from langgraph.config import get_stream_writer
+from langgraph.runtime import Runtime
+from langgraph.types import Overwrite
+from typing_extensions import TypedDict
+
+from icrl_graph import ablations, context, settings
+from icrl_graph.errors import BudgetExceeded, IcrlError, ModelError
+from icrl_graph.journal import Budget, Call, Driver, Flow, Key, exhausted
+from icrl_graph.models import Policy, is_permanent, read_response
+from icrl_graph.prompts import INSTRUCTIONS
+from icrl_graph.rewards import Scorer, as_reward, unscored
+from icrl_graph.state import (
+    Episode,
+    LoopState,
+    Message,
+    Output,
+    Usage,
+    add_usage,
+    answer_of,
+    best,
+    best_value,
+    metric_of,
+    spent,
+    upsert,
+    value_of,
+)
+
+logger = logging.getLogger(__name__)
+
+Extract = Callable[[str], Any]
+"""Makes the answer of a response; None if there is none in it."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a graph is built of, beside its settings: all that is no name or number."""
+
+    schema: type[settings.Settings]
+    driver: Driver
+    shows: context.Shows = ("response", "shown")
+    instructions: Mapping[str, str] = field(default_factory=lambda: INSTRUCTIONS)
+    preamble: Sequence[Message] = ()
+    sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    extract: Extract | None = None
+
+    def pick(self, kind: str, frozen: Mapping[str, Any]) -> Any:
+        """The memory, schedule, layout or ablation that the settings name."""
+        return settings.part(kind, frozen[kind], self.schema.custom)
+
+
+class EpisodeEvent(TypedDict):
+    """What `stream_mode="custom"` tells of each episode, once it is judged."""
+
+    type: str
+    """Always "episode"."""
+    round: int
+    candidate: int
+    instruction: str
+    response: str | None
+    answer: Any
+    reward: float | None
+    metric: float | None
+    error: str | None
+    """Why there is no response, no answer or no reward."""
+    best: float | None
+    """The highest reward so far."""
+    usage: Usage
+
+
+def _node(name: str, flow: Callable[[Any, Any], Flow], part: Any, driver: Driver) -> Runnable[Any, Any]:
+    """A flow as a node. `part` stands in the closure, where LangGraph looks for graphs within a node."""
+
+    def run(state: LoopState) -> Any:
+        return driver.perform(flow(state, part), _key(name, state), _budget(state))
+
+    async def arun(state: LoopState) -> Any:
+        return await driver.aperform(flow(state, part), _key(name, state), _budget(state))
+
+    return RunnableLambda(run, afunc=arun, name=name)
+
+
+def _key(name: str, state: LoopState) -> Key:
+    now = state["episodes"][-1]
+    return state["settings"]["run"], name, now["round"], now["candidate"]
+
+
+def _budget(state: LoopState) -> Budget:
+    caps = _caps(state["settings"])
+    return Budget(caps, spent(state["episodes"]) if caps else {})
+
+
+def _caps(frozen: Mapping[str, Any]) -> dict[str, float]:
+    caps = {"calls": frozen["max_calls"], "tokens": frozen["max_tokens"], "time": frozen["max_seconds"]}
+    return {name: cap for name, cap in caps.items() if cap is not None}
+
+
+def _identity(episode: Episode) -> Episode:
+    return Episode(round=episode["round"], candidate=episode["candidate"])
+
+
+def _random(frozen: Mapping[str, Any], episode: Episode, what: str) -> Random:
+    """A generator of an episode's own: the same again if the run is repeated with the same seed, or resumed."""
+    source = frozen["run"] if frozen["seed"] is None else frozen["seed"]
+    return Random(f"{source}/{episode['round']}/{episode['candidate']}/{what}")
+
+
+# ------------------------------------------------------------------------------------------------------------- prepare
+
+
+def prepare(schema: type[settings.Settings]) -> Callable[..., Any]:
+    """Check the input, freeze the settings of this run into the state, and start with no episodes."""
+
+    def prepare(state: LoopState, runtime: Runtime[Any]) -> dict[str, Any]:
+        frozen = settings.resolve(schema, runtime.context).model_dump()
+        where = runtime.execution_info  # the same again when a killed run is resumed, another for every other run
+        source = f"{where.thread_id}/{where.checkpoint_ns}/{where.checkpoint_id}" if where else repr(object())
+        frozen["run"] = hashlib.sha256(source.encode()).hexdigest()[:16]
+        frozen["version"] = STATE_VERSION
+        fresh = Output(answer=None, reward=None, metric=None, rounds_done=0, stopped=None, usage={})
+        return {
+            **fresh,
+            "task": check_task(state.get("task")),
+            "task_data": dict(state.get("task_data") or {}),
+            "settings": frozen,
+            "episodes": Overwrite([]),
+        }
+
+    return prepare
+
+
+STATE_VERSION = 1
+"""The form of the state; stored with every run."""
+
+
+def check_task(task: Any) -> str | list[Message]:
+    """The task as text or as messages in OpenAI's format.
+
+    Raises:
+        ValueError: it is empty, or neither.
+    """
+    if isinstance(task, str) and task.strip():
+        return task
+    if isinstance(task, Sequence) and not isinstance(task, str) and task:
+        try:
+            messages = convert_to_openai_messages(list(task))
+        except (ValueError, TypeError, KeyError, NotImplementedError) as wrong:
+            raise ValueError(f"the task's messages are not in OpenAI's format: {wrong}") from wrong
+        return list(messages)
+    raise ValueError(f"the task must be a text or a list of messages, got {task!r:.80}")
+
+
+# ------------------------------------------------------------------------------------------------------- build_context
+
+
+def build_context(parts: Parts) -> Callable[..., dict[str, Any]]:
+    """Open the next round: decide, for each of its candidates, what the prompt shows and asks."""
+
+    def build_context(state: LoopState) -> dict[str, Any]:
+        frozen, past = state["settings"], state["episodes"]
+        number = past[-1]["round"] + 1 if past else 0
+        memory, schedule = parts.pick("memory", frozen), parts.pick("schedule", frozen)
+        plan = context.make_plan(number, past, memory, schedule, frozen["warmup"])
+        width = frozen.get("n", 1)
+        affordable = min(width, frozen["max_calls"] or width)  # side by side, they can't see what the others spend
+        return {"episodes": [Episode(round=number, candidate=c, plan=plan) for c in range(affordable)]}
+
+    return build_context
+
+
+# ------------------------------------------------------------------------------------------------------------ generate
+
+
+def prompt(state: LoopState, parts: Parts, at: int = -1) -> list[Message]:
+    """The prompt of an episode, made again from its plan; by default of the latest one."""
+    episodes, frozen = state["episodes"], state["settings"]
+    at %= len(episodes)
+    style = context.Style(parts.shows, frozen["label"], parts.instructions)
+    layout = parts.pick("layout", frozen)
+    return context.render(parts.preamble, state["task"], episodes[:at], episodes[at]["plan"], style, layout)
+
+
+def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
+    """Ask the policy. Whatever goes wrong with one attempt is data on its episode."""
+
+    def generate(state: LoopState, part: Any) -> Flow:
+        now = state["episodes"][-1]
+        kwargs = _sampling(policy, parts, state["settings"], now)
+        try:
+            reply = yield Call(part, policy.input(prompt(state, parts)), read_response, kwargs)
+        except BudgetExceeded as over:
+            return {"episodes": [{**_identity(now), "error": str(over)}], "stopped": over.cap}
+        except IcrlError:
+            raise
+        except Exception as error:
+            if is_permanent(error):
+                raise ModelError(f"{type(error).__name__}: {error}") from error
+            logger.warning("round %d, candidate %d: %r", now["round"], now["candidate"], error)
+            failed = Episode(**_identity(now), error=f"{type(error).__name__}: {error}", usage={"calls": 1})
+            return {"episodes": [failed]}
+        patch = Episode(**_identity(now), **reply.value, usage=reply.usage)
+        return {"episodes": [{**patch, **_extracted(patch, parts.extract)}]}
+
+    return _node("generate", generate, policy.part, parts.driver)
+
+
+def _sampling(policy: Policy, parts: Parts, frozen: Mapping[str, Any], now: Episode) -> dict[str, Any]:
+    if policy.kind != "chat":
+        return {}
+    instruction = now["plan"]["instruction"]
+    kwargs = {**parts.sampling.get("default", {}), **parts.sampling.get(instruction, {})}
+    if frozen["seed"] is not None:
+        kwargs["seed"] = _random(frozen, now, "sample").getrandbits(31)
+    return kwargs
+
+
+def _extracted(episode: Episode, extract: Extract | None) -> dict[str, Any]:
+    if extract is None or "response" not in episode:
+        return {}
+    try:
+        answer = extract(episode["response"])
+    except Exception as error:
+        return {"answer": None, "error": f"no answer could be extracted: {type(error).__name__}: {error}"}
+    return {"answer": answer} if answer is not None else {"answer": None, "error": "no answer could be extracted"}
+
+
+# ------------------------------------------------------------------------------------------------------------ evaluate
+
+
+def evaluate(
+    evaluator: Scorer,
+    metric: Scorer | None,
+    parts: Parts,
+    bounds: tuple[float, float] | None = None,
+    timeout: float | None = None,
+) -> Runnable[Any, Any]:
+    """Judge what the round has answered, decide what later prompts may see of it, and whether the run is over."""
+
+    def ask(scorer: Scorer, state: LoopState, episode: Episode, checked: tuple[float, float] | None) -> Flow:
+        """One evaluator on one episode; whatever goes wrong leaves it unscored. Gives the reward and what it cost."""
+        offered = {
+            "task": state["task"],
+            "response": episode["response"],
+            "answer": answer_of(episode),
+            "steps": episode.get("steps"),
+            "task_data": state["task_data"],
+        }
+        call = Call(
+            scorer.part,
+            scorer.arguments(**offered),
+            lambda given: as_reward(given, checked),
+            timeout=timeout,
+            paid=scorer.paid,
+        )
+        try:
+            reply = yield call
+        except Exception as error:
+            logger.warning("round %d, candidate %d: %r", episode["round"], episode["candidate"], error)
+            return unscored(f"{type(error).__name__}: {error}"), Usage()
+        return reply.value, reply.usage
+
+    def score(state: LoopState, episode: Episode, part: Any) -> Flow:
+        if "response" not in episode:
+            return unscored(episode.get("error", "no response")), Usage()
+        if "answer" in episode and episode["answer"] is None:
+            return unscored(episode["error"]), Usage()
+        reward, usage = yield from ask(evaluator, state, episode, bounds)
+        if metric is not None:
+            measured, more = yield from ask(metric, state, episode, None)
+            reward, usage = {**reward, "metric": measured["value"]}, add_usage(usage, more)
+        return reward, usage
+
+    def evaluate(state: LoopState, part: Any) -> Flow:
+        frozen, episodes = state["settings"], state["episodes"]
+        todo = [episode for episode in episodes if "reward" not in episode]
+        judged = yield [score(state, episode, part) for episode in todo]
+        ablation = parts.pick("show", frozen)
+        patches: list[Episode] = []
+        for episode, (reward, usage) in zip(todo, judged, strict=True):
+            patch = _identity(episode)
+            patch["reward"] = reward
+            patch["shown"] = ablations.show(reward, ablation, _random(frozen, episode, "show"))
+            patch["usage"] = add_usage(episode.get("usage", {}), usage)
+            patches.append(patch)
+        episodes = upsert(episodes, [patches])
+        _tell(episodes, len(patches))
+        return {"episodes": patches, "stopped": state.get("stopped") or why_stop(frozen, episodes)}
+
+    return _node("evaluate", evaluate, evaluator.part, parts.driver)
+
+
+def _tell(episodes: Sequence[Episode], new: int) -> None:
+    write = get_stream_writer()
+    for at in range(len(episodes) - new, len(episodes)):
+        episode = episodes[at]
+        write(
+            EpisodeEvent(
+                type="episode",
+                round=episode["round"],
+                candidate=episode["candidate"],
+                instruction=episode["plan"]["instruction"],
+                response=episode.get("response"),
+                answer=answer_of(episode),
+                reward=value_of(episode),
+                metric=metric_of(episode),
+                error=episode.get("error") or episode["reward"].get("error"),
+                best=best_value(episodes[: at + 1]),
+                usage=episode["usage"],
+            )
+        )
+
+
+def why_stop(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> str | None:
+    """Why the run is over, or None. It reads the rewards, never the metric: that would be peeking."""
+    top = best(episodes)
+    number = episodes[-1]["round"]
+    if top is not None and frozen["target"] is not None and top["reward"]["value"] >= frozen["target"]:
+        return "success"
+    if number + 1 >= frozen["rounds"]:
+        return "rounds"
+    answered = [episode["round"] for episode in episodes if "response" in episode]
+    if number - max(answered, default=-1) >= frozen["max_failures"]:
+        return "failures"
+    if top is not None and frozen["patience"] is not None and number - top["round"] >= frozen["patience"]:
+        return "plateau"
+    caps = _caps(frozen)
+    return exhausted(caps, spent(episodes)) if caps else None
+
+
+# -------------------------------------------------------------------------------------------------------------- select
+
+
+def select(state: LoopState) -> Output:
+    """Write the best answer and what it took, once, so that no step before carries them."""
+    episodes = state["episodes"]
+    top = best(episodes)
+    shown = top or next((episode for episode in reversed(episodes) if "response" in episode), Episode())
+    return Output(
+        answer=answer_of(shown),
+        reward=value_of(shown),
+        metric=metric_of(shown),
+        rounds_done=episodes[-1]["round"] + 1,
+        usage=spent(episodes),
+    )

@@ -1,0 +1,60 @@
+"""Every text that a model reads, in our own words, with its source.
+
+The instructions follow the three of ICRL prompting (Song et al., "Reward Is Enough: LLMs Are In-Context Reinforcement
+Learners", arXiv 2506.06303, section 3, s_ICRL): explore asks for something unlike everything before, exploit for the
+best answer that the rewards suggest, autonomous leaves the choice to the model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+EXPLORE = (
+    "Give a new attempt that differs from every attempt so far. Try an approach, an assumption or a direction that has "
+    "not been tried, even if you are not sure that it works."
+)
+EXPLOIT = (
+    "Give the best attempt that you can. Look at which attempts were rewarded most and which least, keep what earned "
+    "the high rewards, drop what did not, and aim for a higher reward than any so far."
+)
+AUTONOMOUS = (
+    "First decide what is worth more now: exploring, with an attempt unlike all those so far, or exploiting, with an "
+    "attempt that builds on what was rewarded most. Then give one attempt accordingly."
+)
+INSTRUCTIONS: Mapping[str, str] = {"explore": EXPLORE, "exploit": EXPLOIT, "autonomous": AUTONOMOUS, "plain": ""}
+"""What a schedule may ask for, by name. A plain round shows the task and nothing else."""
+
+NO_ANSWER = "(no answer)"
+"""Stands in the history for an attempt that failed before it gave any text."""
+
+HIDDEN_COLOR_TASK = (
+    "Find the hidden color. A color is written #rgb, one hexadecimal digit (0 to f) each for red, green and blue. The "
+    "reward of a guess is 1 minus the summed distance of its three digits from the hidden ones, divided by 20, and "
+    "never below 0; the hidden color itself earns 1. Answer with one color and nothing else."
+)
+"""The task of `icrl_graph.games.hidden_color`. The shipped learner knows its game by this text."""
+
+GAME24_TASK = (
+    "Use each of the numbers {numbers} exactly once, with +, -, *, / and parentheses, to make 24.\n"
+    "Work in three steps. Each step combines two of the numbers that are left into one, on a line of its own, and says "
+    "what is left after it, like this:\n"
+    "10 - 4 = 6 (left: 5 6 6)\n"
+    "Then give the whole expression on a last line, like this:\n"
+    "Answer: 5 * (10 - 4) - 6"
+)
+"""The task of `icrl_graph.benchmarks.game24`; steps with what is left as in Tree of Thoughts (arXiv 2305.10601)."""
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+def fill(template: str, **values: object) -> str:
+    """Fill the placeholders `{name}` of a template in one pass; braces inside the values stay as they are.
+
+    Raises:
+        ValueError: a placeholder has no value, or a value no placeholder.
+    """
+    names = set(_PLACEHOLDER.findall(template))
+    if names != set(values):
+        raise ValueError(f"the template has the placeholders {sorted(names)}, the values given are {sorted(values)}")
+    return _PLACEHOLDER.sub(lambda match: str(values[match[1]]), template)

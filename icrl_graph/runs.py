@@ -1,0 +1,134 @@
+"""A run kept in a folder, so that it can be gone on with after a crash, a Ctrl-C or a reboot.
+
+DIR/run.json      what was asked for: enough to build the same graph again; never a key
+DIR/run.sqlite    LangGraph's checkpoints and the journal of paid replies
+DIR/result.json   the answer and every attempt, once it has ended
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from icrl_graph.benchmarks import find_item
+from icrl_graph.errors import ThreadMismatch, UnknownTask
+from icrl_graph.improvement import OnEpisode, Result, build, improve
+from icrl_graph.loading import load
+from icrl_graph.models import chat_model
+
+FORM = 1
+"""The form of run.json."""
+_INPUTS = ("task", "task_data", "score", "model", "topology")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was asked for, in names and numbers.
+
+    Attributes:
+        task: a text, or an item of a benchmark such as "game24:4,5,6,10".
+        model: "provider:name", or "path.py:name" of an object.
+        evaluator: "path.py:name" or "module:name"; None takes the benchmark's own.
+        metric: the same, or None.
+        topology: a name.
+        base_url: the model's server, or None.
+        temperature: for every call, or None for the model's default.
+        options: settings and `system`.
+    """
+
+    task: str
+    model: str
+    evaluator: str | None = None
+    metric: str | None = None
+    topology: str = "icrl"
+    base_url: str | None = None
+    temperature: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def start(self, folder: Path, on_episode: OnEpisode | None = None) -> Result:
+        """Start the run in a folder, and stay with it until it ends.
+
+        Raises:
+            ValueError: something asked for is wrong, or the folder holds a run already.
+        """
+        if (folder / "run.json").exists():
+            raise ValueError(
+                f"{folder} holds a run already; go on with it by 'icrl resume {folder}', or give another folder"
+            )
+        parts = self._parts()
+        options = {name: value for name, value in parts.items() if name not in _INPUTS}
+        build(parts["topology"], parts["model"], parts["score"], **options)  # nothing is written if something is wrong
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "run.json", {"form": FORM, **asdict(self)})
+        try:
+            return self._go(folder, on_episode)
+        except UnknownTask:
+            shutil.rmtree(folder)
+            raise
+
+    @classmethod
+    def resume(cls, folder: Path, on_episode: OnEpisode | None = None) -> Result:
+        """Go on with the run of a folder; of one that has ended, give the result again.
+
+        Raises:
+            ValueError: the folder holds no run, or one of another version.
+        """
+        try:
+            stored = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            form = stored.pop("form")
+        except FileNotFoundError:
+            raise ValueError(f"{folder} holds no run: there is no {folder / 'run.json'}") from None
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ValueError(f"{folder / 'run.json'} can't be read: {error!r}") from None
+        if form != FORM:
+            raise ThreadMismatch(f"{folder} was written in form {form}, this package reads {FORM}")
+        return cls(**stored)._go(folder, on_episode)
+
+    def _go(self, folder: Path, on_episode: OnEpisode | None) -> Result:
+        result = improve(**self._parts(), path=folder / "run.sqlite", thread_id="run", on_episode=on_episode)
+        _write(folder / "result.json", as_json(result))
+        return result
+
+    def _parts(self) -> dict[str, Any]:
+        """The arguments of `improve` that the names stand for."""
+        item = find_item(self.task)
+        inputs: Mapping[str, Any] = item.inputs if item else {"task": self.task, "task_data": {}}
+        if self.evaluator is None and item is None:
+            raise ValueError(
+                "an evaluator is needed, such as --evaluator path.py:function; only the items of a benchmark, such as "
+                "game24:4,5,6,10, bring their own"
+            )
+        sampling = {} if self.temperature is None else {"sampling": {"default": {"temperature": self.temperature}}}
+        return {
+            **inputs,
+            "score": load(self.evaluator) if self.evaluator else item.evaluator if item else None,
+            "metric": load(self.metric) if self.metric else None,
+            "model": _model(self.model, self.base_url),
+            "topology": self.topology,
+            **sampling,
+            **self.options,
+        }
+
+
+def _model(name: str, base_url: str | None) -> Any:
+    where = name.rpartition(":")[0]
+    if where.endswith(".py"):
+        return load(name)
+    return chat_model(name, base_url=base_url) if base_url else chat_model(name)
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """The result as plain values."""
+    return {key: getattr(result, key) for key in Result.__dataclass_fields__}
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a whole file or none."""
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)

@@ -1,0 +1,194 @@
+"""The state of a loop: plain JSON-able dictionaries, and pure functions over them.
+
+An episode is a record that the nodes fill in: `build_context` opens it with its plan, `generate` answers it,
+`evaluate` scores it. Each node writes a *patch* that names its episode by (round, candidate); the reducer `upsert`
+merges it. So a response is stored once, a failure is just a field, and the same nodes serve a loop and a fan-out.
+
+`reward` is the truth, `shown` is what prompts may see of it. Whatever builds a prompt reads `shown` only; whatever
+stops, selects or reports reads `reward` only.
+
+The channels are delta channels: LangGraph stores the writes, not the whole list again after every step. What is
+written once and never changes (the task, the settings) is stored once too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+from langgraph.channels import DeltaChannel
+from typing_extensions import TypedDict
+
+from icrl_graph.rewards import Reward
+
+Message = dict[str, Any]
+"""A chat message in OpenAI's format: role and content."""
+
+
+class Plan(TypedDict):
+    """What a prompt was made of; with the earlier episodes it makes the same prompt again."""
+
+    shown: list[list[int]]
+    """Half-open ranges into the list of episodes: what the prompt shows."""
+    instruction: str
+    """The name of the instruction, or a schedule's own text."""
+    left_out: int
+    """How many earlier episodes the memory left out."""
+
+
+class Step(TypedDict, total=False):
+    """One turn of a multi-turn episode."""
+
+    action: str
+    observation: str
+
+
+class Usage(TypedDict, total=False):
+    """What was spent."""
+
+    calls: int
+    """Paid calls."""
+    input: int
+    """Tokens read, the cached ones included."""
+    cached: int
+    """Of these, tokens served from the provider's prompt cache."""
+    output: int
+    """Tokens written, reasoning included."""
+    reasoning: int
+    """Of these, reasoning tokens."""
+    seconds: float
+    """Time waited for."""
+
+
+class Episode(TypedDict, total=False):
+    """One attempt at the task, keyed by round and candidate."""
+
+    round: int
+    """From 0."""
+    candidate: int
+    """From 0; above 0 only where several attempts share a round, as in Best-of-N."""
+    plan: Plan
+    response: str
+    """The model's words, verbatim. Absent if there are none; `error` then says why."""
+    answer: Any
+    """What `extract` made of the response. Absent without `extract`."""
+    steps: list[Step]
+    usage: Usage
+    error: str
+    """Why there is no response or no answer."""
+    reward: Reward
+    """The truth. Never read by anything that builds a prompt."""
+    shown: Reward
+    """What prompts may see of the reward."""
+    reflection: str
+
+
+def upsert(episodes: list[Episode] | None, writes: Sequence[list[Episode]]) -> list[Episode]:
+    """The reducer: append new episodes, merge patches into known ones.
+
+    Pure; folding the writes in one go or one by one gives the same list.
+    """
+    out = list(episodes or [])
+    for patch in (patch for write in writes for patch in write):
+        at = next((i for i in range(len(out) - 1, -1, -1) if _key(out[i]) <= _key(patch)), -1)
+        if at >= 0 and _key(out[at]) == _key(patch):
+            out[at] = {**out[at], **patch}
+        else:
+            out.insert(at + 1, patch)
+    return out
+
+
+def _key(episode: Episode) -> tuple[int, int]:
+    return episode["round"], episode["candidate"]
+
+
+def keep_last(old: Any, writes: Sequence[Any]) -> Any:
+    """The reducer of a value that is written rarely."""
+    return writes[-1] if writes else old
+
+
+class Input(TypedDict, total=False):
+    """What a graph takes."""
+
+    task: str | list[Message]
+    """The task: text, or chat messages in OpenAI's format."""
+    task_data: dict[str, Any]
+    """For the evaluator and the environment only; it never reaches a prompt."""
+
+
+class Output(TypedDict, total=False):
+    """What a graph gives, written once at the end."""
+
+    answer: Any
+    """The answer of the best episode (what `extract` made of its response); None if no attempt gave one."""
+    reward: float | None
+    """The reward of the best episode; None if none was scored."""
+    metric: float | None
+    """Its metric."""
+    rounds_done: int
+    stopped: str | None
+    """Why it ended: rounds, success, plateau, calls, tokens, time or failures."""
+    usage: Usage
+
+
+_Once: Any = DeltaChannel(keep_last, snapshot_frequency=1000)
+_Episodes: Any = DeltaChannel(upsert, snapshot_frequency=300)
+
+
+class LoopState(Output, total=False):
+    """All that a checkpoint holds."""
+
+    task: Annotated[str, _Once]
+    """Text or messages, as in `Input`; a delta channel needs a plain type here."""
+    task_data: Annotated[dict[str, Any], _Once]
+    settings: Annotated[dict[str, Any], _Once]
+    """The run's settings, frozen by `prepare`, with the version of the package and a run id."""
+    episodes: Annotated[list[Episode], _Episodes]
+
+
+def value_of(episode: Episode) -> float | None:
+    """The reward's value; None while or if there is none."""
+    return episode.get("reward", {}).get("value")
+
+
+def metric_of(episode: Episode) -> float | None:
+    """What is reported: the metric, or the value where there is no metric of its own."""
+    reward = episode.get("reward", {})
+    return reward["metric"] if "metric" in reward else reward.get("value")
+
+
+def best(episodes: Iterable[Episode]) -> Episode | None:
+    """The scored episode with the highest value; of a tie the earlier one. None if none is scored."""
+    scored = [(value, episode) for episode in episodes if (value := value_of(episode)) is not None]
+    return max(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def best_value(episodes: Iterable[Episode]) -> float | None:
+    """The highest value of any scored episode, or None."""
+    return max((value for episode in episodes if (value := value_of(episode)) is not None), default=None)
+
+
+def answer_of(episode: Episode) -> Any:
+    """What `extract` made of the response, or the response; None if there is neither."""
+    return episode["answer"] if "answer" in episode else episode.get("response")
+
+
+def add_usage(*usages: Usage) -> Usage:
+    """The sum, key by key."""
+    total: Any = {}
+    for usage in usages:
+        for key, amount in usage.items():
+            total[key] = total.get(key, 0) + amount
+    summed: Usage = total
+    return summed
+
+
+def spent(episodes: Iterable[Episode]) -> Usage:
+    """What all these episodes have cost; of the candidates of one round, which run side by side, the longest time."""
+    total: Usage = {"calls": 0}
+    seconds: dict[int, float] = {}
+    for episode in episodes:
+        usage = episode.get("usage", {})
+        total = add_usage(total, usage)
+        seconds[episode["round"]] = max(seconds.get(episode["round"], 0.0), usage.get("seconds", 0.0))
+    return {**total, "seconds": sum(seconds.values())}

@@ -1,0 +1,237 @@
+"""Fakes for tests and demos, without a key or a network: a scripted chat model, and an OpenAI-compatible server.
+
+The package's own tests use these, and yours can. Both run functions of the prompt, so a test can say what a model would
+do in reply to what it was really shown, not only list what it says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from types import TracebackType
+from typing import Any, Literal
+
+from aiohttp import web
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata
+from pydantic import Field
+
+from icrl_graph.models import ASKS, FunctionModel
+from icrl_graph.rewards import accepted_names
+from icrl_graph.state import Message
+
+Replies = Callable[..., Any] | Sequence[str | AIMessage | Exception]
+
+
+class ScriptedModel(FunctionModel):
+    """A chat model that says what it is told to, and remembers what it was asked.
+
+    Args:
+        replies: a function, as for `FunctionModel`, or what to say call after call; an exception among them is raised.
+        usage: tokens to report for each call, such as `{"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}`.
+
+    Attributes:
+        prompts: the prompts that it saw, as dictionaries in OpenAI's format.
+    """
+
+    prompts: list[list[Message]] = Field(default_factory=list)
+    usage: UsageMetadata | None = None
+
+    def __init__(self, replies: Replies, **fields: Any) -> None:
+        super().__init__(reply=replies if callable(replies) else _queue(replies), label="scripted", **fields)
+
+    def _answer(self, offered: Mapping[str, Any]) -> str | AIMessage:
+        self.prompts.append(offered["messages"])
+        said: Any = super()._answer(offered)
+        if isinstance(said, Exception):
+            raise said
+        if self.usage is not None:
+            said = AIMessage(said if isinstance(said, str) else said.content, usage_metadata=self.usage)
+        return said  # type: ignore[no-any-return]
+
+
+def _queue(replies: Sequence[Any]) -> Callable[[], Any]:
+    waiting, lock = iter(replies), threading.Lock()
+
+    def next_reply() -> Any:
+        with lock:
+            try:
+                return next(waiting)
+            except StopIteration:
+                return RuntimeError(f"the scripted model has said all of its {len(replies)} replies")
+
+    return next_reply
+
+
+Fault = Literal["429", "500", "401", "reset", "hang", "malformed", "truncated", "empty", "filtered"]
+
+
+class OpenAIServer:
+    """A chat completions server on this machine, for tests and demos.
+
+    It runs in a thread of its own while the `with` block lasts:
+
+        with OpenAIServer(lambda messages: "42") as server:
+            model = chat_model("openai:any", base_url=server.base_url)
+
+    Args:
+        reply: what to answer: a function of those of `messages`, `rng` and `temperature` that it names. `rng` is seeded
+            by the request's `seed`. The shipped learner is `icrl_graph.learner.LEARNERS["hidden-color"]`.
+        latency: seconds before each answer.
+        faults: what goes wrong, by the number of the call, from 1: "429" (with Retry-After: 0), "500", "401", "reset"
+            (the connection breaks), "hang" (no answer until the server ends), "malformed" (broken JSON), "truncated"
+            (the body ends half way), "empty" (no text), "filtered" (a content filter's empty answer).
+        cache_block: tokens per block of a simulated prefix cache; its hits are reported as `cached_tokens`. 0: none.
+        port: 0 takes a free one.
+
+    Attributes:
+        prompts: the prompts that were asked, in order.
+        counts: calls, connections, answered, and each fault that was made.
+    """
+
+    def __init__(
+        self,
+        reply: Callable[..., str],
+        *,
+        latency: float = 0.0,
+        faults: Mapping[int, Fault] | None = None,
+        cache_block: int = 0,
+        port: int = 0,
+    ) -> None:
+        self._reply, self._names = reply, accepted_names(reply, ASKS, "reply function")
+        self._latency, self._faults, self._cache_block, self._port = latency, faults or {}, cache_block, port
+        self._cache: set[int] = set()
+        self._transports: set[int] = set()
+        self.prompts: list[list[Message]] = []
+        self.counts: Counter[str] = Counter()
+
+    def __enter__(self) -> OpenAIServer:
+        started = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)), daemon=True)
+        self._failure: BaseException | None = None
+        self._thread.start()
+        started.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    @property
+    def base_url(self) -> str:
+        """Where clients find it; ends in /v1."""
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    async def _serve(self, started: threading.Event) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        app = web.Application(client_max_size=64 * 2**20)
+        app.router.add_post("/v1/chat/completions", self._complete)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, "127.0.0.1", self._port, backlog=4096)
+            await site.start()
+            self._port = runner.addresses[0][1]
+        except OSError as error:
+            self._failure = error
+            self._stop.set()
+        started.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        if id(request.transport) not in self._transports:
+            self._transports.add(id(request.transport))
+            self.counts["connections"] += 1
+        asked = json.loads(await request.read())
+        self.counts["calls"] += 1
+        fault = self._faults.get(self.counts["calls"])
+        self.prompts.append(asked["messages"])
+        await asyncio.sleep(self._latency)
+        if fault is not None:
+            self.counts[fault] += 1
+        if fault in ("429", "500", "401"):
+            headers = {"Retry-After": "0"} if fault == "429" else {}
+            problem = {"error": {"message": f"made fault {fault}", "type": "fault", "code": fault}}
+            return web.json_response(problem, status=int(fault), headers=headers)
+        if fault == "reset":
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        if fault == "hang":
+            await self._stop.wait()
+        offered = {
+            "messages": asked["messages"],
+            "rng": Random(asked.get("seed")),
+            "temperature": asked.get("temperature"),
+        }
+        text = "" if fault in ("empty", "filtered") else self._reply(**{name: offered[name] for name in self._names})
+        self.counts["answered"] += 1
+        body = self._body(asked, text, "content_filter" if fault == "filtered" else "stop")
+        if asked.get("stream"):
+            return await _stream(request, body, text)
+        raw = json.dumps(body).encode()
+        if fault == "malformed":
+            return web.Response(body=raw[:-20], content_type="application/json")
+        if fault == "truncated":
+            response = web.StreamResponse(headers={"Content-Length": str(len(raw)), "Content-Type": "application/json"})
+            await response.prepare(request)
+            await response.write(raw[: len(raw) // 2])
+            assert request.transport is not None
+            request.transport.close()
+            return response
+        return web.Response(body=raw, content_type="application/json")
+
+    def _body(self, asked: Mapping[str, Any], text: str, finish: str) -> dict[str, Any]:
+        told = "".join(f"<{message['role']}>{message['content']}" for message in asked["messages"])
+        read, written = -(-len(told) // 4), -(-len(text) // 4)
+        message = {"role": "assistant", "content": text}
+        return {
+            "id": f"chatcmpl-{self.counts['calls']}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": asked.get("model", "local"),
+            "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": None}],
+            "usage": {
+                "prompt_tokens": read,
+                "completion_tokens": written,
+                "total_tokens": read + written,
+                "prompt_tokens_details": {"cached_tokens": self._cached(told)},
+            },
+        }
+
+    def _cached(self, told: str) -> int:
+        """Tokens of the longest prefix that was seen before, in whole blocks; four characters are a token."""
+        step = 4 * self._cache_block
+        if not step:
+            return 0
+        prefixes = [hash(told[:end]) for end in range(step, len(told) + 1, step)]
+        hits = next((i for i, prefix in enumerate(prefixes) if prefix not in self._cache), len(prefixes))
+        self._cache.update(prefixes)
+        return hits * self._cache_block
+
+
+async def _stream(request: web.Request, body: dict[str, Any], text: str) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    frame = {**body, "object": "chat.completion.chunk"}
+    usage = frame.pop("usage")
+    pieces = [text[i : i + 16] for i in range(0, len(text), 16)]
+    deltas: list[tuple[dict[str, str], str | None]] = [
+        ({"role": "assistant", "content": piece}, None) for piece in pieces
+    ]
+    for delta, finish in [*deltas, ({}, "stop")]:
+        frame["choices"] = [{"index": 0, "delta": delta, "finish_reason": finish}]
+        await response.write(b"data: " + json.dumps(frame).encode() + b"\n\n")
+    await response.write(b"data: " + json.dumps({**frame, "choices": [], "usage": usage}).encode() + b"\n\n")
+    await response.write(b"data: [DONE]\n\n")
+    return response

@@ -1,0 +1,235 @@
+"""The methods, each one wiring of the same nodes.
+
+    START -> prepare -> build_context -> generate -> evaluate -> (stopped? select : build_context)      ICRL
+    START -> prepare -> build_context =Send=> generate -> evaluate -> select                            Best-of-N
+    select -> END
+
+Each function returns an uncompiled `StateGraph`; compile it with the checkpointer of your choice, add it to a larger
+graph, or give it to LangGraph Studio as it is. Its input is `{"task": ..., "task_data": {...}}`; settings of a single
+run go in as `context=`. What tells the methods apart is the wiring, the memory and the schedule, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import convert_to_openai_messages
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Send
+from pydantic import BaseModel
+from typing_extensions import TypedDict, Unpack
+
+from icrl_graph import nodes, settings
+from icrl_graph.ablations import Show
+from icrl_graph.context import Layout, Memory, Schedule
+from icrl_graph.journal import Driver, Journal, MemoryJournal
+from icrl_graph.models import Policy, as_policy
+from icrl_graph.prompts import INSTRUCTIONS
+from icrl_graph.rewards import Evaluator, as_scorer
+from icrl_graph.settings import FanOutSettings, Settings
+from icrl_graph.state import Input, LoopState, Message, Output
+
+
+class Options(TypedDict, total=False):
+    """What every topology takes beside its own arguments."""
+
+    # parts
+    bounds: tuple[float, float] | None
+    """Lowest and highest reward that make sense; one outside leaves the attempt unscored."""
+    timeout: float | None
+    """Seconds for one evaluation; after that the attempt is unscored."""
+    system: str
+    """A system prompt."""
+    examples: Sequence[Message]
+    """Few-shot turns ahead of the task, as chat messages."""
+    instructions: Mapping[str, str]
+    """Texts of your own for "explore", "exploit", "autonomous" or names that your schedule gives."""
+    sampling: Mapping[str, Mapping[str, Any]]
+    """Sampling parameters per instruction: `{"explore": {"temperature": 1.2}, "default": {...}}`. Chat models only."""
+    extract: Callable[[str], Any] | type[BaseModel] | None
+    """Makes the answer of a response; a pydantic model instead asks the chat model for structured output."""
+    journal: Journal | None
+    """Where paid replies are kept; default in memory. Give an `SqliteJournal` beside a checkpointer that lasts."""
+    # settings; each can be overridden for one run by `context=`
+    warmup: int
+    """The first rounds that see no history."""
+    label: str
+    """The word ahead of a reward in the prompt."""
+    target: float | None
+    """Stop when a reward reaches this."""
+    patience: int | None
+    """Stop after so many rounds without a better reward."""
+    max_failures: int
+    """Stop after so many rounds in a row without any response."""
+    max_calls: int | None
+    """Stop before a paid call would pass this."""
+    max_tokens: int | None
+    """Start no call once so many tokens, in and out, are spent."""
+    max_seconds: float | None
+    """Start no call once so many seconds are spent waiting."""
+    seed: int | None
+    """Makes ablations repeatable, and samples, if the model takes a seed."""
+
+
+_PARTS = ("bounds", "timeout", "system", "examples", "instructions", "sampling", "extract", "journal")
+
+
+def create_icrl(
+    model: Any,
+    evaluator: Evaluator,
+    *,
+    metric: Evaluator | None = None,
+    memory: str | Memory = "all",
+    schedule: str | Schedule = "preset",
+    layout: str | Layout = "turns",
+    show: str | Show = "true",
+    rounds: int = 8,
+    **options: Unpack[Options],
+) -> StateGraph[LoopState, Settings, Input, Output]:
+    """In-context reinforcement learning: each prompt shows earlier attempts with their rewards (arXiv 2506.06303).
+
+    Departures from the paper: the history is shown as chat turns by default (`layout="transcript"` is its form), and
+    a run may stop early.
+
+    Args:
+        model: a chat model, "provider:name", a Runnable, a compiled graph that takes `messages`, or a function.
+        evaluator: gives the reward that the method sees and optimises: a callable, LangChain tool or Runnable, called
+            with the arguments it names among task, response, answer, steps and task_data; sync or async.
+        metric: gives the number that is reported, if it is another one than the reward. Steers nothing.
+        memory: which earlier attempts a prompt shows: "all", "none", "last:N", "best:N", "tokens:N", or a function.
+        schedule: what each round asks for: "preset" (even rounds explore, odd exploit), "autonomous", "explore",
+            "exploit", "plain", or a function.
+        layout: "turns" (append-only chat), "transcript" (one message), or a function.
+        show: what the model sees of its rewards: "true", "zero", "hidden", or an ablation such as `shuffled(pool)`.
+        rounds: how many attempts at most.
+        options: see `Options`.
+
+    Returns:
+        The graph, uncompiled.
+
+    Raises:
+        ValueError: an argument is wrong; the message names it, its value and the choices.
+
+    Example:
+        >>> graph = create_icrl("openai:gpt-4.1-mini", lambda response: len(set(response)) / 26).compile()
+        >>> graph.invoke({"task": "Write a pangram."}, context={"rounds": 4})  # doctest: +SKIP
+    """
+    defaults = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
+    policy, parts = _assemble(Settings, model, defaults, options)
+    graph = _graph(policy, evaluator, metric, parts, options)
+    graph.add_edge("build_context", "generate")
+    graph.add_edge("generate", "evaluate")
+    graph.add_conditional_edges("evaluate", _route, ["build_context", "select"])
+    return graph
+
+
+def create_best_of_n(
+    model: Any,
+    evaluator: Evaluator,
+    *,
+    metric: Evaluator | None = None,
+    n: int = 8,
+    **options: Unpack[Options],
+) -> StateGraph[LoopState, Settings, Input, Output]:
+    """Best-of-N: n attempts from the task alone, side by side, and the one with the highest reward. The control.
+
+    Args:
+        model: as for `create_icrl`.
+        evaluator: gives the reward, by which the best is selected.
+        metric: gives the number that is reported, if it is another one.
+        n: how many attempts; a budget of calls below it makes them fewer.
+        options: see `Options`.
+
+    Returns:
+        The graph, uncompiled.
+
+    Raises:
+        ValueError: an argument is wrong.
+    """
+    policy, parts = _assemble(FanOutSettings, model, {"n": n}, options)
+    graph = _graph(policy, evaluator, metric, parts, options)
+    graph.add_conditional_edges("build_context", _fan_out, ["generate"])
+    graph.add_edge("generate", "evaluate")
+    graph.add_edge("evaluate", "select")
+    return graph
+
+
+TOPOLOGIES: Mapping[str, Callable[..., StateGraph[LoopState, Settings, Input, Output]]] = {
+    "icrl": create_icrl,
+    "best_of_n": create_best_of_n,
+}
+"""By name, for the command line and the runner."""
+
+
+def _route(state: LoopState) -> str:
+    return "select" if state.get("stopped") else "build_context"
+
+
+def _fan_out(state: LoopState) -> list[Send]:
+    shared = {key: state[key] for key in ("task", "task_data", "settings")}
+    return [Send("generate", {**shared, "episodes": [episode]}) for episode in state["episodes"]]
+
+
+def _graph(
+    policy: Policy, evaluator: Evaluator, metric: Evaluator | None, parts: nodes.Parts, options: Options
+) -> StateGraph[LoopState, Settings, Input, Output]:
+    """The nodes that all methods share, and the edges at both ends."""
+    scorer = as_scorer(evaluator)
+    measure = None if metric is None else as_scorer(metric, "metric")
+    graph = StateGraph(LoopState, context_schema=parts.schema, input_schema=Input, output_schema=Output)
+    graph.add_node("prepare", nodes.prepare(parts.schema))
+    graph.add_node("build_context", nodes.build_context(parts))
+    graph.add_node("generate", nodes.generate(policy, parts))
+    bounds, timeout = options.get("bounds"), options.get("timeout")
+    graph.add_node("evaluate", nodes.evaluate(scorer, measure, parts, bounds, timeout))
+    graph.add_node("select", nodes.select)
+    graph.add_edge(START, "prepare")
+    graph.add_edge("prepare", "build_context")
+    graph.add_edge("select", END)
+    return graph
+
+
+def _assemble(
+    base: type[Settings], model: Any, defaults: dict[str, Any], options: Options
+) -> tuple[Policy, nodes.Parts]:
+    """Check all arguments and sort them into parts and settings."""
+    policy = as_policy(model)
+    given: dict[str, Any] = dict(options)
+    parts = {name: given.pop(name) for name in _PARTS if name in given}
+    extract, sampling = parts.get("extract"), parts.get("sampling") or {}
+    _check_options(parts, policy)
+    if isinstance(extract, type) and issubclass(extract, BaseModel):
+        if not isinstance(policy.part, BaseChatModel) or sampling:
+            raise ValueError("structured output is asked of a chat model, without sampling parameters per instruction")
+        structured = policy.part.with_structured_output(extract, include_raw=True)
+        policy, extract = replace(policy, part=structured, kind="runnable"), None
+    system = [{"role": "system", "content": parts["system"]}] if parts.get("system") else []
+    return policy, nodes.Parts(
+        schema=settings.schema(base, {**defaults, **given}),
+        driver=Driver(parts.get("journal") or MemoryJournal()),
+        instructions={**INSTRUCTIONS, **(parts.get("instructions") or {})},
+        preamble=[*system, *convert_to_openai_messages(list(parts.get("examples") or []))],
+        sampling=sampling,
+        extract=extract,
+    )
+
+
+def _check_options(parts: Mapping[str, Any], policy: Policy) -> None:
+    low, high = parts.get("bounds") or (0.0, 1.0)
+    if not low < high:
+        raise ValueError(f"bounds are (lowest, highest), got {parts['bounds']!r}")
+    if parts.get("timeout") is not None and not parts["timeout"] > 0:
+        raise ValueError(f"timeout is in seconds, above 0, got {parts['timeout']!r}")
+    if parts.get("extract") is not None and not callable(parts["extract"]):
+        raise ValueError(f"extract is a function or a pydantic model, got {parts['extract']!r}")
+    if parts.get("sampling") and policy.kind != "chat":
+        raise ValueError("sampling parameters are passed to chat models only; the model given is none")
+    wrong = {name for name, values in (parts.get("sampling") or {}).items() if not isinstance(values, Mapping)}
+    if wrong:
+        raise ValueError(
+            f"sampling maps instructions (or 'default') to parameters, such as {{'explore': {{'temperature': 1.2}}}}; "
+            f"{', '.join(sorted(wrong))} is mapped to none"
+        )
