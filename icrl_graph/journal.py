@@ -330,6 +330,7 @@ def _invoke(call: Call) -> Any:
 def _in_thread(call: Call) -> Future[Any]:
     """Start a call in a thread of its own: one that hangs must neither hold a pool nor keep the process alive."""
     future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()  # from here on it can't be cancelled, only left alone
     context = copy_context()
 
     def run() -> None:

@@ -136,12 +136,12 @@ def accepted_names(function: Callable[..., Any], offered: tuple[str, ...], what:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         raise ValueError(f"the signature of the {what} {function!r} can't be read; wrap it in a function") from None
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return offered
-    named = {p.name: p for p in parameters if p.kind is not p.VAR_POSITIONAL}
-    positional = {name for name, p in named.items() if p.kind is p.POSITIONAL_ONLY}
+    named = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     required = {name for name, p in named.items() if p.default is p.empty}
-    return _offered(named.keys() - positional, required, what, offered)
+    taken = {name for name, p in named.items() if p.kind is not p.POSITIONAL_ONLY}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        taken |= set(offered)
+    return _offered(taken, required, what, offered)
 
 
 def _offered(names: Any, required: set[str], what: str, offered: tuple[str, ...] = OFFERED) -> tuple[str, ...]:

@@ -83,10 +83,12 @@ class Run:
             form = stored.pop("form")
         except FileNotFoundError:
             raise ValueError(f"{folder} holds no run: there is no {folder / 'run.json'}") from None
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"{folder / 'run.json'} can't be read: {error!r}") from None
         if form != FORM:
             raise ThreadMismatch(f"{folder} was written in form {form}, this package reads {FORM}")
+        if strange := set(stored) ^ set(cls.__dataclass_fields__):
+            raise ValueError(f"{folder / 'run.json'} can't be read: it lacks or adds {', '.join(sorted(strange))}")
         return cls(**stored)._go(folder, on_episode)
 
     def _go(self, folder: Path, on_episode: OnEpisode | None) -> Result:

@@ -132,7 +132,7 @@ class Output(TypedDict, total=False):
 
 
 _Once: Any = DeltaChannel(keep_last, snapshot_frequency=1000)
-_Episodes: Any = DeltaChannel(upsert, snapshot_frequency=300)
+_Episodes: Any = DeltaChannel(upsert, snapshot_frequency=1000)  # counts patches, three a round
 
 
 class LoopState(Output, total=False):

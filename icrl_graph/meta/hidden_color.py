@@ -106,7 +106,10 @@ class _Teacher:
         self.colors: Tensor = torch.tensor(every)
         self.one_hot: Tensor = torch.nn.functional.one_hot(self.colors, DIGITS).float()
         self.train: Tensor = torch.tensor([every.index(c) for c in colors("train")])
-        distance = (self.colors[:, None] - self.colors[None]).abs().sum(-1)
+        distance = torch.zeros(len(every), len(every), dtype=torch.int16)
+        for place in range(shape.places):
+            digit = self.colors[:, place].to(torch.int16)
+            distance += (digit[:, None] - digit[None]).abs()
         self.levels: Tensor = (SPREAD - distance).clamp_min(0).to(torch.uint8)
 
     def games(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:

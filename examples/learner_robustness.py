@@ -1,0 +1,37 @@
+"""What other memories, longer runs and histories begun by another policy cost the shipped learner of hidden color.
+
+python examples/learner_robustness.py 1000
+"""
+
+import sys
+from random import Random
+from typing import Any
+
+from icrl_graph import FunctionModel, Settings, chat_model, create_icrl, parse
+from icrl_graph.benchmarks.demo import interval
+from icrl_graph.games import hidden_color
+from icrl_graph.learner import LEARNERS
+
+
+def begun_by_another(messages: list[dict[str, Any]], rng: Random) -> str:
+    """Four uniform guesses, then the learner's own."""
+    strangers = len(parse(messages).attempts) < 4
+    return hidden_color.uniform(messages, rng) if strangers else LEARNERS["hidden-color"](messages, rng, None)
+
+
+LEARNER, BEGUN = chat_model("learner:hidden-color"), FunctionModel(reply=begun_by_another)
+CASES: dict[str, dict[str, Any]] = {
+    "memory all, 8 rounds": {},
+    **{f"memory {memory}": {"memory": memory} for memory in ("last:5", "last:3", "best:5", "best:3", "tokens:100")},
+    "layout transcript": {"layout": "transcript"},
+    "20 rounds": {"rounds": 20},
+    "begun by 4 uniform guesses": {"model": BEGUN},
+    "begun by 4 uniform guesses, 20 rounds": {"model": BEGUN, "rounds": 20},
+    "the teacher: exact posterior sampling": {"model": FunctionModel(reply=hidden_color.posterior)},
+}
+games = hidden_color.tasks(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
+for name, options in CASES.items():
+    graph = create_icrl(evaluator=hidden_color.closeness, **{"model": LEARNER, **options}).compile()
+    runs = [list(graph.stream(g, context=Settings(seed=i), stream_mode="custom")) for i, g in enumerate(games)]  # type: ignore[arg-type]
+    last, best = (interval([run[-1][key] for run in runs]) for key in ("reward", "best"))  # type: ignore[index]
+    print(f"{name:38} last round {last['mean']:.3f} ({last['low']:.3f} to {last['high']:.3f}), best {best['mean']:.3f}")

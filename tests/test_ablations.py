@@ -1,0 +1,78 @@
+"""Ablations, and the law they stand for: nothing of the truth reaches a prompt."""
+
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icrl_graph.ablations import hidden, show, shuffled, zero
+from icrl_graph.rewards import Reward
+from icrl_graph.testing import ScriptedModel
+from icrl_graph.topologies import create_icrl
+from tests.helpers import play
+
+TRUTH = Reward(value=0.75, metric=1.0, feedback="warm", steps=[1.0, 0.5], error="secret was 42")
+
+
+def test_the_whole_truth_is_shown_but_for_the_metric_and_the_error() -> None:
+    assert show(TRUTH, lambda reward, rng: reward, Random(0)) == {
+        "value": 0.75,
+        "feedback": "warm",
+        "steps": [1.0, 0.5],
+    }
+
+
+def test_zero_keeps_the_form_and_takes_the_content() -> None:
+    assert show(TRUTH, zero, Random(0)) == {"value": 0.0, "steps": [0.0, 0.0]}
+    assert show(Reward(value=None), zero, Random(0)) == {"value": 0.0}
+
+
+def test_hidden_shows_nothing() -> None:
+    assert show(TRUTH, hidden, Random(0)) == {}
+
+
+def test_shuffled_draws_from_its_pool_the_same_for_the_same_seed() -> None:
+    draw = shuffled([0.1, Reward(value=0.2, steps=[0.3])])
+    drawn = [show(TRUTH, draw, Random(seed)) for seed in range(20)]
+    assert {repr(reward) for reward in drawn} == {repr({"value": 0.1}), repr({"value": 0.2, "steps": [0.3]})}
+    assert drawn == [show(TRUTH, draw, Random(seed)) for seed in range(20)]
+
+
+@pytest.mark.parametrize("pool", [[], [None], [0.1, float("nan")], ["x"]])
+def test_a_pool_without_finite_numbers_is_refused(pool: Any) -> None:
+    with pytest.raises(ValueError, match="finite numbers"):
+        shuffled(pool)
+
+
+# What an evaluator knows and an ablated prompt must not: numbers that nothing else writes, and words.
+truths = st.lists(st.integers(1000, 9999), min_size=5, max_size=5, unique=True)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    truths,
+    st.sampled_from(["all", "last:2", "best:2", "tokens:60"]),
+    st.sampled_from(["turns", "transcript"]),
+    st.sampled_from(["zero", "hidden", "shuffled"]),
+)
+def test_no_true_reward_no_feedback_and_no_ranking_by_it_reaches_any_prompt(
+    truth: list[int], memory: str, layout: str, ablation: str
+) -> None:
+    def prompts(rewards: list[int]) -> list[Any]:
+        waiting = iter(rewards)
+
+        def score() -> Reward:
+            value = next(waiting)
+            return Reward(value=value, metric=value, feedback=f"told {value}", steps=[value])
+
+        model = ScriptedModel(lambda messages: f"try {sum(m['role'] == 'assistant' for m in messages)}")
+        show = shuffled([0.5]) if ablation == "shuffled" else ablation
+        play(create_icrl(model, score, rounds=5, memory=memory, layout=layout, show=show, seed=0))
+        return model.prompts
+
+    seen = prompts(truth)
+    assert not any(str(value) in repr(seen) for value in truth)
+    assert "told" not in repr(seen)
+    assert seen == prompts(sorted(truth, reverse=True))  # other rewards, same prompts: nothing depends on them

@@ -1,0 +1,70 @@
+"""The import graph of the package points one way; read from the source, so that a broken import can't hide it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "icrl_graph"
+LAYERS = (  # a module may import only what stands to its left
+    "errors prompts rewards state context ablations settings journal verifiers games learner openai_client models "
+    "testing nodes topologies improvement loading meta benchmarks runs cli __main__"
+).split()
+EVERYWHERE_LAZY = {"openai", "langchain_openai", "sqlite3", "torch", "matplotlib", "langchain"}
+HOME = {"openai_client": {"openai"}}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def _names(nodes: list[ast.AST]) -> set[str]:
+    names = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    names |= {f"{node.module}.{a.name}" for node in nodes if isinstance(node, ast.ImportFrom) for a in node.names}
+    return names | {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+
+
+def _imports(path: Path) -> set[str]:
+    return _names(list(ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if _layer(f) != "__init__"], ids=lambda path: path.stem)
+def test_a_module_imports_only_what_stands_to_its_left(path: Path) -> None:
+    layer = _layer(path)
+    allowed = LAYERS[: LAYERS.index(layer) + 1]
+    inner = {name.split(".")[1] for name in _imports(path) if name.startswith("icrl_graph.")}
+    assert inner <= set(allowed), f"{layer} must not import {inner - set(allowed)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_library_never_imports_the_checkout_around_it(path: Path) -> None:
+    tops = {name.split(".")[0] for name in _imports(path)}
+    assert not tops & {"graphs", "tools", "tests", "examples"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
+    top_level = _names(list(ast.iter_child_nodes(ast.parse(path.read_text(encoding="utf-8")))))
+    heavy = {name.split(".")[0] for name in top_level} & EVERYWHERE_LAZY
+    assert heavy <= HOME.get(_layer(path), set())
+
+
+def test_what_builds_prompts_never_reads_the_true_reward() -> None:
+    """context.py may name the key `reward` once only: to take it away."""
+    tree = ast.parse((PACKAGE / "context.py").read_text(encoding="utf-8"))
+    named = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value == "reward"]
+    assert len(named) == 1
+    (owner,) = (
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and any(inner is named[0] for inner in ast.walk(node))
+    )
+    assert owner.name == "_without_truth"
+
+
+def test_only_the_command_line_prints() -> None:
+    for path in FILES:
+        if _layer(path) != "cli":
+            calls = (node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+            assert not any(isinstance(func, ast.Name) and func.id == "print" for func in calls), path

@@ -1,0 +1,296 @@
+"""The command line, as a user meets it: real processes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icrl_graph.context import parse
+from icrl_graph.learner import LEARNERS
+from icrl_graph.testing import OpenAIServer
+
+ROOT = Path(__file__).parents[1]
+CHECKER = f"{ROOT}/tools/check_game24.py:tool"
+
+
+def icrl(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "icrl_graph", *arguments]
+    surroundings = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=surroundings, timeout=240, check=False)
+
+
+def failed(done: subprocess.CompletedProcess[str], code: int, told: str) -> None:
+    """It ended with this code, says what is wrong in a line, and shows no traceback."""
+    assert done.returncode == code, done.stderr
+    assert told in " ".join(done.stderr.split()), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+ATTEMPTS = [
+    "10 - 4 = 6 (left: 5 6 6)\n5 + 6 = 11 (left: 6 11)\n11 + 6 = 17 (left: 17)\nAnswer: 5 + (10 - 4) + 6",
+    "I can't do this.",
+    "4 + 5 = 9 (left: 6 9 10)\n9 + 6 = 15 (left: 10 15)\n15 + 10 = 25 (left: 25)\nAnswer: 4 + 5 + 6 + 10",
+    "Answer: 4 * 6",
+    "10 - 4 = 6 (left: 5 6 6)\n5 * 6 = 30 (left: 6 30)\n30 - 6 = 24 (left: 24)\nAnswer: 5 * (10 - 4) - 6",
+    "Answer: 10 + 4",
+]
+
+
+def solver(messages: list[dict[str, Any]]) -> str:
+    """A policy that is computed from its prompt: another attempt for another history."""
+    seen = parse(messages).attempts
+    told = sum(round(10 * (attempt.value or 0.0)) for attempt in seen)
+    return f"{ATTEMPTS[len(seen) % len(ATTEMPTS)]}\n" if len(seen) % 2 else f"({told})\n{ATTEMPTS[len(seen) % 6]}"
+
+
+def _outcome(done: subprocess.CompletedProcess[str]) -> Any:
+    result = json.loads(done.stdout)
+    return result["answer"], [episode["reward"] for episode in result["episodes"]]
+
+
+RUN = (
+    "run",
+    "game24:4,5,6,10",
+    "--topology",
+    "icrl",
+    "--model",
+    "openai:any",
+    "--evaluator",
+    CHECKER,
+    "--rounds",
+    "10",
+)
+
+
+def test_a_run_over_http_killed_half_way_is_resumed_to_the_same_answer_and_rewards(tmp_path: Path) -> None:
+    with OpenAIServer(solver) as server:
+        whole = icrl(*RUN, "--out", "whole", "--json", cwd=tmp_path, OPENAI_BASE_URL=server.base_url)
+        assert whole.returncode == 0, whole.stderr
+        assert server.counts["calls"] == 10
+
+    child: Any = None
+
+    def deadly(messages: list[dict[str, Any]]) -> str:
+        if len(parse(messages).attempts) == 5 and child.poll() is None:
+            child.kill()
+        return solver(messages)
+
+    with OpenAIServer(deadly) as server:
+        environment = {**os.environ, "OPENAI_BASE_URL": server.base_url, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "icrl_graph", *RUN, "--out", "killed"]
+        with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as child:
+            child.wait(timeout=120)
+        assert child.returncode == -signal.SIGKILL
+        assert not (tmp_path / "killed" / "result.json").exists()
+        resumed = icrl("resume", "killed", "--json", cwd=tmp_path, OPENAI_BASE_URL=server.base_url)
+        assert resumed.returncode == 0, resumed.stderr
+        assert server.counts["calls"] == 11  # the one that was in flight is asked again, no other
+    assert _outcome(resumed) == _outcome(whole)
+    assert _outcome(whole)[1][4]["value"] == 1.0
+    assert json.loads((tmp_path / "killed" / "result.json").read_text()) == json.loads(resumed.stdout)
+
+
+def test_ctrl_c_leaves_a_resumable_run_and_says_how(tmp_path: Path) -> None:
+    child: Any = None
+
+    def interrupting(messages: list[dict[str, Any]]) -> str:
+        if len(parse(messages).attempts) == 2 and child.poll() is None:
+            child.send_signal(signal.SIGINT)
+        return solver(messages)
+
+    with OpenAIServer(interrupting) as server:
+        environment = {**os.environ, "OPENAI_BASE_URL": server.base_url, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "icrl_graph", *RUN, "--out", "stopped"]
+        child = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        _, errors = child.communicate(timeout=120)
+        assert child.returncode == 1
+        assert "icrl resume stopped" in " ".join(errors.split())
+        assert "Traceback" not in errors
+        resumed = icrl("resume", "stopped", cwd=tmp_path, OPENAI_BASE_URL=server.base_url)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "5 * (10 - 4) - 6" in resumed.stdout
+    assert resumed.stdout.count("round ") == 8  # two were done and saved before the interrupt
+
+
+def test_a_run_shows_each_round_and_where_it_is_kept(tmp_path: Path) -> None:
+    done = icrl(
+        "run", "hidden-color:#3b9", "--model", "learner:hidden-color", "--seed", "1", "--rounds", "5", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^round \d +(explore|exploit) +reward", done.stdout, re.M)) == 5
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name in done.stdout
+    assert {path.name for path in folder.iterdir()} >= {"run.json", "run.sqlite", "result.json"}
+    again = icrl("resume", str(folder), "--json", cwd=tmp_path)
+    assert json.loads(again.stdout) == json.loads((folder / "result.json").read_text())
+
+
+def test_a_score_of_ones_own_and_best_of_n(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def score(response):\n    return len(response)\n\ndef model(rng):\n    return 'a' * rng.randrange(1, 30)\n"
+    )
+    done = icrl(
+        *("run", "Be long.", "--model", "mine.py:model", "--evaluator", "mine.py:score", "--topology", "best_of_n"),
+        *("--n", "5", "--seed", "1", "--out", "out", "--json"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["reward"] == max(len(episode["response"]) for episode in result["episodes"])
+    (tmp_path / "elsewhere").mkdir()
+    assert icrl("resume", "../out", cwd=tmp_path / "elsewhere").returncode == 0
+
+
+LEARN = ("--model", "learner:hidden-color")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("run", "hello", *LEARN), "an evaluator is needed"),
+        (("run", "hello", *LEARN, "--evaluator", "json:dumps"), "the evaluator asks for 'obj'"),
+        (("run", "hello", *LEARN, "--evaluator", "missing.py:score"), "no file"),
+        (("run", "game24:4,5,6,10", *LEARN), "plays one game only"),
+        (("run", "game24:1,1,1,1", *LEARN), "can't make 24"),
+        (("run", "game24:1,2", *LEARN), "four integers"),
+        (("run", "hidden-color:blue", *LEARN), "a color is written like '#3b9'"),
+        (("run", "hidden-color:#3b9", "--model", "gpt"), "provider:name"),
+        (("run", "hidden-color:#3b9", "--model", "openai:gpt-4.1"), "set OPENAI_API_KEY"),
+        (("run", "hidden-color:#3b9", *LEARN, "--rounds", "0"), "rounds=0"),
+        (("run", "hidden-color:#3b9", *LEARN, "--rounds", "x"), "not a valid int"),
+        (("run", "hidden-color:#3b9", *LEARN, "--memory", "some"), "unknown memory 'some'"),
+        (("run", "hidden-color:#3b9", *LEARN, "--topology", "tree"), "unknown topology 'tree'"),
+        (("run", "hidden-color:#3b9", *LEARN, "--n", "3"), "unknown setting 'n'"),
+        (("resume", "nowhere"), "nowhere holds no run"),
+        (("draw", "tree"), "unknown topology 'tree'"),
+        (("demo", "--tasks", "0"), "greater than or equal to 2"),
+        (("train", "chess"), "unknown learner 'chess'"),
+        (("no-such-command",), "No such command"),
+    ],
+    ids=lambda value: " ".join(value)[:50] if isinstance(value, tuple) else None,
+)
+def test_a_mistake_is_told_in_a_line_with_exit_code_2_and_leaves_nothing(
+    arguments: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    done = icrl(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    words = re.sub(r"[│╭╮╰╯─\s]+", " ", done.stderr)
+    assert told in words or "valid integer" in words
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    first = ("run", "hidden-color:#3b9", *LEARN, "--rounds", "1", "--out", "out")
+    assert icrl(*first, cwd=tmp_path).returncode == 0
+    failed(icrl(*first, cwd=tmp_path), 2, "icrl resume out")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"task": "x"}', '{"form": 99}', '{"form": 1, "tusk": "x"}'])
+def test_a_run_that_cannot_be_read_is_a_clear_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(text)
+    failed(icrl("resume", ".", cwd=tmp_path), 2, "run.json can't be read" if "99" not in text else "form 99")
+
+
+@pytest.mark.parametrize("code", ["401", "malformed"])
+def test_a_run_whose_model_fails_ends_with_1_and_says_why(code: Any, tmp_path: Path) -> None:
+    with OpenAIServer(solver, faults=dict.fromkeys(range(1, 20), code)) as server:
+        done = icrl(*RUN, "--out", "out", cwd=tmp_path, OPENAI_BASE_URL=server.base_url)
+    failed(done, 1, "icrl resume out" if code == "401" else "no attempt gave an answer")
+
+
+def test_a_server_that_is_not_there_ends_with_1(tmp_path: Path) -> None:
+    done = icrl(*RUN, "--out", "out", cwd=tmp_path, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    failed(done, 1, "no attempt gave an answer")
+    assert "Connection" in done.stdout
+
+
+def test_a_key_is_never_written_down(tmp_path: Path) -> None:
+    with OpenAIServer(solver) as server:
+        environment = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "sk-very-secret"}
+        assert icrl(*RUN, "--out", "out", cwd=tmp_path, **environment).returncode == 0
+    assert not any(b"sk-very-secret" in path.read_bytes() for path in (tmp_path / "out").iterdir())
+
+
+def test_topologies_are_listed_and_drawn(tmp_path: Path) -> None:
+    listed = json.loads(icrl("topologies", "--json", cwd=tmp_path).stdout)
+    assert set(listed) == {"icrl", "best_of_n"}
+    drawn = icrl("draw", "icrl", cwd=tmp_path).stdout
+    assert "evaluate -.-> build_context" in drawn
+    assert len(json.loads(icrl("draw", "best_of_n", "--json", cwd=tmp_path).stdout)["nodes"]) == 7
+
+
+@pytest.mark.parametrize("command", ["demo", "run", "resume", "topologies", "draw", "train", "serve"])
+def test_every_command_has_help_with_an_example_and_json(command: str, tmp_path: Path) -> None:
+    done = icrl(command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"icrl {command}" in done.stdout
+    assert "Example" in done.stdout
+    assert "--json" in done.stdout
+
+
+def test_serve_serves_until_it_is_stopped(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "icrl_graph", "serve", "--port", "0", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as server:
+        assert server.stdout is not None
+        address = json.loads(server.stdout.readline())["base_url"]
+        run = ("run", "hidden-color:#3b9", "--model", "openai:learner", "--rounds", "2", "--out", "out")
+        assert icrl(*run, cwd=tmp_path, OPENAI_BASE_URL=address).returncode == 0
+        server.send_signal(signal.SIGINT)
+        server.wait(timeout=60)
+    assert LEARNERS.keys() == {"hidden-color"}
+
+
+# ---------------------------------------------------------------------------------------------------------------- demo
+
+
+def test_the_demo_shows_what_its_controls_say(tmp_path: Path) -> None:
+    done = icrl("demo", "--tasks", "60", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    arms = {arm["name"]: arm for arm in summary["arms"]}
+    assert list(arms) == ["icrl", "best_of_n", "zero", "shuffled", "random"]
+    assert {arm["calls"] for arm in arms.values()} == {60 * 8}
+
+    def gain(name: str) -> float:
+        curve = arms[name]["reward_by_round"]
+        return float(curve[-1]["mean"] - curve[0]["mean"])
+
+    assert gain("icrl") >= 0.4
+    assert gain("zero") <= 0.05
+    assert gain("shuffled") <= 0.05
+    for control in ("best_of_n", "random"):
+        assert arms["icrl"]["best_by_round"][-1]["low"] > arms[control]["best_by_round"][-1]["high"]
+    folder = tmp_path / "runs" / "demo"
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert len((folder / "results.jsonl").read_text().splitlines()) == 5 * 60 * 8
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_demo_draws_a_game_and_says_where_its_files_are(tmp_path: Path) -> None:
+    done = icrl("demo", "--tasks", "3", "--out", "here", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "The hidden color is" in done.stdout
+    assert "round 8" in done.stdout
+    assert "Written to here/: results.jsonl, summary.json, curves.png" in done.stdout
+
+
+def test_training_writes_weights_that_can_be_used(tmp_path: Path) -> None:
+    if not os.environ.get("CI"):
+        pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'icrl-graph[train]'")
+    done = icrl("train", "hidden-color", "--iterations", "2", "--out", "w", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    from icrl_graph.learner.transformer import Transformer
+
+    assert Transformer(tmp_path / json.loads(done.stdout)["weights"]).shape.rounds == 8

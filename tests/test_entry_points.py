@@ -1,0 +1,42 @@
+"""graphs/ and tools/ are opened by path, as `langgraph dev` and the command line open them."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from icrl_graph.loading import load
+from icrl_graph.rewards import as_scorer
+
+ROOT = Path(__file__).parents[1]
+GRAPHS = json.loads((ROOT / "langgraph.json").read_text())["graphs"]
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_listed_graph_loads_under_its_name_and_without_a_saver(name: str) -> None:
+    path, attribute = GRAPHS[name].split(":")
+    graph = runpy.run_path(str(ROOT / path))[attribute]
+    assert graph.name == name
+    assert graph.checkpointer is None
+
+
+def test_every_graph_file_is_listed() -> None:
+    assert {Path(spec.split(":")[0]).name for spec in GRAPHS.values()} == {
+        p.name for p in (ROOT / "graphs").glob("*.py")
+    }
+
+
+@pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.stem)
+def test_a_tool_file_is_an_evaluator(path: Path) -> None:
+    assert as_scorer(load(f"{path}:tool")).names == ("response", "task_data")
+
+
+@pytest.mark.parametrize(
+    "path", [*(ROOT / "graphs").glob("*"), *(ROOT / "tools").glob("*")], ids=lambda path: path.name
+)
+def test_entry_points_are_thin(path: Path) -> None:
+    if path.name != "__pycache__":
+        assert path.name != "__init__.py"
+        assert len(path.read_text().splitlines()) <= 30

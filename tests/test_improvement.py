@@ -1,0 +1,110 @@
+"""`improve`, its async twin, and runs that are kept."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icrl_graph import aimprove, improve
+from icrl_graph.errors import ModelError, ThreadMismatch
+from icrl_graph.testing import ScriptedModel
+from tests.helpers import climber, digest, nearness, without_cost
+
+TASK, DATA = "Find the number.", {"secret": 42}
+
+
+def test_improve_gives_the_best_answer_and_every_attempt() -> None:
+    result = improve(TASK, nearness, model=climber, task_data=DATA, rounds=3)
+    assert (result.answer, result.reward, result.metric, result.stopped) == ("42", 1.0, 1.0, "rounds")
+    assert result.rewards[:2] == [pytest.approx(0.68), 1.0]
+    assert result.usage["calls"] == 3
+
+
+def test_a_result_reads_well() -> None:
+    model = ScriptedModel(["10", RuntimeError("down"), "4\n2 " + "x" * 200])
+    shown = repr(improve(TASK, lambda response: len(response), model=model, rounds=3)).splitlines()
+    assert shown[0].startswith("Result(reward 204, stopped: rounds, 3 calls")
+    assert shown[2] == "    0 explore           2  10"
+    assert "unscored  ! RuntimeError: down" in shown[3]
+    assert len(shown[4]) < 110
+
+
+def test_every_topology_can_be_asked_for_by_name() -> None:
+    assert len(improve(TASK, nearness, model=climber, task_data=DATA, topology="best_of_n", n=3).episodes) == 3
+    with pytest.raises(ValueError, match="unknown topology 'beam'.*'icrl', 'best_of_n'"):
+        improve(TASK, nearness, model=climber, topology="beam")
+
+
+def test_the_async_twin_gives_the_same() -> None:
+    async def both() -> Any:
+        return await asyncio.gather(
+            *(aimprove(TASK, nearness, model=digest, task_data=DATA, rounds=4) for _ in range(2)),
+        )
+
+    first, second = asyncio.run(both())
+    alone = improve(TASK, nearness, model=digest, task_data=DATA, rounds=4)
+    assert without_cost(first.episodes) == without_cost(second.episodes) == without_cost(alone.episodes)
+
+
+def test_improve_works_where_an_event_loop_runs() -> None:
+    async def notebook() -> Any:
+        return improve(TASK, nearness, model=climber, task_data=DATA, rounds=2)
+
+    assert asyncio.run(notebook()).reward == 1.0
+
+
+def test_episodes_are_told_as_they_come() -> None:
+    told: list[Any] = []
+    improve(TASK, nearness, model=climber, task_data=DATA, rounds=2, on_episode=told.append)
+    asyncio.run(aimprove(TASK, nearness, model=climber, task_data=DATA, rounds=2, on_episode=told.append))
+    assert [event["response"] for event in told] == ["10", "42"] * 2
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_kept_run_that_failed_goes_on_where_it_stopped(how: str, tmp_path: Path) -> None:
+    replies: list[Any] = ["10", "20", ModelError("no key"), "30", "40"]
+    model = ScriptedModel(replies)
+
+    def run() -> Any:
+        given: Any = {"model": model, "task_data": DATA, "rounds": 4, "path": tmp_path / "deep" / "run.sqlite"}
+        return improve(TASK, nearness, **given) if how == "sync" else asyncio.run(aimprove(TASK, nearness, **given))
+
+    with pytest.raises(ModelError) as failure:
+        run()
+    assert any("run.sqlite" in note for note in failure.value.__notes__)
+    result = run()
+    assert [episode["response"] for episode in result.episodes] == ["10", "20", "30", "40"]
+    assert len(model.prompts) == 5
+    assert run().episodes == result.episodes  # it has ended: nothing more is asked
+    assert len(model.prompts) == 5
+
+
+def test_one_file_keeps_many_runs(tmp_path: Path) -> None:
+    for secret in (42, 20):
+        result = improve(TASK, nearness, model=climber, task_data={"secret": secret}, path=tmp_path / "all.sqlite")
+        assert result.answer == str(secret)
+    named = improve(TASK, nearness, model=climber, task_data=DATA, path=tmp_path / "all.sqlite", thread_id="mine")
+    assert named.usage["calls"] == 8
+
+
+def test_another_task_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    kept: Any = {"model": climber, "path": tmp_path / "run.sqlite", "thread_id": "t"}
+    improve(TASK, nearness, task_data=DATA, **kept)
+    with pytest.raises(ThreadMismatch, match="another task"):
+        improve("Find another number.", nearness, task_data=DATA, **kept)
+
+
+def test_other_settings_under_the_same_name_are_refused_and_named(tmp_path: Path) -> None:
+    kept: Any = {"model": climber, "path": tmp_path / "run.sqlite", "task_data": DATA}
+    improve(TASK, nearness, rounds=2, **kept)
+    with pytest.raises(ThreadMismatch, match="rounds 2 -> 3"):
+        improve(TASK, nearness, rounds=3, **kept)
+
+
+def test_a_file_that_is_no_database_is_an_error_not_an_empty_run(tmp_path: Path) -> None:
+    path = tmp_path / "run.sqlite"
+    path.write_text("not a database, and long enough to be looked at as one" * 10)
+    with pytest.raises(sqlite3.DatabaseError):
+        improve(TASK, nearness, model=climber, task_data=DATA, path=path)

@@ -1,0 +1,223 @@
+"""The driver and its journals: the same flow, sync and async."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.runnables import RunnableLambda
+from langgraph.errors import GraphInterrupt
+
+from icrl_graph.errors import BudgetExceeded, ModelError
+from icrl_graph.journal import Budget, Call, Driver, Flow, Journal, MemoryJournal, Reply, SqliteJournal, exhausted
+
+Perform = Callable[..., Any]
+
+
+@pytest.fixture(params=["sync", "async"])
+def perform(request: pytest.FixtureRequest) -> Perform:
+    def run(flow: Flow, journal: Journal | None = None, key: Any = ("run", "node", 0, 0), budget: Any = None) -> Any:
+        driver, spends = Driver(journal or MemoryJournal()), budget or Budget({}, {})
+        if request.param == "sync":
+            return driver.perform(flow, key, spends)
+        return asyncio.run(driver.aperform(flow, key, spends))
+
+    return run
+
+
+def _one(part: Any, given: Any = "x", **fields: Any) -> Flow:
+    reply = yield Call(part, given, fields.pop("read", lambda raw: raw), **fields)
+    return reply.value
+
+
+def test_a_flow_gets_the_reply_of_a_runnable(perform: Perform) -> None:
+    assert perform(_one(RunnableLambda(str.upper))) == "X"
+
+
+def test_a_flow_gets_the_reply_of_a_function_sync_or_async(perform: Perform) -> None:
+    async def later(word: str) -> str:
+        await asyncio.sleep(0)
+        return word * 2
+
+    assert perform(_one(lambda word: word * 2, {"word": "a"})) == "aa"
+    assert perform(_one(later, {"word": "a"})) == "aa"
+
+
+def test_an_async_function_can_be_called_where_a_loop_already_runs() -> None:
+    async def later(word: str) -> str:
+        return word
+
+    async def notebook() -> Any:
+        return Driver(MemoryJournal()).perform(_one(later, {"word": "a"}), ("r",), Budget({}, {}))
+
+    assert asyncio.run(notebook()) == "a"
+
+
+def test_a_failure_is_thrown_into_the_flow_which_may_make_it_data(perform: Perform) -> None:
+    def careful() -> Flow:
+        try:
+            yield Call(RunnableLambda(lambda x: 1 / 0), "x", lambda raw: raw)
+        except ZeroDivisionError:
+            return "kept going"
+
+    assert perform(careful()) == "kept going"
+
+
+def test_a_failure_that_a_flow_lets_pass_comes_out(perform: Perform) -> None:
+    with pytest.raises(ZeroDivisionError):
+        perform(_one(RunnableLambda(lambda x: 1 / 0)))
+
+
+@pytest.mark.parametrize("error", [GraphInterrupt(()), ModelError("no key")])
+def test_no_flow_can_swallow_an_interrupt_or_what_a_person_must_mend(perform: Perform, error: Exception) -> None:
+    def stop(word: str) -> None:
+        raise error
+
+    def swallow() -> Flow:
+        try:
+            yield Call(stop, {"word": "x"}, lambda raw: raw)
+        except Exception:
+            return "swallowed"
+
+    with pytest.raises(type(error)):
+        perform(swallow())
+
+
+def test_flows_in_a_list_run_side_by_side_and_come_back_in_order(perform: Perform) -> None:
+    barrier = threading.Barrier(4, timeout=20)
+
+    def meet(number: int) -> int:
+        barrier.wait()
+        return number
+
+    def four() -> Flow:
+        return (yield [_one(meet, {"number": i}) for i in range(4)])
+
+    assert perform(four()) == [0, 1, 2, 3]
+
+
+def test_a_failing_sibling_does_not_lose_the_others_replies(perform: Perform) -> None:
+    journal = MemoryJournal()
+
+    def maybe(number: int) -> int:
+        if number == 1:
+            raise ValueError("no")
+        return number
+
+    def all_of_them() -> Flow:
+        return (yield [_one(maybe, {"number": i}) for i in range(3)])
+
+    with pytest.raises(ValueError, match="no"):
+        perform(all_of_them(), journal)
+    assert len(journal._replies) == 2
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_call_that_was_answered_is_not_made_again(perform: Perform, kind: str, tmp_path: Path) -> None:
+    journal = MemoryJournal() if kind == "memory" else SqliteJournal(tmp_path / "journal.sqlite")
+    made: list[Any] = []
+
+    def count(word: str) -> int:
+        made.append(word)
+        return len(made)
+
+    def twice(second: str) -> Flow:
+        first = yield Call(count, {"word": "a"}, lambda raw: raw)
+        other = yield Call(count, {"word": second}, lambda raw: raw)
+        return first.value, other.value
+
+    assert perform(twice("a"), journal) == (1, 2)  # the same call at another place is another call
+    assert perform(twice("a"), journal) == (1, 2)
+    assert perform(twice("b"), journal) == (1, 3)  # what is sent differs
+    assert perform(twice("a"), journal, key=("another run", "node", 0, 0)) == (4, 5)
+    if isinstance(journal, SqliteJournal):
+        journal.close()
+        again = SqliteJournal(tmp_path / "journal.sqlite")
+        assert perform(twice("b"), again) == (1, 3)
+        again.close()
+
+
+def test_a_replayed_call_still_counts_as_spent(perform: Perform) -> None:
+    journal = MemoryJournal()
+    for _ in range(2):
+        budget = Budget({}, {})
+        perform(_one(RunnableLambda(str.upper)), journal, budget=budget)
+        assert budget.spent["calls"] == 1
+
+
+def test_a_call_beyond_the_cap_is_not_made(perform: Perform) -> None:
+    made: list[str] = []
+
+    def three() -> Flow:
+        for _ in range(3):
+            yield Call(RunnableLambda(made.append), "x", lambda raw: raw)
+
+    with pytest.raises(BudgetExceeded, match="calls"):
+        perform(three(), budget=Budget({"calls": 2}, {}))
+    assert len(made) == 2
+
+
+def test_what_is_not_paid_needs_no_budget(perform: Perform) -> None:
+    assert perform(_one(lambda word: word, {"word": "a"}, paid=False), budget=Budget({"calls": 1}, {"calls": 1})) == "a"
+
+
+@pytest.mark.parametrize(
+    ("spent", "cap"),
+    [({"calls": 3}, "calls"), ({"input": 6, "output": 4}, "tokens"), ({"seconds": 9.5}, "time"), ({"calls": 2}, None)],
+)
+def test_the_cap_that_is_reached_is_named(spent: Any, cap: str | None) -> None:
+    assert exhausted({"calls": 3, "tokens": 10, "time": 9}, spent) == cap
+
+
+def test_a_function_that_hangs_is_given_up_on(perform: Perform) -> None:
+    released = threading.Event()
+    with pytest.raises(TimeoutError, match=r"0\.05 s"):
+        perform(_one(lambda: released.wait(60), {}, timeout=0.05))
+    released.set()
+
+
+def test_an_async_function_that_hangs_is_given_up_on(perform: Perform) -> None:
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        perform(_one(hang, {}, timeout=0.05))
+
+
+def test_a_time_out_of_the_functions_own_is_its_own(perform: Perform) -> None:
+    def late() -> None:
+        raise TimeoutError("mine")
+
+    with pytest.raises(TimeoutError, match="mine"):
+        perform(_one(late, {}, timeout=60))
+
+
+def test_memory_keeps_the_latest_only() -> None:
+    journal = MemoryJournal(limit=2)
+    for name in "abc":
+        journal.put(name, "run", Reply(name, {}))
+    assert [journal.get(name) is not None for name in "abc"] == [False, True, True]
+
+
+def test_two_journals_share_a_file_from_many_threads(tmp_path: Path) -> None:
+    journals = [SqliteJournal(tmp_path / "j.sqlite") for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda i=i: journals[i % 2].put(str(i), "run", Reply(i, {"calls": 1})))
+        for i in range(40)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [journals[0].get(str(i)) for i in range(40)] == [Reply(i, {"calls": 1}) for i in range(40)]
+    for journal in journals:
+        journal.close()
+
+
+def test_the_time_waited_is_noted(perform: Perform) -> None:
+    budget = Budget({}, {})
+    perform(_one(RunnableLambda(lambda x: time.perf_counter())), budget=budget)
+    assert budget.spent["seconds"] >= 0

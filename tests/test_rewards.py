@@ -1,0 +1,74 @@
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
+
+from icrl_graph.rewards import OFFERED, Reward, as_reward, as_scorer
+
+
+@pytest.mark.parametrize("given", [1, 0.5, True, Fraction(1, 2), np.float32(0.5), np.int64(3)])
+def test_any_real_number_is_a_reward(given: Any) -> None:
+    assert as_reward(given) == {"value": float(given)}
+    assert type(as_reward(given)["value"]) is float
+
+
+@pytest.mark.parametrize(
+    "given", [math.nan, math.inf, -math.inf, "0.5", [1], object(), {"score": 1}, {"value": "x"}, 1j]
+)
+def test_whatever_is_no_finite_number_is_unscored_and_says_why(given: Any) -> None:
+    reward = as_reward(given)
+    assert reward["value"] is None
+    assert reward["error"]
+
+
+def test_none_is_unscored() -> None:
+    assert as_reward(None) == {"value": None}
+
+
+def test_a_reward_keeps_metric_feedback_and_steps() -> None:
+    given = Reward(value=1, metric=0.0, feedback="good", steps=[1, None, 0])
+    assert as_reward(given) == {"value": 1.0, "metric": 0.0, "feedback": "good", "steps": [1.0, None, 0.0]}
+
+
+@pytest.mark.parametrize(("given", "scored"), [(0, True), (10, True), (10.1, False), (-1, False)])
+def test_outside_the_declared_range_is_unscored(given: float, scored: bool) -> None:
+    assert (as_reward(given, (0, 10))["value"] is not None) == scored
+
+
+def test_an_evaluator_is_called_with_the_arguments_it_names() -> None:
+    def score(response: str, task_data: dict[str, Any], tolerance: float = 0.1) -> float:
+        return 0.0
+
+    scorer = as_scorer(score)
+    assert scorer.arguments(**dict.fromkeys(OFFERED, "x")) == {"response": "x", "task_data": "x"}
+
+
+def test_an_evaluator_that_asks_for_something_else_is_refused_with_the_choices() -> None:
+    with pytest.raises(ValueError, match="'gold'.*task, response, answer, steps, task_data"):
+        as_scorer(lambda response, gold: 0.0)
+
+
+def test_a_tool_that_asks_for_something_else_is_refused() -> None:
+    @tool
+    def check(gold: str) -> float:
+        """Check."""
+        return 0.0
+
+    with pytest.raises(ValueError, match="'gold'"):
+        as_scorer(check)
+
+
+@pytest.mark.parametrize("wrong", [3, "tools/check.py:tool", None, len, lambda response, /: 0.0])
+def test_what_is_no_evaluator_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="evaluator"):
+        as_scorer(wrong)
+
+
+def test_a_runnable_gets_everything_and_counts_as_paid() -> None:
+    scorer = as_scorer(RunnableLambda(lambda given: 1.0))
+    assert scorer.names == OFFERED
+    assert scorer.paid

@@ -1,0 +1,78 @@
+"""The public fakes."""
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+
+from icrl_graph.games import hidden_color
+from icrl_graph.improvement import improve
+from icrl_graph.learner import LEARNERS
+from icrl_graph.models import chat_model
+from icrl_graph.testing import OpenAIServer, ScriptedModel
+
+
+def test_a_scripted_model_says_its_replies_and_remembers_its_prompts() -> None:
+    model = ScriptedModel(
+        ["a", AIMessage("b"), ValueError("c")], usage={"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
+    )
+    reply = model.invoke("hi")
+    assert (reply.content, reply.usage_metadata) == ("a", {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2})
+    assert model.invoke("ho").content == "b"
+    with pytest.raises(ValueError, match="c"):
+        model.invoke("hu")
+    with pytest.raises(RuntimeError, match="all of its 3 replies"):
+        model.invoke("he")
+    assert [prompt[0]["content"] for prompt in model.prompts] == ["hi", "ho", "hu", "he"]
+
+
+def test_the_server_serves_the_shipped_learner() -> None:
+    game = hidden_color.tasks(1)[0]
+    direct = improve(**game, score=hidden_color.closeness, model="learner:hidden-color", seed=3)
+    with OpenAIServer(LEARNERS["hidden-color"]) as server:
+        model = chat_model("openai:learner", base_url=server.base_url)
+        served = improve(**game, score=hidden_color.closeness, model=model, seed=3)
+    assert [e["response"] for e in served.episodes] == [e["response"] for e in direct.episodes]
+    assert served.usage["input"] > 0
+
+
+def test_the_servers_prefix_cache_counts_whole_blocks_seen_before() -> None:
+    with OpenAIServer(lambda: "ok", cache_block=4) as server:
+        model = chat_model("openai:any", base_url=server.base_url)
+
+        def cached(text: str) -> Any:
+            usage: Any = model.invoke(text)
+            return usage.usage_metadata["input_token_details"]["cache_read"]
+
+        assert cached("a" * 100) == 0
+        assert cached("a" * 100) == 24  # "<user>" and 100 letters are 26 tokens and a half: six blocks of four
+        assert cached("a" * 100 + "b" * 100) == 24
+        assert cached("b" + "a" * 100) == 0
+
+
+def test_the_server_can_stream() -> None:
+    with OpenAIServer(lambda: "a reply of some length, in pieces") as server:
+        model = chat_model("openai:any", base_url=server.base_url)
+        pieces = [str(piece.content) for piece in model.stream("x")]
+    assert len([piece for piece in pieces if piece]) > 1
+    assert "".join(pieces) == "a reply of some length, in pieces"
+
+
+def test_the_server_answers_many_at_once() -> None:
+    with OpenAIServer(lambda: "ok", latency=0.05) as server:
+        model = chat_model("openai:any", base_url=server.base_url)
+
+        async def many() -> Any:
+            return await asyncio.gather(*(model.ainvoke("x") for _ in range(50)))
+
+        assert len(asyncio.run(many())) == server.counts["answered"] == 50
+
+
+def test_a_port_that_is_taken_is_an_error_at_once() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(OSError), OpenAIServer(lambda: "x", port=taken.getsockname()[1]):
+            pass

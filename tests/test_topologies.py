@@ -1,0 +1,476 @@
+"""Whole graphs: what a run does, whatever it is made of."""
+
+import asyncio
+import threading
+from itertools import count
+from typing import Annotated, Any
+
+import pytest
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import END, START, StateGraph
+from typing_extensions import TypedDict
+
+from icrl_graph.ablations import shuffled
+from icrl_graph.context import parse
+from icrl_graph.errors import ModelError
+from icrl_graph.models import chat_model
+from icrl_graph.nodes import prompt
+from icrl_graph.rewards import Reward
+from icrl_graph.state import value_of
+from icrl_graph.testing import OpenAIServer, ScriptedModel
+from icrl_graph.topologies import TOPOLOGIES, create_best_of_n, create_icrl
+from tests.helpers import GAME, climber, digest, nearness, play, thread, without_cost
+
+
+def test_icrl_finds_the_number_by_its_rewards_and_says_what_it_took() -> None:
+    output, episodes = play(create_icrl(climber, nearness, target=1.0))
+    assert output["answer"] == "42"
+    assert output["reward"] == 1.0
+    assert output["stopped"] == "success"
+    assert output["rounds_done"] == len(episodes) == 2
+    assert output["usage"]["calls"] == 2
+
+
+def test_async_gives_the_same_as_sync() -> None:
+    graph = create_icrl(digest, nearness, rounds=5).compile(checkpointer=InMemorySaver())
+    asyncio.run(graph.ainvoke(GAME, thread("async")))
+    graph.invoke(GAME, thread("sync"))
+    both = [graph.get_state(thread(name)).values["episodes"] for name in ("async", "sync")]
+    assert without_cost(both[0]) == without_cost(both[1])
+
+
+def test_every_prompt_shows_all_earlier_attempts_with_their_rewards() -> None:
+    model = ScriptedModel(["10", "20", "30"])
+    play(create_icrl(model, nearness, rounds=3))
+    seen = [[(a.response, a.value) for a in parse(prompt).attempts] for prompt in model.prompts]
+    assert seen == [[], [("10", 0.68)], [("10", 0.68), ("20", 0.78)]]
+
+
+def test_prompt_k_is_a_prefix_of_prompt_k_plus_1_over_200_rounds() -> None:
+    model = ScriptedModel(digest)
+    play(create_icrl(model, nearness, rounds=200))
+    flat = ["".join(f"<{m['role']}>{m['content']}" for m in prompt) for prompt in model.prompts]
+    assert len(flat) == 200
+    assert all(longer.startswith(shorter) for shorter, longer in zip(flat, flat[1:], strict=False))
+
+
+def test_best_of_n_shows_no_history_and_selects_by_reward() -> None:
+    model = ScriptedModel(lambda rng: str(rng.randrange(100)))
+    output, episodes = play(create_best_of_n(model, nearness, n=6, seed=1))
+    assert model.prompts == [[{"role": "user", "content": "Find the number."}]] * 6
+    assert output["reward"] == max(value_of(episode) or 0.0 for episode in episodes)
+    assert [episode["candidate"] for episode in episodes] == list(range(6))
+    assert len({episode["response"] for episode in episodes}) > 1
+
+
+def test_best_of_n_asks_side_by_side() -> None:
+    together = threading.Barrier(5, timeout=30)
+
+    def meet() -> str:
+        together.wait()
+        return "1"
+
+    output, _ = play(create_best_of_n(meet, nearness, n=5))
+    assert output["usage"]["calls"] == 5
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_one_failing_candidate_does_not_lose_its_siblings(how: str) -> None:
+    with OpenAIServer(lambda: "40", faults={2: "malformed"}) as server:
+        model = chat_model("openai:any", base_url=server.base_url)
+        graph = create_best_of_n(model, nearness, n=4).compile(checkpointer=InMemorySaver())
+        output = graph.invoke(GAME, thread()) if how == "sync" else asyncio.run(graph.ainvoke(GAME, thread()))
+    assert output["reward"] == 0.98
+    episodes = graph.get_state(thread()).values["episodes"]
+    assert sorted(episode.get("response", "failed") for episode in episodes) == ["40", "40", "40", "failed"]
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_all_nodes_and_edges_are_drawn(name: str) -> None:
+    edges = {(e.source, e.target) for e in TOPOLOGIES[name](climber, nearness).compile().get_graph().edges}
+    loop = {("evaluate", "build_context")} if name == "icrl" else set()
+    assert edges == loop | {
+        ("__start__", "prepare"),
+        ("prepare", "build_context"),
+        ("build_context", "generate"),
+        ("generate", "evaluate"),
+        ("evaluate", "select"),
+        ("select", "__end__"),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluators
+
+
+@tool
+def near(response: str, task_data: dict[str, Any]) -> float:
+    """How near a guess is."""
+    return nearness(response, task_data)
+
+
+async def near_async(response: str, task_data: dict[str, Any]) -> float:
+    return nearness(response, task_data)
+
+
+near_runnable = RunnableLambda(lambda given: nearness(given["response"], given["task_data"]))
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize("evaluator", [nearness, near, near_async, near_runnable])
+def test_an_evaluator_is_a_function_a_coroutine_a_tool_or_a_runnable(evaluator: Any, how: str) -> None:
+    graph = create_icrl(climber, evaluator, rounds=2).compile()
+    output = graph.invoke(GAME) if how == "sync" else asyncio.run(graph.ainvoke(GAME))
+    assert output["reward"] == 1.0
+
+
+def test_the_metric_is_reported_and_steers_nothing() -> None:
+    model = ScriptedModel(["10", "42", "20"])
+    metric = {"10": 1.0, "42": 0.0, "20": 0.5}
+    output, _ = play(
+        create_icrl(model, nearness, metric=lambda response: metric[response], rounds=3, target=5.0, patience=9)
+    )
+    assert (output["answer"], output["reward"], output["metric"]) == ("42", 1.0, 0.0)
+    assert "0.5" not in repr(model.prompts)
+
+
+def test_task_data_never_reaches_a_prompt() -> None:
+    model = ScriptedModel(["10", "20"])
+    play(create_icrl(model, lambda: 0.5, rounds=2), {"task": "Find it.", "task_data": {"secret": "MARKER"}})
+    assert "MARKER" not in repr(model.prompts)
+
+
+@pytest.mark.parametrize("broken", [lambda: 1 / 0, lambda: float("nan"), lambda: "good", lambda: None])
+def test_an_attempt_that_cannot_be_judged_is_unscored_and_the_run_goes_on(broken: Any) -> None:
+    model = ScriptedModel(["10", "20"])
+    output, episodes = play(create_icrl(model, broken, rounds=2))
+    assert [value_of(episode) for episode in episodes] == [None, None]
+    assert output["reward"] is None
+    assert output["answer"] == "20"
+    assert "Reward: unscored" in repr(model.prompts[1])
+
+
+def test_why_an_attempt_is_unscored_is_kept_but_not_shown_to_the_model() -> None:
+    def leak() -> float:
+        raise ValueError("expected 42")
+
+    model = ScriptedModel(["10", "20"])
+    _, episodes = play(create_icrl(model, leak, rounds=2))
+    assert "expected 42" in episodes[0]["reward"]["error"]
+    assert "expected 42" not in repr(model.prompts)
+
+
+def test_an_evaluation_that_hangs_is_unscored() -> None:
+    released = threading.Event()
+    _, episodes = play(create_icrl(climber, lambda: released.wait(60), rounds=1, timeout=0.05))
+    released.set()
+    assert "0.05 s" in episodes[0]["reward"]["error"]
+
+
+def test_a_reward_outside_the_declared_range_is_unscored() -> None:
+    _, episodes = play(create_icrl(climber, lambda: 11, rounds=1, bounds=(0, 10)))
+    assert "outside" in episodes[0]["reward"]["error"]
+
+
+def test_feedback_and_step_rewards_reach_the_prompt_in_both_layouts() -> None:
+    for layout in ("turns", "transcript"):
+        model = ScriptedModel(["a", "b"])
+        score = Reward(value=0.5, feedback="warmer", steps=[1.0, 0.0])
+        play(create_icrl(model, lambda score=score: score, rounds=2, layout=layout))
+        assert parse(model.prompts[1]).attempts[0][1:4] == (0.5, (1.0, 0.0), "warmer")
+
+
+# --------------------------------------------------------------------------------------------------- models and prompts
+
+
+def test_a_failed_generation_is_data_and_stands_in_the_history() -> None:
+    model = ScriptedModel(["10", RuntimeError("down"), "42"])
+    output, episodes = play(create_icrl(model, nearness, rounds=3))
+    assert "down" in episodes[1]["error"]
+    assert output["answer"] == "42"
+    assert [a.response for a in parse(model.prompts[2]).attempts] == ["10", "(no answer)"]
+    assert output["usage"]["calls"] == 3
+
+
+def test_a_wrong_key_stops_the_run_at_once_and_loses_nothing() -> None:
+    with OpenAIServer(climber, faults={2: "401"}) as server:
+        model = chat_model("openai:any", base_url=server.base_url)
+        graph = create_icrl(model, nearness, rounds=4).compile(checkpointer=InMemorySaver())
+        with pytest.raises(ModelError, match="401"):
+            graph.invoke(GAME, thread())
+        assert len(graph.get_state(thread()).values["episodes"]) == 2
+        assert graph.invoke(None, thread())["rounds_done"] == 4  # mended meanwhile
+        assert server.counts["calls"] == 5
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "reset", "truncated"])
+def test_a_passing_fault_of_the_server_is_tried_again_by_the_client(fault: Any) -> None:
+    with OpenAIServer(climber, faults={1: fault}) as server:
+        model = chat_model("openai:any", base_url=server.base_url)
+        output, episodes = play(create_icrl(model, nearness, rounds=2))
+    assert output["reward"] == 1.0
+    assert not any("error" in episode for episode in episodes)
+
+
+@pytest.mark.parametrize("fault", ["malformed", "empty", "filtered"])
+def test_a_reply_that_is_none_is_an_attempt_without_an_answer(fault: Any) -> None:
+    with OpenAIServer(climber, faults={1: fault}) as server:
+        output, episodes = play(create_icrl(chat_model("openai:any", base_url=server.base_url), nearness, rounds=3))
+    assert "response" not in episodes[0]
+    assert episodes[0]["error"]
+    assert output["reward"] == 1.0
+
+
+def test_a_server_that_hangs_is_given_up_on_in_the_clients_time() -> None:
+    with OpenAIServer(climber, faults={1: "hang"}) as server:
+        model = chat_model("openai:any", base_url=server.base_url, timeout=0.2, max_retries=0)
+        _, episodes = play(create_icrl(model, nearness, rounds=1))
+    assert "Timeout" in episodes[0]["error"]
+
+
+def test_system_prompt_and_few_shot_turns_stand_ahead_of_the_task() -> None:
+    model = ScriptedModel(["10", "20"])
+    examples = [{"role": "user", "content": "Find 1."}, {"role": "assistant", "content": "1"}]
+    for layout in ("turns", "transcript"):
+        play(create_icrl(model, nearness, rounds=1, system="Be brief.", examples=examples, layout=layout))
+        assert [m["content"] for m in model.prompts[-1][:3]] == ["Be brief.", "Find 1.", "1"]
+        assert model.prompts[-1][0]["role"] == "system"
+        assert parse(model.prompts[-1]).attempts == ()
+
+
+def test_a_task_can_be_chat_messages_of_either_kind() -> None:
+    model = ScriptedModel(["10", "20"])
+    for task in ([{"role": "user", "content": "Find it."}], [HumanMessage("Find it.")]):
+        play(create_icrl(model, nearness, rounds=1, schedule="plain"), {**GAME, "task": task})
+    assert model.prompts == [[{"role": "user", "content": "Find it."}]] * 2
+
+
+@pytest.mark.parametrize("task", [None, "", "  ", [], 3, [{"content": "x"}], [{"role": "jester", "content": "x"}]])
+def test_a_task_that_is_none_is_refused(task: Any) -> None:
+    with pytest.raises(ValueError, match="task"):
+        create_icrl(climber, nearness).compile().invoke({"task": task})
+
+
+def test_extract_makes_the_answer_that_evaluator_and_output_get() -> None:
+    model = ScriptedModel(["I say <42>", "I say nothing", "I say <10>"])
+    found = create_icrl(
+        model,
+        lambda answer: float(answer) / 100,
+        rounds=3,
+        extract=lambda text: text[text.index("<") + 1 : text.index(">")],
+    )
+    output, episodes = play(found)
+    assert output["answer"] == "42"
+    assert [value_of(episode) for episode in episodes] == [0.42, None, 0.1]
+    assert "extracted" in episodes[1]["error"]
+    assert "I say <42>" in repr(model.prompts[1])
+
+
+def test_instructions_and_schedule_of_ones_own() -> None:
+    model = ScriptedModel(["10", "20", "30"])
+    schedule = ["explore", "dream", "Say it in French."]
+    graph = create_icrl(
+        model,
+        nearness,
+        rounds=3,
+        schedule=lambda round, past: schedule[round],
+        instructions={"explore": "Go far.", "dream": "Dream."},
+    )
+    play(graph)
+    assert [parse(prompt).instruction for prompt in model.prompts] == ["Go far.", "Dream.", "Say it in French."]
+
+
+def test_warm_up_rounds_see_no_history() -> None:
+    model = ScriptedModel(digest)
+    play(create_icrl(model, nearness, rounds=4, warmup=2))
+    assert [len(parse(prompt).attempts) for prompt in model.prompts] == [0, 0, 2, 3]
+
+
+def test_what_a_memory_left_out_is_recorded_in_the_plan() -> None:
+    model = ScriptedModel(digest)
+    _, episodes = play(create_icrl(model, nearness, rounds=4, memory="last:1"))
+    assert [episode["plan"]["left_out"] for episode in episodes] == [0, 0, 1, 2]
+    assert [len(parse(prompt).attempts) for prompt in model.prompts] == [0, 1, 1, 1]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
+    def run(seed: int) -> Any:
+        graph = create_icrl(lambda rng: str(rng.randrange(100)), nearness, show=shuffled([0.1, 0.2, 0.3]))
+        return without_cost(play(graph, context={"seed": seed})[1])
+
+    assert run(1) == run(1) != run(2)
+
+
+def test_a_prompt_can_be_made_again_from_the_state() -> None:
+    model = ScriptedModel(digest)
+    graph = create_icrl(model, nearness, rounds=4, memory="best:2", layout="transcript").compile(
+        checkpointer=InMemorySaver()
+    )
+    graph.invoke(GAME, thread())
+    state = graph.get_state(thread()).values
+    from icrl_graph.journal import Driver, MemoryJournal
+    from icrl_graph.nodes import Parts
+    from icrl_graph.settings import Settings
+
+    parts = Parts(schema=Settings, driver=Driver(MemoryJournal()))
+    assert [prompt(state, parts, at) for at in range(4)] == model.prompts
+
+
+# --------------------------------------------------------------------------------------------------------------- stops
+
+
+def _constant(*values: float | None) -> Any:
+    waiting = iter(values)
+    return lambda: next(waiting)
+
+
+@pytest.mark.parametrize(
+    ("options", "rewards", "stopped", "rounds"),
+    [
+        ({"rounds": 3}, [0.1] * 3, "rounds", 3),
+        ({"target": 0.5}, [0.1, 0.6], "success", 2),
+        ({"target": -1.0}, [-2.0, -1.0], "success", 2),
+        ({"patience": 2}, [0.1, 0.5, 0.5, 0.4], "plateau", 4),
+        ({"patience": 2}, [None, None, 0.1, 0.1, 0.1], "plateau", 5),
+        ({"max_calls": 3}, [0.1] * 3, "calls", 3),
+        ({"max_tokens": 30}, [0.1] * 3, "tokens", 3),
+    ],
+)
+def test_stopped_says_which_stop_it_was(options: Any, rewards: Any, stopped: str, rounds: int) -> None:
+    usage = {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
+    output, episodes = play(create_icrl(ScriptedModel(digest, usage=usage), _constant(*rewards), **options))
+    assert (output["stopped"], len(episodes)) == (stopped, rounds)
+
+
+def test_time_is_a_budget_too() -> None:
+    with OpenAIServer(climber, latency=0.05) as server:
+        model = chat_model("openai:any", base_url=server.base_url)
+        output, _ = play(create_icrl(model, nearness, rounds=1000, max_seconds=0.15))
+    assert output["stopped"] == "time"
+    assert output["rounds_done"] < 1000
+
+
+def test_a_model_that_never_answers_stops_the_run() -> None:
+    model = ScriptedModel([RuntimeError("down")] * 9)
+    output, episodes = play(create_icrl(model, nearness))
+    assert (output["stopped"], output["answer"], len(episodes)) == ("failures", None, 3)
+
+
+def test_a_runnable_evaluator_counts_as_a_call() -> None:
+    output, _ = play(create_icrl(climber, near_runnable, rounds=9, max_calls=4))
+    assert (output["stopped"], output["usage"]["calls"]) == ("calls", 4)
+
+
+def test_best_of_n_makes_no_more_calls_than_its_budget() -> None:
+    output, episodes = play(create_best_of_n(climber, nearness, n=8, max_calls=3))
+    assert len(episodes) == output["usage"]["calls"] == 3
+
+
+# ------------------------------------------------------------------------------------------------ LangGraph's own ways
+
+
+def test_each_episode_is_an_event_in_the_custom_stream() -> None:
+    graph = create_icrl(climber, nearness, rounds=2).compile()
+    first, second = graph.stream(GAME, stream_mode="custom")
+    assert (first["type"], first["round"], first["instruction"]) == ("episode", 0, "explore")
+    assert (second["response"], second["reward"], second["best"], second["error"]) == ("42", 1.0, 1.0, None)
+    assert second["usage"]["calls"] == 1
+
+
+def test_a_new_input_on_a_used_thread_starts_afresh() -> None:
+    graph = create_icrl(climber, nearness, rounds=2).compile(checkpointer=InMemorySaver())
+    graph.invoke(GAME, thread())
+    output = graph.invoke({"task": "Find the number.", "task_data": {"secret": 13}}, thread())
+    assert len(graph.get_state(thread()).values["episodes"]) == 2
+    assert output["answer"] == "13"
+    assert output["usage"]["calls"] == 2
+
+
+def test_more_rounds_can_be_added_to_a_finished_thread() -> None:
+    graph = create_icrl(digest, nearness, rounds=2).compile(checkpointer=InMemorySaver())
+    graph.invoke(GAME, thread())
+    frozen = graph.get_state(thread()).values["settings"]
+    on = graph.update_state(thread(), {"settings": {**frozen, "rounds": 5}, "stopped": None}, as_node="evaluate")
+    assert graph.invoke(None, on)["rounds_done"] == 5
+
+
+def test_a_fork_with_another_reward_keeps_both_branches() -> None:
+    graph = create_icrl(digest, nearness, rounds=4).compile(checkpointer=InMemorySaver())
+    graph.invoke(GAME, thread())
+    before = graph.get_state(thread()).values["episodes"]
+    old = next(
+        h for h in graph.get_state_history(thread()) if h.next == ("build_context",) and len(h.values["episodes"]) == 2
+    )
+    edited = {"round": 1, "candidate": 0, "reward": {"value": 0.99}, "shown": {"value": 0.99}}
+    graph.invoke(None, graph.update_state(old.config, {"episodes": [edited]}, as_node="evaluate"))
+    after = graph.get_state(thread()).values["episodes"]
+    assert len(after) == 4
+    assert after[0] == before[0]
+    assert value_of(after[1]) == 0.99
+    assert after[2]["response"] != before[2]["response"]
+    assert any(h.values.get("episodes") == before for h in graph.get_state_history(thread()))
+
+
+def test_the_output_is_small() -> None:
+    graph = create_icrl(climber, nearness, rounds=2).compile()
+    assert set(graph.invoke(GAME)) == {"answer", "reward", "metric", "rounds_done", "stopped", "usage"}
+    assert set(graph.get_input_jsonschema()["properties"]) == {"task", "task_data"}
+
+
+class _Parent(TypedDict, total=False):
+    task: str
+    task_data: dict[str, Any]
+    answer: str
+    answers: Annotated[list[str], lambda old, new: [*old, *new]]
+
+
+def test_two_loops_run_in_parallel_inside_a_parent_that_shares_its_saver() -> None:
+    first = create_icrl(climber, nearness, rounds=2).compile(name="first")
+    second = create_best_of_n(climber, nearness, n=2).compile(name="second")
+    parent = StateGraph(_Parent)
+    parent.add_node("first", lambda state: {"answers": [first.invoke(dict(state))["answer"]]})
+    parent.add_node("second", lambda state: {"answers": [second.invoke(dict(state))["answer"]]})
+    parent.add_edge(START, "first")
+    parent.add_edge(START, "second")
+    compiled = parent.compile(checkpointer=InMemorySaver())
+    assert sorted(compiled.invoke({**GAME, "answers": []}, thread())["answers"]) == ["10", "42"]
+
+
+def test_an_embedded_loop_resumes_inside_itself_after_a_failure() -> None:
+    calls = count(1)
+
+    def model(messages: Any) -> str:
+        if next(calls) == 3:
+            raise ModelError("no key")
+        return digest(messages)
+
+    loop = create_icrl(model, nearness, rounds=4).compile(name="icrl")
+    parent = StateGraph(_Parent)
+    parent.add_node("icrl", loop)
+    parent.add_edge(START, "icrl")
+    parent.add_edge("icrl", END)
+    compiled = parent.compile(checkpointer=InMemorySaver())
+    with pytest.raises(ModelError):
+        compiled.invoke(GAME, thread())
+    compiled.invoke(None, thread())
+    assert next(calls) == 6  # four answers and one failure: no round was played twice
+
+
+def test_a_graph_keeps_its_episodes_from_its_parent() -> None:
+    parent = StateGraph(_Parent)
+    parent.add_node("icrl", create_icrl(climber, nearness, rounds=2).compile())
+    parent.add_edge(START, "icrl")
+    assert set(parent.compile().invoke(GAME)) == {"task", "task_data", "answer", "answers"}
+
+
+def test_checkpoints_survive_a_database_and_hold_plain_values_only() -> None:
+    with SqliteSaver.from_conn_string(":memory:") as saver:
+        graph = create_icrl(digest, nearness, rounds=30).compile(checkpointer=saver)
+        graph.invoke(GAME, thread(), durability="sync")
+        again = create_icrl(digest, nearness, rounds=30).compile(checkpointer=saver)
+        episodes = again.get_state(thread()).values["episodes"]
+    assert [episode["round"] for episode in episodes] == list(range(30))
+    assert type(episodes[0]["plan"]["shown"]) is list
