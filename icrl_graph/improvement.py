@@ -20,7 +20,6 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import StateGraph
 
 from icrl_graph import context
 from icrl_graph.errors import ThreadMismatch
@@ -28,7 +27,7 @@ from icrl_graph.journal import Journal, MemoryJournal, SqliteJournal
 from icrl_graph.nodes import STATE_VERSION, EpisodeEvent, check_task
 from icrl_graph.rewards import Evaluator
 from icrl_graph.state import Episode, Message, Usage, value_of
-from icrl_graph.topologies import TOPOLOGIES
+from icrl_graph.topologies import TOPOLOGIES, Graph
 
 OnEpisode = Callable[[EpisodeEvent], None]
 
@@ -144,7 +143,7 @@ async def aimprove(
             return _result((await compiled.aget_state(config)).values)
 
 
-def build(topology: str, model: Any, evaluator: Evaluator, **options: Any) -> StateGraph[Any, Any, Any, Any]:
+def build(topology: str, model: Any, evaluator: Evaluator, **options: Any) -> Graph:
     """The graph of a topology by name.
 
     Raises:
@@ -154,7 +153,7 @@ def build(topology: str, model: Any, evaluator: Evaluator, **options: Any) -> St
 
 
 def run_thread(
-    graph: StateGraph[Any, Any, Any, Any],
+    graph: Graph,
     inputs: Mapping[str, Any],
     *,
     path: str | PathLike[str] | None,
@@ -190,7 +189,7 @@ def _durability(path: Any) -> Any:
     return "exit" if path is None else "sync"
 
 
-def _next_input(graph: StateGraph[Any, Any, Any, Any], stored: Any, inputs: Mapping[str, Any]) -> Any:
+def _next_input(graph: Graph, stored: Any, inputs: Mapping[str, Any]) -> Any:
     """The inputs for a thread that is new, None for one to go on with.
 
     Raises:

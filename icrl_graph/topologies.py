@@ -32,6 +32,9 @@ from icrl_graph.rewards import Evaluator, as_scorer
 from icrl_graph.settings import FanOutSettings, Settings
 from icrl_graph.state import Input, LoopState, Message, Output
 
+Graph = StateGraph[LoopState, Any, Any, Any]
+"""What a topology is, before it is compiled."""
+
 
 class Options(TypedDict, total=False):
     """What every topology takes beside its own arguments."""
@@ -88,7 +91,7 @@ def create_icrl(
     show: str | Show = "true",
     rounds: int = 8,
     **options: Unpack[Options],
-) -> StateGraph[LoopState, Settings, Input, Output]:
+) -> Graph:
     """In-context reinforcement learning: each prompt shows earlier attempts with their rewards (arXiv 2506.06303).
 
     Departures from the paper: the history is shown as chat turns by default (`layout="transcript"` is its form), and
@@ -133,7 +136,7 @@ def create_best_of_n(
     metric: Evaluator | None = None,
     n: int = 8,
     **options: Unpack[Options],
-) -> StateGraph[LoopState, Settings, Input, Output]:
+) -> Graph:
     """Best-of-N: n attempts from the task alone, side by side, and the one with the highest reward. The control.
 
     Args:
@@ -157,7 +160,7 @@ def create_best_of_n(
     return graph
 
 
-TOPOLOGIES: Mapping[str, Callable[..., StateGraph[LoopState, Settings, Input, Output]]] = {
+TOPOLOGIES: Mapping[str, Callable[..., Graph]] = {
     "icrl": create_icrl,
     "best_of_n": create_best_of_n,
 }
@@ -175,7 +178,7 @@ def _fan_out(state: LoopState) -> list[Send]:
 
 def _graph(
     policy: Policy, evaluator: Evaluator, metric: Evaluator | None, parts: nodes.Parts, options: Options
-) -> StateGraph[LoopState, Settings, Input, Output]:
+) -> Graph:
     """The nodes that all methods share, and the edges at both ends."""
     scorer = as_scorer(evaluator)
     measure = None if metric is None else as_scorer(metric, "metric")

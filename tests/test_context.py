@@ -1,5 +1,6 @@
 """Memories, schedules, layouts; and the law that parse undoes render."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ def test_turns_only_ever_grow(past: list[Episode]) -> None:
         for k in range(len(past) + 1)
     ]
     flat = ["".join(f"<{m['role']}>{m['content']}" for m in prompt) for prompt in prompts]
-    assert all(longer.startswith(shorter) for shorter, longer in zip(flat, flat[1:], strict=False))
+    assert all(longer.startswith(shorter) for shorter, longer in pairwise(flat))
 
 
 @given(episodes())
@@ -140,7 +141,7 @@ def test_a_task_of_messages_keeps_its_messages(layout: str) -> None:
     past = [Episode(round=0, candidate=0, plan=plan, response="Madrid", shown=Reward(value=1.0))]
     before = [dict(message) for message in CHAT]
     prompt = _prompt(past, CHAT, "explore", layout)
-    assert CHAT == before
+    assert before == CHAT
     assert parse(prompt).attempts == (Attempt("Madrid", 1.0),)
     assert "And of Spain?" in repr(prompt)
     assert "<instruction>" in repr(prompt[-1])
@@ -193,7 +194,7 @@ def test_a_token_budget_is_kept_and_the_latest_stays(limit: int, count: int, siz
 def test_a_token_budget_evicts_in_chunks_so_that_the_prompt_mostly_grows() -> None:
     past = _past(*[0.0] * 200, size=400)
     starts = [tokens(2000)(past[: k + 1])[0] for k in range(200)]
-    moves = sum(a != b for a, b in zip(starts, starts[1:], strict=False))
+    moves = sum(a != b for a, b in pairwise(starts))
     assert moves <= 200 // 8
 
 

@@ -1,6 +1,7 @@
 """The shipped learner: that it learns in its context, from its rewards, and from nothing else."""
 
 import time
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from statistics import mean
@@ -45,7 +46,7 @@ def test_with_frozen_weights_its_reward_rises_over_the_rounds_on_held_out_games(
     by_round = icrl.mean(axis=0)
     assert by_round[-1] - by_round[0] >= 0.6 - 2 * _half(icrl[:, -1] - icrl[:, 0])
     assert by_round[-1] >= 0.88
-    assert all(later > earlier for earlier, later in zip(by_round, by_round[1:], strict=False))
+    assert all(later > earlier for earlier, later in pairwise(by_round))
 
 
 def test_its_best_is_far_above_the_best_of_as_many_samples(icrl: Any) -> None:

@@ -92,7 +92,7 @@ def test_usage_with_cached_tokens_stands_on_each_episode() -> None:
         model = chat_model("openai:any", base_url=server.base_url)
         _, episodes = play(create_icrl(model, nearness, rounds=4))
     assert all(episode["usage"]["input"] > 0 and episode["usage"]["output"] > 0 for episode in episodes)
-    assert [episode["usage"]["cached"] for episode in episodes][0] == 0
+    assert episodes[0]["usage"]["cached"] == 0
     assert episodes[-1]["usage"]["cached"] > 0.6 * episodes[-1]["usage"]["input"]
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from itertools import count
+from itertools import count, pairwise
 from typing import Annotated, Any
 
 import pytest
@@ -55,7 +55,7 @@ def test_prompt_k_is_a_prefix_of_prompt_k_plus_1_over_200_rounds() -> None:
     play(create_icrl(model, nearness, rounds=200))
     flat = ["".join(f"<{m['role']}>{m['content']}" for m in prompt) for prompt in model.prompts]
     assert len(flat) == 200
-    assert all(longer.startswith(shorter) for shorter, longer in zip(flat, flat[1:], strict=False))
+    assert all(longer.startswith(shorter) for shorter, longer in pairwise(flat))
 
 
 def test_best_of_n_shows_no_history_and_selects_by_reward() -> None:
@@ -116,7 +116,7 @@ async def near_async(response: str, task_data: dict[str, Any]) -> float:
     return nearness(response, task_data)
 
 
-near_runnable = RunnableLambda(lambda given: nearness(given["response"], given["task_data"]))
+near_runnable: Any = RunnableLambda(lambda given: nearness(given["response"], given["task_data"]))
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
@@ -310,7 +310,7 @@ def test_a_prompt_can_be_made_again_from_the_state() -> None:
         checkpointer=InMemorySaver()
     )
     graph.invoke(GAME, thread())
-    state = graph.get_state(thread()).values
+    state: Any = graph.get_state(thread()).values
     from icrl_graph.journal import Driver, MemoryJournal
     from icrl_graph.nodes import Parts
     from icrl_graph.settings import Settings
@@ -435,7 +435,7 @@ def test_two_loops_run_in_parallel_inside_a_parent_that_shares_its_saver() -> No
     parent.add_node("second", lambda state: {"answers": [second.invoke(dict(state))["answer"]]})
     parent.add_edge(START, "first")
     parent.add_edge(START, "second")
-    compiled = parent.compile(checkpointer=InMemorySaver())
+    compiled: Any = parent.compile(checkpointer=InMemorySaver())
     assert sorted(compiled.invoke({**GAME, "answers": []}, thread())["answers"]) == ["10", "42"]
 
 
