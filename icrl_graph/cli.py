@@ -49,6 +49,8 @@ def _told(resume: Path | None = None) -> Iterator[None]:
     kept = f"What was done so far is kept. Go on with: icrl resume {resume}" if resume is not None else ""
     try:
         yield
+    except typer.Exit:
+        raise
     except KeyboardInterrupt:
         err.print(f"\nInterrupted. {kept}", style="yellow", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
@@ -267,18 +269,16 @@ def _round_printer(as_json: bool) -> Any:
 
     def show(event: Any) -> None:
         from icrl_graph.context import number
+        from icrl_graph.improvement import shorten
 
-        said = event["response"] if event["error"] is None else f"! {event['error']}"
+        said = event["response"]
         head = f"round {event['round']:<3} {event['instruction'][:10]:10} reward {number(event['reward']):>8}  "
         head += f"best {number(event['best']):>8}  "
-        text = " ".join((said or "").split())
-        room = max(20, console.width - len(head))
-        console.print(
-            head + (text if len(text) <= room else text[: room - 3] + "..."),
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        head += shorten(said or "", max(20, console.width - len(head)))
+        console.print(head, highlight=False, markup=False, soft_wrap=True)
+        if event["error"] is not None:
+            told = f"          ! {shorten(event['error'], 300)}"
+            console.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     return show
 
@@ -296,13 +296,17 @@ def _finish(result: Any, folder: Path, as_json: bool) -> None:
             if "input" in usage
             else ""
         )
-        out.print(f"\n{result.answer}\n", highlight=False, markup=False, soft_wrap=True)
+        if result.answer is not None:
+            out.print(f"\n{result.answer}", highlight=False, markup=False, soft_wrap=True)
         out.print(
-            f"reward {number(result.reward)}, metric {number(result.metric)}; stopped by {result.stopped} after "
+            f"\nreward {number(result.reward)}, metric {number(result.metric)}; stopped by {result.stopped} after "
             f"{usage.get('calls', 0)} calls{tokens}, {usage.get('seconds', 0):.1f} s. Kept in {escape(str(folder))}",
             highlight=False,
             soft_wrap=True,
         )
+    if result.stopped == "failures":
+        _fail("the model failed too often in a row", f"Once it answers again, go on with: icrl resume {folder}")
+        raise typer.Exit(1)
     if result.answer is None:
         _fail("no attempt gave an answer")
         raise typer.Exit(1)

@@ -34,7 +34,7 @@ OnEpisode = Callable[[EpisodeEvent], None]
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What a run came to."""
+    """What a run came to; printed, it shows every attempt."""
 
     answer: Any
     """The best episode's answer; None if no attempt gave one."""
@@ -59,19 +59,19 @@ class Result:
         lines = [
             f"Result(reward {context.number(self.reward)}, stopped: {self.stopped}, "
             f"{self.usage.get('calls', 0)} calls{tokens}, {self.usage.get('seconds', 0):.1f} s)",
-            f"  answer: {_short(self.answer)}",
+            f"  answer: {shorten(self.answer)}",
         ]
         for episode in self.episodes:
             said = episode.get("response") or f"! {episode.get('error', 'not answered yet')}"
             value = context.number(value_of(episode))
-            lines.append(f"  {episode['round']:3} {episode['plan']['instruction'][:10]:10} {value:>8}  {_short(said)}")
+            lines.append(f"  {episode['round']:3} {episode['plan']['instruction'][:10]:10} {value:>8}  {shorten(said)}")
         return "\n".join(lines)
 
 
-def _short(said: Any) -> str:
-    text = said if isinstance(said, str) else repr(said)
-    text = " ".join(text.split())
-    return text if len(text) <= 80 else text[:77] + "..."
+def shorten(said: Any, width: int = 80) -> str:
+    """A text on one line, cut to a width."""
+    text = " ".join((said if isinstance(said, str) else repr(said)).split())
+    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def improve(
@@ -135,7 +135,10 @@ async def aimprove(
         thread = thread_id or name_of(topology, inputs)
         async with _async_saver(path) as saver:
             compiled, config = graph.compile(checkpointer=saver), _config(thread)
-            begun = _next_input(graph, await compiled.aget_state(config), inputs)
+            stored = await compiled.aget_state(config)
+            begun = _next_input(graph, stored, inputs)
+            if _gave_up(stored):
+                await compiled.aupdate_state(config, {"stopped": None}, as_node="evaluate")
             with _hint(path):
                 async for event in compiled.astream(begun, config, stream_mode="custom", durability=_durability(path)):
                     if on_episode is not None:
@@ -163,7 +166,10 @@ def run_thread(
     """Start a thread, go on with it, or give its stored result, whichever it needs."""
     with _saver(path) as saver:
         compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
-        begun = _next_input(graph, compiled.get_state(config), inputs)
+        stored = compiled.get_state(config)
+        begun = _next_input(graph, stored, inputs)
+        if _gave_up(stored):
+            compiled.update_state(config, {"stopped": None}, as_node="evaluate")
         with _hint(path):
             for event in compiled.stream(begun, config, stream_mode="custom", durability=_durability(path)):
                 if on_episode is not None:
@@ -212,6 +218,11 @@ def _next_input(graph: Graph, stored: Any, inputs: Mapping[str, Any]) -> Any:
             f"the thread has other settings ({', '.join(changed)}); give another thread_id, or its settings"
         )
     return None
+
+
+def _gave_up(stored: Any) -> bool:
+    """Whether a thread ended because its model failed too often in a row: it may answer again by now."""
+    return stored.values.get("stopped") == "failures" and not stored.next
 
 
 def _result(values: Mapping[str, Any]) -> Result:

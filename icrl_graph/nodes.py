@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -202,6 +203,7 @@ def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
     def generate(state: LoopState, part: Any) -> Flow:
         now = state["episodes"][-1]
         kwargs = _sampling(policy, parts, state["settings"], now)
+        started = time.monotonic()
         try:
             reply = yield Call(part, policy.input(prompt(state, parts)), read_response, kwargs)
         except BudgetExceeded as over:
@@ -212,8 +214,8 @@ def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
             if is_permanent(error):
                 raise ModelError(f"{type(error).__name__}: {error}") from error
             logger.warning("round %d, candidate %d: %r", now["round"], now["candidate"], error)
-            failed = Episode(**_identity(now), error=f"{type(error).__name__}: {error}", usage={"calls": 1})
-            return {"episodes": [failed]}
+            cost = Usage(calls=1, seconds=round(time.monotonic() - started, 6))
+            return {"episodes": [Episode(**_identity(now), error=f"{type(error).__name__}: {error}", usage=cost)]}
         patch = Episode(**_identity(now), **reply.value, usage=reply.usage)
         return {"episodes": [{**patch, **_extracted(patch, parts.extract)}]}
 
@@ -332,11 +334,11 @@ def why_stop(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> str | No
     number = episodes[-1]["round"]
     if top is not None and frozen["target"] is not None and top["reward"]["value"] >= frozen["target"]:
         return "success"
-    if number + 1 >= frozen["rounds"]:
-        return "rounds"
     answered = [episode["round"] for episode in episodes if "response" in episode]
     if number - max(answered, default=-1) >= frozen["max_failures"]:
         return "failures"
+    if number + 1 >= frozen["rounds"]:
+        return "rounds"
     if top is not None and frozen["patience"] is not None and number - top["round"] >= frozen["patience"]:
         return "plateau"
     caps = _caps(frozen)
