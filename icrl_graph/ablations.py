@@ -67,4 +67,7 @@ def show(reward: Reward, ablation: Show, rng: Random) -> Reward:
         visible["steps"] = reward["steps"]
     if "feedback" in reward:
         visible["feedback"] = reward["feedback"]
-    return ablation(visible, rng)
+    shown = ablation(visible, rng)
+    if not isinstance(shown, Mapping) or not shown.keys() <= {"value", "feedback", "steps"}:
+        raise TypeError(f"an ablation returns a Reward with value, feedback and steps or less, got {shown!r}")
+    return shown

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
+import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,23 +48,28 @@ def main() -> None:
 @contextmanager
 def _told(resume: Path | None = None) -> Iterator[None]:
     """Turn failures into one clear line and an exit code."""
-    kept = f"What was done so far is kept. Go on with: icrl resume {resume}" if resume is not None else ""
     try:
         yield
     except typer.Exit:
         raise
     except KeyboardInterrupt:
-        err.print(f"\nInterrupted. {kept}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        err.print(f"\nInterrupted. {_kept(resume)}", style="yellow", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except (ModelError, MissingExtra, OSError) as error:
-        _fail(error, kept)
+        _fail(error, _kept(resume))
         raise typer.Exit(1) from None
     except (ValueError, IcrlError) as error:
         _fail(error)
         raise typer.Exit(2) from None
     except Exception as error:
-        _fail(f"{type(error).__name__}: {error}", kept)
+        _fail(f"{type(error).__name__}: {error}", _kept(resume))
         raise typer.Exit(1) from None
+
+
+def _kept(folder: Path | None) -> str:
+    if folder is None or not (folder / "run.json").exists():
+        return ""
+    return f"What was done so far is kept. Go on with: icrl resume {folder}"
 
 
 def _fail(error: object, hint: str = "") -> None:
@@ -243,7 +250,9 @@ def run(
         )
     folder = out_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     with _told(resume=folder):
-        _finish(asked.start(folder, _round_printer(as_json)), folder, as_json)
+        with _quiet(as_json):
+            result = asked.start(folder, _round_printer(as_json))
+        _finish(result, folder, as_json)
 
 
 @app.command(epilog="Example:\n\n  icrl resume runs/pangram")
@@ -255,7 +264,19 @@ def resume(
     from icrl_graph.runs import Run
 
     with _told(resume=folder):
-        _finish(Run.resume(folder, _round_printer(as_json)), folder, as_json)
+        with _quiet(as_json):
+            result = Run.resume(folder, _round_printer(as_json))
+        _finish(result, folder, as_json)
+
+
+def _quiet(as_json: bool) -> AbstractContextManager[Any]:
+    """With --json, what a model or an evaluator prints goes to stderr."""
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
+
+
+def _printable(text: str) -> str:
+    """Without control characters: what a model says must not steer the terminal."""
+    return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc")
 
 
 def _whole(name: str | None) -> Any:
@@ -274,10 +295,10 @@ def _round_printer(as_json: bool) -> Any:
         said = event["response"]
         head = f"round {event['round']:<3} {event['instruction'][:10]:10} reward {number(event['reward']):>8}  "
         head += f"best {number(event['best']):>8}  "
-        head += shorten(said or "", max(20, console.width - len(head)))
+        head += _printable(shorten(said or "", max(20, console.width - len(head))))
         console.print(head, highlight=False, markup=False, soft_wrap=True)
         if event["error"] is not None:
-            told = f"          ! {shorten(event['error'], 300)}"
+            told = _printable(f"          ! {shorten(event['error'], 300)}")
             console.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     return show
@@ -297,7 +318,7 @@ def _finish(result: Any, folder: Path, as_json: bool) -> None:
             else ""
         )
         if result.answer is not None:
-            out.print(f"\n{result.answer}", highlight=False, markup=False, soft_wrap=True)
+            out.print(_printable(f"\n{result.answer}"), highlight=False, markup=False, soft_wrap=True)
         out.print(
             f"\nreward {number(result.reward)}, metric {number(result.metric)}; stopped by {result.stopped} after "
             f"{usage.get('calls', 0)} calls{tokens}, {usage.get('seconds', 0):.1f} s. Kept in {escape(str(folder))}",
@@ -307,8 +328,8 @@ def _finish(result: Any, folder: Path, as_json: bool) -> None:
     if result.stopped == "failures":
         _fail("the model failed too often in a row", f"Once it answers again, go on with: icrl resume {folder}")
         raise typer.Exit(1)
-    if result.answer is None:
-        _fail("no attempt gave an answer")
+    if result.reward is None:
+        _fail("no attempt gave an answer" if result.answer is None else "no attempt could be scored")
         raise typer.Exit(1)
 
 

@@ -44,7 +44,7 @@ def pick(kind: str, name: str, parts: Mapping[str, Part]) -> Part:
     Raises:
         ValueError: there is none; names the choices.
     """
-    if name not in parts:
+    if not isinstance(name, str) or name not in parts:
         raise ValueError(f"unknown {kind} {name!r}; choose one of {', '.join(map(repr, parts))}")
     return parts[name]
 
@@ -151,7 +151,12 @@ def make_plan(round: int, past: Sequence[Episode], memory: Memory, schedule: Sch
 
 
 def _without_truth(episode: Episode) -> Episode:
-    return {key: value for key, value in episode.items() if key != "reward"}  # type: ignore[return-value]
+    """What memories, schedules and layouts are handed: a copy, without the true reward."""
+    visible: Any = {key: value for key, value in episode.items() if key != "reward"}
+    if "shown" in visible:
+        visible["shown"] = dict(visible["shown"])
+    copy: Episode = visible
+    return copy
 
 
 def _ranges(indices: Sequence[int]) -> list[list[int]]:
@@ -231,7 +236,8 @@ def transcript(
         if head["role"] == "user" and isinstance(head["content"], str):
             prompt[len(preamble)] = {**head, "content": f"{history}\n\n{head['content']}"}
         else:
-            prompt.insert(len(preamble), {"role": "user", "content": history})
+            ahead = next((i for i, message in enumerate(task) if message["role"] != "system"), len(task))
+            prompt.insert(len(preamble) + ahead, {"role": "user", "content": history})
     _say(prompt, _instruct(instruction))
     return prompt
 
@@ -327,10 +333,11 @@ class Prompt(NamedTuple):
 
 
 def parse(messages: Sequence[Mapping[str, Any]]) -> Prompt:
-    """Read a prompt of either layout back: the inverse of `render`.
+    """Read a prompt of either layout back: the inverse of `render` for every response, reward and instruction.
 
     An assistant turn counts as an attempt if the user turn after it opens with an outcome; so few-shot turns ahead of
-    the task don't, unless they imitate one. Whatever label the reward has is read.
+    the task don't, unless they imitate one. Whatever label the reward has is read. Of a task that is a chat, its last
+    turn is the task. A task that opens with markup of ours is not told apart from it.
     """
     texts = [_text(message.get("content")) for message in messages]
     tail = texts[-1] if texts else ""
@@ -345,9 +352,10 @@ def parse(messages: Sequence[Mapping[str, Any]]) -> Prompt:
             attempts.append(_attempt(texts[i], outcome))
     if attempts:
         return Prompt(_INSTRUCTION.sub("", opening or ""), tuple(attempts), instruction)
-    for text in texts:
+    for i, text in enumerate(texts):
         if told := list(_told(text)):
-            task = text[told[-1][1] :].removeprefix("\n\n") or tail
+            behind = text[told[-1][1] :].removeprefix("\n\n")
+            task = behind if i == len(texts) - 1 else tail
             return Prompt(_INSTRUCTION.sub("", task), tuple(attempt for attempt, _ in told), instruction)
     return Prompt(_INSTRUCTION.sub("", tail), (), instruction)
 
@@ -384,4 +392,4 @@ def _value(text: str | None) -> float | None:
 def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
-    return "".join(part.get("text", "") for part in content or [] if isinstance(part, Mapping))
+    return "\n\n".join(part.get("text", "") for part in content or [] if isinstance(part, Mapping) and "text" in part)

@@ -2,6 +2,7 @@
 
     IcrlError
     ├── BudgetExceeded    a call would pass a cap; raised into a node, which ends the run with its best answer
+    ├── JournalError      a reply could not be kept or looked up: the disk is full, the file is no journal
     ├── ModelError        no attempt can succeed until a person mends something: key, model name, address
     ├── ThreadMismatch    a stored thread holds another task or was made by another version (also a ValueError)
     ├── UnknownTask       the shipped learner was asked for a game that it does not play (also a ValueError)
@@ -32,6 +33,10 @@ class BudgetExceeded(IcrlError):
 
 class ModelError(IcrlError):
     """The model can't answer at all; the run stops here, keeps what it has, and can be resumed once this is mended."""
+
+
+class JournalError(IcrlError):
+    """The journal failed; the run stops here, before anything more is paid, and can be resumed."""
 
 
 class ThreadMismatch(IcrlError, ValueError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from icrl_graph import context
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.journal import Journal, MemoryJournal, SqliteJournal
-from icrl_graph.nodes import STATE_VERSION, EpisodeEvent, check_task
+from icrl_graph.nodes import STATE_FORM, EpisodeEvent, check_task, reopen
 from icrl_graph.rewards import Evaluator
 from icrl_graph.state import Episode, Message, Usage, value_of
 from icrl_graph.topologies import TOPOLOGIES, Graph
@@ -109,11 +110,17 @@ def improve(
         ModelError: the model can't answer at all, because of its key or name, say.
     """
     inputs = _inputs(task, task_data)
-    with _journal(path) as journal:
-        graph = build(topology, model, score, journal=journal, **options)
-        return run_thread(
-            graph, inputs, path=path, thread_id=thread_id or name_of(topology, inputs), on_episode=on_episode
-        )
+    with _journal(path, options) as journal, _saver(path) as saver:
+        graph = build(topology, model, score, **{**options, "journal": journal})
+        compiled, config = graph.compile(checkpointer=saver), _config(thread_id or name_of(topology, inputs))
+        begun, update = _begin(graph, compiled.get_state(config), inputs)
+        with _hint(path):
+            if update is not None:
+                compiled.update_state(config, update, as_node="evaluate")
+            for event in compiled.stream(begun, config, stream_mode="custom", durability=_durability(path)):
+                if on_episode is not None:
+                    on_episode(cast(EpisodeEvent, event))
+        return _result(compiled.get_state(config).values)
 
 
 async def aimprove(
@@ -130,16 +137,14 @@ async def aimprove(
 ) -> Result:
     """`improve` for async code; takes the same arguments."""
     inputs = _inputs(task, task_data)
-    with _journal(path) as journal:
-        graph = build(topology, model, score, journal=journal, **options)
-        thread = thread_id or name_of(topology, inputs)
+    with _journal(path, options) as journal:
         async with _async_saver(path) as saver:
-            compiled, config = graph.compile(checkpointer=saver), _config(thread)
-            stored = await compiled.aget_state(config)
-            begun = _next_input(graph, stored, inputs)
-            if _gave_up(stored):
-                await compiled.aupdate_state(config, {"stopped": None}, as_node="evaluate")
+            graph = build(topology, model, score, **{**options, "journal": journal})
+            compiled, config = graph.compile(checkpointer=saver), _config(thread_id or name_of(topology, inputs))
+            begun, update = _begin(graph, await compiled.aget_state(config), inputs)
             with _hint(path):
+                if update is not None:
+                    await compiled.aupdate_state(config, update, as_node="evaluate")
                 async for event in compiled.astream(begun, config, stream_mode="custom", durability=_durability(path)):
                     if on_episode is not None:
                         on_episode(cast(EpisodeEvent, event))
@@ -155,36 +160,40 @@ def build(topology: str, model: Any, evaluator: Evaluator, **options: Any) -> Gr
     return context.pick("topology", topology, TOPOLOGIES)(model, evaluator, **options)
 
 
-def run_thread(
-    graph: Graph,
-    inputs: Mapping[str, Any],
-    *,
-    path: str | PathLike[str] | None,
-    thread_id: str,
-    on_episode: OnEpisode | None = None,
-) -> Result:
-    """Start a thread, go on with it, or give its stored result, whichever it needs."""
-    with _saver(path) as saver:
-        compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
-        stored = compiled.get_state(config)
-        begun = _next_input(graph, stored, inputs)
-        if _gave_up(stored):
-            compiled.update_state(config, {"stopped": None}, as_node="evaluate")
-        with _hint(path):
-            for event in compiled.stream(begun, config, stream_mode="custom", durability=_durability(path)):
-                if on_episode is not None:
-                    on_episode(cast(EpisodeEvent, event))
-        return _result(compiled.get_state(config).values)
+def check(
+    task: Any, score: Evaluator, *, model: Any, topology: str = "icrl", task_data: Any = None, **options: Any
+) -> None:
+    """Raise what `improve` would raise of wrong arguments, without asking a model anything."""
+    _inputs(task, task_data)
+    build(topology, model, score, **options)
 
 
 def name_of(topology: str, inputs: Mapping[str, Any]) -> str:
     """A thread id of a run's own: the same for the same topology, task and task data."""
-    source = json.dumps([topology, inputs["task"], inputs["task_data"]], sort_keys=True, default=repr)
+    source = json.dumps([topology, inputs["task"], inputs["task_data"]], sort_keys=True)
     return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
-def _inputs(task: Any, task_data: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {"task": check_task(task), "task_data": dict(task_data or {})}
+def _inputs(task: Any, task_data: Any) -> dict[str, Any]:
+    given = {} if task_data is None else task_data
+    if not isinstance(given, Mapping):
+        raise ValueError(f"task_data must be a mapping, got {given!r:.80}")
+    return {"task": check_task(task), "task_data": _json(given, "task_data")}
+
+
+def _json(value: Any, where: str) -> Any:
+    """A copy in JSON's own types, so that it is the same after it was stored.
+
+    Raises:
+        ValueError: something in it is none of them; says what and where.
+    """
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _json(held, f"{where}[{key!r}]") for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(held, f"{where}[{i}]") for i, held in enumerate(value)]
+    if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ValueError(f"{where} must be a JSON value (numbers, texts, lists, mappings by text), got {value!r:.80}")
 
 
 def _config(thread_id: str) -> RunnableConfig:
@@ -195,34 +204,29 @@ def _durability(path: Any) -> Any:
     return "exit" if path is None else "sync"
 
 
-def _next_input(graph: Graph, stored: Any, inputs: Mapping[str, Any]) -> Any:
-    """The inputs for a thread that is new, None for one to go on with.
+def _begin(graph: Graph, stored: Any, inputs: Mapping[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """How to go on with a thread: its input (None where it has begun), and an update as of `evaluate`, if it needs one.
 
     Raises:
         ThreadMismatch: the thread is another run than the one asked for.
     """
-    if "checkpoint_id" not in stored.config["configurable"]:
-        return dict(inputs)
-    values = stored.values
-    if {key: values.get(key) for key in inputs} != dict(inputs):
+    frozen = stored.values.get("settings")
+    if frozen is None:  # new, or killed before anything was paid
+        return dict(inputs), None
+    if frozen.get("form") != STATE_FORM:
+        raise ThreadMismatch(f"the thread was written in form {frozen.get('form')}, this package reads {STATE_FORM}")
+    if stored.values["inputs"] != inputs:
         raise ThreadMismatch("the thread holds a run on another task; give another thread_id or another path")
-    frozen = values.get("settings") or {}
-    if frozen.get("version", STATE_VERSION) != STATE_VERSION:
-        raise ThreadMismatch(f"the thread was written in form {frozen['version']}, this package reads {STATE_VERSION}")
-    asked = graph.context_schema().model_dump() if graph.context_schema else {}
-    changed = [
-        f"{name} {frozen[name]!r} -> {asked[name]!r}" for name in asked if frozen and frozen[name] != asked[name]
-    ]
+    schema = graph.context_schema
+    asked = {**schema().model_dump(), **schema.parts} if schema else {}
+    kept = {**frozen, **frozen["parts"]}
+    if stored.next:
+        kept["model"] = asked.get("model")  # a run that stopped for its model's name goes on with another
+    changed = [f"{name} {kept.get(name)!r} -> {asked[name]!r}" for name in asked if kept.get(name) != asked[name]]
     if changed:
-        raise ThreadMismatch(
-            f"the thread has other settings ({', '.join(changed)}); give another thread_id, or its settings"
-        )
-    return None
-
-
-def _gave_up(stored: Any) -> bool:
-    """Whether a thread ended because its model failed too often in a row: it may answer again by now."""
-    return stored.values.get("stopped") == "failures" and not stored.next
+        raise ThreadMismatch(f"the thread holds another run ({', '.join(changed)}); give another thread_id or path")
+    gave_up = stored.values.get("stopped") == "failures" and not stored.next
+    return None, reopen(frozen, stored.values["episodes"]) if gave_up else None
 
 
 def _result(values: Mapping[str, Any]) -> Result:
@@ -248,9 +252,9 @@ def _hint(path: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _journal(path: str | PathLike[str] | None) -> Iterator[Journal]:
-    if path is None:
-        yield MemoryJournal()
+def _journal(path: str | PathLike[str] | None, options: Mapping[str, Any]) -> Iterator[Journal]:
+    if path is None or options.get("journal") is not None:
+        yield options.get("journal") or MemoryJournal()
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     journal = SqliteJournal(path)

@@ -4,9 +4,10 @@ A node is written once, as a *flow*: a generator that yields the calls it wants 
 The `Driver` performs a flow under `invoke` and under `ainvoke`. A flow asks for nothing but calls, so it stays pure and
 short; whether a failure is data is the flow's own decision, for it gets the exception thrown in.
 
-Every reply is in the journal before the flow sees it. A node that is run again, because the process was killed before
-LangGraph had saved its result, finds there what was already paid for: only a call that was in flight is made again. A
-call is known by its run, its episode, its place within its node, and a hash of all that is sent.
+Every paid reply is in the journal before the flow sees it. A node that is run again, because the process was killed
+before LangGraph had saved its result, finds there what was already paid for: only a call that was in flight is made
+again. A call is known by its run, its episode, its place within its node, and a hash of all that is sent. What is free
+is simply done again; so an evaluator may ask a person by LangGraph's `interrupt`, which counts the questions of a node.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +31,7 @@ from typing import Any, NamedTuple
 
 from langgraph.errors import GraphBubbleUp
 
-from icrl_graph.errors import BudgetExceeded, ModelError
+from icrl_graph.errors import BudgetExceeded, JournalError, ModelError
 from icrl_graph.state import Usage, add_usage
 
 Key = tuple[str | int, ...]
@@ -53,7 +55,7 @@ class Call:
         read: makes a JSON-able value of what came back; what it raises counts as the call's failure.
         kwargs: further keyword arguments of the Runnable.
         timeout: seconds after which the call is given up on. A thread can't be stopped and is left behind.
-        paid: whether the call counts against the budget.
+        paid: whether the call counts against the budget and is kept in the journal.
     """
 
     part: Any
@@ -255,38 +257,57 @@ class Driver:
                 step, sent = flow.throw, error
 
     def _call(self, call: Call, key: Key, budget: Budget) -> Reply:
-        id = _identity(call, key)
-        if known := self.journal.get(id):
-            budget.add(known.usage)
-            return known
-        reply = _Pending(call, budget)
-        if call.timeout is not None or inspect.iscoroutinefunction(call.part):
+        id = _identity(call, key) if call.paid else None
+        if id is not None:
+            with _journaling():
+                known = self.journal.get(id)
+            if known is not None:
+                budget.add(known.usage)
+                return known
+        pending = _Pending(call, budget)
+        if call.timeout is not None or _is_async(call.part):
             raw = _result(_in_thread(call), call.timeout)
         else:
             raw = _invoke(call)
-        done = reply.done(raw)
-        self.journal.put(id, str(key[0]), done)
-        return done
+        reply = pending.done(raw)
+        if id is not None:
+            with _journaling():
+                self.journal.put(id, str(key[0]), reply)
+        return reply
 
     async def _acall(self, call: Call, key: Key, budget: Budget) -> Reply:
-        id = _identity(call, key)
-        if known := await self.journal.aget(id):
-            budget.add(known.usage)
-            return known
-        reply = _Pending(call, budget)
+        id = _identity(call, key) if call.paid else None
+        if id is not None:
+            with _journaling():
+                known = await self.journal.aget(id)
+            if known is not None:
+                budget.add(known.usage)
+                return known
+        pending = _Pending(call, budget)
         if hasattr(call.part, "ainvoke"):
-            raw = await _aresult(call.part.ainvoke(call.input, **call.kwargs), call.timeout)
-        elif inspect.iscoroutinefunction(call.part):
-            raw = await _aresult(call.part(**call.input), call.timeout)
+            waiting = call.part.ainvoke(call.input, **call.kwargs)
+        elif _is_async(call.part):
+            waiting = call.part(**call.input)
         else:
-            raw = await _aresult(asyncio.wrap_future(_in_thread(call)), call.timeout)
-        done = reply.done(raw)
-        await self.journal.aput(id, str(key[0]), done)
-        return done
+            waiting = asyncio.wrap_future(_in_thread(call))
+        reply = pending.done(await _aresult(waiting, call.timeout))
+        if id is not None:
+            with _journaling():
+                await self.journal.aput(id, str(key[0]), reply)
+        return reply
 
 
-_PASSING = (GraphBubbleUp, ModelError)
+_PASSING = (GraphBubbleUp, JournalError, ModelError)
 """What no flow may turn into data: an interrupt of LangGraph, and what a person must mend."""
+
+
+@contextmanager
+def _journaling() -> Iterator[None]:
+    """A journal that fails must stop the run: going on would pay for what can't be kept."""
+    try:
+        yield
+    except Exception as error:
+        raise JournalError(f"the journal failed: {type(error).__name__}: {error}") from error
 
 
 class _Pending:
@@ -304,14 +325,15 @@ class _Pending:
 
 
 def usage_of(raw: Any) -> Usage:
-    """The tokens that a chat model reports with its message; empty if it reports none."""
-    message = raw.get("raw") if isinstance(raw, Mapping) else raw
-    told = getattr(message, "usage_metadata", None)
-    if not told:
-        return {}
-    cached = (told.get("input_token_details") or {}).get("cache_read") or 0
-    reasoning = (told.get("output_token_details") or {}).get("reasoning") or 0
-    return Usage(input=told["input_tokens"], cached=cached, output=told["output_tokens"], reasoning=reasoning)
+    """The tokens that a chat model reports with its message, or an agent with all of its; empty if none is told."""
+    messages = [raw.get("raw"), *raw.get("messages", ())] if isinstance(raw, Mapping) else [raw]
+    total: Usage = {}
+    for told in filter(None, (getattr(message, "usage_metadata", None) for message in messages)):
+        cached = (told.get("input_token_details") or {}).get("cache_read") or 0
+        reasoning = (told.get("output_token_details") or {}).get("reasoning") or 0
+        cost = Usage(input=told["input_tokens"], cached=cached, output=told["output_tokens"], reasoning=reasoning)
+        total = add_usage(total, cost)
+    return total
 
 
 def _identity(call: Call, key: Key) -> str:
@@ -319,12 +341,29 @@ def _identity(call: Call, key: Key) -> str:
     return hashlib.sha256(sent.encode()).hexdigest()
 
 
+def _is_async(part: Any) -> bool:
+    """Whether a part has no sync side: a coroutine function, an object or a tool or Runnable made of one."""
+    if hasattr(part, "invoke"):
+        made_of = getattr(part, "coroutine", None) or getattr(part, "afunc", None)
+        return made_of is not None and getattr(part, "func", None) is None
+    return inspect.iscoroutinefunction(part) or inspect.iscoroutinefunction(getattr(part, "__call__", None))  # noqa: B004
+
+
 def _invoke(call: Call) -> Any:
+    """Make a call without an event loop; of a part without a sync side, in a loop of its own."""
     if hasattr(call.part, "invoke"):
-        return call.part.invoke(call.input, **call.kwargs)
-    if inspect.iscoroutinefunction(call.part):
-        return asyncio.run(call.part(**call.input))
-    return call.part(**call.input)
+        begin = call.part.ainvoke if _is_async(call.part) else call.part.invoke
+        raw = begin(call.input, **call.kwargs)
+    else:
+        raw = call.part(**call.input)
+    if not inspect.isawaitable(raw):
+        return raw
+    with ThreadPoolExecutor(1) as own:  # in this thread a loop may run already, as in a notebook
+        return own.submit(copy_context().run, asyncio.run, _awaited(raw)).result()
+
+
+async def _awaited(waiting: Awaitable[Any]) -> Any:
+    return await waiting
 
 
 def _in_thread(call: Call) -> Future[Any]:
@@ -336,6 +375,8 @@ def _in_thread(call: Call) -> Future[Any]:
     def run() -> None:
         try:
             future.set_result(context.run(_invoke, call))
+        except StopIteration as error:  # a future can't carry it
+            future.set_exception(RuntimeError(f"StopIteration: {error}"))
         except BaseException as error:
             future.set_exception(error)
 

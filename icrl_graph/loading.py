@@ -23,7 +23,7 @@ def load(spec: str) -> Any:
         raise ValueError(f"an object is named 'path.py:name' or 'package.module:name', got {spec!r}")
     try:
         module = _from_path(Path(where)) if where.endswith(".py") else importlib.import_module(where)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{spec!r} can't be loaded: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
         public = [other for other in vars(module) if not other.startswith("_")]
@@ -40,5 +40,7 @@ def _from_path(path: Path) -> Any:
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(found)
     sys.modules[module_name] = module  # dataclasses and pydantic look their module up
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.append(folder)  # a file may import its neighbours, as under `python path.py`
     found.loader.exec_module(module)
     return module

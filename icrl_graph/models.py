@@ -9,6 +9,7 @@ Whatever can answer a prompt can stand where a model is asked for: a chat model,
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages, convert_to_openai_messages
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable, RunnableBinding
 from langgraph.pregel import Pregel
@@ -42,10 +43,12 @@ class FunctionModel(BaseChatModel):
     Attributes:
         reply: the function.
         label: the model's name in traces.
+        temperature: for calls that give none.
     """
 
     reply: Callable[..., str | AIMessage]
     label: str = "function"
+    temperature: float | None = None
     _names: tuple[str, ...] = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:
@@ -67,7 +70,7 @@ class FunctionModel(BaseChatModel):
         offered = {
             "messages": convert_to_openai_messages(messages),
             "rng": Random(kwargs.get("seed")),
-            "temperature": kwargs.get("temperature"),
+            "temperature": kwargs.get("temperature", self.temperature),
         }
         said = self._answer(offered)
         message = AIMessage(said) if isinstance(said, str) else said
@@ -94,7 +97,7 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
     if not (provider and colon and model):
         raise ValueError(f"a model is named 'provider:name', such as 'openai:gpt-4.1-mini', got {name!r}")
     if provider == "learner":
-        return learner(model)
+        return learner(model, **options)
     if provider == "openai":
         return _openai(model, base_url=base_url, api_key=api_key, **options)
     try:
@@ -108,15 +111,19 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
     return chosen
 
 
-def learner(name: str) -> FunctionModel:
+def learner(name: str, *, temperature: float | None = None) -> FunctionModel:
     """A shipped in-context learner by name.
+
+    Args:
+        name: "hidden-color".
+        temperature: default 1, as it was trained; 0 takes the likeliest digits.
 
     Raises:
         ValueError: there is none of that name.
     """
     if name not in LEARNERS:
         raise ValueError(f"unknown learner {name!r}; choose one of {', '.join(map(repr, LEARNERS))}")
-    return FunctionModel(reply=LEARNERS[name], label=f"learner:{name}")
+    return FunctionModel(reply=LEARNERS[name], label=f"learner:{name}", temperature=temperature)
 
 
 def _openai(model: str, *, base_url: str | None, api_key: str | None, **options: Any) -> BaseChatModel:
@@ -173,7 +180,10 @@ def as_policy(model: Any) -> Policy:
             bare = bare.bound
         return Policy(model, "chat" if isinstance(bare, BaseChatModel) else "runnable")
     if callable(model):
-        return Policy(FunctionModel(reply=model), "chat")
+        accepted_names(model, ASKS, "reply function")
+        if inspect.iscoroutinefunction(model):
+            raise ValueError("a function that stands for a model is a plain one; wrap a coroutine in a RunnableLambda")
+        return Policy(FunctionModel(reply=model, label=getattr(model, "__qualname__", "function")), "chat")
     raise ValueError(f"a model is a name, a chat model, a Runnable, a compiled graph or a function, got {model!r:.80}")
 
 
@@ -188,7 +198,7 @@ def read_response(raw: Any) -> dict[str, Any]:
     if isinstance(raw, Mapping) and "raw" in raw and "parsed" in raw:
         return _read_structured(raw)
     if isinstance(raw, Mapping) and raw.get("messages"):
-        raw = raw["messages"][-1]
+        (raw,) = convert_to_messages(raw["messages"][-1:])
     if isinstance(raw, BaseMessage):
         text = str(raw.text)
         if refusal := raw.additional_kwargs.get("refusal"):
@@ -206,12 +216,21 @@ def _read_structured(raw: Mapping[str, Any]) -> dict[str, Any]:
     parsed = raw["parsed"]
     answer = parsed.model_dump(mode="json") if isinstance(parsed, BaseModel) else parsed
     text = str(raw["raw"].text) or ("" if answer is None else json.dumps(answer))
-    if not text.strip():
-        return {"error": "the model gave an empty answer"}
-    error = {} if raw.get("parsing_error") is None else {"error": f"not in the asked-for form: {raw['parsing_error']}"}
-    return {"response": text, "answer": answer, **error}
+    said = {"response": text} if text.strip() else {}
+    if answer is None:
+        why = raw.get("parsing_error") or "the model answered in words of its own"
+        return {**said, "answer": None, "error": f"not in the asked-for form: {why}"}
+    return {**said, "answer": answer}
 
 
 def is_permanent(error: Exception) -> bool:
     """Whether no other attempt can succeed: the key, the model's name or the address is wrong."""
     return getattr(error, "status_code", None) in (401, 403, 404)
+
+
+def name_of_part(part: Any) -> str:
+    """What to call a model or an evaluator in a stored run."""
+    for name in ("model_name", "label", "name", "__qualname__"):
+        if isinstance(told := getattr(part, name, None), str) and told:
+            return told
+    return type(part).__qualname__

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -53,7 +54,7 @@ Extract = Callable[[str], Any]
 class Parts:
     """What a graph is built of, beside its settings: all that is no name or number."""
 
-    schema: type[settings.Settings]
+    schema: type[settings.RunSettings]
     driver: Driver
     shows: context.Shows = ("response", "shown")
     instructions: Mapping[str, str] = field(default_factory=lambda: INSTRUCTIONS)
@@ -125,20 +126,21 @@ def _random(frozen: Mapping[str, Any], episode: Episode, what: str) -> Random:
 # ------------------------------------------------------------------------------------------------------------- prepare
 
 
-def prepare(schema: type[settings.Settings]) -> Callable[..., Any]:
+def prepare(parts: Parts) -> Callable[..., Any]:
     """Check the input, freeze the settings of this run into the state, and start with no episodes."""
 
     def prepare(state: LoopState, runtime: Runtime[Any]) -> dict[str, Any]:
-        frozen = settings.resolve(schema, runtime.context).model_dump()
+        frozen = settings.resolve(parts.schema, runtime.context)
         where = runtime.execution_info  # the same again when a killed run is resumed, another for every other run
         source = f"{where.thread_id}/{where.checkpoint_ns}/{where.checkpoint_id}" if where else repr(object())
         frozen["run"] = hashlib.sha256(source.encode()).hexdigest()[:16]
-        frozen["version"] = STATE_VERSION
+        frozen["form"] = STATE_FORM
+        frozen["parts"] = dict(parts.schema.parts)
+        inputs = {"task": check_task(state.get("task")), "task_data": dict(state.get("task_data") or {})}
         fresh = Output(answer=None, reward=None, metric=None, rounds_done=0, stopped=None, usage={})
         return {
             **fresh,
-            "task": check_task(state.get("task")),
-            "task_data": dict(state.get("task_data") or {}),
+            "inputs": Overwrite(inputs),
             "settings": frozen,
             "episodes": Overwrite([]),
         }
@@ -146,7 +148,7 @@ def prepare(schema: type[settings.Settings]) -> Callable[..., Any]:
     return prepare
 
 
-STATE_VERSION = 1
+STATE_FORM = 1
 """The form of the state; stored with every run."""
 
 
@@ -163,6 +165,8 @@ def check_task(task: Any) -> str | list[Message]:
             messages = convert_to_openai_messages(list(task))
         except (ValueError, TypeError, KeyError, NotImplementedError) as wrong:
             raise ValueError(f"the task's messages are not in OpenAI's format: {wrong}") from wrong
+        if messages[-1]["role"] == "assistant":
+            raise ValueError("the task's last message must not be the assistant's")
         return list(messages)
     raise ValueError(f"the task must be a text or a list of messages, got {task!r:.80}")
 
@@ -170,8 +174,13 @@ def check_task(task: Any) -> str | list[Message]:
 # ------------------------------------------------------------------------------------------------------- build_context
 
 
-def build_context(parts: Parts) -> Callable[..., dict[str, Any]]:
-    """Open the next round: decide, for each of its candidates, what the prompt shows and asks."""
+def build_context(parts: Parts, calls_each: int = 1) -> Callable[..., dict[str, Any]]:
+    """Open the next round: decide, for each of its candidates, what the prompt shows and asks.
+
+    Args:
+        parts: what the graph is built of.
+        calls_each: paid calls that a candidate takes, its judges' included.
+    """
 
     def build_context(state: LoopState) -> dict[str, Any]:
         frozen, past = state["settings"], state["episodes"]
@@ -179,8 +188,9 @@ def build_context(parts: Parts) -> Callable[..., dict[str, Any]]:
         memory, schedule = parts.pick("memory", frozen), parts.pick("schedule", frozen)
         plan = context.make_plan(number, past, memory, schedule, frozen["warmup"])
         width = frozen.get("n", 1)
-        affordable = min(width, frozen["max_calls"] or width)  # side by side, they can't see what the others spend
-        return {"episodes": [Episode(round=number, candidate=c, plan=plan) for c in range(affordable)]}
+        if width > 1 and frozen["max_calls"] is not None:  # side by side, they can't see what the others spend
+            width = max(1, min(width, frozen["max_calls"] // calls_each))
+        return {"episodes": [Episode(round=number, candidate=c, plan=plan) for c in range(width)]}
 
     return build_context
 
@@ -194,7 +204,7 @@ def prompt(state: LoopState, parts: Parts, at: int = -1) -> list[Message]:
     at %= len(episodes)
     style = context.Style(parts.shows, frozen["label"], parts.instructions)
     layout = parts.pick("layout", frozen)
-    return context.render(parts.preamble, state["task"], episodes[:at], episodes[at]["plan"], style, layout)
+    return context.render(parts.preamble, state["inputs"]["task"], episodes[:at], episodes[at]["plan"], style, layout)
 
 
 def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
@@ -203,23 +213,35 @@ def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
     def generate(state: LoopState, part: Any) -> Flow:
         now = state["episodes"][-1]
         kwargs = _sampling(policy, parts, state["settings"], now)
+        call = Call(part, policy.input(prompt(state, parts)), read_response, kwargs)
         started = time.monotonic()
         try:
-            reply = yield Call(part, policy.input(prompt(state, parts)), read_response, kwargs)
+            reply = yield call
         except BudgetExceeded as over:
             return {"episodes": [{**_identity(now), "error": str(over)}], "stopped": over.cap}
         except IcrlError:
             raise
         except Exception as error:
-            if is_permanent(error):
-                raise ModelError(f"{type(error).__name__}: {error}") from error
-            logger.warning("round %d, candidate %d: %r", now["round"], now["candidate"], error)
+            told = _failure(error, now)
             cost = Usage(calls=1, seconds=round(time.monotonic() - started, 6))
-            return {"episodes": [Episode(**_identity(now), error=f"{type(error).__name__}: {error}", usage=cost)]}
+            return {"episodes": [Episode(**_identity(now), error=told, usage=cost)]}
         patch = Episode(**_identity(now), **reply.value, usage=reply.usage)
         return {"episodes": [{**patch, **_extracted(patch, parts.extract)}]}
 
     return _node("generate", generate, policy.part, parts.driver)
+
+
+def _failure(error: Exception, episode: Episode) -> str:
+    """The words for a call that failed.
+
+    Raises:
+        ModelError: no other attempt can succeed either.
+    """
+    told = f"{type(error).__name__}: {error}"
+    if is_permanent(error):
+        raise ModelError(told) from error
+    logger.warning("round %d, candidate %d: %s", episode["round"], episode["candidate"], told)
+    return told
 
 
 def _sampling(policy: Policy, parts: Parts, frozen: Mapping[str, Any], now: Episode) -> dict[str, Any]:
@@ -257,11 +279,10 @@ def evaluate(
     def ask(scorer: Scorer, state: LoopState, episode: Episode, checked: tuple[float, float] | None) -> Flow:
         """One evaluator on one episode; whatever goes wrong leaves it unscored. Gives the reward and what it cost."""
         offered = {
-            "task": state["task"],
+            **deepcopy(state["inputs"]),  # an evaluator that writes into it must not change the run
             "response": episode["response"],
             "answer": answer_of(episode),
             "steps": episode.get("steps"),
-            "task_data": state["task_data"],
         }
         call = Call(
             scorer.part,
@@ -270,11 +291,16 @@ def evaluate(
             timeout=timeout,
             paid=scorer.paid,
         )
+        started = time.monotonic()
         try:
             reply = yield call
+        except BudgetExceeded as over:
+            return unscored(str(over)), Usage()
+        except IcrlError:
+            raise
         except Exception as error:
-            logger.warning("round %d, candidate %d: %r", episode["round"], episode["candidate"], error)
-            return unscored(f"{type(error).__name__}: {error}"), Usage()
+            cost = Usage(seconds=round(time.monotonic() - started, 6))
+            return unscored(_failure(error, episode)), {**cost, "calls": 1} if scorer.paid else cost
         return reply.value, reply.usage
 
     def score(state: LoopState, episode: Episode, part: Any) -> Flow:
@@ -286,12 +312,25 @@ def evaluate(
         if metric is not None:
             measured, more = yield from ask(metric, state, episode, None)
             reward, usage = {**reward, "metric": measured["value"]}, add_usage(usage, more)
+            if "error" in measured:
+                reward.setdefault("error", f"metric: {measured['error']}")
         return reward, usage
+
+    def side_by_side(flows: list[Flow]) -> Flow:
+        return (yield flows)
+
+    def one_by_one(flows: list[Flow]) -> Flow:
+        """Functions may ask a person by `interrupt`; LangGraph hands out the answers in the order of the questions."""
+        judged = []
+        for flow in flows:
+            judged += yield [flow]
+        return judged
 
     def evaluate(state: LoopState, part: Any) -> Flow:
         frozen, episodes = state["settings"], state["episodes"]
         todo = [episode for episode in episodes if "reward" not in episode]
-        judged = yield [score(state, episode, part) for episode in todo]
+        flows = [score(state, episode, part) for episode in todo]
+        judged = yield from side_by_side(flows) if evaluator.paid else one_by_one(flows)
         ablation = parts.pick("show", frozen)
         patches: list[Episode] = []
         for episode, (reward, usage) in zip(todo, judged, strict=True):
@@ -334,15 +373,27 @@ def why_stop(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> str | No
     number = episodes[-1]["round"]
     if top is not None and frozen["target"] is not None and top["reward"]["value"] >= frozen["target"]:
         return "success"
-    answered = [episode["round"] for episode in episodes if "response" in episode]
-    if number - max(answered, default=-1) >= frozen["max_failures"]:
+    answered = max((episode["round"] for episode in episodes if "response" in episode), default=-1)
+    if "n" not in frozen and number - max(answered, frozen.get("reopened", 0) - 1) >= frozen["max_failures"]:
         return "failures"
-    if number + 1 >= frozen["rounds"]:
-        return "rounds"
+    if number + 1 >= frozen["rounds"] + frozen.get("lost_rounds", 0):
+        return "rounds" if len(episodes) >= frozen.get("n", 0) else "calls"
     if top is not None and frozen["patience"] is not None and number - top["round"] >= frozen["patience"]:
         return "plateau"
     caps = _caps(frozen)
     return exhausted(caps, spent(episodes)) if caps else None
+
+
+def reopen(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> dict[str, Any]:
+    """The update, as of `evaluate`, that lets a run go on which ended by failures.
+
+    The rounds that failed are not counted against its rounds, and it may fail as often again before it stops.
+    """
+    number = episodes[-1]["round"] + 1
+    answered = max((episode["round"] for episode in episodes if "response" in episode), default=-1)
+    lost = number - max(answered + 1, frozen.get("reopened", 0))
+    again = {"reopened": number, "lost_rounds": frozen.get("lost_rounds", 0) + lost}
+    return {"stopped": None, "settings": {**frozen, **again}}
 
 
 # -------------------------------------------------------------------------------------------------------------- select
@@ -352,7 +403,7 @@ def select(state: LoopState) -> Output:
     """Write the best answer and what it took, once, so that no step before carries them."""
     episodes = state["episodes"]
     top = best(episodes)
-    shown = top or next((episode for episode in reversed(episodes) if "response" in episode), Episode())
+    shown = top or next((episode for episode in reversed(episodes) if answer_of(episode) is not None), Episode())
     return Output(
         answer=answer_of(shown),
         reward=value_of(shown),

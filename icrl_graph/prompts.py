@@ -39,11 +39,13 @@ GAME24_TASK = (
     "Use each of the numbers {numbers} exactly once, with +, -, *, / and parentheses, to make 24.\n"
     "Work in three steps. Each step combines two of the numbers that are left into one, on a line of its own, and says "
     "what is left after it, like this:\n"
-    "10 - 4 = 6 (left: 5 6 6)\n"
+    "16 + 14 = 30 (left: 3 3 30)\n"
     "Then give the whole expression on a last line, like this:\n"
-    "Answer: 5 * (10 - 4) - 6"
+    "Answer: 16 + 14 - (3 + 3)"
 )
-"""The task of `icrl_graph.benchmarks.game24`; steps with what is left as in Tree of Thoughts (arXiv 2305.10601)."""
+"""The task of `icrl_graph.benchmarks.game24`; steps with what is left as in Tree of Thoughts (arXiv 2305.10601).
+
+The example's numbers are no puzzle's, which has 1 to 13, so that it gives no answer away."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 

@@ -6,6 +6,10 @@ as 0, and the reason is kept.
 
 An evaluator names what it wants to know: it is called with those of `OFFERED` that stand in its signature (a LangChain
 tool: in its arguments schema). A Runnable gets all of them in one dictionary.
+
+A function or a tool is taken to be free: it is not counted, and done again where its node is. Wrap one that costs money
+in a `RunnableLambda`: then it counts as a call, is kept in the journal, and attempts that stand side by side are judged
+side by side.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -39,7 +44,7 @@ class Reward(TypedDict, total=False):
     steps: list[float | None]
     """One number per step of the response, shown beside the total."""
     error: str
-    """Why it is unscored, for the developer; never shown to a model."""
+    """Why it is unscored, or its metric missing, for the developer; never shown to a model."""
 
 
 def unscored(error: str) -> Reward:
@@ -67,7 +72,7 @@ def as_reward(given: Any, bounds: tuple[float, float] | None = None) -> Reward:
             out["metric"] = _number(reward["metric"], None)
         if reward.get("steps") is not None:
             out["steps"] = [_number(step, None) for step in reward["steps"]]
-    except (TypeError, ValueError) as problem:
+    except (TypeError, ValueError, OverflowError) as problem:
         return unscored(str(problem))
     for key in ("feedback", "error"):
         if reward.get(key):
@@ -78,7 +83,7 @@ def as_reward(given: Any, bounds: tuple[float, float] | None = None) -> Reward:
 def _number(given: Any, bounds: tuple[float, float] | None) -> float | None:
     if given is None:
         return None
-    if not isinstance(given, Real) and not (hasattr(given, "item") and isinstance(given.item(), Real)):
+    if not isinstance(given, Real | Decimal) and not (hasattr(given, "item") and isinstance(given.item(), Real)):
         raise TypeError(f"a reward must be a number, got {given!r:.80}")
     number = float(given)
     if not math.isfinite(number):
@@ -96,7 +101,7 @@ class Scorer:
         part: the callable, tool or Runnable.
         names: which of `OFFERED` it is called with.
         keywords: whether it takes them as keyword arguments; else as one dictionary.
-        paid: whether a call of it counts against a budget of calls: a Runnable may hold a model, a function does not.
+        paid: whether a call of it is counted and journaled: that of a Runnable, which may hold a model.
     """
 
     part: Any

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,13 +16,12 @@ from typing import Any
 
 from icrl_graph.benchmarks import find_item
 from icrl_graph.errors import ThreadMismatch, UnknownTask
-from icrl_graph.improvement import OnEpisode, Result, build, improve
+from icrl_graph.improvement import OnEpisode, Result, check, improve
 from icrl_graph.loading import load
 from icrl_graph.models import chat_model
 
 FORM = 1
 """The form of run.json."""
-_INPUTS = ("task", "task_data", "score", "model", "topology")
 
 
 @dataclass(frozen=True)
@@ -60,15 +58,18 @@ class Run:
             raise ValueError(
                 f"{folder} holds a run already; go on with it by 'icrl resume {folder}', or give another folder"
             )
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"{folder} is not an empty folder; give another one")
         parts = self._parts()
-        options = {name: value for name, value in parts.items() if name not in _INPUTS}
-        build(parts["topology"], parts["model"], parts["score"], **options)  # nothing is written if something is wrong
+        check(**parts)  # nothing is written if something is wrong
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / "run.json", {"form": FORM, **asdict(self)})
         try:
-            return self._go(folder, on_episode)
-        except UnknownTask:
-            shutil.rmtree(folder)
+            return _go(parts, folder, on_episode)
+        except UnknownTask:  # as wrong as an argument, but told by the model only when it is asked
+            for name in ("run.json", "run.sqlite", "run.sqlite-wal", "run.sqlite-shm"):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
             raise
 
     @classmethod
@@ -89,12 +90,7 @@ class Run:
             raise ThreadMismatch(f"{folder} was written in form {form}, this package reads {FORM}")
         if strange := set(stored) ^ set(cls.__dataclass_fields__):
             raise ValueError(f"{folder / 'run.json'} can't be read: it lacks or adds {', '.join(sorted(strange))}")
-        return cls(**stored)._go(folder, on_episode)
-
-    def _go(self, folder: Path, on_episode: OnEpisode | None) -> Result:
-        result = improve(**self._parts(), path=folder / "run.sqlite", thread_id="run", on_episode=on_episode)
-        _write(folder / "result.json", as_json(result))
-        return result
+        return _go(cls(**stored)._parts(), folder, on_episode)
 
     def _parts(self) -> dict[str, Any]:
         """The arguments of `improve` that the names stand for."""
@@ -115,6 +111,12 @@ class Run:
             **sampling,
             **self.options,
         }
+
+
+def _go(parts: dict[str, Any], folder: Path, on_episode: OnEpisode | None) -> Result:
+    result = improve(**parts, path=folder / "run.sqlite", thread_id="run", on_episode=on_episode)
+    _write(folder / "result.json", as_json(result))
+    return result
 
 
 def _model(name: str, base_url: str | None) -> Any:

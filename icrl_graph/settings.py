@@ -19,11 +19,39 @@ Custom = Mapping[str, Mapping[str, Any]]
 """Parts of the user's own: kind ("memory", "schedule", "layout", "show") -> name -> function."""
 
 
-class Settings(BaseModel):
-    """The settings of a run, with their defaults."""
+class RunSettings(BaseModel):
+    """What every method can be told."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    namespace: ClassVar[str] = "icrl"
+    """Where an embedded graph finds its settings in its parent's context."""
+    fixed: ClassVar[Mapping[str, Any]] = {}
+    """What other methods can be told, and this one can't."""
     custom: ClassVar[Custom] = {}
+    parts: ClassVar[Mapping[str, str]] = {}
+    """The names of the graph's model, evaluator and metric; kept with every run."""
+
+    max_calls: int | None = Field(default=None, ge=1, description="Stop before a paid call would pass this.")
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Start no call once so many tokens (in and out) are spent."
+    )
+    max_seconds: float | None = Field(
+        default=None, gt=0, description="Start no call once so many seconds are spent waiting."
+    )
+    seed: int | None = Field(
+        default=None, description="Makes ablations repeatable, and the samples of a model that takes a seed."
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _known(cls, value: Any, info: Any) -> Any:
+        if info.field_name in _KINDS:
+            part(info.field_name, value, cls.custom)
+        return value
+
+
+class Settings(RunSettings):
+    """The settings of a loop, with their defaults."""
 
     rounds: int = Field(default=8, ge=1, description="How many rounds at most.")
     warmup: int = Field(default=0, ge=0, description="The first rounds that see no history.")
@@ -38,38 +66,25 @@ class Settings(BaseModel):
         pattern=r"^[^\s:<>]([^\n:<>]{0,58}[^\s:<>])?$",
         description="The word ahead of a reward in the prompt.",
     )
-    target: float | None = Field(default=None, description="Stop when a reward reaches this: success.")
+    target: float | None = Field(
+        default=None, allow_inf_nan=False, description="Stop when a reward reaches this: success."
+    )
     patience: int | None = Field(
         default=None, ge=1, description="Stop after so many rounds without a better reward: plateau."
     )
     max_failures: int = Field(default=3, ge=1, description="Stop after so many rounds in a row without any response.")
-    max_calls: int | None = Field(default=None, ge=1, description="Stop before a paid call would pass this.")
-    max_tokens: int | None = Field(
-        default=None, ge=1, description="Start no call once so many tokens (in and out) are spent."
-    )
-    max_seconds: float | None = Field(
-        default=None, gt=0, description="Start no call once so many seconds are spent waiting."
-    )
-    seed: int | None = Field(
-        default=None, description="Makes ablations repeatable, and the samples of a model that takes a seed."
-    )
-
-    @field_validator("memory", "schedule", "layout", "show")
-    @classmethod
-    def _known(cls, name: str, info: Any) -> str:
-        part(info.field_name, name, cls.custom)
-        return name
 
 
-class FanOutSettings(Settings):
-    """The settings of a run whose attempts stand side by side in one round."""
+class BestOfNSettings(RunSettings):
+    """The settings of attempts that stand side by side, each from the task alone."""
 
-    rounds: int = Field(default=1, ge=1, le=1, description="One round.")
-    memory: str = Field(default="none", description="Nothing is shown: each attempt starts from the task alone.")
-    schedule: str = Field(default="plain", description="What the attempts are asked for.")
+    namespace: ClassVar[str] = "best_of_n"
+    fixed: ClassVar[Mapping[str, Any]] = {"rounds": 1, "memory": "none", "schedule": "plain"}
+
     n: int = Field(default=8, ge=1, description="How many attempts.")
 
 
+_KINDS = ("memory", "schedule", "layout", "show")
 _NAMED: Mapping[str, Mapping[str, Any]] = {
     "schedule": context.SCHEDULES,
     "layout": context.LAYOUTS,
@@ -91,64 +106,72 @@ def part(kind: str, name: str, custom: Custom) -> Any:
     return context.pick(kind, name, {**_NAMED[kind], **own})
 
 
-def schema(base: type[Settings], defaults: Mapping[str, Any]) -> type[Settings]:
+def schema(
+    base: type[RunSettings], defaults: Mapping[str, Any], parts: Mapping[str, str] | None = None
+) -> type[RunSettings]:
     """The settings of one graph: its own defaults, and its user's own parts beside the built-in names.
 
     Args:
         base: the settings of this kind of graph.
         defaults: what differs from them; a function stands for a part of the user's own.
+        parts: the names of model, evaluator and metric.
 
     Raises:
         ValueError: an unknown setting or name, or a number out of range; says which.
     """
     custom: dict[str, dict[str, Callable[..., Any]]] = {}
     named = dict(defaults)
-    for kind in ("memory", "schedule", "layout", "show"):
+    for kind in _KINDS:
         if callable(own := named.get(kind)):
             named[kind] = getattr(own, "__name__", type(own).__name__)
             custom[kind] = {named[kind]: own}
-    own_base = type("Settings", (base,), {"custom": custom, "__doc__": base.__doc__, "__module__": __name__})
-    try:
-        checked = own_base(**named)
-    except ValidationError as error:
-        raise ValueError(explain(error, base)) from None
+    members = {"custom": custom, "parts": dict(parts or {}), "__doc__": base.__doc__, "__module__": __name__}
+    own_base = type("Settings", (base,), members)
+    checked = _validated(own_base, named)
     fields = {}
     for name in named:
         field = copy(base.model_fields[name])
         field.default = getattr(checked, name)
         fields[name] = (field.annotation, field)
-    made: type[Settings] = create_model("Settings", __base__=own_base, **fields)  # type: ignore[call-overload]
+    made: type[RunSettings] = create_model("Settings", __base__=own_base, **fields)  # type: ignore[call-overload]
     return made
 
 
-def resolve(graph: type[Settings], given: Any) -> Settings:
-    """The settings of a run from what LangGraph hands over as its context.
+def resolve(graph: type[RunSettings], given: Any) -> dict[str, Any]:
+    """The settings of a run from what LangGraph hands over as its context: complete, as plain values.
 
     Args:
         graph: the schema of the graph.
         given: None, settings, or, in an embedded graph, whatever the parent has as its context: of that, only what
-            stands under the name `icrl` (a key or an attribute) is meant for us.
+            stands under the graph's namespace ("icrl" or "best_of_n", a key or an attribute) is meant for us.
 
     Raises:
         ValueError: an unknown setting or name, or a number out of range.
     """
-    if not isinstance(given, Settings):
-        given = given.get("icrl") if isinstance(given, Mapping) else getattr(given, "icrl", None)
-    if isinstance(given, Settings):
+    if not isinstance(given, RunSettings):
+        own = given.get(graph.namespace) if isinstance(given, Mapping) else getattr(given, graph.namespace, None)
+        if not (own is None or isinstance(own, Mapping | RunSettings)):
+            raise ValueError(f"the context's {graph.namespace!r} must be settings or a mapping, got {own!r}")
+        given = own
+    if isinstance(given, RunSettings):
         given = {name: getattr(given, name) for name in given.model_fields_set}
+    return {**Settings().model_dump(), **graph.fixed, **_validated(graph, given or {}).model_dump()}
+
+
+def _validated(graph: type[RunSettings], given: Mapping[str, Any]) -> RunSettings:
     try:
-        return graph(**(given or {}))
+        return graph(**{str(name): value for name, value in given.items()})
     except ValidationError as error:
         raise ValueError(explain(error, graph)) from None
 
 
-def explain(error: ValidationError, schema: type[Settings]) -> str:
+def explain(error: ValidationError, graph: type[RunSettings]) -> str:
     """A validation error in one line, with the value and the choices of each mistake."""
     lines = []
     for mistake in error.errors():
         name = ".".join(map(str, mistake["loc"]))
         if mistake["type"] == "extra_forbidden":
-            lines.append(f"unknown setting {name!r}; choose among {', '.join(schema.model_fields)}")
+            lines.append(f"unknown setting {name!r}; choose among {', '.join(graph.model_fields)}")
         else:
             lines.append(f"{name}={mistake['input']!r}: {mistake['msg'].removeprefix('Value error, ')}")
     return "; ".join(lines)

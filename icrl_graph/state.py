@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
-from langgraph.channels import DeltaChannel
+from langgraph.channels import DeltaChannel, EphemeralValue
 from typing_extensions import TypedDict
 
 from icrl_graph.rewards import Reward
@@ -138,11 +138,13 @@ _Episodes: Any = DeltaChannel(upsert, snapshot_frequency=1000)  # counts patches
 class LoopState(Output, total=False):
     """All that a checkpoint holds."""
 
-    task: Annotated[str, _Once]
-    """Text or messages, as in `Input`; a delta channel needs a plain type here."""
-    task_data: Annotated[dict[str, Any], _Once]
+    task: Annotated[str | list[Message], EphemeralValue]
+    """As given; `prepare` alone sees it, and keeps it under `inputs`."""
+    task_data: Annotated[dict[str, Any], EphemeralValue]
+    inputs: Annotated[dict[str, Any], _Once]
+    """The task, checked, and the task data, under their names."""
     settings: Annotated[dict[str, Any], _Once]
-    """The run's settings, frozen by `prepare`, with the version of the package and a run id."""
+    """The run's settings, frozen by `prepare`, with the form of the state, a run id and the names of the parts."""
     episodes: Annotated[list[Episode], _Episodes]
 
 

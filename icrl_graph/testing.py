@@ -51,7 +51,8 @@ class ScriptedModel(FunctionModel):
         if isinstance(said, Exception):
             raise said
         if self.usage is not None:
-            said = AIMessage(said if isinstance(said, str) else said.content, usage_metadata=self.usage)
+            said = AIMessage(said) if isinstance(said, str) else said
+            said = said.model_copy(update={"usage_metadata": self.usage})
         return said  # type: ignore[no-any-return]
 
 

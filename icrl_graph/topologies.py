@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import convert_to_openai_messages
+from langchain_core.messages import BaseMessage, convert_to_openai_messages
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 from pydantic import BaseModel
@@ -26,10 +26,10 @@ from icrl_graph import nodes, settings
 from icrl_graph.ablations import Show
 from icrl_graph.context import Layout, Memory, Schedule
 from icrl_graph.journal import Driver, Journal, MemoryJournal
-from icrl_graph.models import Policy, as_policy
+from icrl_graph.models import Policy, as_policy, name_of_part
 from icrl_graph.prompts import INSTRUCTIONS
-from icrl_graph.rewards import Evaluator, as_scorer
-from icrl_graph.settings import FanOutSettings, Settings
+from icrl_graph.rewards import Evaluator, Scorer, as_scorer
+from icrl_graph.settings import BestOfNSettings, RunSettings, Settings
 from icrl_graph.state import Input, LoopState, Message, Output
 
 Graph = StateGraph[LoopState, Any, Any, Any]
@@ -77,9 +77,6 @@ class Options(TypedDict, total=False):
     """Makes ablations repeatable, and samples, if the model takes a seed."""
 
 
-_PARTS = ("bounds", "timeout", "system", "examples", "instructions", "sampling", "extract", "journal")
-
-
 def create_icrl(
     model: Any,
     evaluator: Evaluator,
@@ -121,8 +118,8 @@ def create_icrl(
         >>> graph.invoke({"task": "Write a pangram."}, context={"rounds": 4})  # doctest: +SKIP
     """
     defaults = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
-    policy, parts = _assemble(Settings, model, defaults, options)
-    graph = _graph(policy, evaluator, metric, parts, options)
+    policy, scorers, parts = _assemble(Settings, model, evaluator, metric, defaults, options)
+    graph = _graph(policy, scorers, parts, options)
     graph.add_edge("build_context", "generate")
     graph.add_edge("generate", "evaluate")
     graph.add_conditional_edges("evaluate", _route, ["build_context", "select"])
@@ -144,7 +141,7 @@ def create_best_of_n(
         evaluator: gives the reward, by which the best is selected.
         metric: gives the number that is reported, if it is another one.
         n: how many attempts; a budget of calls below it makes them fewer.
-        options: see `Options`.
+        options: see `Options`; of the settings, those of budgets and the seed.
 
     Returns:
         The graph, uncompiled.
@@ -152,8 +149,8 @@ def create_best_of_n(
     Raises:
         ValueError: an argument is wrong.
     """
-    policy, parts = _assemble(FanOutSettings, model, {"n": n}, options)
-    graph = _graph(policy, evaluator, metric, parts, options)
+    policy, scorers, parts = _assemble(BestOfNSettings, model, evaluator, metric, {"n": n}, options)
+    graph = _graph(policy, scorers, parts, options)
     graph.add_conditional_edges("build_context", _fan_out, ["generate"])
     graph.add_edge("generate", "evaluate")
     graph.add_edge("evaluate", "select")
@@ -164,7 +161,7 @@ TOPOLOGIES: Mapping[str, Callable[..., Graph]] = {
     "icrl": create_icrl,
     "best_of_n": create_best_of_n,
 }
-"""By name, for the command line and the runner."""
+"""By name."""
 
 
 def _route(state: LoopState) -> str:
@@ -172,22 +169,20 @@ def _route(state: LoopState) -> str:
 
 
 def _fan_out(state: LoopState) -> list[Send]:
-    shared = {key: state[key] for key in ("task", "task_data", "settings")}
+    shared = {key: state[key] for key in ("inputs", "settings")}
     return [Send("generate", {**shared, "episodes": [episode]}) for episode in state["episodes"]]
 
 
-def _graph(
-    policy: Policy, evaluator: Evaluator, metric: Evaluator | None, parts: nodes.Parts, options: Options
-) -> Graph:
+def _graph(policy: Policy, scorers: tuple[Scorer, Scorer | None], parts: nodes.Parts, options: Options) -> Graph:
     """The nodes that all methods share, and the edges at both ends."""
-    scorer = as_scorer(evaluator)
-    measure = None if metric is None else as_scorer(metric, "metric")
-    graph = StateGraph(LoopState, context_schema=parts.schema, input_schema=Input, output_schema=Output)
-    graph.add_node("prepare", nodes.prepare(parts.schema))
-    graph.add_node("build_context", nodes.build_context(parts))
+    evaluator, metric = scorers
+    graph: Graph = StateGraph(LoopState, context_schema=parts.schema, input_schema=Input, output_schema=Output)
+    graph.add_node("prepare", nodes.prepare(parts))
+    calls_each = 1 + evaluator.paid + (metric is not None and metric.paid)
+    graph.add_node("build_context", nodes.build_context(parts, calls_each))
     graph.add_node("generate", nodes.generate(policy, parts))
     bounds, timeout = options.get("bounds"), options.get("timeout")
-    graph.add_node("evaluate", nodes.evaluate(scorer, measure, parts, bounds, timeout))
+    graph.add_node("evaluate", nodes.evaluate(evaluator, metric, parts, bounds, timeout))
     graph.add_node("select", nodes.select)
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "build_context")
@@ -196,43 +191,87 @@ def _graph(
 
 
 def _assemble(
-    base: type[Settings], model: Any, defaults: dict[str, Any], options: Options
-) -> tuple[Policy, nodes.Parts]:
+    base: type[RunSettings],
+    model: Any,
+    evaluator: Evaluator,
+    metric: Evaluator | None,
+    defaults: dict[str, Any],
+    options: Options,
+) -> tuple[Policy, tuple[Scorer, Scorer | None], nodes.Parts]:
     """Check all arguments and sort them into parts and settings."""
     policy = as_policy(model)
-    given: dict[str, Any] = dict(options)
-    parts = {name: given.pop(name) for name in _PARTS if name in given}
+    scorers = as_scorer(evaluator), None if metric is None else as_scorer(metric, "metric")
+    given = {"model": policy.part, "evaluator": evaluator, "metric": metric}
+    names = {name: name_of_part(part) for name, part in given.items() if part is not None}
+    settable: dict[str, Any] = dict(options)
+    parts = {name: settable.pop(name) for name in _CHECKS if name in settable}
+    choices = [*defaults, *_CHECKS, *(name for name in base.model_fields if name not in defaults)]
+    if unknown := settable.keys() - set(choices):
+        raise ValueError(f"unknown argument {', '.join(map(repr, sorted(unknown)))}; choose among {', '.join(choices)}")
+    for name, value in parts.items():
+        valid, form = _CHECKS[name]
+        if value is not None and not valid(value):
+            raise ValueError(f"{name} is {form}, got {value!r:.80}")
     extract, sampling = parts.get("extract"), parts.get("sampling") or {}
-    _check_options(parts, policy)
+    if sampling and policy.kind != "chat":
+        raise ValueError("sampling parameters are passed to chat models only; the model given is none")
     if isinstance(extract, type) and issubclass(extract, BaseModel):
         if not isinstance(policy.part, BaseChatModel) or sampling:
             raise ValueError("structured output is asked of a chat model, without sampling parameters per instruction")
         structured = policy.part.with_structured_output(extract, include_raw=True)
         policy, extract = replace(policy, part=structured, kind="runnable"), None
     system = [{"role": "system", "content": parts["system"]}] if parts.get("system") else []
-    return policy, nodes.Parts(
-        schema=settings.schema(base, {**defaults, **given}),
-        driver=Driver(parts.get("journal") or MemoryJournal()),
-        instructions={**INSTRUCTIONS, **(parts.get("instructions") or {})},
-        preamble=[*system, *convert_to_openai_messages(list(parts.get("examples") or []))],
-        sampling=sampling,
-        extract=extract,
+    journal = parts.get("journal")
+    return (
+        policy,
+        scorers,
+        nodes.Parts(
+            schema=settings.schema(base, {**defaults, **settable}, names),
+            driver=Driver(MemoryJournal() if journal is None else journal),
+            instructions={**INSTRUCTIONS, **(parts.get("instructions") or {})},
+            preamble=[*system, *convert_to_openai_messages(list(parts.get("examples") or []))],
+            sampling=sampling,
+            extract=extract,
+        ),
     )
 
 
-def _check_options(parts: Mapping[str, Any], policy: Policy) -> None:
-    low, high = parts.get("bounds") or (0.0, 1.0)
-    if not low < high:
-        raise ValueError(f"bounds are (lowest, highest), got {parts['bounds']!r}")
-    if parts.get("timeout") is not None and not parts["timeout"] > 0:
-        raise ValueError(f"timeout is in seconds, above 0, got {parts['timeout']!r}")
-    if parts.get("extract") is not None and not callable(parts["extract"]):
-        raise ValueError(f"extract is a function or a pydantic model, got {parts['extract']!r}")
-    if parts.get("sampling") and policy.kind != "chat":
-        raise ValueError("sampling parameters are passed to chat models only; the model given is none")
-    wrong = {name for name, values in (parts.get("sampling") or {}).items() if not isinstance(values, Mapping)}
-    if wrong:
-        raise ValueError(
-            f"sampling maps instructions (or 'default') to parameters, such as {{'explore': {{'temperature': 1.2}}}}; "
-            f"{', '.join(sorted(wrong))} is mapped to none"
-        )
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_bounds(value: Any) -> bool:
+    return isinstance(value, Sequence) and len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]
+
+
+def _are_messages(value: Any) -> bool:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return False
+    return all(
+        isinstance(m, BaseMessage) or (isinstance(m, Mapping) and {"role", "content"} <= m.keys()) for m in value
+    )
+
+
+def _maps_names_to(kind: type) -> Callable[[Any], bool]:
+    def check(value: Any) -> bool:
+        if not isinstance(value, Mapping):
+            return False
+        return all(isinstance(name, str) and isinstance(held, kind) for name, held in value.items())
+
+    return check
+
+
+_CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "bounds": (_are_bounds, "(lowest, highest) reward, two numbers"),
+    "timeout": (lambda value: _is_number(value) and value > 0, "a time in seconds, above 0"),
+    "system": (lambda value: isinstance(value, str), "a text"),
+    "examples": (_are_messages, "chat messages, each with role and content"),
+    "instructions": (_maps_names_to(str), "texts by name, such as {'explore': 'Try something else.'}"),
+    "sampling": (
+        _maps_names_to(Mapping),
+        "parameters by instruction or 'default', such as {'explore': {'temperature': 1.2}}",
+    ),
+    "extract": (callable, "a function or a pydantic model"),
+    "journal": (lambda value: isinstance(value, Journal), "a Journal, such as SqliteJournal(path)"),
+}
+"""The parts among the options: whether one is well formed, and what it should be."""

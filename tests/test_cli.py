@@ -168,7 +168,9 @@ LEARN = ("--model", "learner:hidden-color")
         (("run", "hidden-color:#3b9", *LEARN, "--rounds", "x"), "not a valid int"),
         (("run", "hidden-color:#3b9", *LEARN, "--memory", "some"), "unknown memory 'some'"),
         (("run", "hidden-color:#3b9", *LEARN, "--topology", "tree"), "unknown topology 'tree'"),
-        (("run", "hidden-color:#3b9", *LEARN, "--n", "3"), "unknown setting 'n'"),
+        (("run", "hidden-color:#3b9", *LEARN, "--n", "3"), "unknown argument 'n'"),
+        (("run", "x", *LEARN, "--evaluator", "no_such:x"), "can't be loaded"),
+        (("run", " ", *LEARN, "--evaluator", CHECKER), "the task must be a text"),
         (("resume", "nowhere"), "nowhere holds no run"),
         (("draw", "tree"), "unknown topology 'tree'"),
         (("demo", "--tasks", "0"), "greater than or equal to 2"),
@@ -186,6 +188,38 @@ def test_a_mistake_is_told_in_a_line_with_exit_code_2_and_leaves_nothing(
     words = re.sub(r"[│╭╮╰╯─\s]+", " ", done.stderr)
     assert told in words or "valid integer" in words
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_what_else_is_in_a_folder_is_never_touched(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    for folder in ("mine", "file", "."):
+        failed(icrl("run", "game24:4,5,6,10", *LEARN, "--out", folder, cwd=tmp_path), 2, "not an empty folder")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == (tmp_path / "file").read_text() == "precious"
+
+
+def test_what_a_score_prints_does_not_disturb_json(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def score():\n    print('noise')\n    return 1\n\ndef model():\n    return 'a'\n"
+    )
+    done = icrl("run", "x", "--model", "mine.py:model", "--evaluator", "mine.py:score", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["reward"] == 1
+    assert "noise" in done.stderr
+
+
+def test_control_characters_of_a_model_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def score():\n    return 1\n\ndef model():\n    return 'a\\x1b[31mb'\n")
+    done = icrl("run", "x", "--model", "mine.py:model", "--evaluator", "mine.py:score", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout
+
+
+def test_a_run_without_any_score_ends_with_1(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def score():\n    1 / 0\n\ndef model():\n    return 'a'\n")
+    done = icrl("run", "x", "--model", "mine.py:model", "--evaluator", "mine.py:score", cwd=tmp_path)
+    failed(done, 1, "no attempt could be scored")
+    assert "ZeroDivisionError" in done.stdout
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:

@@ -147,6 +147,17 @@ def test_a_task_of_messages_keeps_its_messages(layout: str) -> None:
     assert "<instruction>" in repr(prompt[-1])
 
 
+def test_a_memory_that_writes_into_what_it_is_shown_changes_nothing() -> None:
+    past = _past(0.5)
+
+    def vandal(seen: Any) -> list[int]:
+        seen[0]["shown"]["value"] = 99.0
+        return [0]
+
+    make_plan(1, past, vandal, SCHEDULES["plain"])
+    assert past == _past(0.5)
+
+
 def test_few_shot_turns_are_no_attempts() -> None:
     assert parse(CHAT).attempts == ()
 

@@ -9,6 +9,8 @@ import pytest
 
 from icrl_graph import aimprove, improve
 from icrl_graph.errors import ModelError, ThreadMismatch
+from icrl_graph.improvement import name_of
+from icrl_graph.journal import MemoryJournal
 from icrl_graph.testing import ScriptedModel
 from tests.helpers import climber, digest, nearness, without_cost
 
@@ -101,6 +103,73 @@ def test_other_settings_under_the_same_name_are_refused_and_named(tmp_path: Path
     improve(TASK, nearness, rounds=2, **kept)
     with pytest.raises(ThreadMismatch, match="rounds 2 -> 3"):
         improve(TASK, nearness, rounds=3, **kept)
+    with pytest.raises(ThreadMismatch, match="evaluator .*nearness.* -> .*lambda"):
+        improve(TASK, lambda response: 1.0, rounds=2, **kept)
+    with pytest.raises(ThreadMismatch, match="model .*climber.* -> .*digest"):
+        improve(TASK, nearness, rounds=2, **{**kept, "model": digest})
+    with pytest.raises(ThreadMismatch, match="n None -> 2"):
+        improve(
+            TASK,
+            nearness,
+            topology="best_of_n",
+            n=2,
+            **kept,
+            thread_id=name_of("icrl", {"task": TASK, "task_data": DATA}),
+        )
+
+
+def test_a_run_that_stopped_for_its_models_name_goes_on_with_another(tmp_path: Path) -> None:
+    kept: Any = {"path": tmp_path / "run.sqlite", "task_data": DATA, "rounds": 2}
+    with pytest.raises(ModelError):
+        improve(TASK, nearness, model=ScriptedModel([ModelError("no such model")]), **kept)
+    assert improve(TASK, nearness, model=climber, **kept).reward == 1.0
+
+
+def test_a_run_that_gave_up_on_its_model_goes_on_and_loses_no_round(tmp_path: Path) -> None:
+    replies: list[Any] = ["10", *[RuntimeError("down")] * 6, "20", "30"]
+    kept: Any = {"model": ScriptedModel(replies), "path": tmp_path / "run.sqlite", "task_data": DATA, "rounds": 3}
+    seen = []
+    for _ in range(5):
+        result = improve(TASK, nearness, max_failures=2, **kept)
+        seen.append((result.stopped, len(result.episodes)))
+    assert seen == [("failures", 3), ("failures", 5), ("failures", 7), ("rounds", 9), ("rounds", 9)]
+    assert [e["response"] for e in result.episodes if "response" in e] == ["10", "20", "30"]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"a": float("nan")}, r"task_data\['a'\]"),
+        ({"a": [1, {2: 3}]}, r"task_data\['a'\]\[1\]"),
+        ({"a": object()}, r"task_data\['a'\]"),
+        (3, "task_data must be a mapping"),
+    ],
+)
+def test_task_data_that_could_not_be_stored_is_refused_where_it_is(data: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        improve(TASK, nearness, model=climber, task_data=data)
+
+
+def test_task_data_is_the_same_after_it_was_stored(tmp_path: Path) -> None:
+    data = {"pair": (1, 2), "secret": 42, "deep": {"x": [None, True, 0.5]}}
+    for _ in range(2):
+        result = improve(TASK, nearness, model=climber, task_data=data, path=tmp_path / "run.sqlite")
+    assert result.reward == 1.0
+
+
+def test_a_task_of_messages_is_kept_and_gone_on_with(tmp_path: Path) -> None:
+    task = [{"role": "user", "content": "Find it."}]
+    model = ScriptedModel(digest)
+    for _ in range(2):
+        result = improve(task, nearness, model=model, task_data=DATA, rounds=3, path=tmp_path / "run.sqlite")
+    assert not any("error" in episode for episode in result.episodes)
+    assert len(model.prompts) == 3
+
+
+def test_a_journal_of_ones_own_is_used(tmp_path: Path) -> None:
+    journal = MemoryJournal()
+    improve(TASK, nearness, model=climber, task_data=DATA, rounds=2, journal=journal)
+    assert len(journal._replies) == 2
 
 
 def test_a_file_that_is_no_database_is_an_error_not_an_empty_run(tmp_path: Path) -> None:

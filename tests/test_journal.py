@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 from langgraph.errors import GraphInterrupt
 
-from icrl_graph.errors import BudgetExceeded, ModelError
+from icrl_graph.errors import BudgetExceeded, JournalError, ModelError
 from icrl_graph.journal import Budget, Call, Driver, Flow, Journal, MemoryJournal, Reply, SqliteJournal, exhausted
 
 Perform = Callable[..., Any]
@@ -157,6 +158,34 @@ def test_a_call_beyond_the_cap_is_not_made(perform: Perform) -> None:
 
     with pytest.raises(BudgetExceeded, match="calls"):
         perform(three(), budget=Budget({"calls": 2}, {}))
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("failing", ["get", "put"])
+def test_a_journal_that_fails_stops_the_run_before_more_is_paid(perform: Perform, failing: str) -> None:
+    class Full(MemoryJournal):
+        pass
+
+    def fail(self: Any, *given: Any) -> Any:
+        raise OSError("disk full")
+
+    setattr(Full, failing, fail)
+    made: list[str] = []
+
+    def careful() -> Flow:
+        for _ in range(3):
+            with suppress(Exception):
+                yield Call(RunnableLambda(made.append), "x", lambda raw: raw)
+
+    with pytest.raises(JournalError, match="disk full"):
+        perform(careful(), Full())
+    assert len(made) == (0 if failing == "get" else 1)
+
+
+def test_what_is_not_paid_is_done_again(perform: Perform) -> None:
+    journal, made = MemoryJournal(), []
+    for _ in range(2):
+        perform(_one(lambda: made.append(1), {}, paid=False), journal)
     assert len(made) == 2
 
 

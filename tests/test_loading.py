@@ -27,6 +27,18 @@ def test_what_cannot_be_loaded_is_a_clear_error(spec: str, told: str) -> None:
         load(spec)
 
 
+def test_a_file_may_import_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "neighbour_of_mine.py").write_text("x = 7")
+    (tmp_path / "mine.py").write_text("from neighbour_of_mine import x")
+    assert load(f"{tmp_path}/mine.py:x") == 7
+
+
+def test_a_file_that_ends_the_process_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "exits.py").write_text("raise SystemExit(0)")
+    with pytest.raises(ValueError, match="SystemExit"):
+        load(f"{tmp_path}/exits.py:x")
+
+
 def test_a_file_that_fails_says_how(tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
     path.write_text("1 / 0")

@@ -10,6 +10,7 @@ from langgraph.graph.message import add_messages
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
+from icrl_graph.games.hidden_color import tasks
 from icrl_graph.improvement import improve
 from icrl_graph.models import FunctionModel, as_policy, chat_model, read_response
 from icrl_graph.testing import OpenAIServer, ScriptedModel
@@ -171,8 +172,6 @@ def test_sampling_parameters_go_with_their_instruction() -> None:
 def test_sampling_parameters_for_what_takes_none_are_refused() -> None:
     with pytest.raises(ValueError, match="chat models only"):
         create_icrl(RunnableLambda(str), nearness, sampling={"default": {"temperature": 1}})
-    with pytest.raises(ValueError, match="temperature is mapped to none"):
-        create_icrl(climber, nearness, sampling={"temperature": 0.5})  # type: ignore[dict-item]
 
 
 class _Guess(BaseModel):
@@ -195,6 +194,53 @@ def test_output_that_is_not_in_the_asked_for_form_is_unscored() -> None:
         result = improve("Find it.", lambda answer: 1.0, model=model, rounds=1, extract=_Guess)
     assert result.rewards == [None]
     assert result.episodes[0].get("error")
+
+
+def test_plain_words_in_place_of_a_structured_reply_are_unscored() -> None:
+    class Tools(FunctionModel):
+        def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+            return self.bind()
+
+    graph = create_icrl(Tools(reply=lambda: "I would say 42"), lambda answer: 1.0, rounds=2, extract=_Guess)
+    output, episodes = play(graph)
+    assert [episode["reward"]["value"] for episode in episodes] == [None, None]
+    assert "in words of its own" in episodes[0]["error"]
+    assert output["answer"] is None
+
+
+def test_a_learner_takes_a_temperature_and_nothing_else() -> None:
+    cold = chat_model("learner:hidden-color", temperature=0)
+    prompt = tasks(1)[0]["task"]
+    assert len({cold.invoke(prompt).content for _ in range(4)}) == 1
+    with pytest.raises(TypeError, match="top_p"):
+        chat_model("learner:hidden-color", top_p=1)
+
+
+def test_an_async_function_is_no_model() -> None:
+    async def reply() -> str:
+        return "a"
+
+    with pytest.raises(ValueError, match="RunnableLambda"):
+        create_icrl(reply, nearness)
+
+
+def test_an_async_runnable_answers_in_a_sync_run_too() -> None:
+    async def reply(messages: Any) -> str:
+        return "42"
+
+    assert play(create_icrl(RunnableLambda(reply), nearness, rounds=1))[0]["reward"] == 1.0
+
+
+def test_the_tokens_of_an_agent_count() -> None:
+    def think(state: Any) -> Any:
+        usage: Any = {"input_tokens": 60, "output_tokens": 40, "total_tokens": 100}
+        return {"messages": [AIMessage("10", usage_metadata=usage)]}
+
+    graph = StateGraph(_Messages)
+    graph.add_node("think", think)
+    graph.add_edge(START, "think")
+    output, _ = play(create_icrl(graph.compile(), nearness, rounds=9, max_tokens=150))
+    assert (output["stopped"], output["rounds_done"]) == ("tokens", 2)
 
 
 def test_empty_refused_and_filtered_replies_are_data() -> None:

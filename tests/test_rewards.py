@@ -1,4 +1,5 @@
 import math
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -10,14 +11,14 @@ from langchain_core.tools import tool
 from icrl_graph.rewards import OFFERED, Reward, as_reward, as_scorer
 
 
-@pytest.mark.parametrize("given", [1, 0.5, True, Fraction(1, 2), np.float32(0.5), np.int64(3)])
+@pytest.mark.parametrize("given", [1, 0.5, True, Fraction(1, 2), Decimal("0.5"), np.float32(0.5), np.int64(3)])
 def test_any_real_number_is_a_reward(given: Any) -> None:
     assert as_reward(given) == {"value": float(given)}
     assert type(as_reward(given)["value"]) is float
 
 
 @pytest.mark.parametrize(
-    "given", [math.nan, math.inf, -math.inf, "0.5", [1], object(), {"score": 1}, {"value": "x"}, 1j]
+    "given", [math.nan, math.inf, -math.inf, "0.5", [1], object(), 10**400, {"score": 1}, {"value": "x"}, 1j]
 )
 def test_whatever_is_no_finite_number_is_unscored_and_says_why(given: Any) -> None:
     reward = as_reward(given)

@@ -4,15 +4,15 @@ import pytest
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
-from icrl_graph.settings import FanOutSettings, Settings, resolve, schema
+from icrl_graph.settings import BestOfNSettings, Settings, resolve, schema
 from icrl_graph.testing import ScriptedModel
-from icrl_graph.topologies import create_best_of_n, create_icrl
+from icrl_graph.topologies import TOPOLOGIES, create_best_of_n, create_icrl
 from tests.helpers import GAME, climber, nearness, play
 
 
 def test_a_graph_has_its_own_defaults() -> None:
     own = schema(Settings, {"rounds": 20, "memory": "last:3"})
-    assert own().rounds == 20
+    assert own().model_dump()["rounds"] == 20
     assert own.model_json_schema()["properties"]["memory"]["default"] == "last:3"
 
 
@@ -20,7 +20,7 @@ def test_a_graph_has_its_own_defaults() -> None:
     ("wrong", "told"),
     [
         ({"rounds": 0}, "rounds=0.*greater than or equal to 1"),
-        ({"round": 3}, "unknown setting 'round'.*rounds"),
+        ({"round": 3}, "unknown (setting|argument) 'round'.*rounds"),
         ({"memory": "last:x"}, "unknown memory 'last:x'.*tokens:N"),
         ({"schedule": "both"}, "unknown schedule 'both'.*'preset'"),
         ({"layout": "table"}, "unknown layout 'table'.*'turns', 'transcript'"),
@@ -49,19 +49,31 @@ def test_a_part_of_ones_own_is_held_by_name_and_can_be_named() -> None:
 
 def test_only_what_is_set_overrides_the_graph() -> None:
     graph = schema(Settings, {"rounds": 20})
-    assert resolve(graph, Settings(seed=3)).model_dump() == {**graph().model_dump(), "seed": 3}
-    assert resolve(graph, None).rounds == 20
+    assert resolve(graph, Settings(seed=3)) == {**graph().model_dump(), "seed": 3}
+    assert resolve(graph, None)["rounds"] == 20
 
 
 def test_of_a_parents_context_only_the_part_named_icrl_is_read() -> None:
     graph = schema(Settings, {})
-    assert resolve(graph, {"rounds": "the parent's own"}).rounds == 8
-    assert resolve(graph, {"icrl": {"rounds": 3}, "rounds": 99}).rounds == 3
+    assert resolve(graph, {"rounds": "the parent's own"})["rounds"] == 8
+    assert resolve(graph, {"icrl": {"rounds": 3}, "rounds": 99})["rounds"] == 3
 
     class Parent:
         icrl = Settings(rounds=4)
 
-    assert resolve(graph, Parent()).rounds == 4
+    assert resolve(graph, Parent())["rounds"] == 4
+
+
+@pytest.mark.parametrize("wrong", ["x", 3, ["rounds"]])
+def test_what_a_parent_gives_under_our_name_must_be_settings(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="'icrl' must be settings"):
+        resolve(schema(Settings, {}), {"icrl": wrong})
+
+
+def test_each_method_is_addressed_by_its_own_name() -> None:
+    context = {"icrl": {"rounds": 3}, "best_of_n": {"n": 4}}
+    assert resolve(schema(Settings, {}), context)["rounds"] == 3
+    assert resolve(schema(BestOfNSettings, {}), context)["n"] == 4
 
 
 def test_the_context_of_a_run_is_validated_before_anything_is_paid() -> None:
@@ -73,10 +85,13 @@ def test_the_context_of_a_run_is_validated_before_anything_is_paid() -> None:
     assert model.prompts == []
 
 
-def test_best_of_n_has_one_round() -> None:
-    with pytest.raises(ValueError, match="rounds"):
-        play(create_best_of_n(climber, nearness), context={"rounds": 2})
-    assert FanOutSettings().n == 8
+@pytest.mark.parametrize("meaningless", ["rounds", "patience", "memory", "show", "target"])
+def test_a_setting_that_means_nothing_to_best_of_n_is_refused(meaningless: str) -> None:
+    with pytest.raises(ValueError, match=f"unknown argument '{meaningless}'; choose among n, .*seed"):
+        TOPOLOGIES["best_of_n"](climber, nearness, **{meaningless: 1})
+    with pytest.raises(ValueError, match=meaningless):
+        play(create_best_of_n(climber, nearness), context={meaningless: 1})
+    assert BestOfNSettings().n == 8
 
 
 def test_an_embedded_graph_takes_its_settings_from_the_parents_context() -> None:

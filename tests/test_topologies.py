@@ -1,6 +1,7 @@
 """Whole graphs: what a run does, whatever it is made of."""
 
 import asyncio
+import re
 import threading
 from itertools import count, pairwise
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command, interrupt
 from typing_extensions import TypedDict
 
 from icrl_graph.ablations import shuffled
@@ -116,11 +118,25 @@ async def near_async(response: str, task_data: dict[str, Any]) -> float:
     return nearness(response, task_data)
 
 
+class NearObject:
+    async def __call__(self, response: str, task_data: dict[str, Any]) -> float:
+        return nearness(response, task_data)
+
+
+@tool
+async def near_async_tool(response: str, task_data: dict[str, Any]) -> float:
+    """How near a guess is."""
+    return nearness(response, task_data)
+
+
+near_later: Any = lambda response, task_data: near_async(response, task_data)  # noqa: E731
 near_runnable: Any = RunnableLambda(lambda given: nearness(given["response"], given["task_data"]))
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
-@pytest.mark.parametrize("evaluator", [nearness, near, near_async, near_runnable])
+@pytest.mark.parametrize(
+    "evaluator", [nearness, near, near_async, near_runnable, near_async_tool, NearObject(), near_later]
+)
 def test_an_evaluator_is_a_function_a_coroutine_a_tool_or_a_runnable(evaluator: Any, how: str) -> None:
     graph = create_icrl(climber, evaluator, rounds=2).compile()
     output = graph.invoke(GAME) if how == "sync" else asyncio.run(graph.ainvoke(GAME))
@@ -143,10 +159,15 @@ def test_task_data_never_reaches_a_prompt() -> None:
     assert "MARKER" not in repr(model.prompts)
 
 
-@pytest.mark.parametrize("broken", [lambda: 1 / 0, lambda: float("nan"), lambda: "good", lambda: None])
-def test_an_attempt_that_cannot_be_judged_is_unscored_and_the_run_goes_on(broken: Any) -> None:
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize(
+    "broken", [lambda: 1 / 0, lambda: next(iter(())), lambda: float("nan"), lambda: "good", lambda: None]
+)
+def test_an_attempt_that_cannot_be_judged_is_unscored_and_the_run_goes_on(broken: Any, how: str) -> None:
     model = ScriptedModel(["10", "20"])
-    output, episodes = play(create_icrl(model, broken, rounds=2))
+    graph = create_icrl(model, broken, rounds=2).compile(checkpointer=InMemorySaver())
+    output = graph.invoke(GAME, thread()) if how == "sync" else asyncio.run(graph.ainvoke(GAME, thread()))
+    episodes = graph.get_state(thread()).values["episodes"]
     assert [value_of(episode) for episode in episodes] == [None, None]
     assert output["reward"] is None
     assert output["answer"] == "20"
@@ -181,6 +202,47 @@ def test_feedback_and_step_rewards_reach_the_prompt_in_both_layouts() -> None:
         score = Reward(value=0.5, feedback="warmer", steps=[1.0, 0.0])
         play(create_icrl(model, lambda score=score: score, rounds=2, layout=layout))
         assert parse(model.prompts[1]).attempts[0][1:4] == (0.5, (1.0, 0.0), "warmer")
+
+
+def test_a_metric_that_fails_leaves_the_reward_and_says_why() -> None:
+    _, episodes = play(create_icrl(climber, nearness, metric=lambda: 1 / 0, rounds=1))
+    assert value_of(episodes[0]) == pytest.approx(0.68)
+    assert episodes[0]["reward"]["metric"] is None
+    assert "metric: ZeroDivisionError" in episodes[0]["reward"]["error"]
+
+
+def test_an_evaluator_that_writes_into_the_task_data_does_not_change_the_run() -> None:
+    def greedy(task_data: dict[str, Any]) -> float:
+        task_data["secret"] += 1
+        return float(task_data["secret"])
+
+    _, episodes = play(create_icrl(climber, greedy, rounds=3))
+    assert [value_of(episode) for episode in episodes] == [43, 43, 43]
+
+
+def test_a_person_can_judge_the_candidates_of_best_of_n_one_after_another() -> None:
+    graph = create_best_of_n(ScriptedModel(["a", "b", "c"]), lambda response: interrupt(response), n=3)
+    compiled: Any = graph.compile(checkpointer=InMemorySaver())
+    answers = {"a": 0.1, "b": 0.2, "c": 0.3}
+    output = compiled.invoke(GAME, thread())
+    while "__interrupt__" in output:
+        asked = output["__interrupt__"][0].value
+        output = compiled.invoke(Command(resume=answers[asked]), thread())
+    episodes = compiled.get_state(thread()).values["episodes"]
+    assert {episode["response"]: value_of(episode) for episode in episodes} == answers
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda reward, rng: None, lambda reward, rng: 0.5, lambda reward, rng: {"metric": 1}]
+)
+def test_an_ablation_that_returns_no_reward_is_told_so(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="an ablation returns a Reward"):
+        play(create_icrl(climber, nearness, show=wrong))
+
+
+def test_a_layout_that_fails_is_an_error_and_not_a_failed_attempt() -> None:
+    with pytest.raises(ZeroDivisionError):
+        play(create_icrl(climber, nearness, layout=lambda *parts: 1 / 0))  # type: ignore[arg-type]
 
 
 # --------------------------------------------------------------------------------------------------- models and prompts
@@ -241,14 +303,41 @@ def test_system_prompt_and_few_shot_turns_stand_ahead_of_the_task() -> None:
         assert parse(model.prompts[-1]).attempts == ()
 
 
-def test_a_task_can_be_chat_messages_of_either_kind() -> None:
-    model = ScriptedModel(["10", "20"])
-    for task in ([{"role": "user", "content": "Find it."}], [HumanMessage("Find it.")]):
-        play(create_icrl(model, nearness, rounds=1, schedule="plain"), {**GAME, "task": task})
-    assert model.prompts == [[{"role": "user", "content": "Find it."}]] * 2
+PICTURE: Any = [
+    {"type": "text", "text": "Find it."},
+    {"type": "image_url", "image_url": {"url": "data:image/png;base64,x"}},
+]
 
 
-@pytest.mark.parametrize("task", [None, "", "  ", [], 3, [{"content": "x"}], [{"role": "jester", "content": "x"}]])
+@pytest.mark.parametrize("layout", ["turns", "transcript"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        [{"role": "user", "content": "Find it."}],
+        [HumanMessage("Find it.")],
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PICTURE}],
+    ],
+    ids=["dictionaries", "messages", "picture"],
+)
+def test_a_task_can_be_chat_messages(task: Any, layout: str) -> None:
+    model = ScriptedModel(["10", "20", "30"])
+    _, episodes = play(create_icrl(model, nearness, rounds=3, layout=layout), {**GAME, "task": task})
+    assert [episode.get("error") for episode in episodes] == [None] * 3
+    for number, asked in enumerate(model.prompts):
+        assert [a.response for a in parse(asked).attempts] == ["10", "20"][:number]
+        assert "Find it." in parse(asked).task
+        assert parse(asked).instruction
+        assert [m["role"] for m in asked].index("user") == (1 if len(task) == 2 else 0)
+
+
+BAD_TASKS: list[Any] = [
+    *(None, "", "  ", [], 3),
+    *([{"content": "x"}], [{"role": "jester", "content": "x"}]),
+    [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}],
+]
+
+
+@pytest.mark.parametrize("task", BAD_TASKS)
 def test_a_task_that_is_none_is_refused(task: Any) -> None:
     with pytest.raises(ValueError, match="task"):
         create_icrl(climber, nearness).compile().invoke({"task": task})
@@ -264,6 +353,10 @@ def test_extract_makes_the_answer_that_evaluator_and_output_get() -> None:
     )
     output, episodes = play(found)
     assert output["answer"] == "42"
+    silent = create_icrl(
+        ScriptedModel(["42", "none"]), lambda: None, rounds=2, extract=lambda t: t if t == "42" else None
+    )
+    assert play(silent)[0]["answer"] == "42"  # nothing was scored: the latest that has an answer
     assert [value_of(episode) for episode in episodes] == [0.42, None, 0.1]
     assert "extracted" in episodes[1]["error"]
     assert "I say <42>" in repr(model.prompts[1])
@@ -353,6 +446,31 @@ def test_time_is_a_budget_too() -> None:
     assert output["rounds_done"] < 1000
 
 
+def test_best_of_n_counts_its_judge_in_its_budget() -> None:
+    output, episodes = play(create_best_of_n(climber, near_runnable, n=8, max_calls=5))
+    assert (len(episodes), output["usage"]["calls"], output["stopped"]) == (2, 4, "calls")
+    assert output["reward"] is not None
+
+
+def test_what_fails_counts_too() -> None:
+    failing: Any = RunnableLambda(lambda given: 1 / 0)
+    output, _ = play(create_icrl(climber, failing, rounds=9, max_calls=4))
+    assert (output["stopped"], output["usage"]["calls"]) == ("calls", 4)
+
+
+def test_a_judge_with_a_wrong_key_stops_the_run_at_once() -> None:
+    class WrongKey(Exception):
+        status_code = 401
+
+    def judge(given: Any) -> float:
+        raise WrongKey
+
+    model = ScriptedModel(digest)
+    with pytest.raises(ModelError):
+        play(create_icrl(model, RunnableLambda(judge)))
+    assert len(model.prompts) == 1
+
+
 def test_a_model_that_never_answers_stops_the_run() -> None:
     model = ScriptedModel([RuntimeError("down")] * 9)
     output, episodes = play(create_icrl(model, nearness))
@@ -367,6 +485,7 @@ def test_a_runnable_evaluator_counts_as_a_call() -> None:
 def test_best_of_n_makes_no_more_calls_than_its_budget() -> None:
     output, episodes = play(create_best_of_n(climber, nearness, n=8, max_calls=3))
     assert len(episodes) == output["usage"]["calls"] == 3
+    assert output["stopped"] == "calls"
 
 
 # ------------------------------------------------------------------------------------------------ LangGraph's own ways
@@ -383,6 +502,8 @@ def test_each_episode_is_an_event_in_the_custom_stream() -> None:
 def test_a_new_input_on_a_used_thread_starts_afresh() -> None:
     graph = create_icrl(climber, nearness, rounds=2).compile(checkpointer=InMemorySaver())
     graph.invoke(GAME, thread())
+    with pytest.raises(ValueError, match="task"):
+        graph.invoke({"task_data": {"secret": 13}}, thread())  # of the input before nothing is left
     output = graph.invoke({"task": "Find the number.", "task_data": {"secret": 13}}, thread())
     assert len(graph.get_state(thread()).values["episodes"]) == 2
     assert output["answer"] == "13"
@@ -474,3 +595,27 @@ def test_checkpoints_survive_a_database_and_hold_plain_values_only() -> None:
         episodes = again.get_state(thread()).values["episodes"]
     assert [episode["round"] for episode in episodes] == list(range(30))
     assert type(episodes[0]["plan"]["shown"]) is list
+
+
+WRONG_PARTS: list[dict[str, Any]] = [
+    *({"system": 3}, {"system": ["a"]}),
+    *({"examples": 3}, {"examples": "abc"}, {"examples": [3]}, {"examples": [{"role": "user"}]}),
+    *({"instructions": ["a"]}, {"instructions": "x"}, {"instructions": {"explore": 3}}),
+    *({"bounds": 5}, {"bounds": (0, 1, 2)}, {"bounds": (1, 0)}, {"bounds": ("a", "b")}),
+    *({"timeout": 0}, {"timeout": "5"}, {"timeout": True}),
+    *({"sampling": "x"}, {"sampling": ["a"]}, {"sampling": {"temperature": 0.5}}),
+    *({"extract": "x"}, {"journal": 3}, {"journal": "run.sqlite"}),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_PARTS, ids=repr)
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_a_wrong_part_is_refused_by_name_and_value(name: str, wrong: dict[str, Any]) -> None:
+    ((part, value),) = wrong.items()
+    with pytest.raises(ValueError, match=rf"{part} is .*got {re.escape(repr(value))}"):
+        TOPOLOGIES[name](climber, nearness, **wrong)
+
+
+def test_an_unknown_argument_is_refused_with_all_choices() -> None:
+    with pytest.raises(ValueError, match="unknown argument 'sytem'; choose among memory, .*system.*seed"):
+        create_icrl(climber, nearness, sytem="x")  # type: ignore[call-arg]

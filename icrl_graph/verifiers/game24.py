@@ -177,7 +177,7 @@ def _walk(node: ast.expr, used: list[int]) -> Fraction:
 
 _RATIONAL = r"-?\d{1,9}(?:/\d{1,9})?"
 _STEP = re.compile(
-    rf"(?<![\d/.])({_RATIONAL})\s*([-+*/])\s*({_RATIONAL})\s*=\s*({_RATIONAL})\s*\(\s*left\s*:\s*([^()\n]*)\)", re.I
+    rf"(?<![\d/.])({_RATIONAL})\s*([-+*/])\s*({_RATIONAL})\s*=\s*({_RATIONAL})\s*\( ?left ?:([^()\n]*)\)", re.I
 )
 
 
