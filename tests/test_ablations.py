@@ -53,7 +53,7 @@ truths = st.lists(st.integers(1000, 9999), min_size=5, max_size=5, unique=True)
 @settings(max_examples=25, deadline=None)
 @given(
     truths,
-    st.sampled_from(["all", "last:2", "best:2", "tokens:60"]),
+    st.sampled_from(["all", "none", "last:2", "best:2", "tokens:60"]),
     st.sampled_from(["turns", "transcript"]),
     st.sampled_from(["zero", "hidden", "shuffled"]),
 )
@@ -76,3 +76,23 @@ def test_no_true_reward_no_feedback_and_no_ranking_by_it_reaches_any_prompt(
     assert not any(str(value) in repr(seen) for value in truth)
     assert "told" not in repr(seen)
     assert seen == prompts(sorted(truth, reverse=True))  # other rewards, same prompts: nothing depends on them
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    truths,
+    st.sampled_from(["all", "none", "last:2", "best:2", "tokens:60"]),
+    st.sampled_from(["turns", "transcript"]),
+    st.sampled_from(["true", "zero", "hidden"]),
+)
+def test_neither_metric_nor_task_data_reaches_any_prompt(
+    truth: list[int], memory: str, layout: str, ablation: str
+) -> None:
+    waiting = iter(truth)
+    model = ScriptedModel(lambda messages: f"try {sum(m['role'] == 'assistant' for m in messages)}")
+    graph = create_icrl(
+        model, lambda: 0.5, metric=lambda: next(waiting), rounds=5, memory=memory, layout=layout, show=ablation
+    )
+    play(graph, {"task": "Find it.", "task_data": {"secret": "MARKER"}})
+    assert not any(str(value) in repr(model.prompts) for value in truth)
+    assert "MARKER" not in repr(model.prompts)

@@ -16,11 +16,16 @@ from icrl_graph.learner import LEARNERS
 from icrl_graph.testing import OpenAIServer
 
 ROOT = Path(__file__).parents[1]
+# As a terminal starts it; tests that run in the background would hand down a SIGINT that is ignored.
+START = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from icrl_graph.cli import main; main()"
+)
+ICRL = [sys.executable, "-c", START]
 CHECKER = f"{ROOT}/tools/check_game24.py:tool"
 
 
 def icrl(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "icrl_graph", *arguments]
+    command = [*ICRL, *arguments]
     surroundings = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=surroundings, timeout=240, check=False)
 
@@ -83,7 +88,7 @@ def test_a_run_over_http_killed_half_way_is_resumed_to_the_same_answer_and_rewar
 
     with OpenAIServer(deadly) as server:
         environment = {**os.environ, "OPENAI_BASE_URL": server.base_url, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "icrl_graph", *RUN, "--out", "killed"]
+        command = [*ICRL, *RUN, "--out", "killed"]
         with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as child:
             child.wait(timeout=120)
         assert child.returncode == -signal.SIGKILL
@@ -106,7 +111,7 @@ def test_ctrl_c_leaves_a_resumable_run_and_says_how(tmp_path: Path) -> None:
 
     with OpenAIServer(interrupting) as server:
         environment = {**os.environ, "OPENAI_BASE_URL": server.base_url, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "icrl_graph", *RUN, "--out", "stopped"]
+        command = [*ICRL, *RUN, "--out", "stopped"]
         child = subprocess.Popen(
             command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -259,6 +264,13 @@ def test_a_key_is_never_written_down(tmp_path: Path) -> None:
     assert not any(b"sk-very-secret" in path.read_bytes() for path in (tmp_path / "out").iterdir())
 
 
+def test_the_package_runs_as_a_module(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "icrl_graph", "topologies", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    assert "icrl" in json.loads(done.stdout)
+
+
 def test_topologies_are_listed_and_drawn(tmp_path: Path) -> None:
     listed = json.loads(icrl("topologies", "--json", cwd=tmp_path).stdout)
     assert set(listed) == {"icrl", "best_of_n"}
@@ -277,7 +289,7 @@ def test_every_command_has_help_with_an_example_and_json(command: str, tmp_path:
 
 
 def test_serve_serves_until_it_is_stopped(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "icrl_graph", "serve", "--port", "0", "--json"]
+    command = [*ICRL, "serve", "--port", "0", "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
