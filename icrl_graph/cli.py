@@ -120,7 +120,7 @@ def demo(
             arms.plot(summary, out_dir / "curves.png")
             written.append("curves.png")
         except MissingExtra as missing:
-            err.print(f"No curves.png: {missing}", style="yellow", highlight=False)
+            err.print(f"No curves.png: {missing}", style="yellow", highlight=False, markup=False, soft_wrap=True)
         if as_json:
             typer.echo(json.dumps(summary))
             return
@@ -185,8 +185,8 @@ def _demo_words(console: Console, summary: dict[str, Any]) -> None:
     gain = {name: arm["reward_by_round"][-1]["mean"] - arm["reward_by_round"][0]["mean"] for name, arm in arms.items()}
     best = {name: arm["best_by_round"][-1]["mean"] for name, arm in arms.items()}
     lines = [
-        f"icrl gains {gain['icrl']:+.2f} from the first round to the last, its weights never change.",
-        f"Without true rewards the gain is gone: zero {gain['zero']:+.2f}, shuffled {gain['shuffled']:+.2f}.",
+        f"From the first round to the last icrl changes by {gain['icrl']:+.2f}; its weights never change.",
+        f"With its rewards zeroed the change is {gain['zero']:+.2f}, with other games' {gain['shuffled']:+.2f}.",
         f"At equal calls its best guess is at {best['icrl']:.2f}; best_of_n of the same model {best['best_of_n']:.2f}, "
         f"random {best['random']:.2f}.",
     ]

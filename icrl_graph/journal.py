@@ -266,7 +266,7 @@ class Driver:
                 return known
         pending = _Pending(call, budget)
         if call.timeout is not None or _is_async(call.part):
-            raw = _result(_in_thread(call), call.timeout)
+            raw = _result(_in_thread(partial(_invoke, call)), call.timeout)
         else:
             raw = _invoke(call)
         reply = pending.done(raw)
@@ -289,7 +289,7 @@ class Driver:
         elif _is_async(call.part):
             waiting = call.part(**call.input)
         else:
-            waiting = asyncio.wrap_future(_in_thread(call))
+            waiting = asyncio.wrap_future(_in_thread(partial(_invoke, call)))
         reply = pending.done(await _aresult(waiting, call.timeout))
         if id is not None:
             with _journaling():
@@ -358,23 +358,26 @@ def _invoke(call: Call) -> Any:
         raw = call.part(**call.input)
     if not inspect.isawaitable(raw):
         return raw
-    with ThreadPoolExecutor(1) as own:  # in this thread a loop may run already, as in a notebook
-        return own.submit(copy_context().run, asyncio.run, _awaited(raw)).result()
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_awaited(raw))
+    return _in_thread(lambda: asyncio.run(_awaited(raw))).result()  # a loop runs here already, as in a notebook
 
 
 async def _awaited(waiting: Awaitable[Any]) -> Any:
     return await waiting
 
 
-def _in_thread(call: Call) -> Future[Any]:
-    """Start a call in a thread of its own: one that hangs must neither hold a pool nor keep the process alive."""
+def _in_thread(work: Callable[[], Any]) -> Future[Any]:
+    """Start work in a thread of its own: what hangs must neither hold a pool nor keep the process alive."""
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()  # from here on it can't be cancelled, only left alone
     context = copy_context()
 
     def run() -> None:
         try:
-            future.set_result(context.run(_invoke, call))
+            future.set_result(context.run(work))
         except StopIteration as error:  # a future can't carry it
             future.set_exception(RuntimeError(f"StopIteration: {error}"))
         except BaseException as error:

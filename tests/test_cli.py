@@ -337,6 +337,14 @@ def test_the_demo_draws_a_game_and_says_where_its_files_are(tmp_path: Path) -> N
     assert "Written to here/: results.jsonl, summary.json, curves.png" in done.stdout
 
 
+def test_without_matplotlib_the_demo_names_the_extra(tmp_path: Path) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise ImportError")
+    done = icrl("demo", "--tasks", "2", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert done.returncode == 0, done.stderr
+    assert "pip install 'icrl-graph[report]'" in done.stderr
+    assert "summary.json" in done.stdout
+
+
 def test_training_writes_weights_that_can_be_used(tmp_path: Path) -> None:
     if not os.environ.get("CI"):
         pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'icrl-graph[train]'")

@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,22 @@ def test_improve_works_where_an_event_loop_runs() -> None:
         return improve(TASK, nearness, model=climber, task_data=DATA, rounds=2)
 
     assert asyncio.run(notebook()).reward == 1.0
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize("call", ["improve(", "asyncio.run(aimprove("])
+def test_an_evaluator_that_hangs_does_not_keep_the_process_alive(kind: str, call: str) -> None:
+    wait = "await asyncio.Event().wait()" if kind == "async def" else "threading.Event().wait()"
+    arguments = "'x', score, model=lambda: 'a', rounds=1, timeout=0.05" + ")" * call.count("(")
+    code = f"""
+import asyncio, threading
+from icrl_graph import aimprove, improve
+{kind} score():
+    {wait}
+print({call}{arguments}.rewards)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[None]\n"
 
 
 def test_episodes_are_told_as_they_come() -> None:
