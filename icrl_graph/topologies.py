@@ -53,7 +53,7 @@ class Options(TypedDict, total=False):
     sampling: Mapping[str, Mapping[str, Any]]
     """Sampling parameters per instruction: `{"explore": {"temperature": 1.2}, "default": {...}}`. Chat models only."""
     extract: Callable[[str], Any] | type[BaseModel] | None
-    """Makes the answer of a response; a pydantic model instead asks the chat model for structured output."""
+    """Makes the answer of a response, in JSON-able values; a pydantic model instead asks for structured output."""
     journal: Journal | None
     """Where paid replies are kept; default in memory. Give an `SqliteJournal` beside a checkpointer that lasts."""
     # settings; each can be overridden for one run by `context=`
