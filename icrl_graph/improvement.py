@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from icrl_graph.errors import ThreadMismatch
 from icrl_graph.journal import Journal, MemoryJournal, SqliteJournal
 from icrl_graph.nodes import STATE_FORM, EpisodeEvent, check_task, reopen
 from icrl_graph.rewards import Evaluator
-from icrl_graph.state import Episode, Message, Usage, value_of
+from icrl_graph.state import Episode, Message, Usage, plain, value_of
 from icrl_graph.topologies import TOPOLOGIES, Graph
 
 OnEpisode = Callable[[EpisodeEvent], None]
@@ -178,22 +177,7 @@ def _inputs(task: Any, task_data: Any) -> dict[str, Any]:
     given = {} if task_data is None else task_data
     if not isinstance(given, Mapping):
         raise ValueError(f"task_data must be a mapping, got {given!r:.80}")
-    return {"task": check_task(task), "task_data": _json(given, "task_data")}
-
-
-def _json(value: Any, where: str) -> Any:
-    """A copy in JSON's own types, so that it is the same after it was stored.
-
-    Raises:
-        ValueError: something in it is none of them; says what and where.
-    """
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: _json(held, f"{where}[{key!r}]") for key, held in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json(held, f"{where}[{i}]") for i, held in enumerate(value)]
-    if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    raise ValueError(f"{where} must be a JSON value (numbers, texts, lists, mappings by text), got {value!r:.80}")
+    return {"task": check_task(task), "task_data": plain(given, "task_data")}
 
 
 def _config(thread_id: str) -> RunnableConfig:
@@ -217,15 +201,18 @@ def _begin(graph: Graph, stored: Any, inputs: Mapping[str, Any]) -> tuple[dict[s
         raise ThreadMismatch(f"the thread was written in form {frozen.get('form')}, this package reads {STATE_FORM}")
     if stored.values["inputs"] != inputs:
         raise ThreadMismatch("the thread holds a run on another task; give another thread_id or another path")
-    schema = graph.context_schema
-    asked = {**schema().model_dump(), **schema.parts} if schema else {}
-    kept = {**frozen, **frozen["parts"]}
-    if stored.next:
-        kept["model"] = asked.get("model")  # a run that stopped for its model's name goes on with another
-    changed = [f"{name} {kept.get(name)!r} -> {asked[name]!r}" for name in asked if kept.get(name) != asked[name]]
+    schema: Any = graph.context_schema
+    names, asked = schema.parts, schema().model_dump()
+    pairs = [(name, frozen.get(name), asked[name]) for name in asked]
+    pairs += [(part, frozen["parts"].get(part), names.get(part)) for part in ("evaluator", "metric")]
+    gave_up = stored.values.get("stopped") == "failures"
+    if not stored.next and not gave_up:  # a run that stopped for its model may go on with another
+        pairs.append(("model", frozen["parts"]["model"], names["model"]))
+    changed = [f"{name} {kept!r} -> {wanted!r}" for name, kept, wanted in pairs if kept != wanted]
     if changed:
         raise ThreadMismatch(f"the thread holds another run ({', '.join(changed)}); give another thread_id or path")
-    gave_up = stored.values.get("stopped") == "failures" and not stored.next
+    if gave_up and "n" in frozen:  # nothing was answered: begin anew
+        return dict(inputs), None
     return None, reopen(frozen, stored.values["episodes"]) if gave_up else None
 
 
@@ -253,8 +240,9 @@ def _hint(path: Any) -> Iterator[None]:
 
 @contextmanager
 def _journal(path: str | PathLike[str] | None, options: Mapping[str, Any]) -> Iterator[Journal]:
-    if path is None or options.get("journal") is not None:
-        yield options.get("journal") or MemoryJournal()
+    own = options.get("journal")
+    if path is None or own is not None:
+        yield MemoryJournal() if own is None else own
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     journal = SqliteJournal(path)

@@ -29,6 +29,7 @@ from itertools import count
 from os import PathLike
 from typing import Any, NamedTuple
 
+from langchain_core.runnables import RunnableSequence
 from langgraph.errors import GraphBubbleUp
 
 from icrl_graph.errors import BudgetExceeded, JournalError, ModelError
@@ -265,7 +266,7 @@ class Driver:
                 budget.add(known.usage)
                 return known
         pending = _Pending(call, budget)
-        if call.timeout is not None or _is_async(call.part):
+        if call.timeout is not None or async_only(call.part):
             raw = _result(_in_thread(partial(_invoke, call)), call.timeout)
         else:
             raw = _invoke(call)
@@ -284,13 +285,7 @@ class Driver:
                 budget.add(known.usage)
                 return known
         pending = _Pending(call, budget)
-        if hasattr(call.part, "ainvoke"):
-            waiting = call.part.ainvoke(call.input, **call.kwargs)
-        elif _is_async(call.part):
-            waiting = call.part(**call.input)
-        else:
-            waiting = asyncio.wrap_future(_in_thread(partial(_invoke, call)))
-        reply = pending.done(await _aresult(waiting, call.timeout))
+        reply = pending.done(await _aresult(_ainvoke(call), call.timeout))
         if id is not None:
             with _journaling():
                 await self.journal.aput(id, str(key[0]), reply)
@@ -341,32 +336,51 @@ def _identity(call: Call, key: Key) -> str:
     return hashlib.sha256(sent.encode()).hexdigest()
 
 
-def _is_async(part: Any) -> bool:
-    """Whether a part has no sync side: a coroutine function, an object or a tool or Runnable made of one."""
-    if hasattr(part, "invoke"):
-        made_of = getattr(part, "coroutine", None) or getattr(part, "afunc", None)
-        return made_of is not None and getattr(part, "func", None) is None
-    return inspect.iscoroutinefunction(part) or inspect.iscoroutinefunction(getattr(part, "__call__", None))  # noqa: B004
+def async_only(part: Any) -> bool:
+    """Whether a part has no sync side: a coroutine function, or an object, a tool or a Runnable made of one."""
+    if not hasattr(part, "invoke"):
+        return inspect.iscoroutinefunction(part) or inspect.iscoroutinefunction(getattr(part, "__call__", None))  # noqa: B004
+    if (bound := getattr(part, "bound", None)) is not None:
+        return async_only(bound)
+    if isinstance(part, RunnableSequence):
+        return any(map(async_only, part.steps))
+    return _made_of(part, "coroutine", "afunc") and not _made_of(part, "func")
+
+
+def _made_of(part: Any, *names: str) -> bool:
+    return any(getattr(part, name, None) is not None for name in names)
+
+
+def _begin(call: Call) -> Any:
+    """Make a call; what has no sync side gives something to await."""
+    if not hasattr(call.part, "invoke"):
+        return call.part(**call.input)
+    begin = call.part.ainvoke if async_only(call.part) else call.part.invoke
+    return begin(call.input, **call.kwargs)
 
 
 def _invoke(call: Call) -> Any:
-    """Make a call without an event loop; of a part without a sync side, in a loop of its own."""
-    if hasattr(call.part, "invoke"):
-        begin = call.part.ainvoke if _is_async(call.part) else call.part.invoke
-        raw = begin(call.input, **call.kwargs)
-    else:
-        raw = call.part(**call.input)
+    """Make a call and wait for it, without an event loop or in one of its own."""
+    raw = _begin(call)
     if not inspect.isawaitable(raw):
         return raw
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(_awaited(raw))
-    return _in_thread(lambda: asyncio.run(_awaited(raw))).result()  # a loop runs here already, as in a notebook
+        return asyncio.run(_aresult(raw, None))
+    return _in_thread(lambda: asyncio.run(_aresult(raw, None))).result()  # a loop runs here already, as in a notebook
 
 
-async def _awaited(waiting: Awaitable[Any]) -> Any:
-    return await waiting
+async def _ainvoke(call: Call) -> Any:
+    """Make a call in the running loop; whatever may block, in a thread."""
+    limited = call.timeout is not None and _made_of(call.part, "func") and not _made_of(call.part, "coroutine", "afunc")
+    if hasattr(call.part, "ainvoke") and not limited:
+        raw = await call.part.ainvoke(call.input, **call.kwargs)
+    elif async_only(call.part):
+        raw = await call.part(**call.input)
+    else:
+        raw = await asyncio.wrap_future(_in_thread(partial(_begin, call)))
+    return await raw if inspect.isawaitable(raw) else raw
 
 
 def _in_thread(work: Callable[[], Any]) -> Future[Any]:
@@ -394,15 +408,18 @@ def _result(future: Future[Any], timeout: float | None) -> Any:
 
 
 async def _aresult(waiting: Awaitable[Any], timeout: float | None) -> Any:
-    if timeout is None:
-        return await waiting
     try:
         async with asyncio.timeout(timeout) as limit:
             return await waiting
     except TimeoutError:
-        if limit.expired():
+        if timeout is not None and limit.expired():
             raise _too_late(timeout) from None
         raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError("something that the call waited for was cancelled") from error  # no reason to end the run
 
 
 def _too_late(timeout: float) -> TimeoutError:

@@ -9,7 +9,6 @@ Whatever can answer a prompt can stand where a model is asked for: a chat model,
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -26,6 +25,7 @@ from langgraph.pregel import Pregel
 from pydantic import BaseModel, PrivateAttr, SecretStr
 
 from icrl_graph.errors import missing_extra
+from icrl_graph.journal import async_only
 from icrl_graph.learner import LEARNERS
 from icrl_graph.rewards import accepted_names
 from icrl_graph.state import Message
@@ -181,7 +181,7 @@ def as_policy(model: Any) -> Policy:
         return Policy(model, "chat" if isinstance(bare, BaseChatModel) else "runnable")
     if callable(model):
         accepted_names(model, ASKS, "reply function")
-        if inspect.iscoroutinefunction(model):
+        if async_only(model):
             raise ValueError("a function that stands for a model is a plain one; wrap a coroutine in a RunnableLambda")
         return Policy(FunctionModel(reply=model, label=getattr(model, "__qualname__", "function")), "chat")
     raise ValueError(f"a model is a name, a chat model, a Runnable, a compiled graph or a function, got {model!r:.80}")

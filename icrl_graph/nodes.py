@@ -39,6 +39,7 @@ from icrl_graph.state import (
     best,
     best_value,
     metric_of,
+    plain,
     spent,
     upsert,
     value_of,
@@ -258,7 +259,7 @@ def _extracted(episode: Episode, extract: Extract | None) -> dict[str, Any]:
     if extract is None or "response" not in episode:
         return {}
     try:
-        answer = extract(episode["response"])
+        answer = plain(extract(episode["response"]), "the answer")
     except Exception as error:
         return {"answer": None, "error": f"no answer could be extracted: {type(error).__name__}: {error}"}
     return {"answer": answer} if answer is not None else {"answer": None, "error": "no answer could be extracted"}
@@ -330,7 +331,8 @@ def evaluate(
         frozen, episodes = state["settings"], state["episodes"]
         todo = [episode for episode in episodes if "reward" not in episode]
         flows = [score(state, episode, part) for episode in todo]
-        judged = yield from side_by_side(flows) if evaluator.paid else one_by_one(flows)
+        paid = evaluator.paid and (metric is None or metric.paid)
+        judged = yield from side_by_side(flows) if paid else one_by_one(flows)
         ablation = parts.pick("show", frozen)
         patches: list[Episode] = []
         for episode, (reward, usage) in zip(todo, judged, strict=True):
@@ -373,15 +375,22 @@ def why_stop(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> str | No
     number = episodes[-1]["round"]
     if top is not None and frozen["target"] is not None and top["reward"]["value"] >= frozen["target"]:
         return "success"
-    answered = max((episode["round"] for episode in episodes if "response" in episode), default=-1)
-    if "n" not in frozen and number - max(answered, frozen.get("reopened", 0) - 1) >= frozen["max_failures"]:
+    answered, before = _last_answered(episodes), frozen.get("reopened", 0) - 1
+    if "n" not in frozen and number - max(answered, before) >= frozen["max_failures"]:
         return "failures"
     if number + 1 >= frozen["rounds"] + frozen.get("lost_rounds", 0):
+        if answered < 0:
+            return "failures"
         return "rounds" if len(episodes) >= frozen.get("n", 0) else "calls"
-    if top is not None and frozen["patience"] is not None and number - top["round"] >= frozen["patience"]:
+    if top is not None and frozen["patience"] is not None and number - max(top["round"], before) >= frozen["patience"]:
         return "plateau"
     caps = _caps(frozen)
     return exhausted(caps, spent(episodes)) if caps else None
+
+
+def _last_answered(episodes: Sequence[Episode]) -> int:
+    """The last round with a response; -1 if there is none."""
+    return max((episode["round"] for episode in episodes if "response" in episode), default=-1)
 
 
 def reopen(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> dict[str, Any]:
@@ -390,8 +399,7 @@ def reopen(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> dict[str, 
     The rounds that failed are not counted against its rounds, and it may fail as often again before it stops.
     """
     number = episodes[-1]["round"] + 1
-    answered = max((episode["round"] for episode in episodes if "response" in episode), default=-1)
-    lost = number - max(answered + 1, frozen.get("reopened", 0))
+    lost = number - max(_last_answered(episodes) + 1, frozen.get("reopened", 0))
     again = {"reopened": number, "lost_rounds": frozen.get("lost_rounds", 0) + lost}
     return {"stopped": None, "settings": {**frozen, **again}}
 
@@ -399,15 +407,21 @@ def reopen(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> dict[str, 
 # -------------------------------------------------------------------------------------------------------------- select
 
 
-def select(state: LoopState) -> Output:
+def select(parts: Parts) -> Callable[..., dict[str, Any]]:
     """Write the best answer and what it took, once, so that no step before carries them."""
-    episodes = state["episodes"]
-    top = best(episodes)
-    shown = top or next((episode for episode in reversed(episodes) if answer_of(episode) is not None), Episode())
-    return Output(
-        answer=answer_of(shown),
-        reward=value_of(shown),
-        metric=metric_of(shown),
-        rounds_done=episodes[-1]["round"] + 1,
-        usage=spent(episodes),
-    )
+
+    def select(state: LoopState) -> dict[str, Any]:
+        episodes, frozen = state["episodes"], state["settings"]
+        top = best(episodes)
+        shown = top or next((episode for episode in reversed(episodes) if answer_of(episode) is not None), Episode())
+        output = Output(
+            answer=answer_of(shown),
+            reward=value_of(shown),
+            metric=metric_of(shown),
+            rounds_done=episodes[-1]["round"] + 1,
+            usage=spent(episodes),
+        )
+        ended = {} if frozen["parts"] == parts.schema.parts else {"settings": {**frozen, "parts": parts.schema.parts}}
+        return {**output, **ended}  # a run may be ended by another model than it was begun with
+
+    return select

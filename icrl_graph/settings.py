@@ -39,7 +39,10 @@ class RunSettings(BaseModel):
         default=None, gt=0, description="Start no call once so many seconds are spent waiting."
     )
     seed: int | None = Field(
-        default=None, description="Makes ablations repeatable, and the samples of a model that takes a seed."
+        default=None,
+        ge=-(2**63),
+        lt=2**63,
+        description="Makes ablations repeatable, and the samples of a model that takes a seed.",
     )
 
     @field_validator("*")
@@ -148,7 +151,10 @@ def resolve(graph: type[RunSettings], given: Any) -> dict[str, Any]:
     Raises:
         ValueError: an unknown setting or name, or a number out of range.
     """
-    if not isinstance(given, RunSettings):
+    if isinstance(given, RunSettings):
+        if not isinstance(given, graph) and type(given) not in (Settings, BestOfNSettings):
+            given = None  # of another graph, around this one
+    else:
         own = given.get(graph.namespace) if isinstance(given, Mapping) else getattr(given, graph.namespace, None)
         if not (own is None or isinstance(own, Mapping | RunSettings)):
             raise ValueError(f"the context's {graph.namespace!r} must be settings or a mapping, got {own!r}")

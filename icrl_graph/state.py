@@ -13,7 +13,8 @@ written once and never changes (the task, the settings) is stored once too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from langgraph.channels import DeltaChannel, EphemeralValue
@@ -194,3 +195,26 @@ def spent(episodes: Iterable[Episode]) -> Usage:
         total = add_usage(total, usage)
         seconds[episode["round"]] = max(seconds.get(episode["round"], 0.0), usage.get("seconds", 0.0))
     return {**total, "seconds": sum(seconds.values())}
+
+
+def plain(value: Any, where: str) -> Any:
+    """A copy in JSON's own types, so that it is the same after it was stored.
+
+    Args:
+        value: numbers of at most 64 bits, texts, lists, mappings by text, None.
+        where: what to call it in the error.
+
+    Raises:
+        ValueError: something in it is none of these; says what and where.
+    """
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: plain(held, f"{where}[{key!r}]") for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(held, f"{where}[{i}]") for i, held in enumerate(value)]
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise ValueError(f"{where} must hold JSON values only (numbers of at most 64 bits), got {value!r:.80}")

@@ -183,7 +183,7 @@ def _graph(policy: Policy, scorers: tuple[Scorer, Scorer | None], parts: nodes.P
     graph.add_node("generate", nodes.generate(policy, parts))
     bounds, timeout = options.get("bounds"), options.get("timeout")
     graph.add_node("evaluate", nodes.evaluate(evaluator, metric, parts, bounds, timeout))
-    graph.add_node("select", nodes.select)
+    graph.add_node("select", nodes.select(parts))
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "build_context")
     graph.add_edge("select", END)

@@ -140,7 +140,33 @@ def test_a_run_that_stopped_for_its_models_name_goes_on_with_another(tmp_path: P
     kept: Any = {"path": tmp_path / "run.sqlite", "task_data": DATA, "rounds": 2}
     with pytest.raises(ModelError):
         improve(TASK, nearness, model=ScriptedModel([ModelError("no such model")]), **kept)
-    assert improve(TASK, nearness, model=climber, **kept).reward == 1.0
+    for _ in range(2):
+        assert improve(TASK, nearness, model=climber, **kept).reward == 1.0
+    with pytest.raises(ThreadMismatch, match="model"):
+        improve(TASK, nearness, model=digest, **kept)
+
+
+@pytest.mark.parametrize("options", [{"rounds": 2}, {"topology": "best_of_n", "n": 2}])
+def test_a_run_without_any_response_is_not_a_result_to_keep(options: Any, tmp_path: Path) -> None:
+    kept: Any = {"path": tmp_path / "run.sqlite", "task_data": DATA, **options}
+    model = ScriptedModel([RuntimeError("down")] * 2 + ["10"] * 4)
+    assert improve(TASK, nearness, model=model, **kept).stopped == "failures"
+    assert improve(TASK, nearness, model=model, **kept).answer == "10"
+
+
+def test_rounds_lost_to_a_dead_model_do_not_count_as_a_plateau(tmp_path: Path) -> None:
+    kept: Any = {"path": tmp_path / "run.sqlite", "task_data": DATA, "rounds": 6, "patience": 3, "max_failures": 2}
+    model = ScriptedModel(["42", *[RuntimeError("down")] * 2, *["10"] * 5])
+    assert improve(TASK, nearness, model=model, **kept).stopped == "failures"
+    result = improve(TASK, nearness, model=model, **kept)
+    assert (result.stopped, len(result.episodes)) == ("plateau", 6)
+
+
+def test_a_kept_run_is_not_gone_on_with_without_its_metric(tmp_path: Path) -> None:
+    kept: Any = {"path": tmp_path / "run.sqlite", "task_data": DATA, "rounds": 2, "model": climber}
+    improve(TASK, nearness, metric=lambda: 1.0, **kept)
+    with pytest.raises(ThreadMismatch, match="metric .*lambda.* -> None"):
+        improve(TASK, nearness, **kept)
 
 
 def test_a_run_that_gave_up_on_its_model_goes_on_and_loses_no_round(tmp_path: Path) -> None:
@@ -160,6 +186,7 @@ def test_a_run_that_gave_up_on_its_model_goes_on_and_loses_no_round(tmp_path: Pa
         ({"a": float("nan")}, r"task_data\['a'\]"),
         ({"a": [1, {2: 3}]}, r"task_data\['a'\]\[1\]"),
         ({"a": object()}, r"task_data\['a'\]"),
+        ({"a": 2**70}, "64 bits"),
         (3, "task_data must be a mapping"),
     ],
 )

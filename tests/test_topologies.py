@@ -22,7 +22,7 @@ from icrl_graph.errors import ModelError
 from icrl_graph.models import chat_model
 from icrl_graph.nodes import prompt
 from icrl_graph.rewards import Reward
-from icrl_graph.state import value_of
+from icrl_graph.state import metric_of, value_of
 from icrl_graph.testing import OpenAIServer, ScriptedModel
 from icrl_graph.topologies import TOPOLOGIES, create_best_of_n, create_icrl
 from tests.helpers import GAME, climber, digest, nearness, play, thread, without_cost
@@ -129,13 +129,23 @@ async def near_async_tool(response: str, task_data: dict[str, Any]) -> float:
     return nearness(response, task_data)
 
 
+async def _from(given: Any) -> float:
+    return nearness(given["response"], given["task_data"])
+
+
+near_async_chain: Any = RunnableLambda(_from).with_retry() | RunnableLambda(lambda reward: reward)
+near_runnable_later: Any = RunnableLambda(lambda given: _from(given))
 near_later: Any = lambda response, task_data: near_async(response, task_data)  # noqa: E731
 near_runnable: Any = RunnableLambda(lambda given: nearness(given["response"], given["task_data"]))
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
 @pytest.mark.parametrize(
-    "evaluator", [nearness, near, near_async, near_runnable, near_async_tool, NearObject(), near_later]
+    "evaluator",
+    [
+        *(nearness, near, near_async, near_runnable, near_async_tool, NearObject()),
+        *(near_later, near_async_chain, near_runnable_later),
+    ],
 )
 def test_an_evaluator_is_a_function_a_coroutine_a_tool_or_a_runnable(evaluator: Any, how: str) -> None:
     graph = create_icrl(climber, evaluator, rounds=2).compile()
@@ -172,6 +182,31 @@ def test_an_attempt_that_cannot_be_judged_is_unscored_and_the_run_goes_on(broken
     assert output["reward"] is None
     assert output["answer"] == "20"
     assert "Reward: unscored" in repr(model.prompts[1])
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_task_that_an_evaluator_cancels_itself_does_not_end_the_run(how: str) -> None:
+    async def score() -> float:
+        task = asyncio.create_task(asyncio.sleep(9))
+        task.cancel()
+        await task
+        return 1.0
+
+    graph = create_icrl(climber, score, rounds=2).compile()
+    output = graph.invoke(GAME) if how == "sync" else asyncio.run(graph.ainvoke(GAME))
+    assert (output["rounds_done"], output["reward"]) == (2, None)
+
+
+def test_an_answer_that_could_not_be_stored_is_unscored() -> None:
+    _, episodes = play(create_icrl(lambda: "9" * 30, lambda answer: 1.0, rounds=1, extract=int))
+    assert "64 bits" in episodes[0]["error"]
+
+
+def test_a_loop_inside_a_loops_evaluator_has_settings_of_its_own() -> None:
+    inner: Any = create_icrl(climber, nearness, rounds=3).compile()
+    judge: Any = RunnableLambda(lambda given: inner.invoke(GAME)["rounds_done"])
+    output, _ = play(create_icrl(climber, judge, rounds=9), context={"rounds": 2})
+    assert (output["rounds_done"], output["reward"]) == (2, 3)
 
 
 def test_why_an_attempt_is_unscored_is_kept_but_not_shown_to_the_model() -> None:
@@ -220,8 +255,16 @@ def test_an_evaluator_that_writes_into_the_task_data_does_not_change_the_run() -
     assert [value_of(episode) for episode in episodes] == [43, 43, 43]
 
 
-def test_a_person_can_judge_the_candidates_of_best_of_n_one_after_another() -> None:
-    graph = create_best_of_n(ScriptedModel(["a", "b", "c"]), lambda response: interrupt(response), n=3)
+ASK: Any = lambda response: interrupt(response)  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    "judges",
+    [{"evaluator": ASK}, {"evaluator": RunnableLambda(lambda given: 0.5), "metric": ASK}],
+    ids=["reward", "metric"],
+)
+def test_a_person_can_judge_the_candidates_of_best_of_n_one_after_another(judges: Any) -> None:
+    graph = create_best_of_n(ScriptedModel(["a", "b", "c"]), n=3, **judges)
     compiled: Any = graph.compile(checkpointer=InMemorySaver())
     answers = {"a": 0.1, "b": 0.2, "c": 0.3}
     output = compiled.invoke(GAME, thread())
@@ -229,7 +272,7 @@ def test_a_person_can_judge_the_candidates_of_best_of_n_one_after_another() -> N
         asked = output["__interrupt__"][0].value
         output = compiled.invoke(Command(resume=answers[asked]), thread())
     episodes = compiled.get_state(thread()).values["episodes"]
-    assert {episode["response"]: value_of(episode) for episode in episodes} == answers
+    assert {episode["response"]: metric_of(episode) for episode in episodes} == answers
 
 
 @pytest.mark.parametrize(
