@@ -24,9 +24,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from icrl_graph import context
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.journal import Journal, MemoryJournal, SqliteJournal
-from icrl_graph.nodes import STATE_FORM, EpisodeEvent, check_task, reopen
+from icrl_graph.nodes import STATE_FORM, EpisodeEvent, check_task
 from icrl_graph.rewards import Evaluator
 from icrl_graph.state import Episode, Message, Usage, plain, value_of
+from icrl_graph.stops import reopen
 from icrl_graph.topologies import TOPOLOGIES, Graph
 
 OnEpisode = Callable[[EpisodeEvent], None]

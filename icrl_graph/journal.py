@@ -1,4 +1,4 @@
-"""Calls, and the one place that performs them: journal, budget, time limits, parallel calls, sync and async.
+"""The one place that pays: flows, the driver that performs them, the budget, and the journal of what was paid for.
 
 A node is written once, as a *flow*: a generator that yields the calls it wants made and gets their replies sent back.
 The `Driver` performs a flow under `invoke` and under `ainvoke`. A flow asks for nothing but calls, so it stays pure and
@@ -14,24 +14,23 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import inspect
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from os import PathLike
 from typing import Any, NamedTuple
 
-from langchain_core.runnables import RunnableSequence
 from langgraph.errors import GraphBubbleUp
 
+from icrl_graph.calls import Call, amake, make, usage_of
 from icrl_graph.errors import BudgetExceeded, JournalError, ModelError
 from icrl_graph.state import Usage, add_usage
 
@@ -46,41 +45,20 @@ class Reply(NamedTuple):
     usage: Usage
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call: the only thing a flow can ask of the world.
-
-    Attributes:
-        part: a Runnable (its `invoke` or `ainvoke` is used) or a function, sync or async.
-        input: the Runnable's input, or the function's keyword arguments.
-        read: makes a JSON-able value of what came back; what it raises counts as the call's failure.
-        kwargs: further keyword arguments of the Runnable.
-        timeout: seconds after which the call is given up on. A thread can't be stopped and is left behind.
-        paid: whether the call counts against the budget and is kept in the journal.
-    """
-
-    part: Any
-    input: Any
-    read: Callable[[Any], Any]
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    timeout: float | None = None
-    paid: bool = True
-
-
 Flow = Generator["Call | list[Flow]", Any, Any]
 """Yields a call, or a list of flows to run side by side; gets the reply, or the list of what they returned."""
 
 
-class Journal:
+class Journal(ABC):
     """Where replies are kept."""
 
+    @abstractmethod
     def get(self, id: str) -> Reply | None:
         """The reply to a call, or None."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, id: str, run: str, reply: Reply) -> None:
         """Keep a reply; it is durable when this returns."""
-        raise NotImplementedError
 
     async def aget(self, id: str) -> Reply | None:
         """`get`, without blocking the event loop."""
@@ -266,11 +244,7 @@ class Driver:
                 budget.add(known.usage)
                 return known
         pending = _Pending(call, budget)
-        if call.timeout is not None or async_only(call.part):
-            raw = _result(_in_thread(partial(_invoke, call)), call.timeout)
-        else:
-            raw = _invoke(call)
-        reply = pending.done(raw)
+        reply = pending.done(make(call))
         if id is not None:
             with _journaling():
                 self.journal.put(id, str(key[0]), reply)
@@ -285,7 +259,7 @@ class Driver:
                 budget.add(known.usage)
                 return known
         pending = _Pending(call, budget)
-        reply = pending.done(await _aresult(_ainvoke(call), call.timeout))
+        reply = pending.done(await amake(call))
         if id is not None:
             with _journaling():
                 await self.journal.aput(id, str(key[0]), reply)
@@ -319,111 +293,9 @@ class _Pending:
         return Reply(self._call.read(raw), {"calls": 1, **cost} if self._call.paid else cost)
 
 
-def usage_of(raw: Any) -> Usage:
-    """The tokens that a chat model reports with its message, or an agent with all of its; empty if none is told."""
-    messages = [raw.get("raw"), *raw.get("messages", ())] if isinstance(raw, Mapping) else [raw]
-    total: Usage = {}
-    for told in filter(None, (getattr(message, "usage_metadata", None) for message in messages)):
-        cached = (told.get("input_token_details") or {}).get("cache_read") or 0
-        reasoning = (told.get("output_token_details") or {}).get("reasoning") or 0
-        cost = Usage(input=told["input_tokens"], cached=cached, output=told["output_tokens"], reasoning=reasoning)
-        total = add_usage(total, cost)
-    return total
-
-
 def _identity(call: Call, key: Key) -> str:
     sent = json.dumps([key, call.input, dict(call.kwargs)], sort_keys=True, default=repr)
     return hashlib.sha256(sent.encode()).hexdigest()
-
-
-def async_only(part: Any) -> bool:
-    """Whether a part has no sync side: a coroutine function, or an object, a tool or a Runnable made of one."""
-    if not hasattr(part, "invoke"):
-        return inspect.iscoroutinefunction(part) or inspect.iscoroutinefunction(getattr(part, "__call__", None))  # noqa: B004
-    if (bound := getattr(part, "bound", None)) is not None:
-        return async_only(bound)
-    if isinstance(part, RunnableSequence):
-        return any(map(async_only, part.steps))
-    return _made_of(part, "coroutine", "afunc") and not _made_of(part, "func")
-
-
-def _made_of(part: Any, *names: str) -> bool:
-    return any(getattr(part, name, None) is not None for name in names)
-
-
-def _begin(call: Call) -> Any:
-    """Make a call; what has no sync side gives something to await."""
-    if not hasattr(call.part, "invoke"):
-        return call.part(**call.input)
-    begin = call.part.ainvoke if async_only(call.part) else call.part.invoke
-    return begin(call.input, **call.kwargs)
-
-
-def _invoke(call: Call) -> Any:
-    """Make a call and wait for it, without an event loop or in one of its own."""
-    raw = _begin(call)
-    if not inspect.isawaitable(raw):
-        return raw
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(_aresult(raw, None))
-    return _in_thread(lambda: asyncio.run(_aresult(raw, None))).result()  # a loop runs here already, as in a notebook
-
-
-async def _ainvoke(call: Call) -> Any:
-    """Make a call in the running loop; whatever may block, in a thread."""
-    limited = call.timeout is not None and _made_of(call.part, "func") and not _made_of(call.part, "coroutine", "afunc")
-    if hasattr(call.part, "ainvoke") and not limited:
-        raw = await call.part.ainvoke(call.input, **call.kwargs)
-    elif async_only(call.part):
-        raw = await call.part(**call.input)
-    else:
-        raw = await asyncio.wrap_future(_in_thread(partial(_begin, call)))
-    return await raw if inspect.isawaitable(raw) else raw
-
-
-def _in_thread(work: Callable[[], Any]) -> Future[Any]:
-    """Start work in a thread of its own: what hangs must neither hold a pool nor keep the process alive."""
-    future: Future[Any] = Future()
-    future.set_running_or_notify_cancel()  # from here on it can't be cancelled, only left alone
-    context = copy_context()
-
-    def run() -> None:
-        try:
-            future.set_result(context.run(work))
-        except StopIteration as error:  # a future can't carry it
-            future.set_exception(RuntimeError(f"StopIteration: {error}"))
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True, name="icrl-call").start()
-    return future
-
-
-def _result(future: Future[Any], timeout: float | None) -> Any:
-    if not wait([future], timeout).done and timeout is not None:
-        raise _too_late(timeout)
-    return future.result()
-
-
-async def _aresult(waiting: Awaitable[Any], timeout: float | None) -> Any:
-    try:
-        async with asyncio.timeout(timeout) as limit:
-            return await waiting
-    except TimeoutError:
-        if timeout is not None and limit.expired():
-            raise _too_late(timeout) from None
-        raise
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise RuntimeError("something that the call waited for was cancelled") from error  # no reason to end the run
-
-
-def _too_late(timeout: float) -> TimeoutError:
-    return TimeoutError(f"nothing came back within {timeout:g} s")
 
 
 def _side_by_side(parts: Sequence[Callable[[], Any]]) -> list[Any]:

@@ -24,8 +24,8 @@ from langchain_core.runnables import Runnable, RunnableBinding
 from langgraph.pregel import Pregel
 from pydantic import BaseModel, PrivateAttr, SecretStr
 
+from icrl_graph.calls import async_only
 from icrl_graph.errors import missing_extra
-from icrl_graph.journal import async_only
 from icrl_graph.learner import LEARNERS
 from icrl_graph.rewards import accepted_names
 from icrl_graph.state import Message

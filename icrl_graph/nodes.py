@@ -23,8 +23,9 @@ from langgraph.types import Overwrite
 from typing_extensions import TypedDict
 
 from icrl_graph import ablations, context, settings
+from icrl_graph.calls import Call
 from icrl_graph.errors import BudgetExceeded, IcrlError, ModelError
-from icrl_graph.journal import Budget, Call, Driver, Flow, Key, exhausted
+from icrl_graph.journal import Budget, Driver, Flow, Key
 from icrl_graph.models import Policy, is_permanent, read_response
 from icrl_graph.prompts import INSTRUCTIONS
 from icrl_graph.rewards import Scorer, as_reward, unscored
@@ -44,6 +45,7 @@ from icrl_graph.state import (
     upsert,
     value_of,
 )
+from icrl_graph.stops import caps_of, why_stop
 
 logger = logging.getLogger(__name__)
 
@@ -105,13 +107,8 @@ def _key(name: str, state: LoopState) -> Key:
 
 
 def _budget(state: LoopState) -> Budget:
-    caps = _caps(state["settings"])
+    caps = caps_of(state["settings"])
     return Budget(caps, spent(state["episodes"]) if caps else {})
-
-
-def _caps(frozen: Mapping[str, Any]) -> dict[str, float]:
-    caps = {"calls": frozen["max_calls"], "tokens": frozen["max_tokens"], "time": frozen["max_seconds"]}
-    return {name: cap for name, cap in caps.items() if cap is not None}
 
 
 def _identity(episode: Episode) -> Episode:
@@ -367,41 +364,6 @@ def _tell(episodes: Sequence[Episode], new: int) -> None:
                 usage=episode["usage"],
             )
         )
-
-
-def why_stop(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> str | None:
-    """Why the run is over, or None. It reads the rewards, never the metric: that would be peeking."""
-    top = best(episodes)
-    number = episodes[-1]["round"]
-    if top is not None and frozen["target"] is not None and top["reward"]["value"] >= frozen["target"]:
-        return "success"
-    answered, before = _last_answered(episodes), frozen.get("reopened", 0) - 1
-    if "n" not in frozen and number - max(answered, before) >= frozen["max_failures"]:
-        return "failures"
-    if number + 1 >= frozen["rounds"] + frozen.get("lost_rounds", 0):
-        if answered < 0:
-            return "failures"
-        return "rounds" if len(episodes) >= frozen.get("n", 0) else "calls"
-    if top is not None and frozen["patience"] is not None and number - max(top["round"], before) >= frozen["patience"]:
-        return "plateau"
-    caps = _caps(frozen)
-    return exhausted(caps, spent(episodes)) if caps else None
-
-
-def _last_answered(episodes: Sequence[Episode]) -> int:
-    """The last round with a response; -1 if there is none."""
-    return max((episode["round"] for episode in episodes if "response" in episode), default=-1)
-
-
-def reopen(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> dict[str, Any]:
-    """The update, as of `evaluate`, that lets a run go on which ended by failures.
-
-    The rounds that failed are not counted against its rounds, and it may fail as often again before it stops.
-    """
-    number = episodes[-1]["round"] + 1
-    lost = number - max(_last_answered(episodes) + 1, frozen.get("reopened", 0))
-    again = {"reopened": number, "lost_rounds": frozen.get("lost_rounds", 0) + lost}
-    return {"stopped": None, "settings": {**frozen, **again}}
 
 
 # -------------------------------------------------------------------------------------------------------------- select

@@ -12,8 +12,9 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 from langgraph.errors import GraphInterrupt
 
+from icrl_graph.calls import Call
 from icrl_graph.errors import BudgetExceeded, JournalError, ModelError
-from icrl_graph.journal import Budget, Call, Driver, Flow, Journal, MemoryJournal, Reply, SqliteJournal, exhausted
+from icrl_graph.journal import Budget, Driver, Flow, Journal, MemoryJournal, Reply, SqliteJournal, exhausted
 
 Perform = Callable[..., Any]
 

@@ -1,0 +1,53 @@
+"""When a run is over, and how one goes on that gave up on its model: pure functions over settings and episodes.
+
+The stops read the rewards, never the metric: that would be peeking at what is only reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from icrl_graph.journal import exhausted
+from icrl_graph.state import Episode, best, spent
+
+
+def caps_of(frozen: Mapping[str, Any]) -> dict[str, float]:
+    """The caps that are set."""
+    caps = {"calls": frozen["max_calls"], "tokens": frozen["max_tokens"], "time": frozen["max_seconds"]}
+    return {name: cap for name, cap in caps.items() if cap is not None}
+
+
+def why_stop(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> str | None:
+    """Why the run is over, or None."""
+    top = best(episodes)
+    number = episodes[-1]["round"]
+    if top is not None and frozen["target"] is not None and top["reward"]["value"] >= frozen["target"]:
+        return "success"
+    answered, before = _last_answered(episodes), frozen.get("reopened", 0) - 1
+    if "n" not in frozen and number - max(answered, before) >= frozen["max_failures"]:
+        return "failures"
+    if number + 1 >= frozen["rounds"] + frozen.get("lost_rounds", 0):
+        if answered < 0:
+            return "failures"
+        return "rounds" if len(episodes) >= frozen.get("n", 0) else "calls"
+    if top is not None and frozen["patience"] is not None and number - max(top["round"], before) >= frozen["patience"]:
+        return "plateau"
+    caps = caps_of(frozen)
+    return exhausted(caps, spent(episodes)) if caps else None
+
+
+def _last_answered(episodes: Sequence[Episode]) -> int:
+    """The last round with a response; -1 if there is none."""
+    return max((episode["round"] for episode in episodes if "response" in episode), default=-1)
+
+
+def reopen(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> dict[str, Any]:
+    """The update, as of `evaluate`, that lets a run go on which ended by failures.
+
+    The rounds that failed are not counted against its rounds, and it may fail as often again before it stops.
+    """
+    number = episodes[-1]["round"] + 1
+    lost = number - max(_last_answered(episodes) + 1, frozen.get("reopened", 0))
+    again = {"reopened": number, "lost_rounds": frozen.get("lost_rounds", 0) + lost}
+    return {"stopped": None, "settings": {**frozen, **again}}
