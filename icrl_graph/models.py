@@ -85,21 +85,25 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
 
     Args:
         name: such as "openai:gpt-4.1-mini" or "learner:hidden-color".
-        base_url: the server's address, for openai; default the environment's OPENAI_BASE_URL, else OpenAI's.
-        api_key: default the environment's OPENAI_API_KEY; a server at a `base_url` may need none.
+        base_url: the server's address; for openai by default the environment's OPENAI_BASE_URL, else OpenAI's.
+        api_key: for openai by default the environment's OPENAI_API_KEY; a server at a `base_url` may need none.
         options: passed on to the model's class, such as `temperature` or `timeout` (seconds).
 
     Raises:
-        ValueError: the name has no provider, the learner or the provider is unknown, or a key is missing.
+        ValueError: the name has no provider, the learner or the provider is unknown, a key is missing, or an option is
+            one that the learner does not take.
         MissingExtra: the provider is not openai, and langchain is not installed.
     """
     provider, colon, model = name.partition(":")
     if not (provider and colon and model):
         raise ValueError(f"a model is named 'provider:name', such as 'openai:gpt-4.1-mini', got {name!r}")
-    if provider == "learner":
-        return learner(model, **options)
     if provider == "openai":
         return _openai(model, base_url=base_url, api_key=api_key, **options)
+    options |= {key: given for key, given in (("base_url", base_url), ("api_key", api_key)) if given is not None}
+    if provider == "learner":
+        if strange := options.keys() - {"temperature"}:
+            raise ValueError(f"a learner takes a temperature and no other option, got {', '.join(sorted(strange))}")
+        return learner(model, **options)
     try:
         from langchain.chat_models import init_chat_model
     except ImportError as missing:

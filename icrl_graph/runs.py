@@ -96,7 +96,11 @@ class Run:
         """The arguments of `improve` that the names stand for."""
         item = find_item(self.task)
         inputs: Mapping[str, Any] = item.inputs if item else {"task": self.task, "task_data": {}}
-        if self.evaluator is None and item is None:
+        if self.evaluator is not None:
+            score = load(self.evaluator)
+        elif item is not None:
+            score = item.evaluator
+        else:
             raise ValueError(
                 "an evaluator is needed, such as --evaluator path.py:function; only the items of a benchmark, such as "
                 "game24:4,5,6,10, bring their own"
@@ -104,7 +108,7 @@ class Run:
         sampling = {} if self.temperature is None else {"sampling": {"default": {"temperature": self.temperature}}}
         return {
             **inputs,
-            "score": load(self.evaluator) if self.evaluator else item.evaluator if item else None,
+            "score": score,
             "metric": load(self.metric) if self.metric else None,
             "model": _model(self.model, self.base_url),
             "topology": self.topology,
@@ -123,7 +127,7 @@ def _model(name: str, base_url: str | None) -> Any:
     where = name.rpartition(":")[0]
     if where.endswith(".py"):
         return load(name)
-    return chat_model(name, base_url=base_url) if base_url else chat_model(name)
+    return chat_model(name, base_url=base_url)
 
 
 def as_json(result: Result) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from icrl_graph.context import parse
-from icrl_graph.learner import LEARNERS
 from icrl_graph.testing import OpenAIServer
 
 ROOT = Path(__file__).parents[1]
@@ -168,6 +167,7 @@ LEARN = ("--model", "learner:hidden-color")
         (("run", "game24:1,2", *LEARN), "four integers"),
         (("run", "hidden-color:blue", *LEARN), "a color is written like '#3b9'"),
         (("run", "hidden-color:#3b9", "--model", "gpt"), "provider:name"),
+        (("run", "hidden-color:#3b9", *LEARN, "--base-url", "http://127.0.0.1:1/v1"), "no other option, got base_url"),
         (("run", "hidden-color:#3b9", "--model", "openai:gpt-4.1"), "set OPENAI_API_KEY"),
         (("run", "hidden-color:#3b9", *LEARN, "--rounds", "0"), "rounds=0"),
         (("run", "hidden-color:#3b9", *LEARN, "--rounds", "x"), "not a valid int"),
@@ -300,7 +300,9 @@ def test_serve_serves_until_it_is_stopped(tmp_path: Path) -> None:
         assert icrl(*run, cwd=tmp_path, OPENAI_BASE_URL=address).returncode == 0
         server.send_signal(signal.SIGINT)
         server.wait(timeout=60)
-    assert LEARNERS.keys() == {"hidden-color"}
+        assert server.stderr is not None
+        assert "Interrupted" in server.stderr.read()
+    assert server.returncode == 1
 
 
 # ---------------------------------------------------------------------------------------------------------------- demo

@@ -212,8 +212,10 @@ def test_a_learner_takes_a_temperature_and_nothing_else() -> None:
     cold = chat_model("learner:hidden-color", temperature=0)
     prompt = tasks(1)[0]["task"]
     assert len({cold.invoke(prompt).content for _ in range(4)}) == 1
-    with pytest.raises(TypeError, match="top_p"):
+    with pytest.raises(ValueError, match="top_p"):
         chat_model("learner:hidden-color", top_p=1)
+    with pytest.raises(ValueError, match="base_url"):
+        chat_model("learner:hidden-color", base_url="http://127.0.0.1:1/v1")
 
 
 def test_an_async_function_is_no_model() -> None:
