@@ -24,7 +24,8 @@ needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed
 
 @needs_torch
 def test_numpy_computes_what_pytorch_was_trained_as(tmp_path: Path) -> None:
-    from icrl_graph.meta.hidden_color import export, network
+    from icrl_graph.meta.hidden_color import network
+    from icrl_graph.meta.layers import export
 
     torch.manual_seed(0)
     student = network(Shape())
@@ -52,7 +53,8 @@ def _level(shown: int) -> int | None:
 
 @needs_torch
 def test_the_recipe_is_repeatable_and_its_loss_falls(tmp_path: Path) -> None:
-    from icrl_graph.meta.hidden_color import Recipe, export, train
+    from icrl_graph.meta.hidden_color import Recipe, train
+    from icrl_graph.meta.layers import export
 
     losses: list[float] = []
     for name in ("one", "two"):

@@ -16,5 +16,19 @@ def _hidden_color(messages: Sequence[Mapping[str, Any]], rng: Random, temperatur
     return reply(messages, rng, temperature)
 
 
-LEARNERS: Mapping[str, Callable[..., str]] = {"hidden-color": _hidden_color}
+def _game24(strength: Any) -> Callable[..., str]:
+    def reply(messages: Sequence[Mapping[str, Any]], rng: Random, temperature: float | None) -> str:
+        from icrl_graph.learner import game24
+
+        return game24.reply(strength)(messages, rng, temperature)
+
+    return reply
+
+
+LEARNERS: Mapping[str, Callable[..., str]] = {
+    "hidden-color": _hidden_color,
+    "game24": _game24("none"),
+    "game24-weak": _game24("weak"),
+    "game24-strong": _game24("strong"),
+}
 """Reply functions by name, for `icrl_graph.models.learner`."""

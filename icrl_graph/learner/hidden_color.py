@@ -11,21 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.resources import as_file, files
 from random import Random
 from typing import Any
 
 from icrl_graph.context import parse
 from icrl_graph.errors import UnknownTask
 from icrl_graph.games.hidden_color import SPREAD, read_color, write_color
+from icrl_graph.learner.layers import shipped
 from icrl_graph.learner.transformer import Transformer
 from icrl_graph.prompts import HIDDEN_COLOR_TASK
 
 
 @cache
 def _network() -> Transformer:
-    with as_file(files("icrl_graph.learner") / "hidden_color.npz") as path:
-        return Transformer(path)
+    return Transformer(shipped("hidden_color.npz"))
 
 
 def reply(messages: Sequence[Mapping[str, Any]], rng: Random, temperature: float | None = None) -> str:

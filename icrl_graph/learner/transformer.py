@@ -5,22 +5,20 @@ digit before it in this guess, the digit at the same place in the guess before, 
 place, and its round. So one position sees what was tried, what it was worth, and what is being tried now. The history
 goes through in one pass, then the digits of the new guess follow one at a time over cached keys and values.
 
-`icrl_graph.meta.hidden_color` holds the same network in PyTorch, trains it, and writes the weights read here. Nothing
-is learned here: the weights never change, whatever is learned is learned in the context.
+`icrl_graph.meta.hidden_color` holds the same network in PyTorch, trains it, and writes the weights read here.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
+from importlib.resources.abc import Traversable
 from random import Random
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from icrl_graph.learner.layers import Array, attend, feed_forward, heads, linear, load, norm
+
 Attempt = tuple[Sequence[int], int | None]
 """The digits of a guess and its reward level, None if none was shown."""
 
@@ -46,13 +44,12 @@ class Transformer:
     """Frozen weights and the forward pass.
 
     Args:
-        path: an .npz file written by `icrl_graph.meta.hidden_color.export`.
+        path: the stored network; see `icrl_graph.learner.layers`.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        with np.load(path) as file:
-            self.shape = Shape(**json.loads(bytes(file["shape"])))
-            self.weights: dict[str, Array] = {k: file[k].astype(np.float32) for k in file.files if k != "shape"}
+    def __init__(self, path: Traversable) -> None:
+        shape, self.weights = load(path)
+        self.shape = Shape(**shape)
 
     def guess(self, history: Sequence[Attempt], rng: Random, temperature: float = 1.0) -> list[int]:
         """Sample the next guess; of a history longer than the window, the last part is read.
@@ -110,34 +107,18 @@ class Transformer:
     def _forward(self, x: Array, cache: list[tuple[Array, Array]]) -> Array:
         """Pass new positions (positions, width) through all layers, extending the cache; scores of the last one."""
         w, s = self.weights, self.shape
-        head = s.width // s.heads
         past = cache[0][0].shape[1] if cache else 0
-        new = len(x)
-        hidden_from = np.triu(np.full((new, past + new), -np.inf, dtype=np.float32), k=past + 1)
+        hidden_from = np.triu(np.full((len(x), past + len(x)), -np.inf, dtype=np.float32), k=past + 1)
         for i in range(s.layers):
-            y = _norm(x, w[f"{i}.norm1"])
-            q, k, v = (y @ w[f"{i}.qkv"] + w[f"{i}.qkv_bias"]).reshape(new, 3, s.heads, head).transpose(1, 2, 0, 3)
+            q, k, v = heads(linear(w, f"{i}.qkv", norm(w, f"{i}.norm1", x)), s.heads, 3)
             if len(cache) > i:
                 k, v = np.concatenate([cache[i][0], k], axis=1), np.concatenate([cache[i][1], v], axis=1)
                 cache[i] = k, v
             else:
                 cache.append((k, v))
-            scores = q @ k.transpose(0, 2, 1) / np.float32(head**0.5) + hidden_from
-            scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-            mixed = (scores / scores.sum(axis=-1, keepdims=True)) @ v
-            x = x + mixed.transpose(1, 0, 2).reshape(new, s.width) @ w[f"{i}.out"] + w[f"{i}.out_bias"]
-            y = _norm(x, w[f"{i}.norm2"])
-            x = x + np.maximum(y @ w[f"{i}.up"] + w[f"{i}.up_bias"], 0) @ w[f"{i}.down"] + w[f"{i}.down_bias"]
-        result: Array = _norm(x[-1], w["norm"]) @ w["head"] + w["head_bias"]
-        return result
-
-
-def _norm(x: Array, scale_and_shift: Array) -> Array:
-    mean = x.mean(axis=-1, keepdims=True)
-    centered = x - mean
-    deviation = np.sqrt((centered * centered).mean(axis=-1, keepdims=True) + np.float32(1e-5))
-    result: Array = centered / deviation * scale_and_shift[0] + scale_and_shift[1]
-    return result
+            x = x + linear(w, f"{i}.out", attend(q, k, v, hidden_from))
+            x = x + feed_forward(w, str(i), norm(w, f"{i}.norm2", x))
+        return linear(w, "head", norm(w, "norm", x[-1]))
 
 
 def _sample(logits: Array, rng: Random, temperature: float) -> int:

@@ -15,16 +15,13 @@ The recipe is fixed by iterations and seeds, not by minutes. It runs on one CPU 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from os import PathLike
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from icrl_graph.games.hidden_color import DIGITS, SPREAD, colors
 from icrl_graph.learner.transformer import Shape
+from icrl_graph.meta.layers import network_class, pytorch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,9 +55,9 @@ def train(recipe: Recipe, progress: Callable[[int, float], None] | None = None, 
         shape: the network's measures.
 
     Returns:
-        The trained `torch.nn.Module`; `export` writes it.
+        The trained `torch.nn.Module`; `icrl_graph.meta.layers.export` writes it.
     """
-    torch = _torch()
+    torch = pytorch()
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
     shape = shape or Shape()
@@ -88,19 +85,11 @@ def train(recipe: Recipe, progress: Callable[[int, float], None] | None = None, 
     return student.eval()
 
 
-def export(student: Any, path: str | PathLike[str]) -> None:
-    """Write the weights, rounded to 16-bit floats, for `icrl_graph.learner.transformer.Transformer`."""
-    arrays = {name: value.detach().numpy().astype(np.float16) for name, value in student.named_arrays()}
-    shape = np.frombuffer(json.dumps(asdict(student.shape)).encode(), dtype=np.uint8)
-    with open(path, "wb") as file:  # given a name, savez would append .npz to it
-        np.savez(file, shape=shape, **arrays)
-
-
 class _Teacher:
     """Exact posterior sampling for a batch of games at once."""
 
     def __init__(self, shape: Shape, recipe: Recipe) -> None:
-        self.torch = torch = _torch()
+        self.torch = torch = pytorch()
         self.shape, self.recipe = shape, recipe
         every = sorted(colors("train") + colors("test"))
         self.colors: Tensor = torch.tensor(every)
@@ -164,15 +153,12 @@ class _Teacher:
 
 def network(shape: Shape) -> Any:
     """The network in PyTorch: `module(guesses, levels)` gives the scores (batch, rounds, places, digits)."""
-    torch = _torch()
-    nn = torch.nn
+    torch = pytorch()
 
-    class Network(nn.Module):  # type: ignore[misc, name-defined]
+    class HiddenColor(network_class()):  # type: ignore[misc]
         def __init__(self) -> None:
-            super().__init__()
-            self.shape = shape
+            super().__init__(shape)
             width, wide = shape.width, 4 * shape.width
-            self.arrays = nn.ParameterDict()
             tables = {
                 "digit": shape.digits + 1,
                 "before": shape.digits + 1,
@@ -180,66 +166,34 @@ def network(shape: Shape) -> Any:
                 "place": shape.places,
             }
             for name, rows in tables.items():
-                self.arrays[name] = nn.Parameter(0.5 * torch.randn(rows, width))
-            self.arrays["round"] = nn.Parameter(torch.zeros(shape.rounds, width))
+                self.add(name, 0.5 * torch.randn(rows, width))
+            self.add("round", torch.zeros(shape.rounds, width))
             shrink = 0.5 / shape.layers**0.5
             for i in range(shape.layers):
-                self._linear(f"{i}.qkv", width, 3 * width)
-                self._linear(f"{i}.out", width, width, shrink)
-                self._linear(f"{i}.up", width, wide)
-                self._linear(f"{i}.down", wide, width, shrink)
-                self._norm(f"{i}.norm1")
-                self._norm(f"{i}.norm2")
-            self._norm("norm")
-            self._linear("head", width, shape.digits, 0.05)
-
-        def named_arrays(self) -> Any:
-            return ((name.replace("/", "."), value) for name, value in self.arrays.items())
-
-        def _linear(self, name: str, rows: int, columns: int, scale: float = 1.0) -> None:
-            key = name.replace(".", "/")  # a parameter's name must not hold a dot
-            self.arrays[key] = nn.Parameter(scale / rows**0.5 * torch.randn(rows, columns))
-            self.arrays[key + "_bias"] = nn.Parameter(torch.zeros(columns))
-
-        def _norm(self, name: str) -> None:
-            self.arrays[name.replace(".", "/")] = nn.Parameter(
-                torch.stack([torch.ones(shape.width), torch.zeros(shape.width)])
-            )
+                self.add_linear(f"{i}.qkv", width, 3 * width)
+                self.add_linear(f"{i}.out", width, width, shrink)
+                self.add_linear(f"{i}.up", width, wide)
+                self.add_linear(f"{i}.down", wide, width, shrink)
+                self.add_norm(f"{i}.norm1")
+                self.add_norm(f"{i}.norm2")
+            self.add_norm("norm")
+            self.add_linear("head", width, shape.digits, 0.05)
 
         def forward(self, guesses: Tensor, levels: Tensor) -> Tensor:
-            w, (batch, rounds, places) = self.arrays, guesses.shape
+            batch, rounds, places = guesses.shape
             none = torch.full((batch, 1, places), shape.digits)
             before = torch.cat([none, guesses[:, :-1]], 1)
             start = torch.full((batch, rounds, 1), shape.digits)
             digit = torch.cat([start, guesses[:, :, :-1]], 2)
             reward = torch.cat([torch.full((batch, 1), shape.levels), levels[:, :-1]], 1)
-            x = w["digit"][digit] + w["before"][before] + w["reward"][reward][:, :, None]
-            x = x + w["place"] + w["round"][:rounds, None]
+            x = self.array("digit")[digit] + self.array("before")[before] + self.array("reward")[reward][:, :, None]
+            x = x + self.array("place") + self.array("round")[:rounds, None]
             x = x.reshape(batch, rounds * places, shape.width)
             for i in range(shape.layers):
-                y = norm(x, w[f"{i}/norm1"])
-                parts = (y @ w[f"{i}/qkv"] + w[f"{i}/qkv_bias"]).view(
-                    batch, -1, 3, shape.heads, shape.width // shape.heads
-                )
-                q, k, v = parts.permute(2, 0, 3, 1, 4)
-                mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-                x = x + mixed.transpose(1, 2).reshape(batch, -1, shape.width) @ w[f"{i}/out"] + w[f"{i}/out_bias"]
-                y = norm(x, w[f"{i}/norm2"])
-                x = x + torch.relu(y @ w[f"{i}/up"] + w[f"{i}/up_bias"]) @ w[f"{i}/down"] + w[f"{i}/down_bias"]
-            scores = norm(x, w["norm"]) @ w["head"] + w["head_bias"]
+                q, k, v = self.heads(self.linear(f"{i}.qkv", self.norm(f"{i}.norm1", x)), 3)
+                x = self.linear(f"{i}.out", self.attend(q, k, v, is_causal=True), x)
+                x = self.feed_forward(str(i), self.norm(f"{i}.norm2", x), x)
+            scores: Tensor = self.linear("head", self.norm("norm", x))
             return scores.view(batch, rounds, places, shape.digits)
 
-    def norm(x: Tensor, scale_and_shift: Tensor) -> Tensor:
-        return nn.functional.layer_norm(x, (shape.width,), scale_and_shift[0], scale_and_shift[1])
-
-    return Network()
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as missing:
-        from icrl_graph.errors import missing_extra
-
-        raise missing_extra("torch", "train") from missing
-    return torch
+    return HiddenColor()

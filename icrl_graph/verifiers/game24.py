@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any, Literal, NamedTuple
 
 from icrl_graph.rewards import Reward
@@ -181,6 +181,25 @@ _STEP = re.compile(
 )
 
 
+class Step(NamedTuple):
+    """One step, read."""
+
+    text: str
+    left: tuple[Fraction, ...] | None
+    """What is left after it, ascending. None if its arithmetic is wrong, if it says falsely what is left, or if a step
+    before it is wrong."""
+
+
+def read_steps(text: str, numbers: Sequence[int]) -> list[Step]:
+    """The steps of a response, in order; at most one per number but the last."""
+    left: Counter[Fraction] | None = Counter(map(Fraction, numbers))
+    steps: list[Step] = []
+    for match in islice(_STEP.finditer(text[-_LONGEST_TEXT:].translate(_SIGNS)), len(numbers) - 1):
+        left = None if left is None else _after(match, left)
+        steps.append(Step(match[0], None if left is None else tuple(sorted(left.elements()))))
+    return steps
+
+
 class StepVerdict(NamedTuple):
     """One step, checked."""
 
@@ -193,17 +212,10 @@ class StepVerdict(NamedTuple):
 
 def check_steps(text: str, numbers: Sequence[int]) -> list[StepVerdict]:
     """Check the steps of a response, in order; at most one per number but the last."""
-    left = Counter(map(Fraction, numbers))
-    verdicts: list[StepVerdict] = []
-    valid = True
-    for match in _STEP.finditer(text[-_LONGEST_TEXT:].translate(_SIGNS)):
-        if len(verdicts) == len(numbers) - 1:
-            break
-        after = _after(match, left) if valid else None
-        valid = after is not None
-        left = after if after is not None else left
-        verdicts.append(StepVerdict(match[0], valid, valid and can_make(left.elements())))
-    return verdicts
+    return [
+        StepVerdict(step.text, step.left is not None, step.left is not None and can_make(step.left))
+        for step in read_steps(text, numbers)
+    ]
 
 
 def _after(match: re.Match[str], left: Counter[Fraction]) -> Counter[Fraction] | None:
@@ -295,7 +307,8 @@ def grade(response: str, task_data: Mapping[str, Any]) -> Reward:
     """The evaluator: 1 if solved, else a partial reward below 1; the metric is 1.0 if solved, else 0.0.
 
     The partial reward: 0.1 for an expression that can be read, another 0.1 if it uses the right numbers, and 0.2 for
-    each valid step in a row after which 24 can still be made.
+    each valid step in a row after which 24 can still be made. Of each step: 1.0 if it is valid and 24 can still be made
+    of what it leaves, else 0.0.
     """
     numbers = read_numbers(task_data)
     verdict = verify(response, numbers)
@@ -307,4 +320,9 @@ def grade(response: str, task_data: Mapping[str, Any]) -> Reward:
     if not solved and good < len(steps):
         fault = "leaves numbers that can't make 24" if steps[good].valid else "is not right"
         words += f" The step '{steps[good].text}' {fault}."
-    return Reward(value=1.0 if solved else round(form + 0.2 * good, 1), metric=float(solved), feedback=words)
+    return Reward(
+        value=1.0 if solved else round(form + 0.2 * good, 1),
+        metric=float(solved),
+        steps=[float(step.can_make) for step in steps],
+        feedback=words,
+    )
