@@ -31,6 +31,11 @@ def hidden(reward: Reward, rng: Random) -> Reward:
     return Reward()
 
 
+def outcome(reward: Reward, rng: Random) -> Reward:
+    """The number alone: nothing of the steps, no feedback."""
+    return _numbers(reward["value"], [])
+
+
 def shuffled(pool: Sequence[float | Reward]) -> Show:
     """Rewards of the right kind with the wrong content: each is drawn, once, from a pool of other rewards.
 
@@ -57,7 +62,7 @@ def _numbers(value: float | None, steps: Sequence[float | None]) -> Reward:
     return Reward(value=value, steps=list(steps)) if steps else Reward(value=value)
 
 
-ABLATIONS: Mapping[str, Show] = {"true": true, "zero": zero, "hidden": hidden}
+ABLATIONS: Mapping[str, Show] = {"true": true, "zero": zero, "hidden": hidden, "outcome": outcome}
 
 
 def show(reward: Reward, ablation: Show, rng: Random) -> Reward:

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from icrl_graph.errors import IcrlError, MissingExtra, ModelError
 
@@ -35,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
 )
 out, err = Console(), Console(stderr=True)
+_PROCESSORS = os.cpu_count() or 1
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
@@ -93,105 +93,99 @@ def _progress(console: Console) -> Progress:
 
 
 @app.command(
-    epilog="Examples:\n\n  icrl demo\n\n  icrl demo --tasks 1000 --out runs/all-held-out\n\n"
-    "  icrl demo --json | jq '.arms[0].reward_by_round'"
+    epilog="Examples:\n\n  icrl demo\n\n  icrl demo game24\n\n  icrl demo game24 --tasks 400 --out runs/all\n\n"
+    "  icrl demo game24 --ranked 24.csv\n\n  icrl demo --json | jq '.arms[0].reward_by_round'"
 )
 def demo(
-    tasks: Annotated[int, typer.Option(min=2, max=1000, help="Held-out games to play.")] = 150,
+    game: Annotated[str, typer.Argument(help="hidden-color or game24.")] = "hidden-color",
+    tasks: Annotated[
+        int | None, typer.Option(min=2, help="Held-out games to play; default 150 of hidden-color, 100 of game24.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Chooses the games and seeds every sample.")] = 0,
-    out_dir: Annotated[Path, typer.Option("--out", help="Where results.jsonl, summary.json and curves.png go.")] = Path(
-        "runs/demo"
-    ),
+    ranked: Annotated[
+        Path | None, typer.Option(help="game24: your copy of Tree of Thoughts' 24.csv; plays its rows 900 to 999.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="game24: processes; default one for each processor.")
+    ] = _PROCESSORS,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Where the results go; default runs/demo or runs/demo-game24.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Watch a small learned policy get better from its rewards alone: offline, no key, under a minute."""
-    from icrl_graph.benchmarks import demo as arms
-
+    """Watch a small learned policy get better from its rewards alone: offline, no key, in about a minute."""
     with _told():
-        console = err if as_json else out
-        _swatches(console, seed)
-        with _progress(console) as progress:
-            bars = {name: progress.add_task(name, total=tasks) for name in arms.ARMS}
-            rows = list(arms.play(tasks, seed, lambda name, done: progress.update(bars[name], completed=done)))
-        summary = arms.summarize(rows)
-        arms.write(rows, summary, out_dir)
-        written = ["results.jsonl", "summary.json"]
-        try:
-            arms.plot(summary, out_dir / "curves.png")
-            written.append("curves.png")
-        except MissingExtra as missing:
-            err.print(f"No curves.png: {missing}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-        if as_json:
-            typer.echo(json.dumps(summary))
-            return
-        console.print(_demo_table(summary, tasks))
-        _demo_words(console, summary)
-        console.print(f"Written to {out_dir}/: {', '.join(written)}", highlight=False, soft_wrap=True)
+        if game not in ("hidden-color", "game24"):
+            raise ValueError(f"unknown game {game!r}; choose hidden-color or game24")
+        if game == "hidden-color":
+            if ranked is not None:
+                raise ValueError("--ranked is for the game24 demo: icrl demo game24 --ranked 24.csv")
+            _demo_hidden_color(tasks, seed, out_dir or Path("runs/demo"), as_json)
+        else:
+            _demo_game24(tasks, seed, ranked, workers, out_dir or Path("runs/demo-game24"), as_json)
 
 
-def _swatches(console: Console, seed: int) -> None:
-    """One game, drawn as it goes."""
-    from icrl_graph.games import hidden_color
-    from icrl_graph.improvement import improve
+def _demo_hidden_color(tasks: int | None, seed: int, out_dir: Path, as_json: bool) -> None:
+    from icrl_graph.benchmarks.demos import hidden_color as arms
 
-    game = hidden_color.tasks(1, seed=seed)[0]
-    secret = game["task_data"]["secret"]
-    console.print(
-        Text.assemble("The hidden color is ", _swatch(secret), f" {secret}. The learner sees only its rewards.")
+    count = _count(tasks, 150, 1000)
+    bars = dict.fromkeys(arms.ARMS, count)
+    _show_demo(arms, bars, seed, out_dir, as_json, lambda told: arms.play(count, seed, told), arms.summarize)
+
+
+def _demo_game24(tasks: int | None, seed: int, ranked: Path | None, workers: int, out_dir: Path, as_json: bool) -> None:
+    from icrl_graph.benchmarks import game24
+    from icrl_graph.benchmarks.demos import game24 as arms
+
+    if ranked is not None and tasks is not None:
+        raise ValueError("--tasks and --ranked can't be combined: the ranked file says which puzzles are played")
+    puzzles, left_out = (
+        (arms.choose(_count(tasks, 100, 400), seed), []) if ranked is None else arms.held_out(game24.paper_rows(ranked))
+    )
+    bars = {f"{base} {arm}": len(puzzles) for base, names in arms.BASES.items() for arm in names}
+    _show_demo(
+        arms,
+        bars,
+        seed,
+        out_dir,
+        as_json,
+        lambda told: arms.play(puzzles, seed, told, workers),
+        lambda rows: arms.summarize(rows, left_out),
     )
 
-    def show(event: Any) -> None:
-        guess = hidden_color.read_color(event["response"] or "")
-        drawn = _swatch(hidden_color.write_color(guess)) if guess else Text("?")
-        bar = "█" * round(20 * (event["reward"] or 0.0))
-        console.print(
-            Text.assemble(
-                f"  round {event['round'] + 1}  ",
-                drawn,
-                f" {event['response']}  {event['reward']:.2f}  ",
-                (bar, "cyan"),
-            )
-        )
 
-    improve(**game, score=hidden_color.closeness, model="learner:hidden-color", seed=seed, on_episode=show)
-    console.print()
+def _count(tasks: int | None, default: int, most: int) -> int:
+    if tasks is not None and tasks > most:
+        raise ValueError(f"there are {most} held-out games, {tasks} were asked for")
+    return default if tasks is None else tasks
 
 
-def _swatch(color: str) -> Text:
-    return Text("      ", style=f"on #{''.join(2 * digit for digit in color[1:])}")
+def _show_demo(
+    arms: Any, bars: dict[str, int], seed: int, out_dir: Path, as_json: bool, play: Any, summarize: Any
+) -> None:
+    """Play a demo with a bar for each arm; write and print what it came to."""
+    from icrl_graph.benchmarks import demos
 
-
-def _demo_table(summary: dict[str, Any], tasks: int) -> Table:
-    rounds = len(summary["arms"][0]["reward_by_round"])
-    title = f"Hidden color, {tasks} held-out games: mean reward of round 1 to {rounds}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("arm", no_wrap=True)
-    for heading in (*map(str, range(1, rounds + 1)), "best so far", "solved", "calls"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for arm in summary["arms"]:
-        best = arm["best_by_round"][-1]
-        table.add_row(
-            arm["name"],
-            *(f"{point['mean']:.2f}".removeprefix("0") for point in arm["reward_by_round"]),
-            f"{best['mean']:.2f} ±{(best['high'] - best['low']) / 2:.2f}",
-            f"{arm['solved']['mean']:.0%}",
-            str(arm["calls"]),
-        )
-    return table
-
-
-def _demo_words(console: Console, summary: dict[str, Any]) -> None:
-    arms = {arm["name"]: arm for arm in summary["arms"]}
-    gain = {name: arm["reward_by_round"][-1]["mean"] - arm["reward_by_round"][0]["mean"] for name, arm in arms.items()}
-    best = {name: arm["best_by_round"][-1]["mean"] for name, arm in arms.items()}
-    lines = [
-        f"From the first round to the last icrl changes by {gain['icrl']:+.2f}; its weights never change.",
-        f"With its rewards zeroed the change is {gain['zero']:+.2f}, with other games' {gain['shuffled']:+.2f}.",
-        f"At equal calls its best guess is at {best['icrl']:.2f}; best_of_n of the same model {best['best_of_n']:.2f}, "
-        f"random {best['random']:.2f}.",
-    ]
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+    console = err if as_json else out
+    for line in arms.opening(seed):
+        console.print(line, highlight=False)
+    with _progress(console) as progress:
+        running = {name: progress.add_task(name, total=total) for name, total in bars.items()}
+        rows = list(play(lambda name, done: progress.update(running[name], completed=done)))
+    summary = summarize(rows)
+    demos.write(rows, summary, out_dir)
+    written = ["results.jsonl", "summary.json"]
+    try:
+        arms.plot(summary, out_dir / "curves.png")
+        written.append("curves.png")
+    except MissingExtra as missing:
+        err.print(f"No curves.png: {missing}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    for told in arms.report(summary):
+        console.print(told, highlight=False, soft_wrap=isinstance(told, str))
+    console.print(f"Written to {out_dir}/: {', '.join(written)}", highlight=False, soft_wrap=True)
 
 
 # ------------------------------------------------------------------------------------------------------ run and resume
@@ -199,13 +193,14 @@ def _demo_words(console: Console, summary: dict[str, Any]) -> None:
 
 @app.command(
     epilog="Examples:\n\n  icrl run hidden-color:#3b9 --model learner:hidden-color\n\n"
+    "  icrl run game24:4,5,6,10 --model learner:game24 --rounds 16 --target 1\n\n"
     "  icrl run game24:4,5,6,10 --model openai:gpt-4.1-mini --rounds 16 --target 1\n\n"
     "  icrl run 'Write a pangram.' --model openai:gpt-4.1-mini --evaluator my_score.py:score --out runs/pangram\n\n"
     "  OPENAI_BASE_URL=http://127.0.0.1:8000/v1 icrl run game24:3,3,8,8 --model openai:my-model"
 )
 def run(
     task: Annotated[str, typer.Argument(help="A prompt, or an item of a benchmark such as game24:4,5,6,10.")],
-    model: Annotated[str, typer.Option(help="provider:name, learner:hidden-color, or path.py:name.")],
+    model: Annotated[str, typer.Option(help="provider:name, learner:hidden-color, learner:game24, or path.py:name.")],
     evaluator: Annotated[
         str | None, typer.Option(help="path.py:name or module:name; default the benchmark's own.")
     ] = None,
@@ -216,7 +211,9 @@ def run(
     memory: Annotated[str | None, typer.Option(help="all, none, last:N, best:N or tokens:N.")] = None,
     schedule: Annotated[str | None, typer.Option(help="preset, autonomous, explore, exploit or plain.")] = None,
     layout: Annotated[str | None, typer.Option(help="turns or transcript.")] = None,
-    show: Annotated[str | None, typer.Option(help="What the model sees of its rewards: true, zero or hidden.")] = None,
+    show: Annotated[
+        str | None, typer.Option(help="What the model sees of its rewards: true, zero, hidden or outcome.")
+    ] = None,
     target: Annotated[float | None, typer.Option(help="Stop when a reward reaches this.")] = None,
     patience: Annotated[int | None, typer.Option(help="Stop after so many rounds without a better reward.")] = None,
     max_calls: Annotated[int | None, typer.Option(help="Budget of paid calls.")] = None,
@@ -362,54 +359,62 @@ def draw(topology: Annotated[str, typer.Argument(help="See: icrl topologies.")],
 # --------------------------------------------------------------------------------------------------- learner and server
 
 
-@app.command(epilog="Example:\n\n  icrl train hidden-color --out runs/learner")
+@app.command(epilog="Examples:\n\n  icrl train hidden-color --out runs/learner\n\n  icrl train game24")
 def train(
-    learner: Annotated[str, typer.Argument(help="hidden-color.")],
+    learner: Annotated[str, typer.Argument(help="hidden-color or game24.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Where the weights go.")] = Path("runs/learner"),
     iterations: Annotated[int | None, typer.Option(min=1, help="Fewer than the recipe's, to try it out.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train a shipped learner anew by its recipe (one CPU core, PyTorch)."""
     with _told():
-        if learner != "hidden-color":
-            raise ValueError(f"unknown learner {learner!r}; choose 'hidden-color'")
-        from icrl_graph.meta.hidden_color import Recipe, export
-        from icrl_graph.meta.hidden_color import train as run_recipe
+        from icrl_graph.meta import RECIPES
+        from icrl_graph.meta.layers import export
 
-        recipe = Recipe() if iterations is None else Recipe(iterations=iterations)
+        if learner not in RECIPES:
+            raise ValueError(f"unknown learner {learner!r}; choose one of {', '.join(RECIPES)}")
         console = err if as_json else out
-        with _progress(console) as progress:
-            bar = progress.add_task("loss", total=recipe.iterations)
-            last = [float("nan")]
-
-            def show(done: int, loss: float) -> None:
-                last[0] = loss
-                progress.update(bar, completed=done, description=f"loss {loss:.4f}")
-
-            student = run_recipe(recipe, show)
-        out_dir.mkdir(parents=True, exist_ok=True)
-        path = out_dir / "hidden_color.npz"
-        export(student, path)
+        told = []
+        for file, (recipe, run_recipe) in RECIPES[learner]().items():
+            asked = recipe if iterations is None else replace(recipe, iterations=iterations)
+            student, loss = _train(asked, run_recipe, console)
+            out_dir.mkdir(parents=True, exist_ok=True)
+            export(student, out_dir / file)
+            told.append({"weights": str(out_dir / file), "iterations": asked.iterations, "loss": loss})
+            console.print(f"Loss {loss:.4f} nats. Written to {out_dir / file}", highlight=False, soft_wrap=True)
         if as_json:
-            typer.echo(json.dumps({"weights": str(path), "iterations": recipe.iterations, "loss": last[0]}))
-        else:
-            console.print(f"Loss {last[0]:.4f} nats a digit. Written to {path}", highlight=False)
+            typer.echo(json.dumps(told))
+
+
+def _train(recipe: Any, run_recipe: Any, console: Console) -> tuple[Any, float]:
+    """Run a recipe under a progress bar; gives the network and its last loss."""
+    losses = []
+    with _progress(console) as progress:
+        bar = progress.add_task("loss", total=recipe.iterations)
+
+        def show(done: int, loss: float) -> None:
+            losses.append(loss)
+            progress.update(bar, completed=done, description=f"loss {loss:.4f}")
+
+        return run_recipe(recipe, show), losses[-1]
 
 
 @app.command(epilog="Example:\n\n  icrl serve --port 8000 --latency 0.2")
 def serve(
+    learner: Annotated[str, typer.Argument(help="Which learner: hidden-color, game24, ...")] = "hidden-color",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
     latency: Annotated[float, typer.Option(min=0.0, help="Seconds before each answer.")] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Serve the shipped learner over OpenAI's protocol on this machine, to try things out over real HTTP."""
+    """Serve a shipped learner over OpenAI's protocol on this machine, to try things out over real HTTP."""
     import threading
 
-    from icrl_graph.learner import LEARNERS
+    from icrl_graph.models import learner as model
     from icrl_graph.testing import OpenAIServer
 
-    with _told(), OpenAIServer(LEARNERS["hidden-color"], latency=latency, port=port) as server:
-        use = f"OPENAI_BASE_URL={server.base_url} icrl run hidden-color:#3b9 --model openai:learner"
+    with _told(), OpenAIServer(model(learner).reply, latency=latency, port=port) as server:
+        item = "hidden-color:#3b9" if learner == "hidden-color" else "game24:4,5,6,10"
+        use = f"OPENAI_BASE_URL={server.base_url} icrl run {item} --model openai:learner"
         hint = f"Serving at {server.base_url}; stop with Ctrl-C. Use it with:\n  {use}"
         typer.echo(json.dumps({"base_url": server.base_url}) if as_json else hint)
         threading.Event().wait()

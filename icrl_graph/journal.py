@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from os import PathLike
@@ -175,6 +176,57 @@ def exhausted(caps: Mapping[str, float | None], spent: Usage) -> str | None:
     }
     reached = (name for name, cap in caps.items() if cap is not None and amounts[name] >= cap)
     return next(reached, None)
+
+
+def one(call: Call) -> Flow:
+    """The flow of a single call; gives its value."""
+    reply = yield call
+    return reply.value
+
+
+class Meter:
+    """Reads what flows cost while they run, failed calls included.
+
+    Attributes:
+        usage: the sum so far.
+    """
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self._lock = threading.Lock()
+
+    def read(self, flow: Flow, timeout: float | None = None) -> Flow:
+        """The same flow, metered.
+
+        Args:
+            flow: what to meter, with the flows that it runs side by side.
+            timeout: seconds for each call that sets none itself.
+        """
+        step: Callable[[Any], Any] = flow.send
+        sent: Any = None
+        while True:
+            try:
+                ask = step(sent)
+            except StopIteration as done:
+                return done.value
+            step, started = flow.send, time.monotonic()
+            try:
+                if isinstance(ask, list):
+                    sent = yield [self.read(part, timeout) for part in ask]
+                    continue
+                sent = yield ask if timeout is None or ask.timeout is not None else replace(ask, timeout=timeout)
+                self._add(sent.usage)
+            except BudgetExceeded as error:  # the call was not made
+                step, sent = flow.throw, error
+            except Exception as error:
+                if isinstance(ask, Call):
+                    seconds = Usage(seconds=round(time.monotonic() - started, 6))
+                    self._add({**seconds, "calls": 1} if ask.paid else seconds)
+                step, sent = flow.throw, error
+
+    def _add(self, usage: Usage) -> None:
+        with self._lock:
+            self.usage = add_usage(self.usage, usage)
 
 
 class Driver:

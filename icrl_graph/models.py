@@ -1,7 +1,8 @@
 """Models by name, and functions in a chat model's clothes.
 
-`chat_model("openai:gpt-4.1-mini")` talks to OpenAI or to any server that speaks its protocol; "learner:hidden-color" is
-the in-context learner that ships with this package; other providers come from `langchain`, if that is installed.
+`chat_model("openai:gpt-4.1-mini")` talks to OpenAI or to any server that speaks its protocol; "learner:hidden-color"
+and "learner:game24" are in-context learners that ship with this package; other providers come from `langchain`, if that
+is installed.
 
 Whatever can answer a prompt can stand where a model is asked for: a chat model, a Runnable, a compiled graph that takes
 `messages`, or a plain function.
@@ -119,8 +120,8 @@ def learner(name: str, *, temperature: float | None = None) -> FunctionModel:
     """A shipped in-context learner by name.
 
     Args:
-        name: "hidden-color".
-        temperature: default 1, as it was trained; 0 takes the likeliest digits.
+        name: "hidden-color"; "game24", "game24-weak" or "game24-strong" (see `icrl_graph.learner`).
+        temperature: default 1, as it was trained; 0 takes what is likeliest.
 
     Raises:
         ValueError: there is none of that name.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from typing_extensions import TypedDict
 from icrl_graph import ablations, context, settings
 from icrl_graph.calls import Call
 from icrl_graph.errors import BudgetExceeded, IcrlError, ModelError
-from icrl_graph.journal import Budget, Driver, Flow, Key
+from icrl_graph.journal import Budget, Driver, Flow, Key, Meter, one
 from icrl_graph.models import Policy, is_permanent, read_response
 from icrl_graph.prompts import INSTRUCTIONS
 from icrl_graph.rewards import Scorer, as_reward, unscored
@@ -212,18 +211,16 @@ def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
         now = state["episodes"][-1]
         kwargs = _sampling(policy, parts, state["settings"], now)
         call = Call(part, policy.input(prompt(state, parts)), read_response, kwargs)
-        started = time.monotonic()
+        meter = Meter()
         try:
-            reply = yield call
+            said = yield from meter.read(one(call))
         except BudgetExceeded as over:
             return {"episodes": [{**_identity(now), "error": str(over)}], "stopped": over.cap}
         except IcrlError:
             raise
         except Exception as error:
-            told = _failure(error, now)
-            cost = Usage(calls=1, seconds=round(time.monotonic() - started, 6))
-            return {"episodes": [Episode(**_identity(now), error=told, usage=cost)]}
-        patch = Episode(**_identity(now), **reply.value, usage=reply.usage)
+            return {"episodes": [Episode(**_identity(now), error=_failure(error, now), usage=meter.usage)]}
+        patch = Episode(**_identity(now), **said, usage=meter.usage)
         return {"episodes": [{**patch, **_extracted(patch, parts.extract)}]}
 
     return _node("generate", generate, policy.part, parts.driver)
@@ -282,24 +279,21 @@ def evaluate(
             "answer": answer_of(episode),
             "steps": episode.get("steps"),
         }
-        call = Call(
-            scorer.part,
-            scorer.arguments(**offered),
-            lambda given: as_reward(given, checked),
-            timeout=timeout,
-            paid=scorer.paid,
-        )
-        started = time.monotonic()
+        arguments = scorer.arguments(**offered)
+        if scorer.kind == "flow":
+            flow = scorer.part(**arguments)
+        else:
+            flow = one(Call(scorer.part, arguments, lambda given: as_reward(given, checked), paid=scorer.paid))
+        meter = Meter()
         try:
-            reply = yield call
+            given = yield from meter.read(flow, timeout)
         except BudgetExceeded as over:
-            return unscored(str(over)), Usage()
+            return unscored(str(over)), meter.usage
         except IcrlError:
             raise
         except Exception as error:
-            cost = Usage(seconds=round(time.monotonic() - started, 6))
-            return unscored(_failure(error, episode)), {**cost, "calls": 1} if scorer.paid else cost
-        return reply.value, reply.usage
+            return unscored(_failure(error, episode)), meter.usage
+        return as_reward(given, checked), meter.usage
 
     def score(state: LoopState, episode: Episode, part: Any) -> Flow:
         if "response" not in episode:

@@ -9,7 +9,9 @@ tool: in its arguments schema). A Runnable gets all of them in one dictionary.
 
 A function or a tool is taken to be free: it is not counted, and done again where its node is. Wrap one that costs money
 in a `RunnableLambda`: then it counts as a call, is kept in the journal, and attempts that stand side by side are judged
-side by side. Only a function or a tool may ask a person by LangGraph's `interrupt` there.
+side by side. An evaluator that needs several paid calls is a generator function: a flow (`icrl_graph.journal.Flow`)
+that yields each call, is sent its reply, and returns the reward; see `icrl_graph.judge`. Only a function or a tool may
+ask a person by LangGraph's `interrupt` there.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
@@ -29,7 +31,8 @@ OFFERED = ("task", "response", "answer", "steps", "task_data")
 `extract` made of it (or the response again); the steps of a multi-turn episode, or None; the task data."""
 
 Evaluator = Any
-"""A callable (sync or async), a LangChain tool, or a Runnable; returns a number, a `Reward`, or None for unscored."""
+"""A callable (sync or async, or a generator function), a LangChain tool, or a Runnable; returns a number, a `Reward`,
+or None for unscored."""
 
 
 class Reward(TypedDict, total=False):
@@ -100,14 +103,17 @@ class Scorer:
     Attributes:
         part: the callable, tool or Runnable.
         names: which of `OFFERED` it is called with.
-        keywords: whether it takes them as keyword arguments; else as one dictionary.
-        paid: whether a call of it is counted and journaled: that of a Runnable, which may hold a model.
+        kind: a function and a flow take them as keyword arguments, a tool and a Runnable as one dictionary.
     """
 
     part: Any
     names: tuple[str, ...]
-    keywords: bool
-    paid: bool
+    kind: Literal["function", "flow", "tool", "runnable"]
+
+    @property
+    def paid(self) -> bool:
+        """Whether its calls are counted and journaled: those of a Runnable, which may hold a model, and of a flow."""
+        return self.kind in ("flow", "runnable")
 
     def arguments(self, **offered: Any) -> dict[str, Any]:
         """Those of the offered values that the evaluator asked for."""
@@ -123,12 +129,13 @@ def as_scorer(evaluator: Evaluator, what: str = "evaluator") -> Scorer:
     tool_arguments = getattr(evaluator, "args", None)
     if hasattr(evaluator, "invoke") and isinstance(tool_arguments, dict):
         required = set(evaluator.get_input_schema().model_json_schema().get("required", ()))
-        return Scorer(evaluator, _offered(tool_arguments, required, what), keywords=False, paid=False)
+        return Scorer(evaluator, _offered(tool_arguments, required, what), "tool")
     if hasattr(evaluator, "invoke"):
-        return Scorer(evaluator, OFFERED, keywords=False, paid=True)
+        return Scorer(evaluator, OFFERED, "runnable")
     if not callable(evaluator):
         raise ValueError(f"the {what} must be a callable, a LangChain tool or a Runnable, got {evaluator!r}")
-    return Scorer(evaluator, accepted_names(evaluator, OFFERED, what), keywords=True, paid=False)
+    flows = any(map(inspect.isgeneratorfunction, (evaluator, getattr(evaluator, "__call__", None))))  # noqa: B004
+    return Scorer(evaluator, accepted_names(evaluator, OFFERED, what), "flow" if flows else "function")
 
 
 def accepted_names(function: Callable[..., Any], offered: tuple[str, ...], what: str) -> tuple[str, ...]:

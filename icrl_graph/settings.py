@@ -63,7 +63,7 @@ class Settings(RunSettings):
         default="preset", description="What each round asks for: preset, autonomous, explore, exploit, plain."
     )
     layout: str = Field(default="turns", description="How the prompt is laid out: turns or transcript.")
-    show: str = Field(default="true", description="What the model sees of its rewards: true, zero or hidden.")
+    show: str = Field(default="true", description="What the model sees of its rewards: true, zero, hidden or outcome.")
     label: str = Field(
         default="Reward",
         pattern=r"^[^\s:<>]([^\n:<>]{0,58}[^\s:<>])?$",

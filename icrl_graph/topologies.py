@@ -103,7 +103,8 @@ def create_icrl(
         schedule: what each round asks for: "preset" (even rounds explore, odd exploit), "autonomous", "explore",
             "exploit", "plain", or a function.
         layout: "turns" (append-only chat), "transcript" (one message), or a function.
-        show: what the model sees of its rewards: "true", "zero", "hidden", or an ablation such as `shuffled(pool)`.
+        show: what the model sees of its rewards: "true", "zero", "hidden", "outcome", or an ablation such as
+            `shuffled(pool)`.
         rounds: how many attempts at most.
         options: see `Options`.
 

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "icrl_graph"
 LAYERS = [  # a module may import only what stands to its left
     *("errors", "prompts", "rewards", "state", "context", "ablations", "settings", "calls", "journal", "stops"),
-    *("verifiers", "games", "learner", "openai_client", "models", "testing", "nodes", "topologies"),
+    *("verifiers", "games", "learner", "openai_client", "models", "testing", "judge", "nodes", "topologies"),
     *("improvement", "loading", "meta", "benchmarks", "runs", "cli", "__main__"),
 ]
 EVERYWHERE_LAZY = {"openai", "langchain_openai", "sqlite3", "torch", "matplotlib", "langchain"}

@@ -73,3 +73,13 @@ def load_ranked(path: str | PathLike[str], *, verify: bool = True) -> list[Puzzl
     if "Puzzles" not in (rows.fieldnames or ()):
         raise ValueError(f"{path} has no column 'Puzzles'; it has {', '.join(rows.fieldnames or ()) or 'none'}")
     return [read_numbers({"numbers": list(read_puzzle(row["Puzzles"]))}) for row in rows]
+
+
+PAPER_ROWS = range(900, 1000)
+"""Of the ranked file, counted from 0: the test set of Tree of Thoughts and of ICRL prompting (arXiv 2506.06303)."""
+
+
+def paper_rows(path: str | PathLike[str]) -> dict[int, Puzzle]:
+    """The puzzles of the papers' test set by row; arguments and errors as of `load_ranked`."""
+    ranked = load_ranked(path)
+    return {row: ranked[row] for row in PAPER_ROWS}

@@ -1,9 +1,9 @@
 """Game of 24 as a game of steps: which steps there are, how an attempt is written, and players of known strength.
 
-Four numbers; a step replaces two of those that are left by their sum, difference, product or quotient; after three steps
-one number is left, and it should be 24. Steps here stay within the natural numbers and zero, which is enough for 1346 of
-the 1362 solvable puzzles (the other 16 need fractions) and makes a graph of 17 005 states. Steps that leave the same
-numbers are one move.
+Four numbers; a step replaces two of those that are left by their sum, difference, product or quotient; after three
+steps one number is left, and it should be 24. Steps here stay within the natural numbers and zero, which is enough for
+1346 of the 1362 solvable puzzles (the other 16 need fractions) and makes a graph of 17 005 states. Steps that leave the
+same numbers are one move.
 
 A player reads the prompt that any chat model would get and answers in the benchmark's own text. What it does with the
 attempts and step rewards that it finds there is its `Rule`; what it would do without them is its `Base`.
@@ -15,7 +15,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from itertools import combinations, combinations_with_replacement, pairwise
 from random import Random
 from typing import Any, Literal, NamedTuple
@@ -98,7 +98,7 @@ def _take(made: list[tuple[int, str]], number: int) -> str:
     return made.pop(next(i for i, (value, _) in enumerate(made) if value == number))[1]
 
 
-# ----------------------------------------------------------------------------------------------------- what a prompt says
+# ---------------------------------------------------------------------------------------------------- what a prompt says
 
 
 class Tried(NamedTuple):
@@ -136,12 +136,18 @@ def read_prompt(messages: Sequence[Mapping[str, Any]]) -> tuple[Numbers, list[Tr
 
 
 def _tried(attempt: Attempt, numbers: Numbers) -> list[Tried]:
-    lefts = [numbers, *(step.left for step in read_steps(attempt.response, numbers) if step.left is not None)]
     rewards: Sequence[float | None] = attempt.steps
     if not rewards and attempt.value is not None:
         rewards = (1.0, 1.0, 1.0) if attempt.value >= 1 else (None, None, attempt.value)
     shown = (*rewards, None, None, None)
-    return [Tried(i, *pair, shown[i]) for i, pair in enumerate(pairwise(lefts))]
+    return [Tried(i, *pair, shown[i]) for i, pair in enumerate(pairwise(_path(attempt.response, numbers)))]
+
+
+@lru_cache(maxsize=4096)  # the next prompt of a run shows the same attempts again
+def _path(response: str, numbers: Numbers) -> list[tuple[Fraction | int, ...]]:
+    """What is left at first and after each of an attempt's steps, up to the first that is wrong."""
+    lefts = (step.left for step in read_steps(response, numbers) if step.left is not None)
+    return [numbers, *(tuple(n.numerator if n.denominator == 1 else n for n in left) for left in lefts)]
 
 
 # ------------------------------------------------------------------------------------------------------------- players

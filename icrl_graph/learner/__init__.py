@@ -31,4 +31,5 @@ LEARNERS: Mapping[str, Callable[..., str]] = {
     "game24-weak": _game24("weak"),
     "game24-strong": _game24("strong"),
 }
-"""Reply functions by name, for `icrl_graph.models.learner`."""
+"""Reply functions by name, for `icrl_graph.models.learner`. That of Game of 24 stands on no base policy, a weak one or a
+strong one."""

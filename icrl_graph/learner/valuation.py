@@ -21,7 +21,7 @@ MODULI = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 24, 50)
 class Shape:
     """What the arrays of the network measure; stored with the weights."""
 
-    numbers: int = 200
+    numbers: int = 128
     """Numbers below this have an encoding of their own, all others share one."""
     width: int = 48
     layers: int = 2

@@ -1,4 +1,4 @@
-"""How the shipped learner of Game of 24 was made: distillation of a pruning teacher into a small cross-attention network.
+"""How the shipped learner of Game of 24 was made: distillation of a pruning teacher into a cross-attention network.
 
 The teacher takes what its history shows to lead on, never what it shows not to, and otherwise follows its base
 (`icrl_graph.games.game24.prune`). The student sees the same histories and is trained towards the teacher's odds of
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate, combinations_with_replacement
+from itertools import accumulate, combinations_with_replacement, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from icrl_graph.games.game24 import Numbers, Split, moves, solvable, split
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 WIDTHS = (24, 12, 4)
 """The most moves that there can be at each of the three steps."""
 _BOUNDS = (0, *accumulate(WIDTHS))
-_SLICES = tuple(slice(start, end) for start, end in zip(_BOUNDS, _BOUNDS[1:], strict=False))
+_SLICES = tuple(slice(start, end) for start, end in pairwise(_BOUNDS))
 _SURE = 40.0
 
 
@@ -290,7 +290,9 @@ def network(shape: Shape) -> Any:
         def nothing(self, count: int) -> Tensor:
             return self.norm("token_norm", self.array("none")).expand(count, 1, -1)
 
-        def scores(self, moves: Tensor, number: Tensor, base: Tensor, memory: Any, mask: Tensor | None = None) -> Tensor:
+        def scores(
+            self, moves: Tensor, number: Tensor, base: Tensor, memory: Any, mask: Tensor | None = None
+        ) -> Tensor:
             likely = torch.stack([base / 4, (base > -0.7).float()], -1)
             x = moves + self.array("query_step")[number] + self.linear("base", likely)
             for i, (key, value) in enumerate(memory):

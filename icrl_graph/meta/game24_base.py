@@ -1,16 +1,15 @@
 """How the base policies of Game of 24 were made: a value network, trained on the exact trees of some puzzles.
 
-The fewer puzzles it has seen, the weaker it is on others. In each position that can still be won, the network is trained
-towards the moves that keep it so, all alike (cross-entropy).
+The fewer puzzles it has seen, the weaker it is on others. In each position that can still be won, the network is
+trained towards the moves that keep it so, all alike (cross-entropy).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from icrl_graph.games.game24 import split
 from icrl_graph.learner.valuation import MODULI, Shape, features
 from icrl_graph.meta.game24 import WIDTHS, Board
 from icrl_graph.meta.layers import network_class, pytorch
@@ -25,7 +24,7 @@ class Recipe:
 
     puzzles: int
     """How many puzzles of the training split it is trained on: the first of them."""
-    iterations: int = 3000
+    iterations: int
     batches: tuple[int, int, int] = (96, 96, 64)
     """Positions with four, three and two numbers, of each iteration."""
     learning_rate: float = 2e-3
@@ -33,6 +32,13 @@ class Recipe:
     weight_decay: float = 0.1
     dropout: float = 0.1
     seed: int = 0
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "weak": Recipe(puzzles=5, iterations=1500),
+    "strong": Recipe(puzzles=846, iterations=4000),
+}
+"""Of the shipped base policies."""
 
 
 def train(recipe: Recipe, progress: Callable[[int, float], None] | None = None, shape: Shape | None = None) -> Any:
@@ -72,12 +78,10 @@ def train(recipe: Recipe, progress: Callable[[int, float], None] | None = None, 
 
 def _positions(board: Board, puzzles: Tensor) -> list[Tensor]:
     """The positions below the puzzles that can be won, with four, three and two numbers."""
-    torch = pytorch()
     found = [puzzles]
     for _ in range(2):
         after = board.moves[found[-1]][board.legal[found[-1]]].unique()
         found.append(after[board.alive[after] > 0])
-    assert all(map(len, found)), torch
     return found
 
 

@@ -1,6 +1,6 @@
 """What other memories, longer runs and histories begun by another policy cost the shipped learner of hidden color.
 
-python examples/learner_robustness.py 1000
+python examples/hidden_color_robustness.py 1000
 """
 
 import sys
@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from icrl_graph import FunctionModel, Settings, chat_model, create_icrl, parse
-from icrl_graph.benchmarks.demo import interval
+from icrl_graph.benchmarks.statistics import interval
 from icrl_graph.games import hidden_color
 from icrl_graph.learner import LEARNERS
 

@@ -1,4 +1,4 @@
-"""The demo: the shipped learner on hidden color, with its controls, on held-out tasks and through the real graphs.
+"""Hidden color: the shipped learner and its controls.
 
 Five arms with equal calls. If the learner learns from its rewards, `icrl` rises over the rounds; if it needs them,
 `zero` and `shuffled` do not; if it does more than sample often, its best so far is above that of `best_of_n`, the same
@@ -7,17 +7,19 @@ model without a history, and of `random`, uniform guesses.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
 from typing_extensions import TypedDict
 
 from icrl_graph.ablations import shuffled
-from icrl_graph.errors import missing_extra
+from icrl_graph.benchmarks.demos import draw_curve, dress, figure, share
+from icrl_graph.benchmarks.statistics import Interval, half_width, interval
 from icrl_graph.games import hidden_color
 from icrl_graph.models import FunctionModel, learner
 from icrl_graph.nodes import EpisodeEvent
@@ -32,14 +34,6 @@ ARMS = {
     "shuffled": "as icrl, but the rewards shown are other games' rewards",
     "random": "uniform guesses",
 }
-
-
-class Interval(TypedDict):
-    """A mean over tasks with its 95 % interval (normal approximation, 1.96 standard errors)."""
-
-    mean: float
-    low: float
-    high: float
 
 
 class Arm(TypedDict):
@@ -66,6 +60,24 @@ class Row(TypedDict):
     response: str | None
     reward: float | None
     solved: bool
+
+
+def opening(seed: int) -> Iterator[Text]:
+    """One game, drawn as it goes."""
+    game = hidden_color.tasks(1, seed=seed)[0]
+    secret = game["task_data"]["secret"]
+    yield Text.assemble("The hidden color is ", _swatch(secret), f" {secret}. The learner sees only its rewards.")
+    graph = create_icrl(learner("hidden-color"), hidden_color.closeness, rounds=ROUNDS).compile()
+    for event in graph.stream(game, context=Settings(seed=seed), stream_mode="custom"):
+        guess = hidden_color.read_color(event["response"])
+        drawn = _swatch(hidden_color.write_color(guess)) if guess else Text("?")
+        told = f" {event['response']}  {event['reward']:.2f}  "
+        yield Text.assemble(f"  round {event['round'] + 1}  ", drawn, told, ("█" * round(20 * event["reward"]), "cyan"))
+    yield Text()
+
+
+def _swatch(color: str) -> Text:
+    return Text("      ", style=f"on #{''.join(2 * digit for digit in color[1:])}")
 
 
 def play(count: int, seed: int, progress: Callable[[str, int], None] | None = None) -> Iterator[Row]:
@@ -138,14 +150,32 @@ def summarize(rows: Sequence[Row]) -> dict[str, list[Arm]]:
     return {"arms": arms}
 
 
-def interval(values: Any) -> Interval:
-    """Mean and 95 % interval of what is scored among the values."""
-    scored = np.asarray(values, dtype=float)
-    scored = scored[~np.isnan(scored)]
-    mean = float(scored.mean())
-    half = 1.96 * float(scored.std(ddof=1)) / math.sqrt(len(scored)) if len(scored) > 1 else math.inf
-    low, high = max(0.0, mean - half), min(1.0, mean + half)  # rewards and shares both lie in [0, 1]
-    return Interval(mean=round(mean, 4), low=round(low, 4), high=round(high, 4))
+def report(summary: dict[str, list[Arm]]) -> Iterator[Table | str]:
+    """What the figures say."""
+    arms = {arm["name"]: arm for arm in summary["arms"]}
+    title = f"Hidden color, {_games(summary)} held-out games: mean reward of round 1 to {ROUNDS}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("arm", no_wrap=True)
+    for heading in (*map(str, range(1, ROUNDS + 1)), "best so far", "solved", "calls"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, arm in arms.items():
+        last = arm["best_by_round"][-1]
+        table.add_row(
+            name,
+            *(share(point["mean"]) for point in arm["reward_by_round"]),
+            f"{last['mean']:.2f} ±{half_width(last):.2f}",
+            f"{arm['solved']['mean']:.0%}",
+            str(arm["calls"]),
+        )
+    yield table
+    gain = {name: arm["reward_by_round"][-1]["mean"] - arm["reward_by_round"][0]["mean"] for name, arm in arms.items()}
+    best = {name: arm["best_by_round"][-1]["mean"] for name, arm in arms.items()}
+    yield f"From the first round to the last icrl changes by {gain['icrl']:+.2f}; its weights never change."
+    yield f"With its rewards zeroed the change is {gain['zero']:+.2f}, with other games' {gain['shuffled']:+.2f}."
+    yield (
+        f"At equal calls its best guess is at {best['icrl']:.2f}; best_of_n of the same model {best['best_of_n']:.2f}, "
+        f"random {best['random']:.2f}."
+    )
 
 
 def plot(summary: dict[str, list[Arm]], path: Path) -> None:
@@ -154,34 +184,19 @@ def plot(summary: dict[str, list[Arm]], path: Path) -> None:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as missing:
-        raise missing_extra("matplotlib", "report") from missing
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True)
-    rounds = np.arange(1, ROUNDS + 1)
+    drawn = figure(10, 4.2)
+    left, right = drawn.subplots(1, 2, sharey=True)
     for arm in summary["arms"]:
-        for axes, curve in ((left, arm["reward_by_round"]), (right, arm["best_by_round"])):
-            (line,) = axes.plot(rounds, [p["mean"] for p in curve], marker="o", markersize=3.5, label=arm["name"])
-            axes.fill_between(
-                rounds, [p["low"] for p in curve], [p["high"] for p in curve], alpha=0.18, color=line.get_color()
-            )
-    for axes, title in ((left, "reward of the round's guess"), (right, "best reward so far")):
-        axes.set(title=title, xlabel="round", ylim=(0, 1.02), xticks=rounds)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        draw_curve(left, arm["reward_by_round"], arm["name"])
+        draw_curve(right, arm["best_by_round"], arm["name"])
+    dress(left, "reward of the round's guess", ROUNDS)
+    dress(right, "best reward so far", ROUNDS)
     left.set_ylabel("reward, mean over held-out games")
     right.legend(frameon=False, loc="lower right")
-    games = summary["arms"][0]["calls"] // ROUNDS
-    figure.suptitle(f"Hidden color: a frozen learner, {games} held-out games, 95 % intervals", fontsize=11)
-    figure.savefig(path, dpi=130)
+    title = f"Hidden color: a frozen learner, {_games(summary)} held-out games, 95 % intervals"
+    drawn.suptitle(title, fontsize=11)
+    drawn.savefig(path, dpi=130)
 
 
-def write(rows: Sequence[Row], summary: dict[str, list[Arm]], folder: Path) -> None:
-    """Write results.jsonl and summary.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+def _games(summary: dict[str, list[Arm]]) -> int:
+    return summary["arms"][0]["calls"] // ROUNDS

@@ -1,0 +1,46 @@
+"""What other layouts, longer runs and foreign histories cost the shipped learner of Game of 24, and its best temperature.
+
+python examples/game24_robustness.py 400
+"""
+
+import sys
+from random import Random
+from typing import Any
+
+from icrl_graph import FunctionModel, Settings, chat_model, create_best_of_n, create_icrl, parse
+from icrl_graph.benchmarks.game24 import task
+from icrl_graph.benchmarks.statistics import interval
+from icrl_graph.games.game24 import blind, no_base, player, split
+from icrl_graph.learner import LEARNERS
+from icrl_graph.verifiers.game24 import grade
+
+
+def begun_by_another(messages: list[dict[str, Any]], rng: Random) -> str:
+    """Six random attempts, then the learner's own."""
+    stranger = len(parse(messages).attempts) < 6
+    return (player(blind, no_base) if stranger else LEARNERS["game24"])(messages, rng, None)
+
+
+def play(name: str, graph: Any, puzzles: Any, marks: tuple[int, ...] = (8, 16)) -> None:
+    """Print the share of puzzles that are solved within k attempts."""
+    run = graph.compile().stream
+    games = [list(run(task(p), context=Settings(seed=i), stream_mode="custom")) for i, p in enumerate(puzzles)]
+    for k in marks:
+        share = interval([any(event["metric"] for event in events[:k]) for events in games])
+        print(f"{name:44} within {k:2}: {share['mean']:.3f} ({share['low']:.3f} to {share['high']:.3f})", flush=True)
+
+
+learner, count = chat_model("learner:game24"), int(sys.argv[1]) if len(sys.argv) > 1 else 10
+test, validation = split("test")[:count], split("validation")[:count]
+for options in ({"layout": "turns"}, {"layout": "transcript"}, {"memory": "last:8"}, {"memory": "tokens:1000"}):
+    play(str(options), create_icrl(learner, grade, rounds=16, **options), test)
+play("temperature 0", create_icrl(chat_model("learner:game24", temperature=0), grade, rounds=16), test)
+play("32 rounds", create_icrl(learner, grade, rounds=32), test, (16, 24, 32))
+play(
+    "begun by 6 random attempts", create_icrl(FunctionModel(reply=begun_by_another), grade, rounds=16), test, (6, 8, 16)
+)
+for base in ("game24", "game24-weak", "game24-strong"):
+    for heat in (0.5, 0.7, 1.0, 1.4, 2.0, 3.0):
+        graph = create_best_of_n(chat_model(f"learner:{base}", temperature=heat), grade, n=16)
+        for name, puzzles in (("validation", validation), ("test", test)):
+            play(f"best_of_n {base} {name}, temperature {heat}", graph, puzzles)

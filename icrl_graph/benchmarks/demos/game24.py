@@ -1,0 +1,390 @@
+"""Game of 24: the shipped learner and its controls, on puzzles that no stage of its training has seen.
+
+The arms take one thing away each. Where `icrl` is ahead of `best_of_n` and `distinct`, the history is of use; where it
+is ahead of `avoid_tried` too, the rewards are, not only the variety; where `zero`, `shuffled` and `hidden` fall back,
+it needs its own true rewards; where `outcome` does, it needs those of the steps. `teacher` is the algorithm that the
+learner was taught: what there is to reach. All this stands on three base policies: none, a weak one, a strong one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+from typing_extensions import TypedDict
+
+from icrl_graph.ablations import shuffled
+from icrl_graph.benchmarks import game24 as benchmark
+from icrl_graph.benchmarks.demos import draw_curve, dress, figure, share, signed
+from icrl_graph.benchmarks.statistics import Interval, half_width, interval
+from icrl_graph.games import game24
+from icrl_graph.learner import game24 as learner
+from icrl_graph.learner.game24 import Strength
+from icrl_graph.models import FunctionModel
+from icrl_graph.nodes import EpisodeEvent
+from icrl_graph.rewards import Reward
+from icrl_graph.settings import Settings
+from icrl_graph.topologies import create_best_of_n, create_icrl
+from icrl_graph.verifiers.game24 import grade
+
+ROUNDS = 16
+ARMS = {
+    "icrl": "every prompt shows all earlier attempts with the rewards of their steps",
+    "best_of_n": "the same model, as many attempts, no history; at its best temperature",
+    "distinct": "as best_of_n, but no attempt is made twice",
+    "avoid_tried": "the base policy, avoiding every step that was tried; no rewards",
+    "zero": "as icrl, but every reward is shown as 0",
+    "shuffled": "as icrl, but the rewards shown are other puzzles' rewards",
+    "hidden": "as icrl, but no rewards are shown",
+    "outcome": "as icrl, but only whether an attempt solved the puzzle counts, not its steps",
+    "teacher": "an explicit search that prunes what is known to fail: what the learner was taught",
+}
+BASES: Mapping[Strength, Sequence[str]] = {
+    "none": tuple(ARMS),
+    "weak": tuple(ARMS),
+    "strong": ("icrl", "best_of_n", "avoid_tried", "zero"),
+}
+"""The base policies, and the arms that are played on each."""
+TEMPERATURES: Mapping[Strength, float] = {"none": 1.0, "weak": 2.0, "strong": 2.0}
+"""Of best_of_n and distinct: where best_of_n solves most validation puzzles within 16 attempts."""
+
+
+class Row(TypedDict):
+    """One attempt, as a line of results.jsonl."""
+
+    base: str
+    arm: str
+    puzzle: str
+    round: int
+    response: str | None
+    reward: float | None
+    steps: list[float | None]
+    """The true reward of each step."""
+    solved: bool
+
+
+class Arm(TypedDict):
+    """What one arm came to."""
+
+    base: str
+    name: str
+    what: str
+    solved_within: list[Interval]
+    """Share of puzzles solved within the first k attempts, for k from 1."""
+    solved_at: list[Interval]
+    """Share of puzzles that the k-th attempt solves."""
+    step_reward: list[Interval]
+    """Mean reward of the three steps of the k-th attempt."""
+    behind: dict[str, Interval]
+    """How much more icrl solves within 8 and within 16, paired by puzzle."""
+    calls: int
+
+
+class Summary(TypedDict):
+    """What summary.json holds."""
+
+    puzzles: int
+    left_out: list[str]
+    """Puzzles that were asked for and not played, with the reason."""
+    arms: list[Arm]
+
+
+# ------------------------------------------------------------------------------------------------------------ playing
+
+
+def choose(count: int, seed: int) -> list[game24.Numbers]:
+    """Held-out puzzles, the same for the same seed."""
+    return Random(seed).sample(game24.split("test"), count)
+
+
+def held_out(rows: Mapping[int, Sequence[int]]) -> tuple[list[game24.Numbers], list[str]]:
+    """Those puzzles of a ranked list that the learner may be measured on, and, with the reason, those it may not."""
+    kept, left_out = [], []
+    for row, numbers in rows.items():
+        puzzle = tuple(sorted(numbers))
+        if puzzle in game24.split("test"):
+            kept.append(puzzle)
+            continue
+        why = next(
+            (f"is in the {name} split" for name in ("train", "validation") if puzzle in game24.split(name)),
+            "needs fractions",
+        )
+        left_out.append(f"row {row}, {' '.join(map(str, puzzle))}: {why}")
+    return kept, left_out
+
+
+def opening(seed: int) -> Iterator[Text]:
+    """One puzzle, told as it goes: green steps still lead to 24, red ones do not."""
+    (puzzle,) = choose(1, seed)
+    yield Text(f"Make 24 of {' '.join(map(str, puzzle))}. The learner sees what it tried and the rewards of its steps.")
+    graph = _graph("none", "icrl", ()).compile()
+    for event, reward in _attempts(graph, puzzle, seed):
+        line = Text(f"  round {event['round'] + 1:<3} ")
+        for step, worth in zip((event["response"] or "").splitlines(), reward.get("steps", []), strict=False):
+            line.append(f"{step.split(' (')[0]:<14} ", style="green" if worth else "red")
+        yield line.append("solved" if event["metric"] else "")
+        if event["metric"]:
+            break
+    yield Text()
+
+
+def play(
+    puzzles: Sequence[game24.Numbers],
+    seed: int,
+    progress: Callable[[str, int], None] | None = None,
+    workers: int = 1,
+) -> Iterator[Row]:
+    """Play all arms on all bases.
+
+    Args:
+        puzzles: what to play.
+        seed: seeds every attempt.
+        progress: called with the base and the arm, as "none icrl", and the number of puzzles done.
+        workers: processes; the rows are the same for any number. More than one needs a guarded main module.
+    """
+    seeded = [(puzzle, Random(f"{seed}/{puzzle}").getrandbits(31)) for puzzle in puzzles]
+    chunks = [seeded[at : at + 5] for at in range(0, len(seeded), 5)]
+    pools: dict[str, list[Reward]] = {base: [] for base in BASES}
+    arms = [(base, arm) for base, names in BASES.items() for arm in names]
+    with _pool(workers) as run:
+        for late in (False, True):  # the rewards of other puzzles are known only once icrl has played
+            jobs = [
+                _Job(base, arm, tuple(pools[base]) if late else (), tuple(chunk))
+                for base, arm in arms
+                if (arm == "shuffled") == late
+                for chunk in chunks
+            ]
+            done: dict[tuple[str, str], int] = {}
+            for job, rows in zip(jobs, run(_play, jobs), strict=True):
+                for row in rows:
+                    if job.arm == "icrl" and row["reward"] is not None:
+                        pools[job.base].append(Reward(value=row["reward"], steps=row["steps"]))
+                    yield row
+                done[job.base, job.arm] = done.get((job.base, job.arm), 0) + len(job.puzzles)
+                if progress is not None:
+                    progress(f"{job.base} {job.arm}", done[job.base, job.arm])
+
+
+class _Job(NamedTuple):
+    """Some puzzles of one arm, for one process."""
+
+    base: Strength
+    arm: str
+    pool: tuple[Reward, ...]
+    puzzles: tuple[tuple[game24.Numbers, int], ...]
+    """With their seeds."""
+
+
+def _play(job: _Job) -> list[Row]:
+    graph = _graph(job.base, job.arm, job.pool).compile(name=job.arm)
+    return [
+        Row(
+            base=job.base,
+            arm=job.arm,
+            puzzle=" ".join(map(str, puzzle)),
+            round=event["round"] + event["candidate"],  # candidates stand side by side, in the place of rounds
+            response=event["response"],
+            reward=event["reward"],
+            steps=reward.get("steps", []),
+            solved=event["metric"] == 1.0,
+        )
+        for puzzle, seed in job.puzzles
+        for event, reward in _attempts(graph, puzzle, seed)
+    ]
+
+
+def _attempts(graph: Any, puzzle: game24.Numbers, seed: int) -> Iterator[tuple[EpisodeEvent, Reward]]:
+    """Each attempt with its true reward."""
+    task = benchmark.task(puzzle)
+    events = cast(Iterator[EpisodeEvent], graph.stream(task, context=Settings(seed=seed), stream_mode="custom"))
+    for event in events:
+        yield event, grade(event["response"] or "", task["task_data"])
+
+
+def _graph(base: Strength, arm: str, pool: Sequence[Reward]) -> Any:
+    """The graph of an arm."""
+
+    def model(rule: game24.Rule | None = None) -> FunctionModel:
+        reply = learner.reply(base) if rule is None else game24.player(rule, learner.base(base))
+        return FunctionModel(reply=reply, label=f"{base} {arm}")
+
+    if arm == "best_of_n":
+        return create_best_of_n(model(), grade, n=ROUNDS, sampling={"default": {"temperature": TEMPERATURES[base]}})
+    if arm == "distinct":
+        once = game24.without_repeats(game24.player(lambda history, rng: learner.recall([], rng), learner.base(base)))
+        return create_icrl(
+            FunctionModel(reply=once, temperature=TEMPERATURES[base]), grade, rounds=ROUNDS, show="hidden"
+        )
+    if arm == "avoid_tried":
+        return create_icrl(model(game24.avoid_tried), grade, rounds=ROUNDS, show="hidden")
+    if arm == "teacher":
+        return create_icrl(model(game24.prune), grade, rounds=ROUNDS)
+    show: Any = {"icrl": "true", "shuffled": shuffled(pool) if pool else None}.get(arm, arm)
+    return create_icrl(model(), grade, rounds=ROUNDS, show=show)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """`map`, in this process or in several."""
+    if workers == 1:
+        yield map
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that it does not copy
+    pool = ProcessPoolExecutor(workers, spawn, signal.signal, (signal.SIGINT, signal.SIG_IGN))  # Ctrl-C is ours
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ figures
+
+
+def summarize(rows: Sequence[Row], left_out: Sequence[str] = ()) -> Summary:
+    """Means and intervals by base, arm and round."""
+    number = {puzzle: i for i, puzzle in enumerate(dict.fromkeys(row["puzzle"] for row in rows))}
+    solved: dict[tuple[str, str], Any]
+    solved, worth = (
+        {(base, arm): np.zeros((len(number), ROUNDS)) for base, arms in BASES.items() for arm in arms} for _ in range(2)
+    )
+    for row in rows:
+        where = (row["base"], row["arm"]), (number[row["puzzle"]], row["round"])
+        solved[where[0]][where[1]] = row["solved"]
+        worth[where[0]][where[1]] = sum(step or 0.0 for step in row["steps"]) / 3
+    within = {key: np.maximum.accumulate(marks, axis=1) for key, marks in solved.items()}
+    arms = [
+        Arm(
+            base=base,
+            name=name,
+            what=ARMS[name],
+            solved_within=[interval(within[base, name][:, k]) for k in range(ROUNDS)],
+            solved_at=[interval(solved[base, name][:, k]) for k in range(ROUNDS)],
+            step_reward=[interval(worth[base, name][:, k]) for k in range(ROUNDS)],
+            behind={
+                str(k): interval((within[base, "icrl"] - within[base, name])[:, k - 1], bounds=(-1.0, 1.0))
+                for k in (8, ROUNDS)
+            },
+            calls=sum(row["base"] == base and row["arm"] == name for row in rows),
+        )
+        for base, names in BASES.items()
+        for name in names
+    ]
+    return Summary(puzzles=len(number), left_out=list(left_out), arms=arms)
+
+
+def report(summary: Summary) -> Iterator[Table | str]:
+    """What the figures say."""
+    for base in BASES:
+        yield _table(summary, base)
+    yield from _words(summary)
+    if summary["left_out"]:
+        yield f"Not played, {len(summary['left_out'])} puzzles: {'; '.join(summary['left_out'])}."
+
+
+def _table(summary: Summary, base: str) -> Table:
+    title = f"Game of 24, {summary['puzzles']} held-out puzzles, base policy: {base}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("arm", no_wrap=True)
+    for heading in ("solved within 1", "4", "8", "16", "at 16", "step reward", "icrl is ahead by (8)"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for arm in summary["arms"]:
+        if arm["base"] != base:
+            continue
+        within, ahead = arm["solved_within"], arm["behind"]["8"]
+        table.add_row(
+            arm["name"],
+            *(share(within[k - 1]["mean"]) for k in (1, 4)),
+            *(f"{share(within[k - 1]['mean'])} ±{share(half_width(within[k - 1]))}" for k in (8, 16)),
+            share(arm["solved_at"][-1]["mean"]),
+            f"{share(arm['step_reward'][0]['mean'])} -> {share(arm['step_reward'][-1]['mean'])}",
+            "" if arm["name"] == "icrl" else signed(ahead),
+        )
+    return table
+
+
+def _words(summary: Summary) -> Iterator[str]:
+    arms = {(arm["base"], arm["name"]): arm for arm in summary["arms"]}
+
+    def within(base: str, name: str, k: int) -> str:
+        return share(arms[base, name]["solved_within"][k - 1]["mean"])
+
+    def at_end(base: str, name: str) -> str:
+        return share(arms[base, name]["solved_at"][-1]["mean"])
+
+    def ahead(base: str, name: str) -> Interval:
+        return arms[base, name]["behind"]["8"]
+
+    yield (
+        f"Without a base, a frozen network solves {within('none', 'icrl', 1)} of the puzzles at its first attempt and "
+        f"{within('none', 'icrl', 16)} within 16. Without the history it is {within('none', 'best_of_n', 16)}; with "
+        f"rewards zeroed {within('none', 'zero', 16)}, shuffled {within('none', 'shuffled', 16)}, hidden "
+        f"{within('none', 'hidden', 16)}; by variety alone (avoid_tried) {within('none', 'avoid_tried', 16)}: "
+        + _verdict(
+            min(ahead("none", name)["low"] for name in ("zero", "shuffled", "hidden", "avoid_tried", "best_of_n")),
+            "the gain is driven by rewards.",
+            "too few puzzles to say what the gain comes from.",
+        )
+    )
+    yield (
+        f"The rewards of the steps are needed: with the outcome alone it is {within('none', 'outcome', 16)}."
+        if ahead("none", "outcome")["low"] > 0
+        else "Whether the rewards of the steps are needed can't be said from so few puzzles."
+    )
+    best = max(("best_of_n", "distinct"), key=lambda name: -ahead("weak", name)["mean"])
+    variety = ahead("weak", best)["mean"] - ahead("weak", "avoid_tried")["mean"]
+    yield (
+        f"On a weak base icrl is {signed(ahead('weak', best))} ahead of {best} within 8 attempts. Of that, avoiding what "
+        f"was tried gives {variety:+.2f} without any reward; what the rewards add is "
+        f"{signed(ahead('weak', 'avoid_tried'))}."
+    )
+    yield (
+        f"Only true rewards tell when to stop searching: the 16th attempt solves {at_end('weak', 'icrl')} with them, "
+        f"{at_end('weak', 'zero')} with zeros, {at_end('weak', 'shuffled')} with shuffled ones, "
+        f"{at_end('weak', 'avoid_tried')} by avoid_tried."
+    )
+    strong = ahead("strong", "best_of_n")
+    yield (
+        f"A strong base solves {within('strong', 'icrl', 1)} at once and {within('strong', 'best_of_n', 8)} within 8 "
+        f"by sampling alone; icrl is {signed(strong)} ahead: "
+        + ("there is next to nothing left to gain." if strong["mean"] < 0.05 else "there is still something to gain.")
+    )
+
+
+def _verdict(low: float, clear: str, unclear: str) -> str:
+    return clear if low > 0 else unclear
+
+
+def plot(summary: Summary, path: Path) -> None:
+    """Draw, for each base, the share of puzzles solved within k attempts, and the mean step reward of the k-th.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    drawn = figure(13, 7)
+    axes = drawn.subplots(2, len(BASES), sharey=True)
+    for column, base in enumerate(BASES):
+        for arm in summary["arms"]:
+            if arm["base"] == base:
+                color = f"C{list(ARMS).index(arm['name'])}"
+                style = {"color": color, "linewidth": 2.4 if arm["name"] == "icrl" else 1.1}
+                draw_curve(axes[0, column], arm["solved_within"], arm["name"], **style)
+                draw_curve(axes[1, column], arm["step_reward"], arm["name"], **style)
+        dress(axes[0, column], f"base policy: {base}", ROUNDS)
+        dress(axes[1, column], "", ROUNDS)
+    axes[0, 0].set_ylabel("solved within k attempts")
+    axes[1, 0].set_ylabel("mean step reward of the k-th attempt")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside lower center", ncols=len(ARMS), frameon=False)
+    title = f"Game of 24: a frozen learner, {summary['puzzles']} held-out puzzles, 95 % intervals"
+    drawn.suptitle(title, fontsize=12)
+    drawn.savefig(path, dpi=120)
