@@ -1,4 +1,4 @@
-"""What other layouts, longer runs and foreign histories cost the shipped learner of Game of 24, and its best temperature.
+"""What other layouts, longer runs and foreign histories cost the learner of Game of 24, and best_of_n's temperatures.
 
 python examples/game24_robustness.py 400
 """
@@ -32,7 +32,13 @@ def play(name: str, graph: Any, puzzles: Any, marks: tuple[int, ...] = (8, 16)) 
 
 learner, count = chat_model("learner:game24"), int(sys.argv[1]) if len(sys.argv) > 1 else 10
 test, validation = split("test")[:count], split("validation")[:count]
-for options in ({"layout": "turns"}, {"layout": "transcript"}, {"memory": "last:8"}, {"memory": "tokens:1000"}):
+cases: list[dict[str, Any]] = [
+    {"layout": "turns"},
+    {"layout": "transcript"},
+    {"memory": "last:8"},
+    {"memory": "tokens:300"},
+]
+for options in cases:
     play(str(options), create_icrl(learner, grade, rounds=16, **options), test)
 play("temperature 0", create_icrl(chat_model("learner:game24", temperature=0), grade, rounds=16), test)
 play("32 rounds", create_icrl(learner, grade, rounds=32), test, (16, 24, 32))

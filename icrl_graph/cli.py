@@ -142,6 +142,8 @@ def _demo_game24(tasks: int | None, seed: int, ranked: Path | None, workers: int
     puzzles, left_out = (
         (arms.choose(_count(tasks, 100, 400), seed), []) if ranked is None else arms.held_out(game24.paper_rows(ranked))
     )
+    if not puzzles:
+        raise ValueError(f"of the rows 900 to 999 of {ranked} no puzzle is held out")
     bars = {f"{base} {arm}": len(puzzles) for base, names in arms.BASES.items() for arm in names}
     _show_demo(
         arms,
@@ -409,10 +411,10 @@ def serve(
     """Serve a shipped learner over OpenAI's protocol on this machine, to try things out over real HTTP."""
     import threading
 
-    from icrl_graph.models import learner as model
+    from icrl_graph.learner import find_learner
     from icrl_graph.testing import OpenAIServer
 
-    with _told(), OpenAIServer(model(learner).reply, latency=latency, port=port) as server:
+    with _told(), OpenAIServer(find_learner(learner), latency=latency, port=port) as server:
         item = "hidden-color:#3b9" if learner == "hidden-color" else "game24:4,5,6,10"
         use = f"OPENAI_BASE_URL={server.base_url} icrl run {item} --model openai:learner"
         hint = f"Serving at {server.base_url}; stop with Ctrl-C. Use it with:\n  {use}"

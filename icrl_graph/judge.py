@@ -54,6 +54,7 @@ def judge_game24(model: Any) -> Evaluator:
             return Reward(value=None, steps=rewards, metric=metric, error=f"the judge gave no verdict on {place}")
         return Reward(value=sum(rewards), steps=rewards, metric=metric)
 
+    judge.calls = 4  # type: ignore[attr-defined]
     return judge
 
 

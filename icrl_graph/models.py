@@ -27,7 +27,7 @@ from pydantic import BaseModel, PrivateAttr, SecretStr
 
 from icrl_graph.calls import async_only
 from icrl_graph.errors import missing_extra
-from icrl_graph.learner import LEARNERS
+from icrl_graph.learner import find_learner
 from icrl_graph.rewards import accepted_names
 from icrl_graph.state import Message
 
@@ -126,9 +126,7 @@ def learner(name: str, *, temperature: float | None = None) -> FunctionModel:
     Raises:
         ValueError: there is none of that name.
     """
-    if name not in LEARNERS:
-        raise ValueError(f"unknown learner {name!r}; choose one of {', '.join(map(repr, LEARNERS))}")
-    return FunctionModel(reply=LEARNERS[name], label=f"learner:{name}", temperature=temperature)
+    return FunctionModel(reply=find_learner(name), label=f"learner:{name}", temperature=temperature)
 
 
 def _openai(model: str, *, base_url: str | None, api_key: str | None, **options: Any) -> BaseChatModel:

@@ -283,7 +283,7 @@ def evaluate(
         if scorer.kind == "flow":
             flow = scorer.part(**arguments)
         else:
-            flow = one(Call(scorer.part, arguments, lambda given: as_reward(given, checked), paid=scorer.paid))
+            flow = one(Call(scorer.part, arguments, lambda given: as_reward(given, checked), paid=scorer.calls > 0))
         meter = Meter()
         try:
             given = yield from meter.read(flow, timeout)
@@ -322,7 +322,7 @@ def evaluate(
         frozen, episodes = state["settings"], state["episodes"]
         todo = [episode for episode in episodes if "reward" not in episode]
         flows = [score(state, episode, part) for episode in todo]
-        paid = evaluator.paid and (metric is None or metric.paid)
+        paid = all(scorer.calls for scorer in (evaluator, metric) if scorer is not None)
         judged = yield from side_by_side(flows) if paid else one_by_one(flows)
         ablation = parts.pick("show", frozen)
         patches: list[Episode] = []

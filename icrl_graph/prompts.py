@@ -49,8 +49,8 @@ The example's numbers are no puzzle's, which has 1 to 13, so that it gives no an
 
 GAME24_STEP_JUDGE = (
     "Can the numbers {left} make 24? Each must be used exactly once, with +, -, *, / and parentheses. Try a few "
-    "combinations, briefly. Then write one word on a last line: sure, if you found a way; likely, if the numbers are in "
-    "a range where there may be one; impossible, if there can't be any."
+    "combinations, briefly. Then write one word on a last line: sure, if you found a way; likely, if the numbers are "
+    "in a range where there may be one; impossible, if there can't be any."
 )
 GAME24_ANSWER_JUDGE = (
     "Does {expression} equal 24, and does it use each of the numbers {numbers} exactly once and no other? Check it "

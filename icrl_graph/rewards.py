@@ -104,16 +104,14 @@ class Scorer:
         part: the callable, tool or Runnable.
         names: which of `OFFERED` it is called with.
         kind: a function and a flow take them as keyword arguments, a tool and a Runnable as one dictionary.
+        calls: paid calls that one judgement takes at most, each counted and journaled; 0 for a function or a tool, 1
+            for a Runnable, which may hold a model; a flow tells it by an attribute `calls`, else it is taken to be 1.
     """
 
     part: Any
     names: tuple[str, ...]
     kind: Literal["function", "flow", "tool", "runnable"]
-
-    @property
-    def paid(self) -> bool:
-        """Whether its calls are counted and journaled: those of a Runnable, which may hold a model, and of a flow."""
-        return self.kind in ("flow", "runnable")
+    calls: int = 0
 
     def arguments(self, **offered: Any) -> dict[str, Any]:
         """Those of the offered values that the evaluator asked for."""
@@ -131,11 +129,16 @@ def as_scorer(evaluator: Evaluator, what: str = "evaluator") -> Scorer:
         required = set(evaluator.get_input_schema().model_json_schema().get("required", ()))
         return Scorer(evaluator, _offered(tool_arguments, required, what), "tool")
     if hasattr(evaluator, "invoke"):
-        return Scorer(evaluator, OFFERED, "runnable")
+        return Scorer(evaluator, OFFERED, "runnable", calls=1)
     if not callable(evaluator):
         raise ValueError(f"the {what} must be a callable, a LangChain tool or a Runnable, got {evaluator!r}")
     flows = any(map(inspect.isgeneratorfunction, (evaluator, getattr(evaluator, "__call__", None))))  # noqa: B004
-    return Scorer(evaluator, accepted_names(evaluator, OFFERED, what), "flow" if flows else "function")
+    names = accepted_names(evaluator, OFFERED, what)
+    return (
+        Scorer(evaluator, names, "flow", getattr(evaluator, "calls", 1))
+        if flows
+        else Scorer(evaluator, names, "function")
+    )
 
 
 def accepted_names(function: Callable[..., Any], offered: tuple[str, ...], what: str) -> tuple[str, ...]:

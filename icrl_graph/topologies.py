@@ -179,7 +179,7 @@ def _graph(policy: Policy, scorers: tuple[Scorer, Scorer | None], parts: nodes.P
     evaluator, metric = scorers
     graph: Graph = StateGraph(LoopState, context_schema=parts.schema, input_schema=Input, output_schema=Output)
     graph.add_node("prepare", nodes.prepare(parts))
-    calls_each = 1 + evaluator.paid + (metric is not None and metric.paid)
+    calls_each = 1 + evaluator.calls + (metric.calls if metric is not None else 0)
     graph.add_node("build_context", nodes.build_context(parts, calls_each))
     graph.add_node("generate", nodes.generate(policy, parts))
     bounds, timeout = options.get("bounds"), options.get("timeout")

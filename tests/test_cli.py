@@ -1,5 +1,6 @@
 """The command line, as a user meets it: real processes."""
 
+import hashlib
 import json
 import os
 import re
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from icrl_graph.benchmarks.game24 import puzzles
 from icrl_graph.context import parse
+from icrl_graph.games.game24 import split
 from icrl_graph.testing import OpenAIServer
 
 ROOT = Path(__file__).parents[1]
@@ -23,8 +26,8 @@ ICRL = [sys.executable, "-c", START]
 CHECKER = f"{ROOT}/tools/check_game24.py:tool"
 
 
-def icrl(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [*ICRL, *arguments]
+def icrl(*arguments: str, cwd: Path, start: str = START, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", start, *arguments]
     surroundings = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=surroundings, timeout=240, check=False)
 
@@ -179,6 +182,12 @@ LEARN = ("--model", "learner:hidden-color")
         (("resume", "nowhere"), "nowhere holds no run"),
         (("draw", "tree"), "unknown topology 'tree'"),
         (("demo", "--tasks", "0"), "greater than or equal to 2"),
+        (("demo", "--tasks", "1001"), "there are 1000 held-out games"),
+        (("demo", "game24", "--tasks", "401"), "there are 400 held-out games"),
+        (("demo", "chess"), "unknown game 'chess'"),
+        (("demo", "--ranked", "24.csv"), "icrl demo game24 --ranked"),
+        (("demo", "game24", "--ranked", "x", "--tasks", "3"), "can't be combined"),
+        (("serve", "chess"), "unknown learner 'chess'"),
         (("train", "chess"), "unknown learner 'chess'"),
         (("no-such-command",), "No such command"),
     ],
@@ -339,6 +348,35 @@ def test_the_demo_draws_a_game_and_says_where_its_files_are(tmp_path: Path) -> N
     assert "Written to here/: results.jsonl, summary.json, curves.png" in done.stdout
 
 
+def test_the_demo_of_game_of_24_shows_its_arms_on_every_base(tmp_path: Path) -> None:
+    done = icrl("demo", "game24", "--tasks", "4", "--out", "here", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for base in ("none", "weak", "strong"):
+        assert f"Game of 24, 4 held-out puzzles, base policy: {base}" in done.stdout
+    assert {path.name for path in (tmp_path / "here").iterdir()} == {"results.jsonl", "summary.json", "curves.png"}
+
+
+def test_the_demo_plays_the_held_out_rows_of_a_ranked_file_and_names_the_others(tmp_path: Path) -> None:
+    """On a stand-in whose rows 900 to 999 hold three held-out puzzles."""
+    test, train, validation = (list(split(name)) for name in ("test", "train", "validation"))
+    fractions = [puzzle for puzzle in puzzles() if puzzle not in {*test, *train, *validation}]
+    ranking = [*test[3:], *train[:503], *test[:3], *fractions, *train[503:584], *train[584:], *validation]
+    stand_in = tmp_path / "24.csv"
+    stand_in.write_text("Rank,Puzzles\n" + "".join(f"{i},{' '.join(map(str, p))}\n" for i, p in enumerate(ranking)))
+    failed(icrl("demo", "game24", "--ranked", "24.csv", cwd=tmp_path), 2, "is not the published 24.csv")
+    pinned = hashlib.sha256(stand_in.read_bytes()).hexdigest()
+    trusting = f"import icrl_graph.benchmarks.game24 as game24; game24.RANKED_SHA256 = {pinned!r}; {START}"
+    done = icrl("demo", "game24", "--ranked", "24.csv", "--json", cwd=tmp_path, start=trusting)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["puzzles"] == 3
+    assert len(summary["left_out"]) == 97
+    assert [line.split(": ")[1] for line in summary["left_out"][14:18]] == ["needs fractions"] * 2 + [
+        "is in the train split"
+    ] * 2
+    assert summary["left_out"][0].startswith("row 903, ")
+
+
 def test_without_matplotlib_the_demo_names_the_extra(tmp_path: Path) -> None:
     (tmp_path / "matplotlib.py").write_text("raise ImportError")
     done = icrl("demo", "--tasks", "2", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
@@ -354,4 +392,4 @@ def test_training_writes_weights_that_can_be_used(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     from icrl_graph.learner.transformer import Transformer
 
-    assert Transformer(tmp_path / json.loads(done.stdout)["weights"]).shape.rounds == 8
+    assert Transformer(tmp_path / json.loads(done.stdout)[0]["weights"]).shape.rounds == 8

@@ -1,4 +1,4 @@
-"""The recipe of the shipped learner. Needs PyTorch: on CI always, elsewhere where it is installed."""
+"""The recipes of the shipped learners. Needs PyTorch: on CI always, elsewhere where it is installed."""
 
 import os
 from pathlib import Path
@@ -90,6 +90,134 @@ def test_the_teacher_never_hides_a_held_out_color_and_its_targets_are_exact() ->
             fitting = [
                 c for c in fitting if max(0, 20 - sum(abs(a - b) for a, b in zip(c, guess, strict=True))) == shown
             ]
+
+
+# ---------------------------------------------------------------------------------------------------------- game of 24
+
+
+@pytest.fixture(scope="module")
+def board() -> Any:
+    from icrl_graph.meta.game24 import Board
+
+    return Board()
+
+
+def _games(board: Any, student: Any = None, **changes: Any) -> Any:
+    from icrl_graph.meta.game24 import Recipe, draw, play
+
+    torch.manual_seed(1)
+    return play(board, draw(board, Recipe(batch=12, **changes)), 5, student)
+
+
+@needs_torch
+def test_numpy_computes_what_the_cross_attention_was_trained_as(tmp_path: Path, board: Any) -> None:
+    from icrl_graph.learner.cross_attention import CrossAttention, Shape, Step
+    from icrl_graph.meta.game24 import _SLICES, network
+    from icrl_graph.meta.layers import export
+
+    torch.manual_seed(0)
+    student = network(Shape())
+    export(student, tmp_path / "weights.npz")
+    with torch.no_grad():
+        for _, array in student.named_arrays():
+            array.copy_(array.half().float())
+    games, rounds = _games(board, student), torch.tensor([4, 0, 2])
+    with torch.no_grad():
+        torch.manual_seed(7)
+        expected = student(games, rounds)
+    torch.manual_seed(7)
+    codes = torch.randn(len(board.states), 64).numpy()
+    frozen = CrossAttention(tmp_path / "weights.npz")
+    for game in range(3):
+        for at, number in enumerate(rounds.tolist()):
+            history = [
+                Step(i, *(int(part[game, k, i]) for part in (games.before, games.after, games.shown)))
+                for k in range(number)
+                for i in range(3)
+            ]
+            judge = frozen.read(history, lambda state: codes[state])
+            for step, part in enumerate(_SLICES):
+                options, base = games.options[game, number, part].tolist(), games.base[game, number, part].tolist()
+                np.testing.assert_allclose(judge(step, options, base), expected[game, at, part], atol=2e-3)
+
+
+@needs_torch
+def test_numpy_computes_what_the_valuation_was_trained_as(tmp_path: Path) -> None:
+    from icrl_graph.learner.valuation import Shape, Valuation
+    from icrl_graph.meta.game24_base import network
+    from icrl_graph.meta.layers import export
+
+    torch.manual_seed(0)
+    student = network(Shape())
+    export(student, tmp_path / "weights.npz")
+    states = torch.randint(0, 400, (50, 3))
+    with torch.no_grad():
+        for _, array in student.named_arrays():
+            array.copy_(array.half().float())
+        expected = student(states)
+    np.testing.assert_allclose(Valuation(tmp_path / "weights.npz").values(states.tolist()), expected, atol=1e-3)
+
+
+@needs_torch
+def test_the_teacher_of_a_batch_is_the_teacher_that_plays(board: Any) -> None:
+    from icrl_graph.games.game24 import Tried, prune
+    from icrl_graph.learner.cross_attention import NOT_SHOWN
+    from icrl_graph.meta.game24 import _SLICES
+
+    games = _games(board, begun=0.5)
+    for game in range(12):
+        history: list[Tried] = []
+        for number in range(5):
+            judge = prune(history, Random(0))
+            for step, part in enumerate(_SLICES):
+                legal = games.legal[game, number, part]
+                options = [board.states[i] for i in games.options[game, number, part][legal].tolist()]
+                scores = judge(step, options, games.base[game, number, part][legal].tolist())
+                odds = torch.softmax(torch.tensor(scores), -1)
+                np.testing.assert_allclose(games.teacher[game, number, part][legal], odds, atol=1e-5)
+            for i in range(3):
+                before, after, shown = (int(x[game, number, i]) for x in (games.before, games.after, games.shown))
+                reward = None if shown == NOT_SHOWN else float(shown)
+                history.append(Tried(i, board.states[before], board.states[after], reward))
+
+
+@needs_torch
+def test_no_stage_of_the_training_plays_a_held_out_puzzle(board: Any) -> None:
+    from icrl_graph.games.game24 import split
+    from icrl_graph.meta.game24 import Recipe, draw
+    from icrl_graph.meta.game24_base import RECIPES, _positions
+
+    train = set(split("train"))
+    assert {board.states[i] for i in draw(board, Recipe(batch=2000)).puzzles.tolist()} <= train
+    for recipe in RECIPES.values():
+        (first, *_) = _positions(board, board.puzzles("train")[: recipe.puzzles])
+        assert {board.states[i] for i in first.tolist()} <= train
+        assert len(first) == recipe.puzzles
+
+
+@needs_torch
+def test_the_modes_show_every_step_or_the_outcome_or_nothing() -> None:
+    from icrl_graph.meta.game24 import _shown
+
+    truth = torch.tensor([[1, 1, 1], [1, 0, 0]] * 3)
+    mode = torch.tensor([0, 0, 1, 1, 2, 2])
+    assert _shown(truth, mode).tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 1], [2, 2, 0], [2, 2, 2], [2, 2, 2]]
+
+
+@needs_torch
+def test_the_recipes_of_game_of_24_are_repeatable(tmp_path: Path) -> None:
+    from icrl_graph.meta import game24, game24_base
+    from icrl_graph.meta.layers import export
+
+    base_losses: list[float] = []
+    for name in ("one", "two"):
+        export(game24.train(game24.Recipe(iterations=9, batch=16, rounds=6, graded=2)), tmp_path / name)
+        recipe = game24_base.Recipe(puzzles=5, iterations=60)
+        base = game24_base.train(recipe, lambda done, loss: base_losses.append(loss))
+        export(base, tmp_path / f"{name}_base")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert (tmp_path / "one_base").read_bytes() == (tmp_path / "two_base").read_bytes()
+    assert base_losses[59] < base_losses[0]
 
 
 def test_without_pytorch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,4 +72,14 @@ def test_what_is_no_evaluator_is_refused(wrong: Any) -> None:
 def test_a_runnable_gets_everything_and_counts_as_paid() -> None:
     scorer = as_scorer(RunnableLambda(lambda given: 1.0))
     assert scorer.names == OFFERED
-    assert scorer.paid
+    assert scorer.calls == 1
+
+
+def test_a_generator_function_is_a_flow_that_tells_how_many_calls_it_may_make() -> None:
+    def judge(response: str) -> Any:
+        yield None
+
+    assert (as_scorer(judge).kind, as_scorer(judge).calls) == ("flow", 1)
+    judge.calls = 4  # type: ignore[attr-defined]
+    assert as_scorer(judge).calls == 4
+    assert as_scorer(lambda: 1.0).calls == 0

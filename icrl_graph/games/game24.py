@@ -98,7 +98,7 @@ def _take(made: list[tuple[int, str]], number: int) -> str:
     return made.pop(next(i for i, (value, _) in enumerate(made) if value == number))[1]
 
 
-# ---------------------------------------------------------------------------------------------------- what a prompt says
+# --------------------------------------------------------------------------------------------------- what a prompt says
 
 
 class Tried(NamedTuple):
@@ -200,7 +200,7 @@ def avoid_tried(history: Sequence[Tried], rng: Random) -> Judgement:
     tried = {step.after for step in history}
 
     def judge(number: int, options: Sequence[Numbers], scores: Sequence[float]) -> list[float]:
-        return [score - _SURE * (option in tried) for option, score in zip(options, scores, strict=True)]
+        return [score - SURE * (option in tried) for option, score in zip(options, scores, strict=True)]
 
     return judge
 
@@ -218,12 +218,12 @@ def prune(history: Sequence[Tried], rng: Random) -> Judgement:
         return (option in alive) - (fails and option not in alive)
 
     def judge(number: int, options: Sequence[Numbers], scores: Sequence[float]) -> list[float]:
-        return [score + _SURE * known(option) for option, score in zip(options, scores, strict=True)]
+        return [score + SURE * known(option) for option, score in zip(options, scores, strict=True)]
 
     return judge
 
 
-_SURE = 40.0
+SURE = 40.0
 """Outweighs every base."""
 
 

@@ -25,11 +25,22 @@ def _game24(strength: Any) -> Callable[..., str]:
     return reply
 
 
+def find_learner(name: str) -> Callable[..., str]:
+    """The reply function of a learner.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in LEARNERS:
+        raise ValueError(f"unknown learner {name!r}; choose one of {', '.join(map(repr, LEARNERS))}")
+    return LEARNERS[name]
+
+
 LEARNERS: Mapping[str, Callable[..., str]] = {
     "hidden-color": _hidden_color,
     "game24": _game24("none"),
     "game24-weak": _game24("weak"),
     "game24-strong": _game24("strong"),
 }
-"""Reply functions by name, for `icrl_graph.models.learner`. That of Game of 24 stands on no base policy, a weak one or a
-strong one."""
+"""Reply functions by name, for `icrl_graph.models.learner`. That of Game of 24 stands on no base policy, a weak one or
+a strong one."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import accumulate, combinations_with_replacement, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from icrl_graph.games.game24 import Numbers, Split, moves, solvable, split
+from icrl_graph.games.game24 import SURE, Numbers, Split, moves, solvable, split
 from icrl_graph.learner.cross_attention import ALIVE, DEAD, GAIN, NOT_SHOWN, UNLIKELY, Shape
 from icrl_graph.meta.layers import network_class, pytorch
 
@@ -31,7 +31,6 @@ WIDTHS = (24, 12, 4)
 """The most moves that there can be at each of the three steps."""
 _BOUNDS = (0, *accumulate(WIDTHS))
 _SLICES = tuple(slice(start, end) for start, end in pairwise(_BOUNDS))
-_SURE = 40.0
 
 
 @dataclass(frozen=True)
@@ -231,7 +230,7 @@ def _teacher(board: Board, known: Tensor, options: Tensor, legal: Tensor, base: 
         last = board.moves[options][..., : WIDTHS[2]]
         failed = known.gather(1, last.flatten(1)).view(last.shape) == DEAD
         dead = dead | ((failed | ~board.legal[options][..., : WIDTHS[2]]).all(-1) & ~alive)
-    return (base + _SURE * (alive.float() - dead.float())).masked_fill(~legal, -1e9)
+    return (base + SURE * (alive.float() - dead.float())).masked_fill(~legal, -1e9)
 
 
 def _shown(truth: Tensor, mode: Tensor) -> Tensor:
@@ -244,7 +243,6 @@ def _shown(truth: Tensor, mode: Tensor) -> Tensor:
 
 def _note(known: Tensor, path: Tensor, shown: Tensor) -> None:
     """Remember what is shown of states."""
-    pytorch()
     told = known.gather(1, path)
     known.scatter_(1, path, shown.to(known.dtype).where(shown != NOT_SHOWN, told))
 

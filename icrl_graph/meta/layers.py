@@ -1,4 +1,4 @@
-"""What the networks share in PyTorch: layers over named arrays, written so that `icrl_graph.learner.layers` reads them."""
+"""What the networks share in PyTorch: layers over named arrays, stored as `icrl_graph.learner.layers` reads them."""
 
 from __future__ import annotations
 
