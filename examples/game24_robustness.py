@@ -4,10 +4,11 @@ python examples/game24_robustness.py 400
 """
 
 import sys
+from itertools import product
 from random import Random
 from typing import Any
 
-from icrl_graph import FunctionModel, Settings, chat_model, create_best_of_n, create_icrl, parse
+from icrl_graph import Settings, chat_model, create_best_of_n, create_icrl, parse
 from icrl_graph.benchmarks.game24 import task
 from icrl_graph.benchmarks.statistics import interval
 from icrl_graph.games.game24 import blind, no_base, player, split
@@ -30,23 +31,14 @@ def play(name: str, graph: Any, puzzles: Any, marks: tuple[int, ...] = (8, 16)) 
         print(f"{name:44} within {k:2}: {share['mean']:.3f} ({share['low']:.3f} to {share['high']:.3f})", flush=True)
 
 
-learner, count = chat_model("learner:game24"), int(sys.argv[1]) if len(sys.argv) > 1 else 10
+learner, count = chat_model("learner:game24"), int(sys.argv[1]) if len(sys.argv) > 1 else 3
 test, validation = split("test")[:count], split("validation")[:count]
-cases: list[dict[str, Any]] = [
-    {"layout": "turns"},
-    {"layout": "transcript"},
-    {"memory": "last:8"},
-    {"memory": "tokens:300"},
-]
-for options in cases:
-    play(str(options), create_icrl(learner, grade, rounds=16, **options), test)
+for layout, memory in (("turns", "all"), ("transcript", "all"), ("turns", "last:8"), ("turns", "tokens:300")):
+    play(f"{layout}, memory {memory}", create_icrl(learner, grade, rounds=16, layout=layout, memory=memory), test)
 play("temperature 0", create_icrl(chat_model("learner:game24", temperature=0), grade, rounds=16), test)
 play("32 rounds", create_icrl(learner, grade, rounds=32), test, (16, 24, 32))
-play(
-    "begun by 6 random attempts", create_icrl(FunctionModel(reply=begun_by_another), grade, rounds=16), test, (6, 8, 16)
-)
-for base in ("game24", "game24-weak", "game24-strong"):
-    for heat in (0.5, 0.7, 1.0, 1.4, 2.0, 3.0):
-        graph = create_best_of_n(chat_model(f"learner:{base}", temperature=heat), grade, n=16)
-        for name, puzzles in (("validation", validation), ("test", test)):
-            play(f"best_of_n {base} {name}, temperature {heat}", graph, puzzles)
+play("begun by 6 random attempts", create_icrl(begun_by_another, grade, rounds=16), test, (6, 8, 12, 16))
+for base, heat in product(("game24", "game24-weak", "game24-strong"), (0.5, 0.7, 1.0, 1.4, 2.0, 3.0)):
+    sampler = create_best_of_n(chat_model(f"learner:{base}", temperature=heat), grade, n=16)
+    play(f"best_of_n {base}, validation, temperature {heat}", sampler, validation)
+    play(f"best_of_n {base}, test, temperature {heat}", sampler, test)

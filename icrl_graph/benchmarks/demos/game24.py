@@ -58,7 +58,7 @@ BASES: Mapping[Strength, Sequence[str]] = {
     "strong": ("icrl", "best_of_n", "avoid_tried", "zero"),
 }
 """The base policies, and the arms that are played on each."""
-TEMPERATURES: Mapping[Strength, float] = {"none": 1.0, "weak": 1.4, "strong": 1.0}
+TEMPERATURES: Mapping[Strength, float] = {"none": 0.5, "weak": 1.4, "strong": 1.0}
 """Of best_of_n and distinct: of 0.5, 0.7, 1, 1.4, 2 and 3 the one at which best_of_n solves most of the validation
 puzzles within 16 attempts; of equals, 1."""
 
@@ -289,13 +289,18 @@ def summarize(rows: Sequence[Row], left_out: Sequence[str] = ()) -> Summary:
             },
             calls=played[base, name],
         )
-        for base, name in played
+        for base, names in BASES.items()
+        for name in names
     ]
     return Summary(puzzles=len(number), left_out=list(left_out), arms=arms)
 
 
 def report(summary: Summary) -> Iterator[Table | str]:
     """What the figures say."""
+    yield (
+        "Columns: share of puzzles solved within 1, 4, 8 and 16 attempts, and by the 16th; mean step reward of the "
+        "first and of the 16th attempt; how much more icrl solves within 8. Intervals are 95 % over puzzles.\n"
+    )
     for base in BASES:
         yield _table(summary, base)
     yield from _words(summary)
@@ -307,7 +312,7 @@ def _table(summary: Summary, base: str) -> Table:
     title = f"Game of 24, {summary['puzzles']} held-out puzzles, base policy: {base}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("arm", no_wrap=True)
-    for heading in ("solved within 1", "4", "8", "16", "at 16", "step reward", "icrl is ahead by (8)"):
+    for heading in ("1", "4", "8", "16", "16th", "step reward", "icrl ahead"):
         table.add_column(heading, justify="right", no_wrap=True)
     for arm in summary["arms"]:
         if arm["base"] != base:
