@@ -32,7 +32,7 @@ def hidden(reward: Reward, rng: Random) -> Reward:
 
 
 def outcome(reward: Reward, rng: Random) -> Reward:
-    """The number alone: nothing of the steps, no feedback."""
+    """The number alone: no numbers of the steps, no feedback. A total that is graded still tells what it is made of."""
     return _numbers(reward["value"], [])
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 import unicodedata
@@ -34,7 +33,6 @@ app = typer.Typer(
     add_completion=False,
 )
 out, err = Console(), Console(stderr=True)
-_PROCESSORS = os.cpu_count() or 1
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
@@ -106,8 +104,8 @@ def demo(
         Path | None, typer.Option(help="game24: your copy of Tree of Thoughts' 24.csv; plays its rows 900 to 999.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="game24: processes; default one for each processor.")
-    ] = _PROCESSORS,
+        int | None, typer.Option(min=1, help="game24: processes; default one for each processor.")
+    ] = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Where the results go; default runs/demo or runs/demo-game24.")
     ] = None,
@@ -118,8 +116,9 @@ def demo(
         if game not in ("hidden-color", "game24"):
             raise ValueError(f"unknown game {game!r}; choose hidden-color or game24")
         if game == "hidden-color":
-            if ranked is not None:
-                raise ValueError("--ranked is for the game24 demo: icrl demo game24 --ranked 24.csv")
+            for option, given in (("--ranked", ranked), ("--workers", workers)):
+                if given is not None:
+                    raise ValueError(f"{option} is for the other demo: icrl demo game24 {option} {given}")
             _demo_hidden_color(tasks, seed, out_dir or Path("runs/demo"), as_json)
         else:
             _demo_game24(tasks, seed, ranked, workers, out_dir or Path("runs/demo-game24"), as_json)
@@ -133,7 +132,9 @@ def _demo_hidden_color(tasks: int | None, seed: int, out_dir: Path, as_json: boo
     _show_demo(arms, bars, seed, out_dir, as_json, lambda told: arms.play(count, seed, told), arms.summarize)
 
 
-def _demo_game24(tasks: int | None, seed: int, ranked: Path | None, workers: int, out_dir: Path, as_json: bool) -> None:
+def _demo_game24(
+    tasks: int | None, seed: int, ranked: Path | None, workers: int | None, out_dir: Path, as_json: bool
+) -> None:
     from icrl_graph.benchmarks import game24
     from icrl_graph.benchmarks.demos import game24 as arms
 
@@ -142,8 +143,8 @@ def _demo_game24(tasks: int | None, seed: int, ranked: Path | None, workers: int
     puzzles, left_out = (
         (arms.choose(_count(tasks, 100, 400), seed), []) if ranked is None else arms.held_out(game24.paper_rows(ranked))
     )
-    if not puzzles:
-        raise ValueError(f"of the rows 900 to 999 of {ranked} no puzzle is held out")
+    if len(puzzles) < 2:
+        raise ValueError(f"of the rows 900 to 999 of {ranked}, {len(puzzles)} puzzles are held out; two are needed")
     bars = {f"{base} {arm}": len(puzzles) for base, names in arms.BASES.items() for arm in names}
     _show_demo(
         arms,
@@ -151,7 +152,7 @@ def _demo_game24(tasks: int | None, seed: int, ranked: Path | None, workers: int
         seed,
         out_dir,
         as_json,
-        lambda told: arms.play(puzzles, seed, told, workers),
+        lambda told: arms.play(puzzles, seed, told, workers or arms.processors()),
         lambda rows: arms.summarize(rows, left_out),
     )
 
@@ -169,6 +170,7 @@ def _show_demo(
     from icrl_graph.benchmarks import demos
 
     console = err if as_json else out
+    out_dir.mkdir(parents=True, exist_ok=True)
     for line in arms.opening(seed):
         console.print(line, highlight=False)
     with _progress(console) as progress:
@@ -376,11 +378,11 @@ def train(
         if learner not in RECIPES:
             raise ValueError(f"unknown learner {learner!r}; choose one of {', '.join(RECIPES)}")
         console = err if as_json else out
+        out_dir.mkdir(parents=True, exist_ok=True)
         told = []
         for file, (recipe, run_recipe) in RECIPES[learner]().items():
             asked = recipe if iterations is None else replace(recipe, iterations=iterations)
             student, loss = _train(asked, run_recipe, console)
-            out_dir.mkdir(parents=True, exist_ok=True)
             export(student, out_dir / file)
             told.append({"weights": str(out_dir / file), "iterations": asked.iterations, "loss": loss})
             console.print(f"Loss {loss:.4f} nats. Written to {out_dir / file}", highlight=False, soft_wrap=True)

@@ -33,7 +33,7 @@ from langgraph.errors import GraphBubbleUp
 
 from icrl_graph.calls import Call, amake, make, usage_of
 from icrl_graph.errors import BudgetExceeded, JournalError, ModelError
-from icrl_graph.state import Usage, add_usage
+from icrl_graph.state import Usage, add_usage, side_by_side
 
 Key = tuple[str | int, ...]
 """Who asks: the run id, the node, the round, the candidate."""
@@ -185,15 +185,14 @@ def one(call: Call) -> Flow:
 
 
 class Meter:
-    """Reads what flows cost while they run, failed calls included.
+    """Reads what a flow costs while it runs; of a call that fails, that it was made and how long it took.
 
     Attributes:
-        usage: the sum so far.
+        usage: the sum so far; of what runs side by side, the longest time.
     """
 
     def __init__(self) -> None:
         self.usage = Usage()
-        self._lock = threading.Lock()
 
     def read(self, flow: Flow, timeout: float | None = None) -> Flow:
         """The same flow, metered.
@@ -209,24 +208,33 @@ class Meter:
                 ask = step(sent)
             except StopIteration as done:
                 return done.value
-            step, started = flow.send, time.monotonic()
+            step = flow.send
+            if not isinstance(ask, Call | list):
+                raise TypeError(f"a flow yields calls, or lists of flows to run side by side; got {ask!r:.80}")
             try:
-                if isinstance(ask, list):
-                    sent = yield [self.read(part, timeout) for part in ask]
-                    continue
-                sent = yield ask if timeout is None or ask.timeout is not None else replace(ask, timeout=timeout)
-                self._add(sent.usage)
-            except BudgetExceeded as error:  # the call was not made
-                step, sent = flow.throw, error
+                sent = yield from self._side_by_side(ask, timeout) if isinstance(ask, list) else self._one(ask, timeout)
             except Exception as error:
-                if isinstance(ask, Call):
-                    seconds = Usage(seconds=round(time.monotonic() - started, 6))
-                    self._add({**seconds, "calls": 1} if ask.paid else seconds)
                 step, sent = flow.throw, error
 
-    def _add(self, usage: Usage) -> None:
-        with self._lock:
-            self.usage = add_usage(self.usage, usage)
+    def _one(self, call: Call, timeout: float | None) -> Flow:
+        started = time.monotonic()
+        try:
+            reply = yield call if timeout is None or call.timeout is not None else replace(call, timeout=timeout)
+        except BudgetExceeded:  # it was not made
+            raise
+        except Exception:
+            seconds = Usage(seconds=round(time.monotonic() - started, 6))
+            self.usage = add_usage(self.usage, seconds, {"calls": 1} if call.paid else {})
+            raise
+        self.usage = add_usage(self.usage, reply.usage)
+        return reply
+
+    def _side_by_side(self, flows: list[Flow], timeout: float | None) -> Flow:
+        meters = [Meter() for _ in flows]
+        try:
+            return (yield [meter.read(flow, timeout) for meter, flow in zip(meters, flows, strict=True)])
+        finally:
+            self.usage = add_usage(self.usage, side_by_side([meter.usage for meter in meters]))
 
 
 class Driver:
@@ -264,7 +272,7 @@ class Driver:
             except _PASSING:
                 raise
             except Exception as error:
-                step, sent = flow.throw, error
+                step, sent = flow.throw, _throwable(error)
 
     async def aperform(self, flow: Flow, key: Key, budget: Budget) -> Any:
         """`perform` under `ainvoke`."""
@@ -285,7 +293,7 @@ class Driver:
             except _PASSING:
                 raise
             except Exception as error:
-                step, sent = flow.throw, error
+                step, sent = flow.throw, _throwable(error)
 
     def _call(self, call: Call, key: Key, budget: Budget) -> Reply:
         id = _identity(call, key) if call.paid else None
@@ -329,6 +337,11 @@ def _journaling() -> Iterator[None]:
         yield
     except Exception as error:
         raise JournalError(f"the journal failed: {type(error).__name__}: {error}") from error
+
+
+def _throwable(error: Exception) -> Exception:
+    """What may be thrown into a generator: a StopIteration would end it."""
+    return RuntimeError(f"StopIteration: {error}") if isinstance(error, StopIteration) else error
 
 
 class _Pending:

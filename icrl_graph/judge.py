@@ -11,7 +11,7 @@ from typing import Any
 
 from icrl_graph.calls import Call
 from icrl_graph.journal import Flow
-from icrl_graph.models import as_policy, read_response
+from icrl_graph.models import as_policy, name_of_part, read_response
 from icrl_graph.prompts import GAME24_ANSWER_JUDGE, GAME24_STEP_JUDGE, fill
 from icrl_graph.rewards import Evaluator, Reward
 from icrl_graph.verifiers.game24 import read_numbers, read_steps, verify
@@ -55,6 +55,7 @@ def judge_game24(model: Any) -> Evaluator:
         return Reward(value=sum(rewards), steps=rewards, metric=metric)
 
     judge.calls = 4  # type: ignore[attr-defined]
+    judge.label = f"judge_game24({name_of_part(policy.part)})"  # type: ignore[attr-defined]
     return judge
 
 
@@ -67,6 +68,7 @@ def _about_answer(expression: str, numbers: Any) -> str:
 
 
 def read_verdict(text: str, values: Mapping[str, float]) -> float | None:
-    """The value of the last verdict word in a text; None if there is none."""
-    found = re.findall(rf"\b({'|'.join(values)})\b", text.lower())
-    return values[found[-1]] if found else None
+    """The value of the verdict that a text ends with; None if its last line is none of the words."""
+    lines = [line for line in text.lower().splitlines() if line.strip()]
+    word = re.fullmatch(r"[\W_]*(?:\w+ ?: *)?[\W_]*([a-z]+)[\W_]*", lines[-1]) if lines else None
+    return values.get(word[1]) if word else None

@@ -80,6 +80,8 @@ class EpisodeEvent(TypedDict):
     response: str | None
     answer: Any
     reward: float | None
+    steps: list[float | None]
+    """The reward of each of its steps; empty where the evaluator gives none."""
     metric: float | None
     error: str | None
     """Why there is no response, no answer or no reward."""
@@ -280,7 +282,7 @@ def evaluate(
             "steps": episode.get("steps"),
         }
         arguments = scorer.arguments(**offered)
-        if scorer.kind == "flow":
+        if scorer.flow:
             flow = scorer.part(**arguments)
         else:
             flow = one(Call(scorer.part, arguments, lambda given: as_reward(given, checked), paid=scorer.calls > 0))
@@ -308,6 +310,8 @@ def evaluate(
                 reward.setdefault("error", f"metric: {measured['error']}")
         return reward, usage
 
+    calls_each = 1 + evaluator.calls + (metric.calls if metric is not None else 0)
+
     def side_by_side(flows: list[Flow]) -> Flow:
         return (yield flows)
 
@@ -334,7 +338,7 @@ def evaluate(
             patches.append(patch)
         episodes = upsert(episodes, [patches])
         _tell(episodes, len(patches))
-        return {"episodes": patches, "stopped": state.get("stopped") or why_stop(frozen, episodes)}
+        return {"episodes": patches, "stopped": state.get("stopped") or why_stop(frozen, episodes, calls_each)}
 
     return _node("evaluate", evaluate, evaluator.part, parts.driver)
 
@@ -352,6 +356,7 @@ def _tell(episodes: Sequence[Episode], new: int) -> None:
                 response=episode.get("response"),
                 answer=answer_of(episode),
                 reward=value_of(episode),
+                steps=episode["reward"].get("steps", []),
                 metric=metric_of(episode),
                 error=episode.get("error") or episode["reward"].get("error"),
                 best=best_value(episodes[: at + 1]),

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
-from typing import Any, Literal
+from typing import Any
 
 from typing_extensions import TypedDict
 
@@ -103,14 +103,14 @@ class Scorer:
     Attributes:
         part: the callable, tool or Runnable.
         names: which of `OFFERED` it is called with.
-        kind: a function and a flow take them as keyword arguments, a tool and a Runnable as one dictionary.
+        flow: whether it is a generator function, which yields the calls that it wants made.
         calls: paid calls that one judgement takes at most, each counted and journaled; 0 for a function or a tool, 1
             for a Runnable, which may hold a model; a flow tells it by an attribute `calls`, else it is taken to be 1.
     """
 
     part: Any
     names: tuple[str, ...]
-    kind: Literal["function", "flow", "tool", "runnable"]
+    flow: bool = False
     calls: int = 0
 
     def arguments(self, **offered: Any) -> dict[str, Any]:
@@ -127,18 +127,17 @@ def as_scorer(evaluator: Evaluator, what: str = "evaluator") -> Scorer:
     tool_arguments = getattr(evaluator, "args", None)
     if hasattr(evaluator, "invoke") and isinstance(tool_arguments, dict):
         required = set(evaluator.get_input_schema().model_json_schema().get("required", ()))
-        return Scorer(evaluator, _offered(tool_arguments, required, what), "tool")
+        return Scorer(evaluator, _offered(tool_arguments, required, what))
     if hasattr(evaluator, "invoke"):
-        return Scorer(evaluator, OFFERED, "runnable", calls=1)
+        return Scorer(evaluator, OFFERED, calls=1)
     if not callable(evaluator):
         raise ValueError(f"the {what} must be a callable, a LangChain tool or a Runnable, got {evaluator!r}")
     flows = any(map(inspect.isgeneratorfunction, (evaluator, getattr(evaluator, "__call__", None))))  # noqa: B004
     names = accepted_names(evaluator, OFFERED, what)
-    return (
-        Scorer(evaluator, names, "flow", getattr(evaluator, "calls", 1))
-        if flows
-        else Scorer(evaluator, names, "function")
-    )
+    if not flows:
+        return Scorer(evaluator, names)
+    told = getattr(evaluator, "calls", 1)
+    return Scorer(evaluator, names, flow=True, calls=told if isinstance(told, int) else 1)
 
 
 def accepted_names(function: Callable[..., Any], offered: tuple[str, ...], what: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Annotated, Any
 
 from langgraph.channels import DeltaChannel, EphemeralValue
@@ -186,15 +187,19 @@ def add_usage(*usages: Usage) -> Usage:
     return summed
 
 
+def side_by_side(usages: Sequence[Usage]) -> Usage:
+    """The sum, but the longest time, of what ran side by side."""
+    total = add_usage(*usages)
+    if "seconds" in total:
+        total["seconds"] = max(usage.get("seconds", 0.0) for usage in usages)
+    return total
+
+
 def spent(episodes: Iterable[Episode]) -> Usage:
     """What all these episodes have cost; of the candidates of one round, which run side by side, the longest time."""
-    total: Usage = {"calls": 0}
-    seconds: dict[int, float] = {}
-    for episode in episodes:
-        usage = episode.get("usage", {})
-        total = add_usage(total, usage)
-        seconds[episode["round"]] = max(seconds.get(episode["round"], 0.0), usage.get("seconds", 0.0))
-    return {**total, "seconds": sum(seconds.values())}
+    rounds = groupby(episodes, key=lambda episode: episode["round"])
+    usages = (side_by_side([episode.get("usage", {}) for episode in candidates]) for _, candidates in rounds)
+    return add_usage({"calls": 0, "seconds": 0.0}, *usages)
 
 
 def plain(value: Any, where: str) -> Any:

@@ -18,8 +18,14 @@ def caps_of(frozen: Mapping[str, Any]) -> dict[str, float]:
     return {name: cap for name, cap in caps.items() if cap is not None}
 
 
-def why_stop(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> str | None:
-    """Why the run is over, or None."""
+def why_stop(frozen: Mapping[str, Any], episodes: Sequence[Episode], calls_each: int = 1) -> str | None:
+    """Why the run is over, or None.
+
+    Args:
+        frozen: the run's settings.
+        episodes: all so far.
+        calls_each: paid calls that a round takes; one is not begun that could not be judged any more.
+    """
     top = best(episodes)
     number = episodes[-1]["round"]
     if top is not None and frozen["target"] is not None and top["reward"]["value"] >= frozen["target"]:
@@ -34,6 +40,8 @@ def why_stop(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> str | No
     if top is not None and frozen["patience"] is not None and number - max(top["round"], before) >= frozen["patience"]:
         return "plateau"
     caps = caps_of(frozen)
+    if "calls" in caps:
+        caps["calls"] -= calls_each - 1
     return exhausted(caps, spent(episodes)) if caps else None
 
 

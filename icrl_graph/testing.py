@@ -21,6 +21,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 from pydantic import Field
 
+from icrl_graph.errors import UnknownTask
 from icrl_graph.models import ASKS, FunctionModel
 from icrl_graph.rewards import accepted_names
 from icrl_graph.state import Message
@@ -175,7 +176,13 @@ class OpenAIServer:
             "rng": Random(asked.get("seed")),
             "temperature": asked.get("temperature"),
         }
-        text = "" if fault in ("empty", "filtered") else self._reply(**{name: offered[name] for name in self._names})
+        try:
+            text = (
+                "" if fault in ("empty", "filtered") else self._reply(**{name: offered[name] for name in self._names})
+            )
+        except UnknownTask as refusal:
+            problem = {"error": {"message": str(refusal), "type": "invalid_request_error", "code": "unknown_task"}}
+            return web.json_response(problem, status=400)
         self.counts["answered"] += 1
         body = self._body(asked, text, "content_filter" if fault == "filtered" else "stop")
         if asked.get("stream"):

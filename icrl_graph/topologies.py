@@ -43,7 +43,7 @@ class Options(TypedDict, total=False):
     bounds: tuple[float, float] | None
     """Lowest and highest reward that make sense; one outside leaves the attempt unscored."""
     timeout: float | None
-    """Seconds for one evaluation; after that the attempt is unscored."""
+    """Seconds for one evaluation, or for each call of one that makes several; after that the attempt is unscored."""
     system: str
     """A system prompt."""
     examples: Sequence[Message]

@@ -186,6 +186,7 @@ LEARN = ("--model", "learner:hidden-color")
         (("demo", "game24", "--tasks", "401"), "there are 400 held-out games"),
         (("demo", "chess"), "unknown game 'chess'"),
         (("demo", "--ranked", "24.csv"), "icrl demo game24 --ranked"),
+        (("demo", "--workers", "2"), "icrl demo game24 --workers 2"),
         (("demo", "game24", "--ranked", "x", "--tasks", "3"), "can't be combined"),
         (("serve", "chess"), "unknown learner 'chess'"),
         (("train", "chess"), "unknown learner 'chess'"),

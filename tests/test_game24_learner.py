@@ -64,30 +64,30 @@ def test_without_a_base_a_frozen_network_learns_to_solve_nearly_every_puzzle(arm
     assert icrl["step_reward"][-1]["mean"] - icrl["step_reward"][0]["mean"] >= 0.7
 
 
-@pytest.mark.parametrize("control", ["best_of_n", "distinct", "avoid_tried", "zero", "shuffled", "hidden", "outcome"])
+@pytest.mark.parametrize("control", ["best_of_n", "no_repeats", "avoid_tried", "zero", "shuffled", "hidden", "outcome"])
 def test_without_its_true_step_rewards_little_is_solved(control: str, arms: Any) -> None:
     arm = arms["none", control]
     assert _share(arm) <= 0.4
-    assert arm["behind"]["16"]["low"] > 0.3
+    assert arm["icrl_ahead"]["16"]["low"] > 0.3
     if control in ("zero", "shuffled", "hidden"):
         assert arm["solved_at"][-1]["mean"] <= 0.12
 
 
 def test_it_is_as_good_as_the_search_that_it_was_taught(arms: Any) -> None:
     for base in ("none", "weak"):
-        assert abs(arms[base, "teacher"]["behind"]["16"]["mean"]) <= 0.12
+        assert abs(arms[base, "teacher"]["icrl_ahead"]["16"]["mean"]) <= 0.12
 
 
 def test_on_a_weak_base_it_is_well_ahead_of_sampling_and_of_variety(arms: Any) -> None:
-    for control in ("best_of_n", "distinct"):
-        assert arms["weak", control]["behind"]["8"]["mean"] >= 0.12
+    for control in ("best_of_n", "no_repeats"):
+        assert arms["weak", control]["icrl_ahead"]["8"]["mean"] >= 0.12
     assert arms["weak", "avoid_tried"]["solved_at"][-1]["mean"] <= 0.1
     assert arms["weak", "icrl"]["solved_at"][-1]["mean"] >= 0.87
 
 
 def test_a_strong_base_leaves_next_to_nothing_to_gain(arms: Any) -> None:
     assert _share(arms["strong", "icrl"], 1) >= 0.75
-    assert abs(arms["strong", "best_of_n"]["behind"]["8"]["mean"]) <= 0.06
+    assert abs(arms["strong", "best_of_n"]["icrl_ahead"]["8"]["mean"]) <= 0.06
 
 
 def test_both_layouts_give_it_the_same_history() -> None:
@@ -221,18 +221,16 @@ def _words(summary: Any) -> list[str]:
 
 def test_the_words_say_what_the_controls_say(rows: Any) -> None:
     words = " ".join(_words(demo.summarize(rows)))
-    assert "driven by rewards" in words
-    assert "rewards of the steps are needed" in words
-    assert "next to nothing left to gain" in words
+    for claim in ("gain is driven by rewards", "steps are needed", "only true rewards", "left to gain"):
+        assert claim in words
 
 
 def test_the_words_claim_nothing_that_the_figures_do_not_show(rows: Any) -> None:
     """Of rows in which every arm does the same, no gain is told."""
     same: Any = [{**row, "solved": row["round"] == 15, "steps": [1.0, 0.0, 0.0]} for row in rows]
     words = " ".join(_words(demo.summarize(same)))
-    assert "too few puzzles" in words
-    assert "driven by rewards" not in words
-    assert "are needed: with" not in words
+    for claim in ("gain is driven by rewards", "are needed", "rewards add to it", "only true rewards"):
+        assert claim not in words
 
 
 def test_a_summary_is_json_and_names_what_was_left_out(rows: Any) -> None:

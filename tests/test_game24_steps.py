@@ -81,7 +81,7 @@ def test_a_prompt_is_read_with_the_reward_of_each_step(layout: str) -> None:
     ("shown", "rewards"),
     [
         ({"value": 1.0}, [1.0, 1.0, 1.0]),
-        ({"value": 0.4}, [None, None, 0.4]),
+        ({"value": 0.4}, [None, None, 0.0]),
         ({"value": None}, [None, None, None]),
         ({}, [None, None, None]),
         ({"value": 3.0, "steps": [3.0, 0.0, 0.0, 0.0]}, [3.0, 0.0, 0.0]),
@@ -101,7 +101,16 @@ def test_of_a_wrong_attempt_the_steps_before_the_mistake_are_read_and_fractions_
     assert [step.after for step in history] == [(5, 6, 6), (Fraction(5, 4), 6, 10)]
 
 
-@pytest.mark.parametrize("text", ["", "Make 24 of 1 2 3 4.", task(P)["task"] + " Please.", task(P)["task"][1:]])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Make 24 of 1 2 3 4.",
+        task(P)["task"] + " Please.",
+        task(P)["task"][1:],
+        task(P)["task"].replace("10 ex", "14 ex"),
+    ],
+)
 def test_another_task_is_refused(text: str) -> None:
     with pytest.raises(UnknownTask, match="Game of 24 only.*openai:gpt"):
         read_prompt([{"role": "user", "content": text}])

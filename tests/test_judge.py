@@ -1,15 +1,19 @@
 """A language model as the judge of Game of 24's steps."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from icrl_graph.benchmarks.game24 import task
-from icrl_graph.errors import ModelError
-from icrl_graph.journal import MemoryJournal
+from icrl_graph.calls import Call
+from icrl_graph.errors import ModelError, ThreadMismatch
+from icrl_graph.improvement import improve
+from icrl_graph.journal import MemoryJournal, Meter, Reply
 from icrl_graph.judge import ANSWER_VALUES, STEP_VALUES, judge_game24, read_verdict
+from icrl_graph.models import FunctionModel
 from icrl_graph.testing import OpenAIServer, ScriptedModel
 from icrl_graph.topologies import create_best_of_n, create_icrl
 from tests.helpers import play, thread
@@ -113,6 +117,51 @@ def test_each_judgement_is_journaled_so_that_a_crash_pays_for_none_twice() -> No
     assert len(asked) == 4
 
 
+def test_what_is_asked_side_by_side_costs_the_longest_time() -> None:
+    meter = Meter()
+
+    def part(seconds: float) -> Any:
+        yield Call(None, {}, str)
+        return seconds
+
+    whole = meter.read(_both(part(1.0), part(3.0)))
+    flows: Any = next(whole)
+    for flow, seconds in zip(flows, (1.0, 3.0), strict=True):
+        next(flow)
+        with pytest.raises(StopIteration):
+            flow.send(Reply("x", {"calls": 1, "input": 5, "seconds": seconds}))
+    with pytest.raises(StopIteration):
+        whole.send([1.0, 3.0])
+    assert meter.usage == {"calls": 2, "input": 10, "seconds": 3.0}
+
+
+def _both(*flows: Any) -> Any:
+    return (yield list(flows))
+
+
+def test_a_round_is_not_begun_that_could_not_be_judged() -> None:
+    output, episodes = play(create_icrl(lambda: GOOD, judge_game24(_says()), rounds=9, max_calls=12), task(P))
+    assert (output["stopped"], len(episodes), output["usage"]["calls"]) == ("calls", 2, 10)
+
+
+@pytest.mark.parametrize("wrong", [3, (), None])
+def test_a_flow_that_yields_something_else_leaves_the_attempt_unscored_and_says_so(wrong: Any) -> None:
+    def judge() -> Any:
+        yield wrong
+
+    _, episodes = play(create_icrl(lambda: GOOD, judge, rounds=1), task(P))
+    assert "a flow yields calls" in episodes[0]["reward"]["error"]
+
+
+def test_a_run_kept_with_one_judge_is_not_resumed_with_another(tmp_path: Path) -> None:
+    def go_on(judge: Any) -> Any:
+        return improve(**task(P), score=judge_game24(judge), model=lambda: GOOD, rounds=1, path=tmp_path / "run.sqlite")
+
+    go_on(ScriptedModel(lambda: "sure"))
+    with pytest.raises(ThreadMismatch, match="judge_game24"):
+        go_on(FunctionModel(reply=lambda: "sure", label="another"))
+
+
 def test_in_best_of_n_the_judges_calls_are_counted_and_capped() -> None:
     for cap, candidates in ((11, 2), (9, 1)):  # a candidate is not begun if its judges could not be paid
         out = create_best_of_n(lambda: GOOD, judge_game24(_says()), n=3, max_calls=cap).compile().invoke(task(P))
@@ -129,13 +178,17 @@ def test_it_works_under_ainvoke() -> None:
     [
         ("sure", 3.0),
         ("It is unlikely.\nImpossible.", 0.0),
-        ("sure? No: likely", 1.0),
+        ("sure\n\nNo.\nVerdict: **likely**", 1.0),
         ("**Likely**", 1.0),
+        ("_sure_\n", 3.0),
         ("unlikely", None),
+        ("I am not sure.", None),
+        ("Let me make sure that 5 * 6", None),
+        ("It is not impossible.", None),
         ("", None),
     ],
 )
-def test_the_last_verdict_wins(text: str, value: float | None) -> None:
+def test_the_verdict_is_the_word_on_the_last_line(text: str, value: float | None) -> None:
     assert read_verdict(text, STEP_VALUES) == value
 
 

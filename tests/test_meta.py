@@ -164,7 +164,7 @@ def test_the_teacher_of_a_batch_is_the_teacher_that_plays(board: Any) -> None:
     from icrl_graph.learner.cross_attention import NOT_SHOWN
     from icrl_graph.meta.game24 import _SLICES
 
-    games = _games(board, begun=0.5)
+    games = _games(board, prefixed=0.5)
     for game in range(12):
         history: list[Tried] = []
         for number in range(5):

@@ -79,7 +79,7 @@ def test_a_generator_function_is_a_flow_that_tells_how_many_calls_it_may_make() 
     def judge(response: str) -> Any:
         yield None
 
-    assert (as_scorer(judge).kind, as_scorer(judge).calls) == ("flow", 1)
+    assert (as_scorer(judge).flow, as_scorer(judge).calls) == (True, 1)
     judge.calls = 4  # type: ignore[attr-defined]
     assert as_scorer(judge).calls == 4
     assert as_scorer(lambda: 1.0).calls == 0

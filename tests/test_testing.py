@@ -4,6 +4,7 @@ import asyncio
 import socket
 from typing import Any
 
+import openai
 import pytest
 from langchain_core.messages import AIMessage
 
@@ -76,3 +77,11 @@ def test_a_port_that_is_taken_is_an_error_at_once() -> None:
         taken.listen()
         with pytest.raises(OSError), OpenAIServer(lambda: "x", port=taken.getsockname()[1]):
             pass
+
+
+def test_a_task_that_a_learner_does_not_speak_is_refused_with_its_words() -> None:
+    with (
+        OpenAIServer(LEARNERS["game24"]) as server,
+        pytest.raises(openai.BadRequestError, match="Game of 24 only"),
+    ):
+        chat_model("openai:any", base_url=server.base_url, max_retries=0).invoke("What is love?")

@@ -28,6 +28,14 @@ from icrl_graph.topologies import TOPOLOGIES, create_best_of_n, create_icrl
 from tests.helpers import GAME, climber, digest, nearness, play, thread, without_cost
 
 
+def test_an_evaluator_that_raises_stop_iteration_is_unscored_with_its_words() -> None:
+    def score() -> float:
+        raise StopIteration("nothing left")
+
+    _, episodes = play(create_icrl(climber, score, rounds=1))
+    assert "nothing left" in episodes[0]["reward"]["error"]
+
+
 def test_icrl_finds_the_number_by_its_rewards_and_says_what_it_took() -> None:
     output, episodes = play(create_icrl(climber, nearness, target=1.0))
     assert output["answer"] == "42"

@@ -112,14 +112,17 @@ class Tried(NamedTuple):
     """As the prompt shows it; None if it shows none."""
 
 
-_TASK = re.compile(re.escape(GAME24_TASK).replace(re.escape("{numbers}"), r"(\d+(?: \d+){3})"))
+_TASK = re.compile(
+    re.escape(GAME24_TASK).replace(re.escape("{numbers}"), r"((?:1[0-3]|[1-9])(?: (?:1[0-3]|[1-9])){3})")
+)
 
 
 def read_prompt(messages: Sequence[Mapping[str, Any]]) -> tuple[Numbers, list[Tried]]:
     """The puzzle of a prompt and every step that was tried, in order.
 
-    Where a prompt shows no step rewards, the reward of the whole attempt stands for the last step: 1 or more says that
-    all steps were right, less that the last one was not.
+    Where a prompt shows no step rewards, the reward of the whole attempt is read as that of
+    `icrl_graph.verifiers.game24.grade`, and only whether it solved the puzzle: 1 or more says that all steps were
+    right, less that the last one was not.
 
     Raises:
         UnknownTask: the prompt is not about Game of 24.
@@ -138,7 +141,7 @@ def read_prompt(messages: Sequence[Mapping[str, Any]]) -> tuple[Numbers, list[Tr
 def _tried(attempt: Attempt, numbers: Numbers) -> list[Tried]:
     rewards: Sequence[float | None] = attempt.steps
     if not rewards and attempt.value is not None:
-        rewards = (1.0, 1.0, 1.0) if attempt.value >= 1 else (None, None, attempt.value)
+        rewards = (1.0, 1.0, 1.0) if attempt.value >= 1 else (None, None, 0.0)
     shown = (*rewards, None, None, None)
     return [Tried(i, *pair, shown[i]) for i, pair in enumerate(pairwise(_path(attempt.response, numbers)))]
 
@@ -156,9 +159,9 @@ Reply = Callable[[Sequence[Mapping[str, Any]], Random, float | None], str]
 """(prompt, generator, temperature) -> response; what `FunctionModel` takes."""
 Base = Callable[[Sequence[Numbers]], Sequence[float]]
 """Log-probabilities of the moves, given as what they leave, by a player who looks at the numbers alone."""
-Judgement = Callable[[int, Sequence[Numbers], Sequence[float]], Sequence[float]]
+Scoring = Callable[[int, Sequence[Numbers], Sequence[float]], Sequence[float]]
 """(number of the step, moves, their log-probabilities by the base) -> scores that the history makes of them."""
-Rule = Callable[[Sequence[Tried], Random], Judgement]
+Rule = Callable[[Sequence[Tried], Random], Scoring]
 """What a player makes of the history, once for each attempt."""
 
 
@@ -167,11 +170,11 @@ def player(rule: Rule, base: Base) -> Reply:
 
     def reply(messages: Sequence[Mapping[str, Any]], rng: Random, temperature: float | None = None) -> str:
         numbers, history = read_prompt(messages)
-        judge = rule(history, rng)
+        scoring = rule(history, rng)
         path = [numbers]
         while len(path[-1]) > 1:
             options = list(moves(path[-1]))
-            scores = judge(len(path) - 1, options, base(options))
+            scores = scoring(len(path) - 1, options, base(options))
             path.append(options[_sample(scores, rng, 1.0 if temperature is None else temperature)])
         return write(path)
 
@@ -190,22 +193,22 @@ def no_base(options: Sequence[Numbers]) -> list[float]:
     return [-math.log(len(options))] * len(options)
 
 
-def blind(history: Sequence[Tried], rng: Random) -> Judgement:
+def blind(history: Sequence[Tried], rng: Random) -> Scoring:
     """Looks at no history."""
     return lambda number, options, scores: scores
 
 
-def avoid_tried(history: Sequence[Tried], rng: Random) -> Judgement:
+def avoid_tried(history: Sequence[Tried], rng: Random) -> Scoring:
     """Takes no step that was tried, whatever its reward, as long as there is another: diversity without rewards."""
     tried = {step.after for step in history}
 
-    def judge(number: int, options: Sequence[Numbers], scores: Sequence[float]) -> list[float]:
+    def scoring(number: int, options: Sequence[Numbers], scores: Sequence[float]) -> list[float]:
         return [score - SURE * (option in tried) for option, score in zip(options, scores, strict=True)]
 
-    return judge
+    return scoring
 
 
-def prune(history: Sequence[Tried], rng: Random) -> Judgement:
+def prune(history: Sequence[Tried], rng: Random) -> Scoring:
     """The teacher of the learner: takes what is known to lead on, and never what is known not to.
 
     A pair of numbers of which every last step was tried and failed is known not to lead on, too.
@@ -217,10 +220,10 @@ def prune(history: Sequence[Tried], rng: Random) -> Judgement:
         fails = option in dead or (len(option) == 2 and all(last in dead for last in moves(option)))
         return (option in alive) - (fails and option not in alive)
 
-    def judge(number: int, options: Sequence[Numbers], scores: Sequence[float]) -> list[float]:
+    def scoring(number: int, options: Sequence[Numbers], scores: Sequence[float]) -> list[float]:
         return [score + SURE * known(option) for option, score in zip(options, scores, strict=True)]
 
-    return judge
+    return scoring
 
 
 SURE = 40.0

@@ -1,6 +1,6 @@
 """In-context learners that ship with the package: small trained networks that answer prompts, in numpy.
 
-See `MODEL_CARD.md` beside this file for what they are and what they are not.
+See `hidden_color.md` and `game24.md` beside this file for what they are and what they are not.
 """
 
 from __future__ import annotations

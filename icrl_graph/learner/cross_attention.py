@@ -78,7 +78,7 @@ class CrossAttention:
         tokens = norm(w, "token_norm", tokens)
         memory = [heads(linear(w, f"{i}.kv", tokens), s.heads, 2) for i in range(s.layers)]
 
-        def judge(number: int, options: Sequence[Hashable], base: Sequence[float]) -> Array:
+        def scoring(number: int, options: Sequence[Hashable], base: Sequence[float]) -> Array:
             odds = np.maximum(np.array(base, dtype=np.float32), UNLIKELY)
             likely = np.stack([odds / 4, odds > -0.7], axis=-1).astype(np.float32)
             x = self._encode(options, code) + w["query_step"][number] + linear(w, "base", likely)
@@ -89,7 +89,7 @@ class CrossAttention:
             scores: Array = odds + np.float32(GAIN) * linear(w, "head", norm(w, "norm", x))[:, 0]
             return scores
 
-        return judge
+        return scoring
 
     def _encode(self, states: Sequence[Hashable], code: Callable[[Hashable], Array]) -> Array:
         return norm(self.weights, "code_norm", linear(self.weights, "code", np.stack([code(s) for s in states])))

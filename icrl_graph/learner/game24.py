@@ -4,7 +4,7 @@ It reads the prompt that a chat model would get: the steps and the rewards that 
 memory, layout, ablation and topology acts on it as on any model. With a base policy, "weak" or "strong", it begins with
 what that knows of the game; without one it knows nothing of arithmetic but which steps are legal.
 
-Its limits: it plays this one game and does not read English. See `MODEL_CARD.md` beside this file.
+Its limits: it plays this one game and does not read English. See `game24.md` beside this file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from icrl_graph.games import game24
-from icrl_graph.games.game24 import Base, Judgement, Numbers, Reply, Tried
+from icrl_graph.games.game24 import Base, Numbers, Reply, Scoring, Tried
 from icrl_graph.learner.cross_attention import ALIVE, DEAD, NOT_SHOWN, CrossAttention, Step
 from icrl_graph.learner.layers import Array, shipped, softmax
 from icrl_graph.learner.valuation import Valuation
@@ -53,7 +53,7 @@ def _network() -> CrossAttention:
     return CrossAttention(shipped("game24.npz"))
 
 
-def recall(history: Sequence[Tried], rng: Random) -> Judgement:
+def recall(history: Sequence[Tried], rng: Random) -> Scoring:
     """The trained rule: what the network makes of the history."""
     network = _network()
     generator = np.random.default_rng(rng.getrandbits(64))
@@ -64,9 +64,9 @@ def recall(history: Sequence[Tried], rng: Random) -> Judgement:
             codes[state] = generator.standard_normal(network.shape.width, dtype=np.float32)
         return codes[state]
 
-    judge = network.read([Step(step.number, step.before, step.after, _shown(step.reward)) for step in history], code)
-    return lambda number, options, odds: judge(number, options, odds).tolist()
+    scoring = network.read([Step(step.number, step.before, step.after, _sign(step.reward)) for step in history], code)
+    return lambda number, options, odds: scoring(number, options, odds).tolist()
 
 
-def _shown(reward: float | None) -> int:
+def _sign(reward: float | None) -> int:
     return NOT_SHOWN if reward is None else ALIVE if reward > 0 else DEAD

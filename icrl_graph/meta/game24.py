@@ -49,7 +49,7 @@ class Recipe:
     weight_decay: float = 0.01
     own: int = 4
     """Every so many batches the student plays, and the teacher only says what it would have done."""
-    begun: float = 0.25
+    prefixed: float = 0.25
     """Share of games that begin with 1 to 7 random attempts."""
     outcome: float = 0.15
     """Share of games that show the outcome of an attempt alone."""
@@ -143,7 +143,7 @@ class Draw(NamedTuple):
     """(games,)."""
     base: Tensor
     """(games, states): how likely the base takes a move that leaves a state, as scores."""
-    begun: Tensor
+    prefix: Tensor
     """(games,): how many attempts are random at first."""
     mode: Tensor
     """(games,): what is shown; 0 every step's reward, 1 the outcome alone, 2 nothing."""
@@ -160,7 +160,7 @@ def draw(board: Board, recipe: Recipe) -> Draw:
     return Draw(
         puzzles=puzzles[torch.randint(len(puzzles), (count,))],
         base=base * (torch.rand(count, 1) >= recipe.no_base),
-        begun=torch.randint(1, 8, (count,)) * (torch.rand(count) < recipe.begun),
+        prefix=torch.randint(1, 8, (count,)) * (torch.rand(count) < recipe.prefixed),
         mode=(luck < recipe.outcome + recipe.hidden).long() + (luck < recipe.hidden).long(),
     )
 
@@ -183,38 +183,38 @@ class Games(NamedTuple):
     """(games, rounds, 40): the teacher's odds."""
 
 
-def play(board: Board, begin: Draw, rounds: int, student: Any = None) -> Games:
+def play(board: Board, drawn: Draw, rounds: int, student: Any = None) -> Games:
     """Play a batch of games.
 
     Args:
         board: the states.
-        begin: what the games begin with.
+        drawn: what the games begin with.
         rounds: attempts of a game.
         student: who plays; by default the teacher.
     """
     torch = pytorch()
-    count = len(begin.puzzles)
+    count = len(drawn.puzzles)
     known = torch.full((count, len(board.states)), NOT_SHOWN, dtype=torch.uint8)
     played: list[tuple[Tensor, ...]] = []
     memory = None if student is None else student.memory(board)
     with torch.no_grad():
         for number in range(rounds):
-            left, before, after, rest = begin.puzzles, [], [], []
+            left, before, after, rest = drawn.puzzles, [], [], []
             for step, width in enumerate(WIDTHS):
                 options, legal = board.moves[left, :width], board.legal[left, :width]
-                base = torch.log_softmax(begin.base.gather(1, options).masked_fill(~legal, -1e9), -1)
+                base = torch.log_softmax(drawn.base.gather(1, options).masked_fill(~legal, -1e9), -1)
                 base = base.clamp_min(UNLIKELY)
                 wanted = _teacher(board, known, options, legal, base, step)
                 scores = wanted if memory is None else memory.judge(step, options, base).masked_fill(~legal, -1e9)
                 random = torch.zeros_like(scores).masked_fill(~legal, -1e9)
-                scores = torch.where((number < begin.begun)[:, None], random, scores)
+                scores = torch.where((number < drawn.prefix)[:, None], random, scores)
                 chosen = torch.softmax(scores, -1).multinomial(1)
                 before.append(left)
                 left = options.gather(1, chosen).squeeze(1)
                 after.append(left)
                 rest.append((options, legal, base, torch.softmax(wanted, -1)))
             path = torch.stack(after, 1)
-            shown = _shown(board.alive[path].long(), begin.mode)
+            shown = _shown(board.alive[path].long(), drawn.mode)
             _note(known, path, shown)
             played.append((torch.stack(before, 1), path, shown, *(torch.cat(p, 1) for p in zip(*rest, strict=True))))
             if memory is not None:

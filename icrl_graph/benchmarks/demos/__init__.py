@@ -16,8 +16,7 @@ from icrl_graph.errors import missing_extra
 
 
 def write(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], folder: Path) -> None:
-    """Write results.jsonl, one line for each attempt, and summary.json."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write results.jsonl, one line for each attempt, and summary.json, into a folder that exists."""
     (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
@@ -54,11 +53,11 @@ def dress(axes: Any, title: str, rounds: int) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def share(value: float) -> str:
+def short(value: float) -> str:
     """A share with two digits, without the leading zero."""
     return f"{value:.2f}".removeprefix("0")
 
 
 def signed(found: Interval) -> str:
     """A difference with its interval."""
-    return f"{found['mean']:+.2f} ±{share(half_width(found))}"
+    return f"{found['mean']:+.2f} ±{short(half_width(found))}"

@@ -1,13 +1,14 @@
 """Game of 24: the shipped learner and its controls, on puzzles that no stage of its training has seen.
 
-The arms take one thing away each. Where `icrl` is ahead of `best_of_n` and `distinct`, the history is of use; where it
-is ahead of `avoid_tried` too, the rewards are, not only the variety; where `zero`, `shuffled` and `hidden` fall back,
-it needs its own true rewards; where `outcome` does, it needs those of the steps. `teacher` is the algorithm that the
-learner was taught: what there is to reach. All this stands on three base policies: none, a weak one, a strong one.
+The arms take one thing away each. Where `icrl` is ahead of `best_of_n` and `no_repeats`, the history is of use; where
+it is ahead of `avoid_tried` too, the rewards are, not only the variety; where `zero`, `shuffled` and `hidden` fall
+back, it needs its own true rewards; where `outcome` does, it needs those of the steps. `teacher` is the algorithm that
+the learner was taught: what there is to reach. All this stands on three base policies: none, a weak and a strong one.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -28,13 +29,12 @@ from typing_extensions import TypedDict
 
 from icrl_graph.ablations import shuffled
 from icrl_graph.benchmarks import game24 as benchmark
-from icrl_graph.benchmarks.demos import draw_curve, dress, figure, share, signed
-from icrl_graph.benchmarks.statistics import Interval, half_width, interval
+from icrl_graph.benchmarks.demos import draw_curve, dress, figure, short, signed
+from icrl_graph.benchmarks.statistics import Interval, difference, half_width, interval, share_interval
 from icrl_graph.games import game24
 from icrl_graph.learner import game24 as learner
 from icrl_graph.learner.game24 import Strength
 from icrl_graph.models import FunctionModel
-from icrl_graph.nodes import EpisodeEvent
 from icrl_graph.rewards import Reward
 from icrl_graph.settings import Settings
 from icrl_graph.topologies import create_best_of_n, create_icrl
@@ -44,14 +44,16 @@ ROUNDS = 16
 ARMS = {
     "icrl": "every prompt shows all earlier attempts with the rewards of their steps",
     "best_of_n": "the same model, as many attempts, no history; at its best temperature",
-    "distinct": "as best_of_n, but no attempt is made twice",
+    "no_repeats": "as best_of_n, but no attempt is made twice",
     "avoid_tried": "the base policy, avoiding every step that was tried; no rewards",
     "zero": "as icrl, but every reward is shown as 0",
     "shuffled": "as icrl, but the rewards shown are other puzzles' rewards",
     "hidden": "as icrl, but no rewards are shown",
-    "outcome": "as icrl, but only whether an attempt solved the puzzle counts, not its steps",
+    "outcome": "as icrl, but no rewards of steps are shown; of the total it reads only whether the puzzle was solved",
     "teacher": "an explicit search that prunes what is known to fail: what the learner was taught",
 }
+UNREWARDED = ("best_of_n", "no_repeats", "avoid_tried", "zero", "shuffled", "hidden")
+"""The arms that see no true reward."""
 BASES: Mapping[Strength, Sequence[str]] = {
     "none": tuple(ARMS),
     "weak": tuple(ARMS),
@@ -89,7 +91,7 @@ class Arm(TypedDict):
     """Share of puzzles that the k-th attempt solves."""
     step_reward: list[Interval]
     """Mean reward of the three steps of the k-th attempt."""
-    behind: dict[str, Interval]
+    icrl_ahead: dict[str, Interval]
     """How much more icrl solves within 8 and within 16, paired by puzzle."""
     calls: int
 
@@ -104,6 +106,12 @@ class Summary(TypedDict):
 
 
 # ------------------------------------------------------------------------------------------------------------ playing
+
+
+def processors() -> int:
+    """How many processes are worth starting here."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, 61)  # the most that Windows allows a pool
 
 
 def choose(count: int, seed: int) -> list[game24.Numbers]:
@@ -132,9 +140,9 @@ def opening(seed: int) -> Iterator[Text]:
     (puzzle,) = choose(1, seed)
     yield Text(f"Make 24 of {' '.join(map(str, puzzle))}. The learner sees what it tried and the rewards of its steps.")
     graph = _graph("none", "icrl", ()).compile()
-    for event, reward in _attempts(graph, puzzle, Settings(seed=seed, target=1.0)):
+    for event in _attempts(graph, puzzle, Settings(seed=seed, target=1.0)):
         line = Text(f"  round {event['round'] + 1:<3} ")
-        for step, worth in zip((event["response"] or "").splitlines(), reward.get("steps", []), strict=False):
+        for step, worth in zip(event["response"].splitlines(), event["steps"], strict=False):
             line.append(f"{step.split(' (')[0]:<14} ", style="green" if worth else "red")
         yield line.append("solved" if event["metric"] else "")
     yield Text()
@@ -149,19 +157,20 @@ def play(
     """Play all arms on all bases.
 
     Args:
-        puzzles: what to play.
+        puzzles: what to play; two or more, for the rewards of other puzzles.
         seed: seeds every attempt.
         progress: called with the base and the arm, as "none icrl", and the number of puzzles done.
         workers: processes; the rows are the same for any number. More than one needs a guarded main module.
     """
     seeded = [(puzzle, Random(f"{seed}/{puzzle}").getrandbits(31)) for puzzle in puzzles]
-    chunks = [seeded[at : at + 5] for at in range(0, len(seeded), 5)]
-    pools: dict[str, list[Reward]] = {base: [] for base in BASES}
+    size = min(5, math.ceil(len(seeded) / 2))
+    chunks = [seeded[at : at + size] for at in range(0, len(seeded), size)]
+    seen: dict[str, list[Row]] = {base: [] for base in BASES}
     arms = [(base, arm) for base, names in BASES.items() for arm in names]
     with _pool(workers) as run:
         for late in (False, True):  # the rewards of other puzzles are known only once icrl has played
             jobs = [
-                _Job(base, arm, tuple(pools[base]) if late else (), tuple(chunk))
+                _Job(base, arm, tuple(chunk), _of_others(seen[base], chunk) if late else ())
                 for base, arm in arms
                 if (arm == "shuffled") == late
                 for chunk in chunks
@@ -169,8 +178,8 @@ def play(
             done: dict[tuple[str, str], int] = {}
             for job, rows in zip(jobs, run(_play, jobs), strict=True):
                 for row in rows:
-                    if job.arm == "icrl" and row["reward"] is not None:
-                        pools[job.base].append(Reward(value=row["reward"], steps=row["steps"]))
+                    if job.arm == "icrl":
+                        seen[job.base].append(row)
                     yield row
                 done[job.base, job.arm] = done.get((job.base, job.arm), 0) + len(job.puzzles)
                 if progress is not None:
@@ -182,9 +191,15 @@ class _Job(NamedTuple):
 
     base: Strength
     arm: str
-    pool: tuple[Reward, ...]
     puzzles: tuple[tuple[game24.Numbers, int], ...]
     """With their seeds."""
+    pool: tuple[Reward, ...] = ()
+    """For `shuffled`: what icrl earned on other puzzles."""
+
+
+def _of_others(rows: Sequence[Row], chunk: Sequence[tuple[game24.Numbers, int]]) -> tuple[Reward, ...]:
+    own = {" ".join(map(str, puzzle)) for puzzle, _ in chunk}
+    return tuple(Reward(value=row["reward"], steps=row["steps"]) for row in rows if row["puzzle"] not in own)
 
 
 def _play(job: _Job) -> list[Row]:
@@ -197,20 +212,16 @@ def _play(job: _Job) -> list[Row]:
             round=event["round"] + event["candidate"],  # candidates stand side by side, in the place of rounds
             response=event["response"],
             reward=event["reward"],
-            steps=reward.get("steps", []),
+            steps=event["steps"],
             solved=event["metric"] == 1.0,
         )
         for puzzle, seed in job.puzzles
-        for event, reward in _attempts(graph, puzzle, Settings(seed=seed))
+        for event in _attempts(graph, puzzle, Settings(seed=seed))
     ]
 
 
-def _attempts(graph: Any, puzzle: game24.Numbers, settings: Settings) -> Iterator[tuple[EpisodeEvent, Reward]]:
-    """Each attempt with its true reward."""
-    task = benchmark.task(puzzle)
-    events = cast(Iterator[EpisodeEvent], graph.stream(task, context=settings, stream_mode="custom"))
-    for event in events:
-        yield event, grade(event["response"] or "", task["task_data"])
+def _attempts(graph: Any, puzzle: game24.Numbers, settings: Settings) -> Iterator[Any]:
+    return cast(Iterator[Any], graph.stream(benchmark.task(puzzle), context=settings, stream_mode="custom"))
 
 
 def _graph(base: Strength, arm: str, pool: Sequence[Reward]) -> Any:
@@ -222,7 +233,7 @@ def _graph(base: Strength, arm: str, pool: Sequence[Reward]) -> Any:
 
     if arm == "best_of_n":
         return create_best_of_n(model(), grade, n=ROUNDS, sampling={"default": {"temperature": TEMPERATURES[base]}})
-    if arm == "distinct":
+    if arm == "no_repeats":
         once = game24.without_repeats(game24.player(lambda history, rng: learner.recall([], rng), learner.base(base)))
         return create_icrl(
             FunctionModel(reply=once, temperature=TEMPERATURES[base]), grade, rounds=ROUNDS, show="hidden"
@@ -280,12 +291,11 @@ def summarize(rows: Sequence[Row], left_out: Sequence[str] = ()) -> Summary:
             base=base,
             name=name,
             what=ARMS[name],
-            solved_within=[interval(within[base, name][:, k]) for k in range(ROUNDS)],
-            solved_at=[interval(solved[base, name][:, k]) for k in range(ROUNDS)],
+            solved_within=[share_interval(within[base, name][:, k]) for k in range(ROUNDS)],
+            solved_at=[share_interval(solved[base, name][:, k]) for k in range(ROUNDS)],
             step_reward=[interval(worth[base, name][:, k]) for k in range(ROUNDS)],
-            behind={
-                str(k): interval((within[base, "icrl"] - within[base, name])[:, k - 1], bounds=(-1.0, 1.0))
-                for k in (8, ROUNDS)
+            icrl_ahead={
+                str(k): difference(within[base, "icrl"][:, k - 1], within[base, name][:, k - 1]) for k in (8, ROUNDS)
             },
             calls=played[base, name],
         )
@@ -317,68 +327,82 @@ def _table(summary: Summary, base: str) -> Table:
     for arm in summary["arms"]:
         if arm["base"] != base:
             continue
-        within, ahead = arm["solved_within"], arm["behind"]["8"]
+        within, ahead = arm["solved_within"], arm["icrl_ahead"]["8"]
         table.add_row(
             arm["name"],
-            *(share(within[k - 1]["mean"]) for k in (1, 4)),
-            *(f"{share(within[k - 1]['mean'])} ±{share(half_width(within[k - 1]))}" for k in (8, 16)),
-            share(arm["solved_at"][-1]["mean"]),
-            f"{share(arm['step_reward'][0]['mean'])} -> {share(arm['step_reward'][-1]['mean'])}",
+            *(short(within[k - 1]["mean"]) for k in (1, 4)),
+            *(f"{short(within[k - 1]['mean'])} ±{short(half_width(within[k - 1]))}" for k in (8, 16)),
+            short(arm["solved_at"][-1]["mean"]),
+            f"{short(arm['step_reward'][0]['mean'])} -> {short(arm['step_reward'][-1]['mean'])}",
             "" if arm["name"] == "icrl" else signed(ahead),
         )
     return table
 
 
 def _words(summary: Summary) -> Iterator[str]:
+    """Each sentence draws its conclusion from an interval, and says so where there is none to draw."""
     arms = {(arm["base"], arm["name"]): arm for arm in summary["arms"]}
 
     def within(base: str, name: str, k: int) -> str:
-        return share(arms[base, name]["solved_within"][k - 1]["mean"])
+        return short(arms[base, name]["solved_within"][k - 1]["mean"])
 
-    def at_end(base: str, name: str) -> str:
-        return share(arms[base, name]["solved_at"][-1]["mean"])
+    def at_end(name: str) -> Interval:
+        return arms["weak", name]["solved_at"][-1]
 
-    def ahead(base: str, name: str) -> Interval:
-        return arms[base, name]["behind"]["8"]
+    def ahead(base: str, name: str, k: int) -> Interval:
+        return arms[base, name]["icrl_ahead"][str(k)]
 
+    clear = all(ahead("none", name, ROUNDS)["low"] > 0 for name in UNREWARDED)
     yield (
         f"Without a base, a frozen network solves {within('none', 'icrl', 1)} of the puzzles at its first attempt and "
-        f"{within('none', 'icrl', 16)} within 16. Without the history it is {within('none', 'best_of_n', 16)}; with "
-        f"rewards zeroed {within('none', 'zero', 16)}, shuffled {within('none', 'shuffled', 16)}, hidden "
-        f"{within('none', 'hidden', 16)}; by variety alone (avoid_tried) {within('none', 'avoid_tried', 16)}: "
-        + _verdict(
-            min(ahead("none", name)["low"] for name in ("zero", "shuffled", "hidden", "avoid_tried", "best_of_n")),
-            "the gain is driven by rewards.",
-            "too few puzzles to say what the gain comes from.",
+        f"{within('none', 'icrl', ROUNDS)} within {ROUNDS}. Without the history it is "
+        f"{within('none', 'best_of_n', ROUNDS)}, without repeats {within('none', 'no_repeats', ROUNDS)}, avoiding "
+        f"every step that was tried {within('none', 'avoid_tried', ROUNDS)}; with rewards zeroed "
+        f"{within('none', 'zero', ROUNDS)}, shuffled {within('none', 'shuffled', ROUNDS)}, hidden "
+        f"{within('none', 'hidden', ROUNDS)}: "
+        + ("the gain is driven by rewards." if clear else "these figures don't show a gain that is driven by rewards.")
+    )
+    needed = ahead("none", "outcome", ROUNDS)["low"] > 0
+    yield (
+        f"With the outcome of each attempt alone it is {within('none', 'outcome', ROUNDS)}: "
+        + (
+            "the rewards of the steps are needed."
+            if needed
+            else "these figures don't show that those of the steps help."
         )
     )
+    best = min(UNREWARDED, key=lambda name: ahead("weak", name, 8)["mean"])
+    lead = ahead("weak", best, 8)
     yield (
-        f"The rewards of the steps are needed: with the outcome alone it is {within('none', 'outcome', 16)}."
-        if ahead("none", "outcome")["low"] > 0
-        else "Whether the rewards of the steps are needed can't be said from so few puzzles."
+        f"On a weak base icrl solves {within('weak', 'icrl', 8)} within 8 attempts, best_of_n "
+        f"{within('weak', 'best_of_n', 8)}, the best arm that sees no true reward ({best}) {within('weak', best, 8)}; "
+        f"icrl minus {best} is {signed(lead)}: "
+        + (
+            "part of the gain is variety, and rewards add to it."
+            if lead["low"] > 0
+            else "these figures don't show that rewards add to what variety gives."
+        )
     )
-    best = max(("best_of_n", "distinct"), key=lambda name: -ahead("weak", name)["mean"])
-    variety = ahead("weak", best)["mean"] - ahead("weak", "avoid_tried")["mean"]
+    knows = all(at_end("icrl")["low"] > at_end(name)["high"] for name in UNREWARDED)
+    others = ", ".join(f"{name} {short(at_end(name)['mean'])}" for name in UNREWARDED)
     yield (
-        f"On a weak base icrl is {signed(ahead('weak', best))} ahead of {best} within 8 attempts. Of that, avoiding "
-        f"what was tried gives {variety:+.2f} without any reward; what the rewards add is "
-        f"{signed(ahead('weak', 'avoid_tried'))}."
+        f"The {ROUNDS}th attempt on a weak base solves {short(at_end('icrl')['mean'])} of the puzzles ({others})"
+        + (": only true rewards tell when to stop searching." if knows else ".")
     )
+    lead = ahead("strong", "best_of_n", 8)
     yield (
-        f"Only true rewards tell when to stop searching: the 16th attempt solves {at_end('weak', 'icrl')} with them, "
-        f"{at_end('weak', 'zero')} with zeros, {at_end('weak', 'shuffled')} with shuffled ones, "
-        f"{at_end('weak', 'avoid_tried')} by avoid_tried."
+        f"A strong base solves {within('strong', 'best_of_n', 1)} at once and {within('strong', 'best_of_n', 8)} "
+        f"within 8 by sampling alone; icrl minus best_of_n is {signed(lead)}: "
+        + (
+            "icrl is behind."
+            if lead["high"] < 0
+            else "there is next to nothing left to gain."
+            if lead["high"] < 0.05
+            else "there is still something to gain."
+            if lead["low"] > 0
+            else "whether there is something left to gain, these figures don't show."
+        )
     )
-    strong = ahead("strong", "best_of_n")
-    yield (
-        f"A strong base solves {within('strong', 'icrl', 1)} at once and {within('strong', 'best_of_n', 8)} within 8 "
-        f"by sampling alone; icrl is {signed(strong)} ahead: "
-        + ("there is next to nothing left to gain." if strong["mean"] < 0.05 else "there is still something to gain.")
-    )
-
-
-def _verdict(low: float, clear: str, unclear: str) -> str:
-    return clear if low > 0 else unclear
 
 
 def plot(summary: Summary, path: Path) -> None:

@@ -18,8 +18,8 @@ from rich.text import Text
 from typing_extensions import TypedDict
 
 from icrl_graph.ablations import shuffled
-from icrl_graph.benchmarks.demos import draw_curve, dress, figure, share
-from icrl_graph.benchmarks.statistics import Interval, half_width, interval
+from icrl_graph.benchmarks.demos import draw_curve, dress, figure, short
+from icrl_graph.benchmarks.statistics import Interval, half_width, interval, share_interval
 from icrl_graph.games import hidden_color
 from icrl_graph.models import FunctionModel, learner
 from icrl_graph.nodes import EpisodeEvent
@@ -143,7 +143,7 @@ def summarize(rows: Sequence[Row]) -> dict[str, list[Arm]]:
                 what=what,
                 reward_by_round=[interval(rewards[:, k]) for k in range(ROUNDS)],
                 best_by_round=[interval(best[:, k]) for k in range(ROUNDS)],
-                solved=interval(solved.astype(float)),
+                solved=share_interval(solved),
                 calls=len(own),
             )
         )
@@ -162,7 +162,7 @@ def report(summary: dict[str, list[Arm]]) -> Iterator[Table | str]:
         last = arm["best_by_round"][-1]
         table.add_row(
             name,
-            *(share(point["mean"]) for point in arm["reward_by_round"]),
+            *(short(point["mean"]) for point in arm["reward_by_round"]),
             f"{last['mean']:.2f} ±{half_width(last):.2f}",
             f"{arm['solved']['mean']:.0%}",
             str(arm["calls"]),
