@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from icrl_graph.games.game24 import SURE, Numbers, Split, moves, solvable, split
 from icrl_graph.learner.cross_attention import ALIVE, DEAD, GAIN, NOT_SHOWN, UNLIKELY, Shape
-from icrl_graph.meta.layers import network_class, pytorch
+from icrl_graph.meta.layers import Descent, network_class, pytorch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,23 +76,14 @@ def train(recipe: Recipe, progress: Callable[[int, float], None] | None = None, 
     torch.manual_seed(recipe.seed)
     student = network(shape or Shape())
     board = Board()
-    optimizer = torch.optim.AdamW(
-        student.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
-    )
-    smoothed: float | None = None
+    descent = Descent(student, recipe.weight_decay, memory=0.97)
     for iteration in range(recipe.iterations):
         warm_up = min(1.0, (iteration + 1) / 50)
         decay = min(1.0, 1.3 * (1 - iteration / recipe.iterations))
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * warm_up * max(0.02, decay)
         own = iteration % recipe.own == recipe.own - 1
         games = play(board, draw(board, recipe), recipe.rounds, student if own else None)
         loss = _loss(student, board, games, torch.randperm(recipe.rounds)[: recipe.graded])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
-        smoothed = loss.item() if smoothed is None else 0.97 * smoothed + 0.03 * loss.item()
+        smoothed = descent.step(loss, recipe.learning_rate * warm_up * max(0.02, decay))
         if progress is not None:
             progress(iteration + 1, smoothed)
     return student.eval()

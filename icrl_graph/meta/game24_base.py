@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from icrl_graph.learner.valuation import MODULI, Shape, features
 from icrl_graph.meta.game24 import WIDTHS, Board
-from icrl_graph.meta.layers import network_class, pytorch
+from icrl_graph.meta.layers import Descent, network_class, pytorch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,16 +48,11 @@ def train(recipe: Recipe, progress: Callable[[int, float], None] | None = None, 
     torch.manual_seed(recipe.seed)
     board = Board()
     student = network(shape or Shape(), recipe.dropout)
-    optimizer = torch.optim.AdamW(
-        student.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
-    )
+    descent = Descent(student, recipe.weight_decay, memory=0.98)
     positions = _positions(board, board.puzzles("train")[: recipe.puzzles])
     numbers = _numbers(board)
-    smoothed: float | None = None
     for iteration in range(recipe.iterations):
         warm_up, decay = min(1.0, (iteration + 1) / 100), 1 - iteration / recipe.iterations
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * warm_up * max(0.02, decay)
         losses = []
         for size, width, count, some in zip((3, 2, 1), WIDTHS, recipe.batches, positions, strict=True):
             asked = some[torch.randint(len(some), (count,))]
@@ -65,12 +60,7 @@ def train(recipe: Recipe, progress: Callable[[int, float], None] | None = None, 
             odds = torch.log_softmax(student(numbers[options][..., :size]).masked_fill(~legal, -1e9), -1)
             wanted = board.alive[options] * legal
             losses.append(-(wanted / wanted.sum(1, keepdim=True) * odds).sum(1).mean())
-        loss = torch.stack(losses).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
-        smoothed = loss.item() if smoothed is None else 0.98 * smoothed + 0.02 * loss.item()
+        smoothed = descent.step(torch.stack(losses).sum(), recipe.learning_rate * warm_up * max(0.02, decay))
         if progress is not None:
             progress(iteration + 1, smoothed)
     return student.eval()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from icrl_graph.games.hidden_color import DIGITS, SPREAD, colors
 from icrl_graph.learner.transformer import Shape
-from icrl_graph.meta.layers import network_class, pytorch
+from icrl_graph.meta.layers import Descent, network_class, pytorch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,24 +62,15 @@ def train(recipe: Recipe, progress: Callable[[int, float], None] | None = None, 
     torch.manual_seed(recipe.seed)
     shape = shape or Shape()
     student = network(shape)
-    optimizer = torch.optim.AdamW(
-        student.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
-    )
+    descent = Descent(student, recipe.weight_decay, memory=0.98)
     teacher = _Teacher(shape, recipe)
-    smoothed: float | None = None
     for iteration in range(recipe.iterations):
         warm_up = min(1.0, (iteration + 1) / 100)
         decay = min(1.0, (recipe.iterations - iteration) / (0.6 * recipe.iterations))
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * warm_up * max(0.02, decay)
         guesses, levels, targets = teacher.games(recipe.batch)
         log_odds = torch.log_softmax(student(guesses, levels), -1)
         loss = torch.nn.functional.kl_div(log_odds, targets, reduction="none").sum(-1).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
-        smoothed = loss.item() if smoothed is None else 0.98 * smoothed + 0.02 * loss.item()
+        smoothed = descent.step(loss, recipe.learning_rate * warm_up * max(0.02, decay))
         if progress is not None:
             progress(iteration + 1, smoothed)
     return student.eval()

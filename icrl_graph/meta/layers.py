@@ -81,6 +81,33 @@ def network_class() -> Any:
     return Network
 
 
+class Descent:
+    """AdamW with clipped gradients.
+
+    Args:
+        student: the network to train.
+        weight_decay: of AdamW.
+        memory: how much of the smoothed loss stays at each step.
+    """
+
+    def __init__(self, student: Any, weight_decay: float, memory: float) -> None:
+        self._student, self._memory = student, memory
+        self._optimizer = pytorch().optim.AdamW(student.parameters(), betas=(0.9, 0.98), weight_decay=weight_decay)
+        self._smoothed: float | None = None
+
+    def step(self, loss: Tensor, learning_rate: float) -> float:
+        """Go down the gradient of a loss; gives the smoothed loss."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.zero_grad()
+        loss.backward()
+        pytorch().nn.utils.clip_grad_norm_(self._student.parameters(), 1.0)
+        self._optimizer.step()
+        before = loss.item() if self._smoothed is None else self._smoothed
+        self._smoothed = self._memory * before + (1 - self._memory) * loss.item()
+        return self._smoothed
+
+
 def _key(name: str) -> str:
     return name.replace(".", "/")  # a parameter's name must not hold a dot
 
