@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from icrl_graph.rewards import Reward
     from icrl_graph.settings import Settings
     from icrl_graph.state import Episode, best
-    from icrl_graph.topologies import create_best_of_n, create_icrl
+    from icrl_graph.topologies import create_best_of_n, create_icrl, create_reflexion, create_self_refine
 
 __version__ = "0.1.0"
 
@@ -49,6 +49,8 @@ _HOME = {
     "chat_model": "models",
     "create_best_of_n": "topologies",
     "create_icrl": "topologies",
+    "create_reflexion": "topologies",
+    "create_self_refine": "topologies",
     "improve": "improvement",
     "parse": "context",
     "render": "context",
@@ -76,6 +78,8 @@ __all__ = [
     "chat_model",
     "create_best_of_n",
     "create_icrl",
+    "create_reflexion",
+    "create_self_refine",
     "improve",
     "parse",
     "render",

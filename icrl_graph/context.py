@@ -20,6 +20,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from icrl_graph.prompts import INSTRUCTIONS, NO_ANSWER
@@ -80,6 +81,19 @@ def best(k: int) -> Memory:
     return choose
 
 
+def positive(share: float) -> Memory:
+    """Episodes with a *shown* reward above 0, each with probability `share`, drawn anew for every round.
+
+    That of explorative in-context reinforcement learning (arXiv 2410.05362), whose share is its p_keep.
+    """
+
+    def choose(past: Sequence[Episode]) -> list[int]:
+        earned = [i for i, episode in enumerate(past) if (episode.get("shown", {}).get("value") or 0.0) > 0]
+        return [i for i in earned if Random(f"{len(past)}/{i}").random() < share]
+
+    return choose
+
+
 def tokens(limit: int) -> Memory:
     """The latest episodes that fit into about `limit` tokens (four characters each).
 
@@ -109,21 +123,25 @@ def _tokens(episode: Episode) -> int:
 
 _FIXED: Mapping[str, Memory] = {"all": everything, "none": nothing}
 _SIZED: Mapping[str, Callable[[int], Memory]] = {"last": last, "best": best, "tokens": tokens}
-MEMORIES = (*_FIXED, *(f"{name}:N" for name in _SIZED))
+MEMORIES = (*_FIXED, *(f"{name}:N" for name in _SIZED), "positive:P")
 
 
 def memory(spec: str) -> Memory:
-    """The memory of that name: "all", "none", "last:5", "best:3" or "tokens:8000".
+    """The memory of that name: "all", "none", "last:5", "best:3", "tokens:8000" or "positive:0.5".
 
     Raises:
-        ValueError: no such memory, or its number is not above 0.
+        ValueError: no such memory, or its number is out of range.
     """
     name, colon, size = spec.partition(":")
     if not colon and name in _FIXED:
         return _FIXED[name]
     if name in _SIZED and size.isascii() and size.isdigit() and int(size) > 0:
         return _SIZED[name](int(size))
-    raise ValueError(f"unknown memory {spec!r}; choose one of {', '.join(MEMORIES)}, with N above 0")
+    if name == "positive" and re.fullmatch(r"0?\.\d+|1(\.0*)?", size) and float(size) > 0:
+        return positive(float(size))
+    raise ValueError(
+        f"unknown memory {spec!r}; choose one of {', '.join(MEMORIES)}, with N above 0 and P above 0, at most 1"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ schedule: what to ask
@@ -137,8 +155,17 @@ def _always(name: str) -> Schedule:
     return lambda round, past: name
 
 
-SCHEDULES: Mapping[str, Schedule] = {"preset": _preset, **{name: _always(name) for name in sorted(INSTRUCTIONS)}}
-"""preset: even rounds explore, odd rounds exploit, counted from 0 (arXiv 2506.06303); the others never change."""
+def _once_answered(name: str) -> Schedule:
+    return lambda round, past: name if any(episode.get("reflection") for episode in past) else "plain"
+
+
+SCHEDULES: Mapping[str, Schedule] = {
+    "preset": _preset,
+    **{name: _always(name) for name in ("autonomous", "explore", "exploit", "plain", "cot", "long_cot")},
+    **{name: _once_answered(name) for name in ("retry", "refine")},
+}
+"""preset: even rounds explore, odd rounds exploit, counted from 0 (arXiv 2506.06303). retry and refine: plain until
+there is a reflection or feedback. The others never change."""
 
 
 def make_plan(round: int, past: Sequence[Episode], memory: Memory, schedule: Schedule, warmup: int = 0) -> Plan:

@@ -94,12 +94,12 @@ def improve(
         score: gives the reward: a callable, LangChain tool or Runnable, called with the arguments that it names among
             task, response, answer, steps and task_data; sync or async.
         model: a chat model, "provider:name", a Runnable, a compiled graph that takes `messages`, or a function.
-        topology: "icrl" or "best_of_n".
+        topology: "icrl", "reflexion", "self_refine" or "best_of_n".
         task_data: for the score only; never shown to the model.
         path: an SQLite file that keeps the run.
         thread_id: the run's name within the file; by default made of topology, task and task data.
         on_episode: called with each episode as soon as it is judged.
-        options: what `create_icrl` or `create_best_of_n` takes, such as rounds, memory, schedule, target, max_calls.
+        options: what the function of the topology takes, such as rounds, memory, schedule, target, max_calls.
 
     Returns:
         The best answer, and every attempt.
@@ -205,7 +205,7 @@ def _begin(graph: Graph, stored: Any, inputs: Mapping[str, Any]) -> tuple[dict[s
     schema: Any = graph.context_schema
     names, asked = schema.parts, schema().model_dump()
     pairs = [(name, frozen.get(name), asked[name]) for name in asked]
-    pairs += [(part, frozen["parts"].get(part), names.get(part)) for part in ("evaluator", "metric")]
+    pairs += [(p, frozen["parts"].get(p), names.get(p)) for p in {**frozen["parts"], **names} if p != "model"]
     gave_up = stored.values.get("stopped") == "failures"
     if not stored.next and not gave_up:  # a run that stopped for its model may go on with another
         pairs.append(("model", frozen["parts"]["model"], names["model"]))

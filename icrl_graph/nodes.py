@@ -1,4 +1,4 @@
-"""The nodes: prepare, build_context, generate, evaluate, select. Each is made by a factory from the parts it needs.
+"""The nodes: prepare, build_context, generate, evaluate, reflect, select; each made by a factory from what it needs.
 
 Every topology is a wiring of these. They work under `invoke` and `ainvoke` alike: those that pay are flows, performed
 by the driver of `icrl_graph.journal`.
@@ -23,6 +23,7 @@ from typing_extensions import TypedDict
 
 from icrl_graph import ablations, context, settings
 from icrl_graph.calls import Call
+from icrl_graph.context import Memory
 from icrl_graph.errors import BudgetExceeded, IcrlError, ModelError
 from icrl_graph.journal import Budget, Driver, Flow, Key, Meter, one
 from icrl_graph.models import Policy, is_permanent, read_response
@@ -38,6 +39,7 @@ from icrl_graph.state import (
     answer_of,
     best,
     best_value,
+    last_answered,
     metric_of,
     plain,
     spent,
@@ -48,6 +50,8 @@ from icrl_graph.stops import caps_of, why_stop
 
 logger = logging.getLogger(__name__)
 
+Chooser = Callable[[Sequence[Episode]], Episode | None]
+"""Which episode gives the answer; None if none can."""
 Extract = Callable[[str], Any]
 """Makes the answer of a response; None if there is none in it."""
 
@@ -136,7 +140,7 @@ def prepare(parts: Parts) -> Callable[..., Any]:
         frozen["form"] = STATE_FORM
         frozen["parts"] = dict(parts.schema.parts)
         inputs = {"task": check_task(state.get("task")), "task_data": dict(state.get("task_data") or {})}
-        fresh = Output(answer=None, reward=None, metric=None, rounds_done=0, stopped=None, usage={})
+        fresh = Output(answer=None, reward=None, metric=None, regret=None, rounds_done=0, stopped=None, usage={})
         return {
             **fresh,
             "inputs": Overwrite(inputs),
@@ -211,7 +215,7 @@ def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
 
     def generate(state: LoopState, part: Any) -> Flow:
         now = state["episodes"][-1]
-        kwargs = _sampling(policy, parts, state["settings"], now)
+        kwargs = _sampling(policy, parts, state["settings"], now, now["plan"]["instruction"])
         call = Call(part, policy.input(prompt(state, parts)), read_response, kwargs)
         meter = Meter()
         try:
@@ -241,13 +245,15 @@ def _failure(error: Exception, episode: Episode) -> str:
     return told
 
 
-def _sampling(policy: Policy, parts: Parts, frozen: Mapping[str, Any], now: Episode) -> dict[str, Any]:
+def _sampling(
+    policy: Policy, parts: Parts, frozen: Mapping[str, Any], now: Episode, instruction: str
+) -> dict[str, Any]:
     if policy.kind != "chat":
         return {}
-    instruction = now["plan"]["instruction"]
     kwargs = {**parts.sampling.get("default", {}), **parts.sampling.get(instruction, {})}
     if frozen["seed"] is not None:
-        kwargs["seed"] = _random(frozen, now, "sample").getrandbits(31)
+        asked = "sample" if instruction == now["plan"]["instruction"] else instruction
+        kwargs["seed"] = _random(frozen, now, asked).getrandbits(31)
     return kwargs
 
 
@@ -270,64 +276,37 @@ def evaluate(
     parts: Parts,
     bounds: tuple[float, float] | None = None,
     timeout: float | None = None,
+    calls_each: int = 1,
 ) -> Runnable[Any, Any]:
-    """Judge what the round has answered, decide what later prompts may see of it, and whether the run is over."""
+    """Judge what the round has answered, decide what later prompts may see of it, and whether the run is over.
 
-    def ask(scorer: Scorer, state: LoopState, episode: Episode, checked: tuple[float, float] | None) -> Flow:
-        """One evaluator on one episode; whatever goes wrong leaves it unscored. Gives the reward and what it cost."""
-        offered = {
-            **deepcopy(state["inputs"]),  # an evaluator that writes into it must not change the run
-            "response": episode["response"],
-            "answer": answer_of(episode),
-            "steps": episode.get("steps"),
-        }
-        arguments = scorer.arguments(**offered)
-        if scorer.flow:
-            flow = scorer.part(**arguments)
-        else:
-            flow = one(Call(scorer.part, arguments, lambda given: as_reward(given, checked), paid=scorer.calls > 0))
-        meter = Meter()
-        try:
-            given = yield from meter.read(flow, timeout)
-        except BudgetExceeded as over:
-            return unscored(str(over)), meter.usage
-        except IcrlError:
-            raise
-        except Exception as error:
-            return unscored(_failure(error, episode)), meter.usage
-        return as_reward(given, checked), meter.usage
+    Args:
+        evaluator: gives the reward.
+        metric: gives what is reported, if it is another one.
+        parts: what the graph is built of.
+        bounds: lowest and highest reward that make sense.
+        timeout: seconds for one evaluation.
+        calls_each: paid calls that a round takes; the run is over where they can't all be paid.
+    """
 
     def score(state: LoopState, episode: Episode, part: Any) -> Flow:
         if "response" not in episode:
             return unscored(episode.get("error", "no response")), Usage()
         if "answer" in episode and episode["answer"] is None:
             return unscored(episode["error"]), Usage()
-        reward, usage = yield from ask(evaluator, state, episode, bounds)
+        reward, usage = yield from _ask(evaluator, state, episode, bounds, timeout)
         if metric is not None:
-            measured, more = yield from ask(metric, state, episode, None)
+            measured, more = yield from _ask(metric, state, episode, None, timeout)
             reward, usage = {**reward, "metric": measured["value"]}, add_usage(usage, more)
             if "error" in measured:
                 reward.setdefault("error", f"metric: {measured['error']}")
         return reward, usage
 
-    calls_each = 1 + evaluator.calls + (metric.calls if metric is not None else 0)
-
-    def side_by_side(flows: list[Flow]) -> Flow:
-        return (yield flows)
-
-    def one_by_one(flows: list[Flow]) -> Flow:
-        """Functions may ask a person by `interrupt`; LangGraph hands out the answers in the order of the questions."""
-        judged = []
-        for flow in flows:
-            judged += yield [flow]
-        return judged
-
     def evaluate(state: LoopState, part: Any) -> Flow:
         frozen, episodes = state["settings"], state["episodes"]
         todo = [episode for episode in episodes if "reward" not in episode]
         flows = [score(state, episode, part) for episode in todo]
-        paid = all(scorer.calls for scorer in (evaluator, metric) if scorer is not None)
-        judged = yield from side_by_side(flows) if paid else one_by_one(flows)
+        judged = yield from _all(flows, evaluator, metric)
         ablation = parts.pick("show", frozen)
         patches: list[Episode] = []
         for episode, (reward, usage) in zip(todo, judged, strict=True):
@@ -341,6 +320,45 @@ def evaluate(
         return {"episodes": patches, "stopped": state.get("stopped") or why_stop(frozen, episodes, calls_each)}
 
     return _node("evaluate", evaluate, evaluator.part, parts.driver)
+
+
+def _ask(
+    scorer: Scorer, state: LoopState, episode: Episode, bounds: tuple[float, float] | None, timeout: float | None
+) -> Flow:
+    """One evaluator on one episode; whatever goes wrong leaves it unscored. Gives the reward and what it cost."""
+    arguments = scorer.arguments(
+        **deepcopy(state["inputs"]),  # an evaluator that writes into it must not change the run
+        response=episode["response"],
+        answer=answer_of(episode),
+        steps=episode.get("steps"),
+    )
+    if scorer.flow:
+        flow = scorer.part(**arguments)
+    else:
+        flow = one(Call(scorer.part, arguments, lambda given: as_reward(given, bounds), paid=scorer.calls > 0))
+    meter = Meter()
+    try:
+        given = yield from meter.read(flow, timeout)
+    except BudgetExceeded as over:
+        return unscored(str(over)), meter.usage
+    except IcrlError:
+        raise
+    except Exception as error:
+        return unscored(_failure(error, episode)), meter.usage
+    return as_reward(given, bounds), meter.usage
+
+
+def _all(flows: list[Flow], *scorers: Scorer | None) -> Flow:
+    """Side by side where all that is asked is paid; else one by one.
+
+    Functions may ask a person by `interrupt`, and LangGraph hands out the answers in the order of the questions.
+    """
+    if all(scorer.calls for scorer in scorers if scorer is not None):
+        return (yield flows)
+    judged = []
+    for flow in flows:
+        judged += yield [flow]
+    return judged
 
 
 def _tell(episodes: Sequence[Episode], new: int) -> None:
@@ -365,24 +383,94 @@ def _tell(episodes: Sequence[Episode], new: int) -> None:
         )
 
 
+# ------------------------------------------------------------------------------------------------------------- reflect
+
+
+def reflect(
+    policy: Policy, parts: Parts, instruction: str, shows: context.Shows, memory: Memory | None = None
+) -> Runnable[Any, Any]:
+    """Have the last attempt looked at in words; they are kept with it.
+
+    Args:
+        policy: who writes them.
+        parts: what the graph is built of.
+        instruction: the name of what is asked for.
+        shows: what of each attempt the question shows.
+        memory: which attempts it shows beside the last; default the run's own.
+    """
+
+    def reflect(state: LoopState, part: Any) -> Flow:
+        episodes, frozen = state["episodes"], state["settings"]
+        now = episodes[-1]
+        if "response" not in now:
+            return {}
+        chosen = memory or parts.pick("memory", frozen)
+        plan = context.make_plan(
+            len(episodes),
+            episodes,
+            lambda past: sorted({*chosen(past), len(past) - 1}),
+            lambda number, past: instruction,
+        )
+        style = context.Style(shows, frozen["label"], parts.instructions)
+        layout = parts.pick("layout", frozen)
+        asked = context.render(parts.preamble, state["inputs"]["task"], episodes, plan, style, layout)
+        meter = Meter()
+        try:
+            call = Call(part, policy.input(asked), read_response, _sampling(policy, parts, frozen, now, instruction))
+            said = yield from meter.read(one(call))
+        except BudgetExceeded as over:
+            return {"stopped": over.cap}
+        except IcrlError:
+            raise
+        except Exception as error:
+            said = {"error": _failure(error, now)}
+        patch = Episode(**_identity(now), usage=add_usage(now.get("usage", {}), meter.usage))
+        if "response" in said:
+            patch["reflection"] = said["response"]
+        else:
+            patch["reflection_error"] = said["error"]
+        return {"episodes": [patch]}
+
+    return _node("reflect", reflect, policy.part, parts.driver)
+
+
 # -------------------------------------------------------------------------------------------------------------- select
 
 
-def select(parts: Parts) -> Callable[..., dict[str, Any]]:
-    """Write the best answer and what it took, once, so that no step before carries them."""
+def select(parts: Parts, choose: Chooser = best, selector: Scorer | None = None) -> Runnable[Any, Any]:
+    """Write the answer and what it took, once, so that no step before carries them.
 
-    def select(state: LoopState) -> dict[str, Any]:
-        episodes, frozen = state["episodes"], state["settings"]
-        top = best(episodes)
-        shown = top or next((episode for episode in reversed(episodes) if answer_of(episode) is not None), Episode())
+    Args:
+        parts: what the graph is built of.
+        choose: which episode gives the answer; by default the one with the highest reward.
+        selector: instead, an evaluator: the answer is what it values most.
+    """
+
+    def value(state: LoopState) -> Flow:
+        """The candidates, each with what the selector gives it."""
+        candidates = [episode for episode in state["episodes"] if answer_of(episode) is not None]
+        assert selector is not None
+        judged = yield from _all([_ask(selector, state, episode, None, None) for episode in candidates], selector)
+        return [
+            Episode(**_identity(episode), selection=reward, usage=add_usage(episode.get("usage", {}), usage))
+            for episode, (reward, usage) in zip(candidates, judged, strict=True)
+        ]
+
+    def select(state: LoopState, part: Any) -> Flow:
+        patches = [] if selector is None else (yield from value(state))
+        episodes, frozen = upsert(state["episodes"], [patches]), state["settings"]
+        top = choose(episodes)
+        shown = top or last_answered(episodes) or Episode()
+        highest, own = best_value(episodes), value_of(shown)
         output = Output(
             answer=answer_of(shown),
-            reward=value_of(shown),
+            reward=own,
             metric=metric_of(shown),
+            regret=None if highest is None or own is None else highest - own,
             rounds_done=episodes[-1]["round"] + 1,
             usage=spent(episodes),
         )
         ended = {} if frozen["parts"] == parts.schema.parts else {"settings": {**frozen, "parts": parts.schema.parts}}
-        return {**output, **ended}  # a run may be ended by another model than it was begun with
+        return {**output, **ended, "episodes": patches}  # a run may be ended by another model than it was begun with
 
-    return select
+    return _node("select", select, None if selector is None else selector.part, parts.driver)

@@ -22,8 +22,35 @@ AUTONOMOUS = (
     "First decide what is worth more now: exploring, with an attempt unlike all those so far, or exploiting, with an "
     "attempt that builds on what was rewarded most. Then give one attempt accordingly."
 )
-INSTRUCTIONS: Mapping[str, str] = {"explore": EXPLORE, "exploit": EXPLOIT, "autonomous": AUTONOMOUS, "plain": ""}
-"""What a schedule may ask for, by name. A plain round shows the task and nothing else."""
+COT = "Think step by step, then give your answer."
+LONG_COT = (
+    "Think step by step and take all the room that you need. Try an approach, check what it gives, and if it fails say "
+    "why and try another one, until you are sure. Then give your answer."
+)
+REFLECT = (
+    "This attempt did not succeed. Say in a few sentences what went wrong, and what you will do differently in the "
+    "next attempt. Don't solve the task yet."
+)
+RETRY = "Reflections on earlier attempts are given above. Give a new attempt that takes them to heart."
+CRITIQUE = (
+    "Give feedback on the last attempt: what is right and to be kept, what is wrong or weak, and how exactly it can be "
+    "made better. Don't give a new attempt yet."
+)
+REFINE = "Give an improved attempt that follows the feedback on the last one."
+INSTRUCTIONS: Mapping[str, str] = {
+    "explore": EXPLORE,
+    "exploit": EXPLOIT,
+    "autonomous": AUTONOMOUS,
+    "plain": "",
+    "cot": COT,
+    "long_cot": LONG_COT,
+    "reflect": REFLECT,
+    "retry": RETRY,
+    "critique": CRITIQUE,
+    "refine": REFINE,
+}
+"""What a prompt may ask for, by name. A plain round shows the task and nothing else. Reflect and retry are of Reflexion
+(arXiv 2303.11366), critique and refine of Self-Refine (arXiv 2303.17651), cot as in arXiv 2205.11916."""
 
 NO_ANSWER = "(no answer)"
 """Stands in the history for an attempt that failed before it gave any text."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
@@ -58,9 +58,12 @@ class Settings(RunSettings):
 
     rounds: int = Field(default=8, ge=1, description="How many rounds at most.")
     warmup: int = Field(default=0, ge=0, description="The first rounds that see no history.")
-    memory: str = Field(default="all", description="Earlier attempts shown: all, none, last:N, best:N or tokens:N.")
+    memory: str = Field(
+        default="all", description="Earlier attempts shown: all, none, last:N, best:N, tokens:N or positive:P."
+    )
     schedule: str = Field(
-        default="preset", description="What each round asks for: preset, autonomous, explore, exploit, plain."
+        default="preset",
+        description="What each round asks for: preset, autonomous, explore, exploit, plain, cot or long_cot.",
     )
     layout: str = Field(default="turns", description="How the prompt is laid out: turns or transcript.")
     show: str = Field(default="true", description="What the model sees of its rewards: true, zero, hidden or outcome.")
@@ -78,12 +81,27 @@ class Settings(RunSettings):
     max_failures: int = Field(default=3, ge=1, description="Stop after so many rounds in a row without any response.")
 
 
+class ReflexionSettings(Settings):
+    """The settings of Reflexion."""
+
+    namespace: ClassVar[str] = "reflexion"
+
+
+class SelfRefineSettings(Settings):
+    """The settings of Self-Refine. Its prompts show no reward."""
+
+    namespace: ClassVar[str] = "self_refine"
+
+    show: Literal["hidden"] = Field(default="hidden", description="Not even a memory sees a reward.")
+
+
 class BestOfNSettings(RunSettings):
     """The settings of attempts that stand side by side, each from the task alone."""
 
     namespace: ClassVar[str] = "best_of_n"
-    fixed: ClassVar[Mapping[str, Any]] = {"rounds": 1, "memory": "none", "schedule": "plain"}
+    fixed: ClassVar[Mapping[str, Any]] = {"rounds": 1, "memory": "none"}
 
+    schedule: str = Field(default="plain", description="What is asked for: plain, cot or long_cot.")
     n: int = Field(default=8, ge=1, description="How many attempts.")
 
 
@@ -146,13 +164,18 @@ def resolve(graph: type[RunSettings], given: Any) -> dict[str, Any]:
     Args:
         graph: the schema of the graph.
         given: None, settings, or, in an embedded graph, whatever the parent has as its context: of that, only what
-            stands under the graph's namespace ("icrl" or "best_of_n", a key or an attribute) is meant for us.
+            stands under the graph's namespace ("icrl", "best_of_n", ...; a key or an attribute) is meant for us.
 
     Raises:
         ValueError: an unknown setting or name, or a number out of range.
     """
     if isinstance(given, RunSettings):
-        if not isinstance(given, graph) and type(given) not in (Settings, BestOfNSettings):
+        if not isinstance(given, graph) and type(given) not in (
+            Settings,
+            ReflexionSettings,
+            SelfRefineSettings,
+            BestOfNSettings,
+        ):
             given = None  # of another graph, around this one
     else:
         own = given.get(graph.namespace) if isinstance(given, Mapping) else getattr(given, graph.namespace, None)

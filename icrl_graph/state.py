@@ -13,7 +13,9 @@ written once and never changes (the task, the settings) is stored once too.
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Annotated, Any
@@ -83,6 +85,11 @@ class Episode(TypedDict, total=False):
     shown: Reward
     """What prompts may see of the reward."""
     reflection: str
+    """What the model wrote about the attempt: Reflexion's reflection, Self-Refine's feedback."""
+    reflection_error: str
+    """Why there is no reflection, where one was asked for."""
+    selection: Reward
+    """What the selector gave it, where one other than the reward selects."""
 
 
 def upsert(episodes: list[Episode] | None, writes: Sequence[list[Episode]]) -> list[Episode]:
@@ -127,6 +134,8 @@ class Output(TypedDict, total=False):
     """The reward of the best episode; None if none was scored."""
     metric: float | None
     """Its metric."""
+    regret: float | None
+    """How much higher the best reward among all attempts is than that of the answer; None if either is unscored."""
     rounds_done: int
     stopped: str | None
     """Why it ended: rounds, success, plateau, calls, tokens, time or failures."""
@@ -165,6 +174,28 @@ def best(episodes: Iterable[Episode]) -> Episode | None:
     """The scored episode with the highest value; of a tie the earlier one. None if none is scored."""
     scored = [(value, episode) for episode in episodes if (value := value_of(episode)) is not None]
     return max(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def last_answered(episodes: Sequence[Episode]) -> Episode | None:
+    """The latest episode with an answer, or None."""
+    return next((episode for episode in reversed(episodes) if answer_of(episode) is not None), None)
+
+
+def most_common(episodes: Sequence[Episode]) -> Episode | None:
+    """The earliest episode with the answer that occurs most often; of a tie the answer that came first."""
+    answered = [
+        (json.dumps(answer, sort_keys=True), episode)
+        for episode in episodes
+        if (answer := answer_of(episode)) is not None
+    ]
+    counts = Counter(answer for answer, _ in answered)
+    return max(answered, key=lambda pair: counts[pair[0]])[1] if answered else None
+
+
+def most_valued(episodes: Sequence[Episode]) -> Episode | None:
+    """The episode that its selector values most; of a tie the earlier one. None if it valued none."""
+    valued = [(v, e) for e in episodes if (v := e.get("selection", {}).get("value")) is not None]
+    return max(valued, key=lambda pair: pair[0])[1] if valued else None
 
 
 def best_value(episodes: Iterable[Episode]) -> float | None:

@@ -1,12 +1,15 @@
 """The methods, each one wiring of the same nodes.
 
-    START -> prepare -> build_context -> generate -> evaluate -> (stopped? select : build_context)      ICRL
-    START -> prepare -> build_context =Send=> generate -> evaluate -> select                            Best-of-N
+    START -> prepare -> build_context -> generate -> evaluate -> (stopped? select : build_context)            ICRL
+    START -> prepare -> build_context -> generate -> evaluate -> (stopped? select : reflect -> build_context) Reflexion,
+                                                                                                              Self-Refine
+    START -> prepare -> build_context =Send=> generate -> evaluate -> select                                  Best-of-N
     select -> END
 
 Each function returns an uncompiled `StateGraph`; compile it with the checkpointer of your choice, add it to a larger
 graph, or give it to LangGraph Studio as it is. Its input is `{"task": ..., "task_data": {...}}`; settings of a single
-run go in as `context=`. What tells the methods apart is the wiring, the memory and the schedule, nothing else.
+run go in as `context=`. What tells the methods apart is the wiring, the memory, the schedule, and what of an attempt
+is shown; nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, convert_to_openai_messages
+from langchain_core.runnables import Runnable
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 from pydantic import BaseModel
@@ -24,13 +28,13 @@ from typing_extensions import TypedDict, Unpack
 
 from icrl_graph import nodes, settings
 from icrl_graph.ablations import Show
-from icrl_graph.context import Layout, Memory, Schedule
+from icrl_graph.context import Layout, Memory, Schedule, last, pick
 from icrl_graph.journal import Driver, Journal, MemoryJournal
 from icrl_graph.models import Policy, as_policy, name_of_part
 from icrl_graph.prompts import INSTRUCTIONS
 from icrl_graph.rewards import Evaluator, Scorer, as_scorer
-from icrl_graph.settings import BestOfNSettings, RunSettings, Settings
-from icrl_graph.state import Input, LoopState, Message, Output
+from icrl_graph.settings import BestOfNSettings, ReflexionSettings, RunSettings, SelfRefineSettings, Settings
+from icrl_graph.state import Input, LoopState, Message, Output, best, last_answered, most_common, most_valued
 
 Graph = StateGraph[LoopState, Any, Any, Any]
 """What a topology is, before it is compiled."""
@@ -127,21 +131,126 @@ def create_icrl(
     return graph
 
 
+def create_reflexion(
+    model: Any,
+    evaluator: Evaluator,
+    *,
+    metric: Evaluator | None = None,
+    reflector: Any = None,
+    show_attempts: bool = False,
+    memory: str | Memory = "last:3",
+    schedule: str | Schedule = "retry",
+    layout: str | Layout = "turns",
+    show: str | Show = "true",
+    rounds: int = 8,
+    **options: Unpack[Options],
+) -> Graph:
+    """Reflexion: after a failed attempt the model says why, and later prompts show what it said (arXiv 2303.11366).
+
+    Give a `target`: an attempt that reaches it ends the run, and every other one is reflected on. The reflection is
+    written from the last attempt and its reward; prompts show the last three reflections and no attempts.
+
+    Departures from the paper: the reflection is not written with the earlier reflections in view, and the memory is
+    part of one run on one task.
+
+    Args:
+        model: as for `create_icrl`.
+        evaluator: gives the reward. The reflection is written with it in view, as far as `show` lets it through.
+        metric: gives the number that is reported, if it is another one.
+        reflector: who writes the reflections, if not the model.
+        show_attempts: show the attempts and their rewards, too, not only the reflections.
+        memory: which attempts' reflections a prompt shows.
+        schedule: what each round asks for; "retry" tells the model to heed the reflections.
+        layout: as for `create_icrl`.
+        show: what is shown of a reward.
+        rounds: how many attempts at most.
+        options: see `Options`.
+
+    Returns:
+        The graph, uncompiled.
+
+    Raises:
+        ValueError: an argument is wrong.
+    """
+    defaults = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
+    policy, scorers, parts = _assemble(
+        ReflexionSettings, model, evaluator, metric, defaults, options, reflector=reflector
+    )
+    parts = replace(parts, shows=("response", "shown", "reflection") if show_attempts else ("reflection",))
+    writer = policy if reflector is None else as_policy(reflector)
+    reflect = nodes.reflect(writer, parts, "reflect", ("response", "shown"), memory=last(1))
+    return _reflecting(policy, scorers, parts, options, reflect)
+
+
+def create_self_refine(
+    model: Any,
+    evaluator: Evaluator,
+    *,
+    metric: Evaluator | None = None,
+    critic: Any = None,
+    memory: str | Memory = "all",
+    schedule: str | Schedule = "refine",
+    layout: str | Layout = "turns",
+    rounds: int = 8,
+    **options: Unpack[Options],
+) -> Graph:
+    """Self-Refine: the model gives feedback on its own last answer, and improves it by that (arXiv 2303.17651).
+
+    Every prompt shows all earlier answers with their feedback, and no reward: the reward is only recorded. The answer
+    of the run is the last one, which need not be the best; `regret` says what that cost.
+
+    Departures from the paper: feedback and refinement have one general prompt each instead of few-shot prompts for each
+    task, and the run does not end when the feedback says that nothing is left to improve. With `target` or `patience`
+    the reward ends the run, which the paper does not do.
+
+    Args:
+        model: as for `create_icrl`.
+        evaluator: gives the reward that is recorded.
+        metric: gives the number that is reported, if it is another one.
+        critic: who gives the feedback, if not the model.
+        memory: which earlier answers a prompt shows. It sees no rewards.
+        schedule: what each round asks for; "refine" tells the model to follow the feedback.
+        layout: as for `create_icrl`.
+        rounds: how many answers at most.
+        options: see `Options`.
+
+    Returns:
+        The graph, uncompiled.
+
+    Raises:
+        ValueError: an argument is wrong.
+    """
+    defaults = {"memory": memory, "schedule": schedule, "layout": layout, "rounds": rounds}
+    policy, scorers, parts = _assemble(SelfRefineSettings, model, evaluator, metric, defaults, options, critic=critic)
+    parts = replace(parts, shows=("response", "reflection"))
+    writer = policy if critic is None else as_policy(critic)
+    reflect = nodes.reflect(writer, parts, "critique", parts.shows)
+    return _reflecting(policy, scorers, parts, options, reflect, choose=last_answered)
+
+
 def create_best_of_n(
     model: Any,
     evaluator: Evaluator,
     *,
     metric: Evaluator | None = None,
     n: int = 8,
+    select: str | Evaluator = "reward",
+    schedule: str | Schedule = "plain",
     **options: Unpack[Options],
 ) -> Graph:
-    """Best-of-N: n attempts from the task alone, side by side, and the one with the highest reward. The control.
+    """Best-of-N: n attempts from the task alone, side by side, and the best one of them. The control.
+
+    With n = 1 and `schedule="cot"` or "long_cot" it is (long) chain-of-thought prompting.
 
     Args:
         model: as for `create_icrl`.
-        evaluator: gives the reward, by which the best is selected.
+        evaluator: gives the reward.
         metric: gives the number that is reported, if it is another one.
         n: how many attempts; a budget of calls below it makes them fewer.
+        select: by what the answer is selected: "reward"; "majority", the answer that occurs most often (see `extract`);
+            or another evaluator, such as a judge, so that the reward selects nothing. `regret` says how much higher the
+            best reward was than that of the answer.
+        schedule: what is asked for.
         options: see `Options`; of the settings, those of budgets and the seed.
 
     Returns:
@@ -150,16 +259,24 @@ def create_best_of_n(
     Raises:
         ValueError: an argument is wrong.
     """
-    policy, scorers, parts = _assemble(BestOfNSettings, model, evaluator, metric, {"n": n}, options)
-    graph = _graph(policy, scorers, parts, options)
+    selector = None if isinstance(select, str) else as_scorer(select, "selector")
+    choose = most_valued if selector is not None else pick("selection", select, _CHOOSERS)
+    defaults = {"n": n, "schedule": schedule}
+    policy, scorers, parts = _assemble(BestOfNSettings, model, evaluator, metric, defaults, options, select=select)
+    graph = _graph(policy, scorers, parts, options, choose, selector)
     graph.add_conditional_edges("build_context", _fan_out, ["generate"])
     graph.add_edge("generate", "evaluate")
     graph.add_edge("evaluate", "select")
     return graph
 
 
+_CHOOSERS: Mapping[str, nodes.Chooser] = {"reward": best, "majority": most_common}
+
+
 TOPOLOGIES: Mapping[str, Callable[..., Graph]] = {
     "icrl": create_icrl,
+    "reflexion": create_reflexion,
+    "self_refine": create_self_refine,
     "best_of_n": create_best_of_n,
 }
 """By name."""
@@ -174,17 +291,48 @@ def _fan_out(state: LoopState) -> list[Send]:
     return [Send("generate", {**shared, "episodes": [episode]}) for episode in state["episodes"]]
 
 
-def _graph(policy: Policy, scorers: tuple[Scorer, Scorer | None], parts: nodes.Parts, options: Options) -> Graph:
+def _reflecting(
+    policy: Policy,
+    scorers: tuple[Scorer, Scorer | None],
+    parts: nodes.Parts,
+    options: Options,
+    reflect: Runnable[Any, Any],
+    choose: nodes.Chooser = best,
+) -> Graph:
+    """A loop that reflects on each attempt before the next."""
+    graph = _graph(policy, scorers, parts, options, choose, extra_calls=1)
+    graph.add_node("reflect", reflect)
+    graph.add_edge("build_context", "generate")
+    graph.add_edge("generate", "evaluate")
+    graph.add_conditional_edges("evaluate", _route_to_reflect, ["reflect", "select"])
+    graph.add_conditional_edges("reflect", _route, ["build_context", "select"])
+    return graph
+
+
+def _route_to_reflect(state: LoopState) -> str:
+    return "select" if state.get("stopped") else "reflect"
+
+
+def _graph(
+    policy: Policy,
+    scorers: tuple[Scorer, Scorer | None],
+    parts: nodes.Parts,
+    options: Options,
+    choose: nodes.Chooser = best,
+    selector: Scorer | None = None,
+    extra_calls: int = 0,
+) -> Graph:
     """The nodes that all methods share, and the edges at both ends."""
     evaluator, metric = scorers
+    judges = [scorer for scorer in (evaluator, metric, selector) if scorer is not None]
+    calls_each = 1 + extra_calls + sum(judge.calls for judge in judges)
+    bounds, timeout = options.get("bounds"), options.get("timeout")
     graph: Graph = StateGraph(LoopState, context_schema=parts.schema, input_schema=Input, output_schema=Output)
     graph.add_node("prepare", nodes.prepare(parts))
-    calls_each = 1 + evaluator.calls + (metric.calls if metric is not None else 0)
     graph.add_node("build_context", nodes.build_context(parts, calls_each))
     graph.add_node("generate", nodes.generate(policy, parts))
-    bounds, timeout = options.get("bounds"), options.get("timeout")
-    graph.add_node("evaluate", nodes.evaluate(evaluator, metric, parts, bounds, timeout))
-    graph.add_node("select", nodes.select(parts))
+    graph.add_node("evaluate", nodes.evaluate(evaluator, metric, parts, bounds, timeout, calls_each))
+    graph.add_node("select", nodes.select(parts, choose, selector))
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "build_context")
     graph.add_edge("select", END)
@@ -198,12 +346,15 @@ def _assemble(
     metric: Evaluator | None,
     defaults: dict[str, Any],
     options: Options,
+    **others: Any,
 ) -> tuple[Policy, tuple[Scorer, Scorer | None], nodes.Parts]:
     """Check all arguments and sort them into parts and settings."""
     policy = as_policy(model)
     scorers = as_scorer(evaluator), None if metric is None else as_scorer(metric, "metric")
-    given = {"model": policy.part, "evaluator": evaluator, "metric": metric}
-    names = {name: name_of_part(part) for name, part in given.items() if part is not None}
+    given = {"model": policy.part, "evaluator": evaluator, "metric": metric, **others}
+    names = {
+        name: part if isinstance(part, str) else name_of_part(part) for name, part in given.items() if part is not None
+    }
     settable: dict[str, Any] = dict(options)
     parts = {name: settable.pop(name) for name in _CHECKS if name in settable}
     choices = [*defaults, *_CHECKS, *(name for name in base.model_fields if name not in defaults)]

@@ -16,6 +16,7 @@ from icrl_graph.benchmarks.game24 import puzzles
 from icrl_graph.context import parse
 from icrl_graph.games.game24 import split
 from icrl_graph.testing import OpenAIServer
+from icrl_graph.topologies import TOPOLOGIES
 
 ROOT = Path(__file__).parents[1]
 # As a terminal starts it; tests that run in the background would hand down a SIGINT that is ignored.
@@ -283,10 +284,17 @@ def test_the_package_runs_as_a_module(tmp_path: Path) -> None:
 
 def test_topologies_are_listed_and_drawn(tmp_path: Path) -> None:
     listed = json.loads(icrl("topologies", "--json", cwd=tmp_path).stdout)
-    assert set(listed) == {"icrl", "best_of_n"}
+    assert list(listed) == ["icrl", "reflexion", "self_refine", "best_of_n"]
     drawn = icrl("draw", "icrl", cwd=tmp_path).stdout
     assert "evaluate -.-> build_context" in drawn
     assert len(json.loads(icrl("draw", "best_of_n", "--json", cwd=tmp_path).stdout)["nodes"]) == 7
+
+
+def test_the_readme_shows_what_the_command_draws() -> None:
+    shown = (ROOT / "README.md").read_text()
+    for name, create in TOPOLOGIES.items():
+        drawn = create(lambda: "", lambda: 0.0).compile(name=name).get_graph().draw_mermaid()
+        assert f"```mermaid\n{drawn.strip()}\n```" in shown, f"icrl draw {name}"
 
 
 @pytest.mark.parametrize("command", ["demo", "run", "resume", "topologies", "draw", "train", "serve"])

@@ -255,3 +255,21 @@ def test_neither_memory_nor_schedule_ever_sees_the_true_reward() -> None:
 def test_a_memory_that_points_beyond_the_history_is_told_so() -> None:
     with pytest.raises(ValueError, match="there are 1"):
         make_plan(1, _past(0.5), lambda past: [3], SCHEDULES["plain"])
+
+
+def test_the_positive_memory_shows_rewarded_attempts_alone_each_as_often_as_it_says() -> None:
+    past: Any = [{"shown": {"value": value}} for value in [1.0, 0.0, None, -1.0, 0.5] * 200] + [{}]
+    assert memory("positive:1")(past) == [i for i in range(1000) if i % 5 in (0, 4)]
+    chosen = memory("positive:0.25")(past)
+    assert chosen == memory("positive:0.25")(past)
+    assert {i % 5 for i in chosen} == {0, 4}
+    assert 60 < len(chosen) < 140
+    assert chosen != memory("positive:0.25")(past[:-1])  # drawn anew in every round
+
+
+@pytest.mark.parametrize(
+    "spec", ["positive", "positive:0", "positive:0.0", "positive:1.5", "positive:x", "positive:-1"]
+)
+def test_a_share_that_is_none_is_refused(spec: str) -> None:
+    with pytest.raises(ValueError, match="positive:P.*P above 0, at most 1"):
+        memory(spec)

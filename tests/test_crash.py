@@ -41,11 +41,15 @@ def _kept(folder: Path) -> int:
     return count
 
 
-@pytest.mark.parametrize(("topology", "size", "kills"), [("icrl", 30, 12), ("best_of_n", 24, 8)])
+@pytest.mark.parametrize(
+    ("topology", "size", "kills"),
+    [("icrl", 30, 12), ("reflexion", 12, 8), ("self_refine", 12, 8), ("best_of_n", 24, 8)],
+)
 def test_a_killed_run_pays_for_nothing_twice_but_the_calls_in_flight_and_ends_the_same(
     topology: str, size: int, kills: int, tmp_path: Path
 ) -> None:
     rng = Random(1)
+    calls = 2 * size - 1 if topology in ("reflexion", "self_refine") else size
     (tmp_path / "whole").mkdir()
     whole = _run(tmp_path / "whole", topology, size, None)
     killed = 0
@@ -54,13 +58,13 @@ def test_a_killed_run_pays_for_nothing_twice_but_the_calls_in_flight_and_ends_th
         folder.mkdir()
         lost, before, ended = 0, killed, None
         while ended is None:
-            kill_after = rng.randint(1, 2 * size // kills) if killed < kills else None
+            kill_after = rng.randint(1, 2 * calls // kills) if killed < kills else None
             ended = _run(folder, topology, size, kill_after)
             if ended is None:
                 killed += 1
                 lost = _paid(folder) - _kept(folder)  # in flight when it was killed, then and before
-                if topology == "icrl":
+                if topology != "best_of_n":
                     assert lost <= killed - before
         assert ended == whole
-        assert _kept(folder) == size
-        assert _paid(folder) == size + lost
+        assert _kept(folder) == calls
+        assert _paid(folder) == calls + lost

@@ -37,7 +37,7 @@ def test_a_result_reads_well() -> None:
 
 def test_every_topology_can_be_asked_for_by_name() -> None:
     assert len(improve(TASK, nearness, model=climber, task_data=DATA, topology="best_of_n", n=3).episodes) == 3
-    with pytest.raises(ValueError, match="unknown topology 'beam'.*'icrl', 'best_of_n'"):
+    with pytest.raises(ValueError, match="unknown topology 'beam'.*'icrl', 'reflexion', 'self_refine', 'best_of_n'"):
         improve(TASK, nearness, model=climber, topology="beam")
 
 

@@ -102,7 +102,8 @@ def test_one_failing_candidate_does_not_lose_its_siblings(how: str) -> None:
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_all_nodes_and_edges_are_drawn(name: str) -> None:
     edges = {(e.source, e.target) for e in TOPOLOGIES[name](climber, nearness).compile().get_graph().edges}
-    loop = {("evaluate", "build_context")} if name == "icrl" else set()
+    reflecting = {("evaluate", "reflect"), ("reflect", "build_context"), ("reflect", "select")}
+    loop = {"icrl": {("evaluate", "build_context")}, "best_of_n": set()}.get(name, reflecting)
     assert edges == loop | {
         ("__start__", "prepare"),
         ("prepare", "build_context"),
@@ -588,7 +589,7 @@ def test_a_fork_with_another_reward_keeps_both_branches() -> None:
 
 def test_the_output_is_small() -> None:
     graph = create_icrl(climber, nearness, rounds=2).compile()
-    assert set(graph.invoke(GAME)) == {"answer", "reward", "metric", "rounds_done", "stopped", "usage"}
+    assert set(graph.invoke(GAME)) == {"answer", "reward", "metric", "regret", "rounds_done", "stopped", "usage"}
     assert set(graph.get_input_jsonschema()["properties"]) == {"task", "task_data"}
 
 
