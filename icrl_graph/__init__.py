@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from icrl_graph.errors import BudgetExceeded, IcrlError, MissingExtra, ModelError, ThreadMismatch, UnknownTask
     from icrl_graph.improvement import Result, aimprove, improve
     from icrl_graph.journal import Journal, MemoryJournal, SqliteJournal
+    from icrl_graph.judge import judge_game24, llm_judge, pairwise_judge
     from icrl_graph.models import FunctionModel, chat_model
     from icrl_graph.nodes import EpisodeEvent
     from icrl_graph.rewards import Reward
@@ -52,6 +53,9 @@ _HOME = {
     "create_reflexion": "topologies",
     "create_self_refine": "topologies",
     "improve": "improvement",
+    "judge_game24": "judge",
+    "llm_judge": "judge",
+    "pairwise_judge": "judge",
     "parse": "context",
     "render": "context",
     "shuffled": "ablations",
@@ -81,6 +85,9 @@ __all__ = [
     "create_reflexion",
     "create_self_refine",
     "improve",
+    "judge_game24",
+    "llm_judge",
+    "pairwise_judge",
     "parse",
     "render",
     "shuffled",

@@ -7,6 +7,7 @@ not in a later prompt, not in the feedback, not by what a memory ranks first.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
@@ -36,6 +37,41 @@ def outcome(reward: Reward, rng: Random) -> Reward:
     return _numbers(reward["value"], [])
 
 
+def no_feedback(reward: Reward, rng: Random) -> Reward:
+    """The number and the numbers of the steps, without words."""
+    return _numbers(reward["value"], reward.get("steps", []))
+
+
+def constant(value: float) -> Show:
+    """Every number is the same, also that of an unscored attempt; no feedback."""
+    return lambda reward, rng: _numbers(value, [value] * len(reward.get("steps", ())))
+
+
+def random(lowest: float = 0.0, highest: float = 1.0) -> Show:
+    """Every number is drawn uniformly from a range, also that of an unscored attempt; no feedback."""
+
+    def draw(reward: Reward, rng: Random) -> Reward:
+        steps = [rng.uniform(lowest, highest) for _ in reward.get("steps", ())]
+        return _numbers(rng.uniform(lowest, highest), steps)
+
+    return draw
+
+
+def flipped(p: float, lowest: float = 0.0, highest: float = 1.0) -> Show:
+    """With probability p all numbers of an attempt are turned over within their range, high to low; no feedback then.
+
+    Noise of a known size; in the range 0 to 1 a reward r becomes 1 - r.
+    """
+
+    def flip(reward: Reward, rng: Random) -> Reward:
+        if rng.random() >= p:
+            return reward
+        turned = [None if r is None else lowest + highest - r for r in (reward["value"], *reward.get("steps", []))]
+        return _numbers(turned[0], turned[1:])
+
+    return flip
+
+
 def shuffled(pool: Sequence[float | Reward]) -> Show:
     """Rewards of the right kind with the wrong content: each is drawn, once, from a pool of other rewards.
 
@@ -62,7 +98,36 @@ def _numbers(value: float | None, steps: Sequence[float | None]) -> Reward:
     return Reward(value=value, steps=list(steps)) if steps else Reward(value=value)
 
 
-ABLATIONS: Mapping[str, Show] = {"true": true, "zero": zero, "hidden": hidden, "outcome": outcome}
+_FIXED: Mapping[str, Show] = {
+    "true": true,
+    "zero": zero,
+    "hidden": hidden,
+    "outcome": outcome,
+    "no_feedback": no_feedback,
+    "random": random(),
+}
+_SIZED: Mapping[str, tuple[Callable[[float], Show], str]] = {
+    "constant": (constant, r"-?\d+(\.\d+)?"),
+    "flip": (flipped, r"0?\.\d+|[01](\.0+)?"),
+}
+ABLATIONS = (*_FIXED, "constant:X", "flip:P")
+
+
+def ablation(spec: str) -> Show:
+    """The ablation of a name: "true", "zero", "hidden", "outcome", "no_feedback", "random", "constant:1", "flip:0.2".
+
+    Random and flip are of rewards from 0 to 1; for another range, or the rewards of other tasks, give `random(0, 10)`,
+    `flipped(0.2, 0, 10)` or `shuffled(pool)` itself.
+
+    Raises:
+        ValueError: no such ablation, or its number is out of range.
+    """
+    name, colon, size = spec.partition(":")
+    if not colon and name in _FIXED:
+        return _FIXED[name]
+    if name in _SIZED and re.fullmatch(_SIZED[name][1], size):
+        return _SIZED[name][0](float(size))
+    raise ValueError(f"unknown ablation {spec!r}; choose one of {', '.join(ABLATIONS)}, with P from 0 to 1")
 
 
 def show(reward: Reward, ablation: Show, rng: Random) -> Reward:

@@ -216,7 +216,7 @@ def run(
     schedule: Annotated[str | None, typer.Option(help="preset, autonomous, explore, exploit or plain.")] = None,
     layout: Annotated[str | None, typer.Option(help="turns or transcript.")] = None,
     show: Annotated[
-        str | None, typer.Option(help="What the model sees of its rewards: true, zero, hidden or outcome.")
+        str | None, typer.Option(help="What the model sees of its rewards: true, zero, hidden, outcome, flip:P, ...")
     ] = None,
     target: Annotated[float | None, typer.Option(help="Stop when a reward reaches this.")] = None,
     patience: Annotated[int | None, typer.Option(help="Stop after so many rounds without a better reward.")] = None,
@@ -321,8 +321,9 @@ def _finish(result: Any, folder: Path, as_json: bool) -> None:
         if result.answer is not None:
             out.print(_printable(f"\n{result.answer}"), highlight=False, markup=False, soft_wrap=True)
         out.print(
-            f"\nreward {number(result.reward)}, metric {number(result.metric)}; stopped by {result.stopped} after "
-            f"{usage.get('calls', 0)} calls{tokens}, {usage.get('seconds', 0):.1f} s. Kept in {escape(str(folder))}",
+            f"\nreward {number(result.reward)} ({result.rewarded_by}), metric {number(result.metric)}; stopped by "
+            f"{result.stopped} after {usage.get('calls', 0)} calls{tokens}, {usage.get('seconds', 0):.1f} s. Kept in "
+            f"{escape(str(folder))}",
             highlight=False,
             soft_wrap=True,
         )

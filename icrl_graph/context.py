@@ -255,7 +255,7 @@ def transcript(
     """One message that tells all attempts, then the task and the instruction."""
     told = []
     for episode in episodes:
-        attempt = _block("attempt", episode.get("response") or NO_ANSWER) if "response" in style.shows else ""
+        attempt = block("attempt", episode.get("response") or NO_ANSWER) if "response" in style.shows else ""
         told.append("\n".join(filter(None, [attempt, _outcome(episode, style)])))
     prompt = [*preamble, *task]
     if told:
@@ -285,14 +285,14 @@ def _outcome(episode: Episode, style: Style) -> str:
         if shown.get("steps"):
             lines.append(f"{style.label} by step: {', '.join(map(number, shown['steps']))}")
         if shown.get("feedback"):
-            lines.append(_block("feedback", shown["feedback"]))
+            lines.append(block("feedback", shown["feedback"]))
     if "reflection" in style.shows and episode.get("reflection"):
-        lines.append(_block("reflection", episode["reflection"]))
+        lines.append(block("reflection", episode["reflection"]))
     return "\n".join(lines)
 
 
 def _instruct(text: str) -> str:
-    return _block("instruction", text) if text else ""
+    return block("instruction", text) if text else ""
 
 
 def _say(prompt: list[Message], text: str) -> None:
@@ -317,7 +317,8 @@ _MARKUP = re.compile(rf"<(\\*/?(?:{_TAGS})>)")
 _ESCAPED = re.compile(rf"<\\(\\*/?(?:{_TAGS})>)")
 
 
-def _block(tag: str, text: str) -> str:
+def block(tag: str, text: str) -> str:
+    """A text between tags, with whatever looks like our own markup in it escaped."""
     escaped = _MARKUP.sub(r"<\\\1", text)
     return f"<{tag}>\n{escaped}\n</{tag}>"
 
@@ -414,6 +415,11 @@ def _attempt(response: str, outcome: re.Match[str] | None) -> Attempt:
 
 def _value(text: str | None) -> float | None:
     return None if text in (None, "unscored", "hidden") else float(text)
+
+
+def text_of(task: str | Sequence[Message]) -> str:
+    """A task as text: of a chat, what its messages say."""
+    return task if isinstance(task, str) else "\n\n".join(_text(message.get("content")) for message in task)
 
 
 def _text(content: Any) -> str:

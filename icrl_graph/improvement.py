@@ -43,6 +43,10 @@ class Result:
     """Its reward; None if no attempt was scored."""
     metric: float | None
     """Its metric, where there is one; else the reward."""
+    regret: float | None
+    """How much higher the best reward of all attempts is than that of the answer."""
+    rewarded_by: str | None
+    """Who gave the rewards: "oracle" (a function or tool), "judged" (what may hold a model) or "self-judged"."""
     stopped: str | None
     """Why it ended: rounds, success, plateau, calls, tokens, time or failures; None if it has not ended."""
     usage: Usage
@@ -58,7 +62,7 @@ class Result:
     def __repr__(self) -> str:
         tokens = f", {self.usage['input']} + {self.usage['output']} tokens" if "input" in self.usage else ""
         lines = [
-            f"Result(reward {context.number(self.reward)}, stopped: {self.stopped}, "
+            f"Result(reward {context.number(self.reward)} ({self.rewarded_by}), stopped: {self.stopped}, "
             f"{self.usage.get('calls', 0)} calls{tokens}, {self.usage.get('seconds', 0):.1f} s)",
             f"  answer: {shorten(self.answer)}",
         ]
@@ -222,6 +226,8 @@ def _result(values: Mapping[str, Any]) -> Result:
         answer=values["answer"],
         reward=values["reward"],
         metric=values["metric"],
+        regret=values["regret"],
+        rewarded_by=values["rewarded_by"],
         stopped=values["stopped"],
         usage=values["usage"],
         episodes=values["episodes"],

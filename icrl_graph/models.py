@@ -231,6 +231,13 @@ def is_permanent(error: Exception) -> bool:
     return getattr(error, "status_code", None) in (401, 403, 404)
 
 
+def same_model(one: Any, other: Any) -> bool:
+    """Whether two models are the same, as far as can be told: the same object, function, or name and class."""
+    if isinstance(one, FunctionModel) and isinstance(other, FunctionModel):
+        return one.reply == other.reply
+    return one is other or (type(one) is type(other) and name_of_part(one) == name_of_part(other))
+
+
 def name_of_part(part: Any) -> str:
     """What to call a model or an evaluator in a stored run."""
     for name in ("model_name", "label", "name", "__qualname__"):

@@ -67,6 +67,7 @@ class Parts:
     preamble: Sequence[Message] = ()
     sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     extract: Extract | None = None
+    rewarded_by: str = "oracle"
 
     def pick(self, kind: str, frozen: Mapping[str, Any]) -> Any:
         """The memory, schedule, layout or ablation that the settings name."""
@@ -140,7 +141,9 @@ def prepare(parts: Parts) -> Callable[..., Any]:
         frozen["form"] = STATE_FORM
         frozen["parts"] = dict(parts.schema.parts)
         inputs = {"task": check_task(state.get("task")), "task_data": dict(state.get("task_data") or {})}
-        fresh = Output(answer=None, reward=None, metric=None, regret=None, rounds_done=0, stopped=None, usage={})
+        fresh = Output(
+            answer=None, reward=None, metric=None, regret=None, rewarded_by=None, rounds_done=0, stopped=None, usage={}
+        )
         return {
             **fresh,
             "inputs": Overwrite(inputs),
@@ -467,6 +470,7 @@ def select(parts: Parts, choose: Chooser = best, selector: Scorer | None = None)
             reward=own,
             metric=metric_of(shown),
             regret=None if highest is None or own is None else highest - own,
+            rewarded_by=parts.rewarded_by,
             rounds_done=episodes[-1]["round"] + 1,
             usage=spent(episodes),
         )

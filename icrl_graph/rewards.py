@@ -46,6 +46,8 @@ class Reward(TypedDict, total=False):
     """Words for the model, shown beside the number."""
     steps: list[float | None]
     """One number per step of the response, shown beside the total."""
+    spread: float | None
+    """Standard deviation, where the value is a mean of several judgements. Never shown to a model."""
     error: str
     """Why it is unscored, or its metric missing, for the developer; never shown to a model."""
 
@@ -73,6 +75,8 @@ def as_reward(given: Any, bounds: tuple[float, float] | None = None) -> Reward:
         out = Reward(value=_number(reward["value"], bounds))
         if "metric" in reward:
             out["metric"] = _number(reward["metric"], None)
+        if "spread" in reward:
+            out["spread"] = _number(reward["spread"], None)
         if reward.get("steps") is not None:
             out["steps"] = [_number(step, None) for step in reward["steps"]]
     except (TypeError, ValueError, OverflowError) as problem:
@@ -104,8 +108,8 @@ class Scorer:
         part: the callable, tool or Runnable.
         names: which of `OFFERED` it is called with.
         flow: whether it is a generator function, which yields the calls that it wants made.
-        calls: paid calls that one judgement takes at most, each counted and journaled; 0 for a function or a tool, 1
-            for a Runnable, which may hold a model; a flow tells it by an attribute `calls`, else it is taken to be 1.
+        calls: paid calls that one judgement takes, retries apart; each is counted and journaled. 0 for a function or a
+            tool, 1 for a Runnable, which may hold a model; a flow tells it by an attribute `calls`, else it is 1.
     """
 
     part: Any

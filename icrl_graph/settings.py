@@ -66,7 +66,11 @@ class Settings(RunSettings):
         description="What each round asks for: preset, autonomous, explore, exploit, plain, cot or long_cot.",
     )
     layout: str = Field(default="turns", description="How the prompt is laid out: turns or transcript.")
-    show: str = Field(default="true", description="What the model sees of its rewards: true, zero, hidden or outcome.")
+    show: str = Field(
+        default="true",
+        description="What the model sees of its rewards: true, zero, hidden, outcome, no_feedback, random, constant:X "
+        "or flip:P.",
+    )
     label: str = Field(
         default="Reward",
         pattern=r"^[^\s:<>]([^\n:<>]{0,58}[^\s:<>])?$",
@@ -106,10 +110,10 @@ class BestOfNSettings(RunSettings):
 
 
 _KINDS = ("memory", "schedule", "layout", "show")
+_PARSED: Mapping[str, Callable[[str], Any]] = {"memory": context.memory, "show": ablations.ablation}
 _NAMED: Mapping[str, Mapping[str, Any]] = {
     "schedule": context.SCHEDULES,
     "layout": context.LAYOUTS,
-    "show": ablations.ABLATIONS,
 }
 
 
@@ -122,8 +126,8 @@ def part(kind: str, name: str, custom: Custom) -> Any:
     own = custom.get(kind, {})
     if name in own:
         return own[name]
-    if kind == "memory":
-        return context.memory(name)
+    if kind in _PARSED:
+        return _PARSED[kind](name)
     return context.pick(kind, name, {**_NAMED[kind], **own})
 
 

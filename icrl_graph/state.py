@@ -136,6 +136,9 @@ class Output(TypedDict, total=False):
     """Its metric."""
     regret: float | None
     """How much higher the best reward among all attempts is than that of the answer; None if either is unscored."""
+    rewarded_by: str | None
+    """Who gave the rewards: "oracle" (a function or tool), "judged" (what may hold a model) or "self-judged" (the model
+    itself)."""
     rounds_done: int
     stopped: str | None
     """Why it ended: rounds, success, plateau, calls, tokens, time or failures."""

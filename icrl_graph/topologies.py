@@ -30,7 +30,7 @@ from icrl_graph import nodes, settings
 from icrl_graph.ablations import Show
 from icrl_graph.context import Layout, Memory, Schedule, last, pick
 from icrl_graph.journal import Driver, Journal, MemoryJournal
-from icrl_graph.models import Policy, as_policy, name_of_part
+from icrl_graph.models import Policy, as_policy, name_of_part, same_model
 from icrl_graph.prompts import INSTRUCTIONS
 from icrl_graph.rewards import Evaluator, Scorer, as_scorer
 from icrl_graph.settings import BestOfNSettings, ReflexionSettings, RunSettings, SelfRefineSettings, Settings
@@ -107,8 +107,8 @@ def create_icrl(
         schedule: what each round asks for: "preset" (even rounds explore, odd exploit), "autonomous", "explore",
             "exploit", "plain", or a function.
         layout: "turns" (append-only chat), "transcript" (one message), or a function.
-        show: what the model sees of its rewards: "true", "zero", "hidden", "outcome", or an ablation such as
-            `shuffled(pool)`.
+        show: what the model sees of its rewards: "true", "zero", "hidden", "outcome", "no_feedback", "random",
+            "constant:X", "flip:P", or an ablation such as `shuffled(pool)`. (`label` masks what they are.)
         rounds: how many attempts at most.
         options: see `Options`.
 
@@ -350,6 +350,7 @@ def _assemble(
 ) -> tuple[Policy, tuple[Scorer, Scorer | None], nodes.Parts]:
     """Check all arguments and sort them into parts and settings."""
     policy = as_policy(model)
+    asked = policy.part
     scorers = as_scorer(evaluator), None if metric is None else as_scorer(metric, "metric")
     given = {"model": policy.part, "evaluator": evaluator, "metric": metric, **others}
     names = {
@@ -384,8 +385,17 @@ def _assemble(
             preamble=[*system, *convert_to_openai_messages(list(parts.get("examples") or []))],
             sampling=sampling,
             extract=extract,
+            rewarded_by=rewarded_by(scorers[0], asked),
         ),
     )
+
+
+def rewarded_by(evaluator: Scorer, model: Any) -> str:
+    """Who gives the rewards of a run: "oracle", "judged" or "self-judged"."""
+    judges = getattr(evaluator.part, "judges", ())
+    if any(same_model(judge, model) for judge in judges):
+        return "self-judged"
+    return "judged" if evaluator.calls else "oracle"
 
 
 def _is_number(value: Any) -> bool:

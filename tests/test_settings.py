@@ -24,7 +24,7 @@ def test_a_graph_has_its_own_defaults() -> None:
         ({"memory": "last:x"}, "unknown memory 'last:x'.*tokens:N"),
         ({"schedule": "both"}, "unknown schedule 'both'.*'preset'"),
         ({"layout": "table"}, "unknown layout 'table'.*'turns', 'transcript'"),
-        ({"show": "none"}, "unknown show 'none'.*'true', 'zero', 'hidden'"),
+        ({"show": "none"}, "unknown ablation 'none'.*true, zero, hidden"),
         ({"label": "Reward:"}, "label='Reward:'"),
         ({"max_seconds": 0}, "max_seconds=0"),
     ],

@@ -589,7 +589,8 @@ def test_a_fork_with_another_reward_keeps_both_branches() -> None:
 
 def test_the_output_is_small() -> None:
     graph = create_icrl(climber, nearness, rounds=2).compile()
-    assert set(graph.invoke(GAME)) == {"answer", "reward", "metric", "regret", "rounds_done", "stopped", "usage"}
+    told = {"answer", "reward", "metric", "regret", "rewarded_by", "rounds_done", "stopped", "usage"}
+    assert set(graph.invoke(GAME)) == told
     assert set(graph.get_input_jsonschema()["properties"]) == {"task", "task_data"}
 
 
