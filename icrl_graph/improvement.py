@@ -44,7 +44,7 @@ class Result:
     metric: float | None
     """Its metric, where there is one; else the reward."""
     regret: float | None
-    """How much higher the best reward of all attempts is than that of the answer."""
+    """How much higher the best metric of all attempts is than that of the answer."""
     rewarded_by: str | None
     """Who gave the rewards: "oracle" (a function or tool), "judged" (what may hold a model) or "self-judged"."""
     stopped: str | None

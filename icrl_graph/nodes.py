@@ -40,8 +40,11 @@ from icrl_graph.state import (
     best,
     best_value,
     last_answered,
+    leaders,
     metric_of,
     plain,
+    retested,
+    side_by_side,
     spent,
     upsert,
     value_of,
@@ -440,36 +443,69 @@ def reflect(
 # -------------------------------------------------------------------------------------------------------------- select
 
 
-def select(parts: Parts, choose: Chooser = best, selector: Scorer | None = None) -> Runnable[Any, Any]:
+LEADERS = 3
+"""How many of the attempts are judged again before one is chosen, if the settings ask for it."""
+
+
+def select(
+    parts: Parts,
+    evaluator: Scorer,
+    choose: Chooser = best,
+    selector: Scorer | None = None,
+    bounds: tuple[float, float] | None = None,
+    timeout: float | None = None,
+) -> Runnable[Any, Any]:
     """Write the answer and what it took, once, so that no step before carries them.
 
     Args:
         parts: what the graph is built of.
+        evaluator: who gave the rewards; judges the leaders again, if the settings ask for retests.
         choose: which episode gives the answer; by default the one with the highest reward.
         selector: instead, an evaluator: the answer is what it values most.
+        bounds: lowest and highest reward that make sense.
+        timeout: seconds for one evaluation.
     """
 
-    def value(state: LoopState) -> Flow:
-        """The candidates, each with what the selector gives it."""
-        candidates = [episode for episode in state["episodes"] if answer_of(episode) is not None]
-        assert selector is not None
-        judged = yield from _all([_ask(selector, state, episode, None, None) for episode in candidates], selector)
-        return [
-            Episode(**_identity(episode), selection=reward, usage=add_usage(episode.get("usage", {}), usage))
-            for episode, (reward, usage) in zip(candidates, judged, strict=True)
-        ]
+    def value(state: LoopState, asked: Scorer, episodes: Sequence[Episode], times: int) -> Flow:
+        """What an evaluator gives each of some episodes, several times: a list for each, and what it cost."""
+        flows = [_ask(asked, state, episode, bounds, timeout) for episode in episodes for _ in range(times)]
+        judged = yield from _all(flows, asked)
+        return [judged[at : at + times] for at in range(0, len(judged), times)]
+
+    def compare(state: LoopState) -> Flow:
+        """What the choice is made by, beside the rewards: patches for the episodes."""
+        times, episodes = state["settings"]["retests"], state["episodes"]
+        if selector is not None:
+            asked, times = selector, 1
+            candidates = [episode for episode in episodes if answer_of(episode) is not None]
+        elif times and choose is best:
+            asked, candidates = evaluator, leaders(episodes, LEADERS)
+        else:
+            return []
+        patches = []
+        for episode, given in zip(candidates, (yield from value(state, asked, candidates, times)), strict=True):
+            patch = _identity(episode)
+            patch["usage"] = add_usage(episode.get("usage", {}), side_by_side([usage for _, usage in given]))
+            if selector is not None:
+                patch["selection"] = given[0][0]
+            else:
+                patch["retests"] = [reward["value"] for reward, _ in given]
+            patches.append(patch)
+        return patches
 
     def select(state: LoopState, part: Any) -> Flow:
-        patches = [] if selector is None else (yield from value(state))
+        patches = yield from compare(state)
         episodes, frozen = upsert(state["episodes"], [patches]), state["settings"]
-        top = choose(episodes)
+        again = [episode for episode in episodes if retested(episode) is not None]
+        top = max(again, key=lambda episode: retested(episode) or 0.0) if again else choose(episodes)
         shown = top or last_answered(episodes) or Episode()
-        highest, own = best_value(episodes), value_of(shown)
+        metrics = [metric for episode in episodes if (metric := metric_of(episode)) is not None]
+        own = metric_of(shown)
         output = Output(
             answer=answer_of(shown),
-            reward=own,
-            metric=metric_of(shown),
-            regret=None if highest is None or own is None else highest - own,
+            reward=value_of(shown) if retested(shown) is None else retested(shown),
+            metric=own,
+            regret=None if own is None else max(metrics) - own,
             rewarded_by=parts.rewarded_by,
             rounds_done=episodes[-1]["round"] + 1,
             usage=spent(episodes),

@@ -44,6 +44,9 @@ class RunSettings(BaseModel):
         lt=2**63,
         description="Makes ablations repeatable, and the samples of a model that takes a seed.",
     )
+    retests: int = Field(
+        default=0, ge=0, description="Judge the three leading attempts so many times more before one is chosen."
+    )
 
     @field_validator("*")
     @classmethod
@@ -96,6 +99,7 @@ class SelfRefineSettings(Settings):
 
     namespace: ClassVar[str] = "self_refine"
 
+    retests: Literal[0] = Field(default=0, description="The reward chooses nothing.")
     show: Literal["hidden"] = Field(default="hidden", description="Not even a memory sees a reward.")
 
 

@@ -18,6 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from statistics import mean
 from typing import Annotated, Any
 
 from langgraph.channels import DeltaChannel, EphemeralValue
@@ -88,6 +89,8 @@ class Episode(TypedDict, total=False):
     """What the model wrote about the attempt: Reflexion's reflection, Self-Refine's feedback."""
     reflection_error: str
     """Why there is no reflection, where one was asked for."""
+    retests: list[float | None]
+    """What its evaluator gave it when it was judged again, as one of the leaders."""
     selection: Reward
     """What the selector gave it, where one other than the reward selects."""
 
@@ -131,11 +134,13 @@ class Output(TypedDict, total=False):
     answer: Any
     """The answer of the best episode (what `extract` made of its response); None if no attempt gave one."""
     reward: float | None
-    """The reward of the best episode; None if none was scored."""
+    """The reward of the best episode; None if none was scored. Of one that was judged again, the mean of the later
+    judgements: the first is too good on average, because it was chosen for it."""
     metric: float | None
     """Its metric."""
     regret: float | None
-    """How much higher the best reward among all attempts is than that of the answer; None if either is unscored."""
+    """How much higher the best metric among all attempts is than that of the answer: what an oracle would have selected
+    better. None if either is missing."""
     rewarded_by: str | None
     """Who gave the rewards: "oracle" (a function or tool), "judged" (what may hold a model) or "self-judged" (the model
     itself)."""
@@ -193,6 +198,18 @@ def most_common(episodes: Sequence[Episode]) -> Episode | None:
     ]
     counts = Counter(answer for answer, _ in answered)
     return max(answered, key=lambda pair: counts[pair[0]])[1] if answered else None
+
+
+def leaders(episodes: Sequence[Episode], count: int) -> list[Episode]:
+    """The scored episodes with the highest values, the highest first; of a tie the earlier ones."""
+    scored = [(value, episode) for episode in episodes if (value := value_of(episode)) is not None]
+    return [episode for _, episode in sorted(scored, key=lambda pair: -pair[0])[:count]]
+
+
+def retested(episode: Episode) -> float | None:
+    """The mean of its later judgements; None if there is none."""
+    values = [value for value in episode.get("retests", ()) if value is not None]
+    return mean(values) if values else None
 
 
 def most_valued(episodes: Sequence[Episode]) -> Episode | None:

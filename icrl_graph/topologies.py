@@ -69,6 +69,8 @@ class Options(TypedDict, total=False):
     """Stop when a reward reaches this."""
     patience: int | None
     """Stop after so many rounds without a better reward."""
+    retests: int
+    """Judge the three leading attempts so many times more before one is chosen: for rewards that are noisy."""
     max_failures: int
     """Stop after so many rounds in a row without any response."""
     max_calls: int | None
@@ -332,7 +334,7 @@ def _graph(
     graph.add_node("build_context", nodes.build_context(parts, calls_each))
     graph.add_node("generate", nodes.generate(policy, parts))
     graph.add_node("evaluate", nodes.evaluate(evaluator, metric, parts, bounds, timeout, calls_each))
-    graph.add_node("select", nodes.select(parts, choose, selector))
+    graph.add_node("select", nodes.select(parts, evaluator, choose, selector, bounds, timeout))
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "build_context")
     graph.add_edge("select", END)

@@ -29,7 +29,7 @@ def test_improve_gives_the_best_answer_and_every_attempt() -> None:
 def test_a_result_reads_well() -> None:
     model = ScriptedModel(["10", RuntimeError("down"), "4\n2 " + "x" * 200])
     shown = repr(improve(TASK, lambda response: len(response), model=model, rounds=3)).splitlines()
-    assert shown[0].startswith("Result(reward 204, stopped: rounds, 3 calls")
+    assert shown[0].startswith("Result(reward 204 (oracle), stopped: rounds, 3 calls")
     assert shown[2] == "    0 explore           2  10"
     assert "unscored  ! RuntimeError: down" in shown[3]
     assert len(shown[4]) < 110

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from icrl_graph.prompts import CRITIQUE, LONG_COT, REFINE, REFLECT, RETRY
 from icrl_graph.rewards import Reward
 from icrl_graph.testing import ScriptedModel
-from icrl_graph.topologies import create_best_of_n, create_reflexion, create_self_refine
+from icrl_graph.topologies import create_best_of_n, create_icrl, create_reflexion, create_self_refine
 from tests.helpers import GAME, nearness, play, thread, without_cost
 
 
@@ -232,3 +233,44 @@ def test_one_attempt_that_is_asked_to_think_is_chain_of_thought() -> None:
     model = ScriptedModel(["42"])
     play(create_best_of_n(model, nearness, n=1, schedule="long_cot"))
     assert LONG_COT in _asked(model.prompts[0])
+
+
+# ------------------------------------------------------------------------------------------------------------- retests
+
+
+def _regret(retests: int, games: int = 60) -> float:
+    """Mean regret of the selection among 8 attempts, whose rewards are much noisier than they differ."""
+    rng, regrets = Random(0), list[float]()
+    for game in range(games):
+        attempts = Random(game)
+
+        def judge(response: str) -> float:
+            return float(response) + rng.gauss(0, 1)
+
+        model = ScriptedModel(lambda attempts=attempts: f"{attempts.random():.3f}")
+        graph = create_best_of_n(model, judge, metric=lambda response: float(response), n=8, retests=retests)
+        regrets.append(play(graph)[0]["regret"])
+    return sum(regrets) / games
+
+
+def test_leaders_that_are_judged_again_are_chosen_with_less_regret_than_the_luckiest() -> None:
+    assert _regret(retests=16) < 0.8 * _regret(retests=0)
+
+
+def test_of_retested_leaders_the_reward_told_is_the_mean_of_the_later_judgements() -> None:
+    judged = iter([0.9, 0.5, 0.6, 0.1, 0.2, 0.3, 0.4, 0.5])
+    output, episodes = play(create_icrl(ScriptedModel(list("abc")), lambda: next(judged), rounds=3, retests=1))
+    assert [episode.get("retests") for episode in episodes] == [[0.1], [0.3], [0.2]]  # the leaders in their order
+    assert (output["answer"], output["reward"]) == ("b", 0.3)
+
+
+def test_retests_are_paid_for_within_the_budget() -> None:
+    judge: Any = RunnableLambda(lambda given: 0.5)
+    output, episodes = play(create_icrl(ScriptedModel(lambda: "a"), judge, rounds=2, retests=4, max_calls=9))
+    assert output["usage"]["calls"] == 9
+    assert sum(value is not None for episode in episodes for value in episode["retests"]) == 5
+
+
+def test_where_the_reward_chooses_nothing_retests_are_refused() -> None:
+    with pytest.raises(ValueError, match="retests=2"):
+        create_self_refine(refining, nearness, retests=2)
