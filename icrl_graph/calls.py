@@ -20,6 +20,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableSequence
 
+from icrl_graph.prices import Prices, cost
 from icrl_graph.state import Usage, add_usage
 
 
@@ -60,15 +61,25 @@ async def amake(call: Call) -> Any:
     return await _aresult(_ainvoke(call), call.timeout)
 
 
-def usage_of(raw: Any) -> Usage:
-    """The tokens that a chat model reports with its message, or an agent with all of its; empty if none is told."""
+def usage_of(raw: Any, own: Prices) -> Usage:
+    """The tokens that a chat model reports with its message, or an agent with all of its, and what they cost.
+
+    Empty if no tokens are told.
+
+    Args:
+        raw: what came back.
+        own: the user's own prices.
+    """
     messages = [raw.get("raw"), *raw.get("messages", ())] if isinstance(raw, Mapping) else [raw]
     total: Usage = {}
-    for told in filter(None, (getattr(message, "usage_metadata", None) for message in messages)):
+    for message in messages:
+        if not (told := getattr(message, "usage_metadata", None)):
+            continue
         cached = (told.get("input_token_details") or {}).get("cache_read") or 0
         reasoning = (told.get("output_token_details") or {}).get("reasoning") or 0
-        cost = Usage(input=told["input_tokens"], cached=cached, output=told["output_tokens"], reasoning=reasoning)
-        total = add_usage(total, cost)
+        tokens = Usage(input=told["input_tokens"], cached=cached, output=told["output_tokens"], reasoning=reasoning)
+        usd = cost(message.response_metadata.get("model_name") or "", tokens, own)
+        total = add_usage(total, tokens, {"unpriced": 1} if usd is None else {"usd": usd})
     return total
 
 

@@ -222,6 +222,7 @@ def run(
     patience: Annotated[int | None, typer.Option(help="Stop after so many rounds without a better reward.")] = None,
     max_calls: Annotated[int | None, typer.Option(help="Budget of paid calls.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Budget of tokens, in and out.")] = None,
+    max_usd: Annotated[float | None, typer.Option(help="Budget of US dollars; needs the models' prices.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Budget of seconds.")] = None,
     seed: Annotated[int | None, typer.Option(help="Sent to the model; makes ablations repeatable.")] = None,
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
@@ -236,7 +237,7 @@ def run(
     given = {
         "rounds": rounds, "n": n, "memory": memory, "schedule": schedule, "layout": layout, "show": show,
         "target": target, "patience": patience, "max_calls": max_calls, "max_tokens": max_tokens,
-        "max_seconds": max_seconds, "seed": seed, "system": system,
+        "max_usd": max_usd, "max_seconds": max_seconds, "seed": seed, "system": system,
     }  # fmt: skip
     with _told():
         asked = Run(
@@ -318,6 +319,8 @@ def _finish(result: Any, folder: Path, as_json: bool) -> None:
             if "input" in usage
             else ""
         )
+        if "usd" in usage:
+            tokens += f", {usage['usd']:.4f} USD" + (" and more" if usage.get("unpriced") else "")
         if result.answer is not None:
             out.print(_printable(f"\n{result.answer}"), highlight=False, markup=False, soft_wrap=True)
         out.print(

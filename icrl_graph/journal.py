@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -33,6 +34,7 @@ from langgraph.errors import GraphBubbleUp
 
 from icrl_graph.calls import Call, amake, make, usage_of
 from icrl_graph.errors import BudgetExceeded, JournalError, ModelError
+from icrl_graph.prices import Prices
 from icrl_graph.state import Usage, add_usage, side_by_side
 
 Key = tuple[str | int, ...]
@@ -142,7 +144,7 @@ class Budget:
     """Caps, and what is spent of them; shared by the calls that one node makes.
 
     Args:
-        caps: "calls", "tokens" (in and out), "time" (seconds); None for no cap.
+        caps: "calls", "tokens" (in and out), "usd", "time" (seconds); None for no cap.
         spent: what was spent before.
     """
 
@@ -172,6 +174,7 @@ def exhausted(caps: Mapping[str, float | None], spent: Usage) -> str | None:
     amounts = {
         "calls": spent.get("calls", 0),
         "tokens": spent.get("input", 0) + spent.get("output", 0),
+        "usd": math.inf if spent.get("unpriced") else spent.get("usd", 0.0),  # what has no price keeps to no cap
         "time": spent.get("seconds", 0.0),
     }
     reached = (name for name, cap in caps.items() if cap is not None and amounts[name] >= cap)
@@ -242,10 +245,11 @@ class Driver:
 
     Args:
         journal: where the replies are kept.
+        prices: the user's own.
     """
 
-    def __init__(self, journal: Journal) -> None:
-        self.journal = journal
+    def __init__(self, journal: Journal, prices: Prices | None = None) -> None:
+        self.journal, self.prices = journal, prices or {}
 
     def perform(self, flow: Flow, key: Key, budget: Budget) -> Any:
         """Run a flow to its end; gives what it returns.
@@ -303,7 +307,7 @@ class Driver:
             if known is not None:
                 budget.add(known.usage)
                 return known
-        pending = _Pending(call, budget)
+        pending = _Pending(call, budget, self.prices)
         reply = pending.done(make(call))
         if id is not None:
             with _journaling():
@@ -318,7 +322,7 @@ class Driver:
             if known is not None:
                 budget.add(known.usage)
                 return known
-        pending = _Pending(call, budget)
+        pending = _Pending(call, budget, self.prices)
         reply = pending.done(await amake(call))
         if id is not None:
             with _journaling():
@@ -347,13 +351,13 @@ def _throwable(error: Exception) -> Exception:
 class _Pending:
     """A call that is being made: admitted to the budget, its clock running."""
 
-    def __init__(self, call: Call, budget: Budget) -> None:
+    def __init__(self, call: Call, budget: Budget, prices: Prices) -> None:
         if call.paid:
             budget.admit()
-        self._call, self._budget, self._started = call, budget, time.monotonic()
+        self._call, self._budget, self._prices, self._started = call, budget, prices, time.monotonic()
 
     def done(self, raw: Any) -> Reply:
-        cost = Usage(**usage_of(raw), seconds=round(time.monotonic() - self._started, 6))
+        cost = Usage(**usage_of(raw, self._prices), seconds=round(time.monotonic() - self._started, 6))
         self._budget.add(cost)
         return Reply(self._call.read(raw), {"calls": 1, **cost} if self._call.paid else cost)
 

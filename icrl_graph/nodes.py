@@ -27,6 +27,7 @@ from icrl_graph.context import Memory
 from icrl_graph.errors import BudgetExceeded, IcrlError, ModelError
 from icrl_graph.journal import Budget, Driver, Flow, Key, Meter, one
 from icrl_graph.models import Policy, is_permanent, read_response
+from icrl_graph.prices import check as check_price
 from icrl_graph.prompts import INSTRUCTIONS
 from icrl_graph.rewards import Scorer, as_reward, unscored
 from icrl_graph.state import (
@@ -71,6 +72,8 @@ class Parts:
     sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     extract: Extract | None = None
     rewarded_by: str = "oracle"
+    models: Sequence[str] = ()
+    """The names of the chat models, as far as they can be told ahead."""
 
     def pick(self, kind: str, frozen: Mapping[str, Any]) -> Any:
         """The memory, schedule, layout or ablation that the settings name."""
@@ -138,6 +141,9 @@ def prepare(parts: Parts) -> Callable[..., Any]:
 
     def prepare(state: LoopState, runtime: Runtime[Any]) -> dict[str, Any]:
         frozen = settings.resolve(parts.schema, runtime.context)
+        if frozen["max_usd"] is not None:
+            for name in parts.models:
+                check_price(name, parts.driver.prices)
         where = runtime.execution_info  # the same again when a killed run is resumed, another for every other run
         source = f"{where.thread_id}/{where.checkpoint_ns}/{where.checkpoint_id}" if where else repr(object())
         frozen["run"] = hashlib.sha256(source.encode()).hexdigest()[:16]

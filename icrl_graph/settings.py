@@ -35,6 +35,7 @@ class RunSettings(BaseModel):
     max_tokens: int | None = Field(
         default=None, ge=1, description="Start no call once so many tokens (in and out) are spent."
     )
+    max_usd: float | None = Field(default=None, gt=0, description="Start no call once so many US dollars are spent.")
     max_seconds: float | None = Field(
         default=None, gt=0, description="Start no call once so many seconds are spent waiting."
     )

@@ -61,6 +61,10 @@ class Usage(TypedDict, total=False):
     """Tokens written, reasoning included."""
     reasoning: int
     """Of these, reasoning tokens."""
+    usd: float
+    """US dollars, as far as prices are known."""
+    unpriced: int
+    """Replies with tokens whose price is unknown."""
     seconds: float
     """Time waited for."""
 
@@ -146,7 +150,7 @@ class Output(TypedDict, total=False):
     itself)."""
     rounds_done: int
     stopped: str | None
-    """Why it ended: rounds, success, plateau, calls, tokens, time or failures."""
+    """Why it ended: rounds, success, plateau, calls, tokens, usd, time or failures."""
     usage: Usage
 
 

@@ -14,7 +14,8 @@ from icrl_graph.state import Episode, best, spent
 
 def caps_of(frozen: Mapping[str, Any]) -> dict[str, float]:
     """The caps that are set."""
-    caps = {"calls": frozen["max_calls"], "tokens": frozen["max_tokens"], "time": frozen["max_seconds"]}
+    names = {"calls": "max_calls", "tokens": "max_tokens", "usd": "max_usd", "time": "max_seconds"}
+    caps = {cap: frozen[setting] for cap, setting in names.items()}
     return {name: cap for name, cap in caps.items() if cap is not None}
 
 

@@ -93,6 +93,7 @@ class OpenAIServer:
 
     Attributes:
         prompts: the prompts that were asked, in order.
+        reported: the usage that it told with each answer, with the model's name.
         counts: calls, connections, answered, and each fault that was made.
     """
 
@@ -110,6 +111,7 @@ class OpenAIServer:
         self._cache: set[int] = set()
         self._transports: set[int] = set()
         self.prompts: list[list[Message]] = []
+        self.reported: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
 
     def __enter__(self) -> OpenAIServer:
@@ -185,6 +187,7 @@ class OpenAIServer:
             return web.json_response(problem, status=400)
         self.counts["answered"] += 1
         body = self._body(asked, text, "content_filter" if fault == "filtered" else "stop")
+        self.reported.append({"model": body["model"], **body["usage"]})
         if asked.get("stream"):
             return await _stream(request, body, text)
         raw = json.dumps(body).encode()

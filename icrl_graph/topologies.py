@@ -30,7 +30,9 @@ from icrl_graph import nodes, settings
 from icrl_graph.ablations import Show
 from icrl_graph.context import Layout, Memory, Schedule, last, pick
 from icrl_graph.journal import Driver, Journal, MemoryJournal
-from icrl_graph.models import Policy, as_policy, name_of_part, same_model
+from icrl_graph.models import FunctionModel, Policy, as_policy, name_of_part, same_model
+from icrl_graph.prices import Prices, are_prices
+from icrl_graph.prices import check as check_price
 from icrl_graph.prompts import INSTRUCTIONS
 from icrl_graph.rewards import Evaluator, Scorer, as_scorer
 from icrl_graph.settings import BestOfNSettings, ReflexionSettings, RunSettings, SelfRefineSettings, Settings
@@ -58,6 +60,9 @@ class Options(TypedDict, total=False):
     """Sampling parameters per instruction: `{"explore": {"temperature": 1.2}, "default": {...}}`. Chat models only."""
     extract: Callable[[str], Any] | type[BaseModel] | None
     """Makes the answer of a response, in JSON-able values; a pydantic model instead asks for structured output."""
+    prices: Prices | None
+    """US dollars for a million tokens by model, such as `{"my-model": {"input": 0.4, "cached": 0.1, "output": 1.6}}`;
+    default those that the extra `prices` knows."""
     journal: Journal | None
     """Where paid replies are kept; default in memory. Give an `SqliteJournal` beside a checkpointer that lasts."""
     # settings; each can be overridden for one run by `context=`
@@ -77,6 +82,8 @@ class Options(TypedDict, total=False):
     """Stop before a paid call would pass this."""
     max_tokens: int | None
     """Start no call once so many tokens, in and out, are spent."""
+    max_usd: float | None
+    """Start no call once so many US dollars are spent. Needs the prices of the models."""
     max_seconds: float | None
     """Start no call once so many seconds are spent waiting."""
     seed: int | None
@@ -353,6 +360,7 @@ def _assemble(
     """Check all arguments and sort them into parts and settings."""
     policy = as_policy(model)
     asked = policy.part
+    others = {name: part for name, part in others.items() if part is not None}
     scorers = as_scorer(evaluator), None if metric is None else as_scorer(metric, "metric")
     given = {"model": policy.part, "evaluator": evaluator, "metric": metric, **others}
     names = {
@@ -377,17 +385,23 @@ def _assemble(
         policy, extract = replace(policy, part=structured, kind="runnable"), None
     system = [{"role": "system", "content": parts["system"]}] if parts.get("system") else []
     journal = parts.get("journal")
+    schema = settings.schema(base, {**defaults, **settable}, names)
+    models = _chat_models(asked, evaluator, metric, *others.values())
+    if schema.model_fields["max_usd"].default is not None:
+        for name in models:
+            check_price(name, parts.get("prices") or {})
     return (
         policy,
         scorers,
         nodes.Parts(
-            schema=settings.schema(base, {**defaults, **settable}, names),
-            driver=Driver(MemoryJournal() if journal is None else journal),
+            schema=schema,
+            driver=Driver(MemoryJournal() if journal is None else journal, parts.get("prices")),
             instructions={**INSTRUCTIONS, **(parts.get("instructions") or {})},
             preamble=[*system, *convert_to_openai_messages(list(parts.get("examples") or []))],
             sampling=sampling,
             extract=extract,
             rewarded_by=rewarded_by(scorers[0], asked),
+            models=models,
         ),
     )
 
@@ -398,6 +412,13 @@ def rewarded_by(evaluator: Scorer, model: Any) -> str:
     if any(same_model(judge, model) for judge in judges):
         return "self-judged"
     return "judged" if evaluator.calls else "oracle"
+
+
+def _chat_models(*parts: Any) -> tuple[str, ...]:
+    """The names of the chat models among some parts and their judges; whether they have prices can be told ahead."""
+    models = [model for part in parts for model in (part, *getattr(part, "judges", ()))]
+    chat = (m for m in models if isinstance(m, BaseChatModel) and not isinstance(m, FunctionModel))
+    return tuple(dict.fromkeys(map(name_of_part, chat)))
 
 
 def _is_number(value: Any) -> bool:
@@ -436,6 +457,7 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         "parameters by instruction or 'default', such as {'explore': {'temperature': 1.2}}",
     ),
     "extract": (callable, "a function or a pydantic model"),
+    "prices": (are_prices, "US dollars for a million tokens by model, such as {'my-model': {'input': 1, 'output': 4}}"),
     "journal": (lambda value: isinstance(value, Journal), "a Journal, such as SqliteJournal(path)"),
 }
 """The parts among the options: whether one is well formed, and what it should be."""

@@ -7,11 +7,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "icrl_graph"
 LAYERS = [  # a module may import only what stands to its left
-    *("errors", "prompts", "rewards", "state", "context", "ablations", "settings", "calls", "journal", "stops"),
-    *("verifiers", "games", "learner", "openai_client", "models", "testing", "judge", "nodes", "topologies"),
+    *("errors", "prompts", "rewards", "state", "context", "ablations", "settings", "prices", "calls", "journal"),
+    *("stops", "verifiers", "games", "learner", "openai_client", "models", "testing", "judge", "nodes", "topologies"),
     *("improvement", "loading", "meta", "benchmarks", "runs", "cli", "__main__"),
 ]
-EVERYWHERE_LAZY = {"openai", "langchain_openai", "sqlite3", "torch", "matplotlib", "langchain"}
+EVERYWHERE_LAZY = {"genai_prices", "openai", "langchain_openai", "sqlite3", "torch", "matplotlib", "langchain"}
 HOME = {"openai_client": {"openai"}}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
