@@ -14,80 +14,25 @@ is shown; nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage, convert_to_openai_messages
 from langchain_core.runnables import Runnable
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
-from pydantic import BaseModel
-from typing_extensions import TypedDict, Unpack
+from typing_extensions import Unpack
 
-from icrl_graph import nodes, settings
+from icrl_graph import nodes
 from icrl_graph.ablations import Show
-from icrl_graph.context import Layout, Memory, Schedule, last, pick
-from icrl_graph.journal import Driver, Journal, MemoryJournal
-from icrl_graph.models import FunctionModel, Policy, as_policy, name_of_part, same_model
-from icrl_graph.prices import Prices, are_prices
-from icrl_graph.prices import check as check_price
-from icrl_graph.prompts import INSTRUCTIONS
+from icrl_graph.context import Layout, Memory, Schedule, Shows, last, pick
+from icrl_graph.models import as_policy
+from icrl_graph.options import Assembled, Options, assemble
 from icrl_graph.rewards import Evaluator, Scorer, as_scorer
-from icrl_graph.settings import BestOfNSettings, ReflexionSettings, RunSettings, SelfRefineSettings, Settings
-from icrl_graph.state import Input, LoopState, Message, Output, best, last_answered, most_common, most_valued
+from icrl_graph.settings import BestOfNSettings, ReflexionSettings, SelfRefineSettings, Settings
+from icrl_graph.state import Input, LoopState, Output, best, last_answered, most_common, most_valued
 
 Graph = StateGraph[LoopState, Any, Any, Any]
 """What a topology is, before it is compiled."""
-
-
-class Options(TypedDict, total=False):
-    """What every topology takes beside its own arguments."""
-
-    # parts
-    bounds: tuple[float, float] | None
-    """Lowest and highest reward that make sense; one outside leaves the attempt unscored."""
-    timeout: float | None
-    """Seconds for one evaluation, or for each call of one that makes several; after that the attempt is unscored."""
-    system: str
-    """A system prompt."""
-    examples: Sequence[Message]
-    """Few-shot turns ahead of the task, as chat messages."""
-    instructions: Mapping[str, str]
-    """Texts of your own for "explore", "exploit", "autonomous" or names that your schedule gives."""
-    sampling: Mapping[str, Mapping[str, Any]]
-    """Sampling parameters per instruction: `{"explore": {"temperature": 1.2}, "default": {...}}`. Chat models only."""
-    extract: Callable[[str], Any] | type[BaseModel] | None
-    """Makes the answer of a response, in JSON-able values; a pydantic model instead asks for structured output."""
-    prices: Prices | None
-    """US dollars for a million tokens by model, such as `{"my-model": {"input": 0.4, "cached": 0.1, "output": 1.6}}`;
-    default those that the extra `prices` knows."""
-    journal: Journal | None
-    """Where paid replies are kept; default in memory. Give an `SqliteJournal` beside a checkpointer that lasts."""
-    # settings; each can be overridden for one run by `context=`
-    warmup: int
-    """The first rounds that see no history."""
-    label: str
-    """The word ahead of a reward in the prompt."""
-    target: float | None
-    """Stop when a reward reaches this."""
-    patience: int | None
-    """Stop after so many rounds without a better reward."""
-    retests: int
-    """Judge the three leading attempts so many times more before one is chosen: for rewards that are noisy."""
-    max_failures: int
-    """Stop after so many rounds in a row without any response."""
-    max_calls: int | None
-    """Stop before a paid call would pass this."""
-    max_tokens: int | None
-    """Start no call once so many tokens, in and out, are spent."""
-    max_usd: float | None
-    """Start no call once so many US dollars are spent. Needs the prices of the models."""
-    max_seconds: float | None
-    """Start no call once so many seconds are spent waiting."""
-    seed: int | None
-    """Makes ablations repeatable, and samples, if the model takes a seed."""
 
 
 def create_icrl(
@@ -132,8 +77,7 @@ def create_icrl(
         >>> graph.invoke({"task": "Write a pangram."}, context={"rounds": 4})  # doctest: +SKIP
     """
     defaults = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
-    policy, scorers, parts = _assemble(Settings, model, evaluator, metric, defaults, options)
-    graph = _graph(policy, scorers, parts, options)
+    graph = _graph(assemble(Settings, model, evaluator, metric, defaults, options))
     graph.add_edge("build_context", "generate")
     graph.add_edge("generate", "evaluate")
     graph.add_conditional_edges("evaluate", _route, ["build_context", "select"])
@@ -182,13 +126,11 @@ def create_reflexion(
         ValueError: an argument is wrong.
     """
     defaults = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
-    policy, scorers, parts = _assemble(
-        ReflexionSettings, model, evaluator, metric, defaults, options, reflector=reflector
-    )
-    parts = replace(parts, shows=("response", "shown", "reflection") if show_attempts else ("reflection",))
-    writer = policy if reflector is None else as_policy(reflector)
-    reflect = nodes.reflect(writer, parts, "reflect", ("response", "shown"), memory=last(1))
-    return _reflecting(policy, scorers, parts, options, reflect)
+    shows: Shows = ("response", "shown", "reflection") if show_attempts else ("reflection",)
+    built = assemble(ReflexionSettings, model, evaluator, metric, defaults, options, shows, reflector=reflector)
+    writer = built.policy if reflector is None else as_policy(reflector)
+    reflect = nodes.reflect(writer, built.parts, "reflect", ("response", "shown"), memory=last(1))
+    return _reflecting(built, reflect)
 
 
 def create_self_refine(
@@ -230,11 +172,11 @@ def create_self_refine(
         ValueError: an argument is wrong.
     """
     defaults = {"memory": memory, "schedule": schedule, "layout": layout, "rounds": rounds}
-    policy, scorers, parts = _assemble(SelfRefineSettings, model, evaluator, metric, defaults, options, critic=critic)
-    parts = replace(parts, shows=("response", "reflection"))
-    writer = policy if critic is None else as_policy(critic)
-    reflect = nodes.reflect(writer, parts, "critique", parts.shows)
-    return _reflecting(policy, scorers, parts, options, reflect, choose=last_answered)
+    shows: Shows = ("response", "reflection")
+    built = assemble(SelfRefineSettings, model, evaluator, metric, defaults, options, shows, critic=critic)
+    writer = built.policy if critic is None else as_policy(critic)
+    reflect = nodes.reflect(writer, built.parts, "critique", shows)
+    return _reflecting(built, reflect, choose=last_answered)
 
 
 def create_best_of_n(
@@ -271,8 +213,8 @@ def create_best_of_n(
     selector = None if isinstance(select, str) else as_scorer(select, "selector")
     choose = most_valued if selector is not None else pick("selection", select, _CHOOSERS)
     defaults = {"n": n, "schedule": schedule}
-    policy, scorers, parts = _assemble(BestOfNSettings, model, evaluator, metric, defaults, options, select=select)
-    graph = _graph(policy, scorers, parts, options, choose, selector)
+    built = assemble(BestOfNSettings, model, evaluator, metric, defaults, options, select=select)
+    graph = _graph(built, choose, selector)
     graph.add_conditional_edges("build_context", _fan_out, ["generate"])
     graph.add_edge("generate", "evaluate")
     graph.add_edge("evaluate", "select")
@@ -300,16 +242,9 @@ def _fan_out(state: LoopState) -> list[Send]:
     return [Send("generate", {**shared, "episodes": [episode]}) for episode in state["episodes"]]
 
 
-def _reflecting(
-    policy: Policy,
-    scorers: tuple[Scorer, Scorer | None],
-    parts: nodes.Parts,
-    options: Options,
-    reflect: Runnable[Any, Any],
-    choose: nodes.Chooser = best,
-) -> Graph:
+def _reflecting(built: Assembled, reflect: Runnable[Any, Any], choose: nodes.Chooser = best) -> Graph:
     """A loop that reflects on each attempt before the next."""
-    graph = _graph(policy, scorers, parts, options, choose, extra_calls=1)
+    graph = _graph(built, choose, extra_calls=1)
     graph.add_node("reflect", reflect)
     graph.add_edge("build_context", "generate")
     graph.add_edge("generate", "evaluate")
@@ -323,141 +258,19 @@ def _route_to_reflect(state: LoopState) -> str:
 
 
 def _graph(
-    policy: Policy,
-    scorers: tuple[Scorer, Scorer | None],
-    parts: nodes.Parts,
-    options: Options,
-    choose: nodes.Chooser = best,
-    selector: Scorer | None = None,
-    extra_calls: int = 0,
+    built: Assembled, choose: nodes.Chooser = best, selector: Scorer | None = None, extra_calls: int = 0
 ) -> Graph:
     """The nodes that all methods share, and the edges at both ends."""
-    evaluator, metric = scorers
-    judges = [scorer for scorer in (evaluator, metric, selector) if scorer is not None]
+    parts, evaluator, limits = built.parts, built.evaluator, (built.bounds, built.timeout)
+    judges = [scorer for scorer in (evaluator, built.metric, selector) if scorer is not None]
     calls_each = 1 + extra_calls + sum(judge.calls for judge in judges)
-    bounds, timeout = options.get("bounds"), options.get("timeout")
     graph: Graph = StateGraph(LoopState, context_schema=parts.schema, input_schema=Input, output_schema=Output)
     graph.add_node("prepare", nodes.prepare(parts))
     graph.add_node("build_context", nodes.build_context(parts, calls_each))
-    graph.add_node("generate", nodes.generate(policy, parts))
-    graph.add_node("evaluate", nodes.evaluate(evaluator, metric, parts, bounds, timeout, calls_each))
-    graph.add_node("select", nodes.select(parts, evaluator, choose, selector, bounds, timeout))
+    graph.add_node("generate", nodes.generate(built.policy, parts))
+    graph.add_node("evaluate", nodes.evaluate(evaluator, built.metric, parts, *limits, calls_each))
+    graph.add_node("select", nodes.select(parts, evaluator, choose, selector, *limits))
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "build_context")
     graph.add_edge("select", END)
     return graph
-
-
-def _assemble(
-    base: type[RunSettings],
-    model: Any,
-    evaluator: Evaluator,
-    metric: Evaluator | None,
-    defaults: dict[str, Any],
-    options: Options,
-    **others: Any,
-) -> tuple[Policy, tuple[Scorer, Scorer | None], nodes.Parts]:
-    """Check all arguments and sort them into parts and settings."""
-    policy = as_policy(model)
-    asked = policy.part
-    others = {name: part for name, part in others.items() if part is not None}
-    scorers = as_scorer(evaluator), None if metric is None else as_scorer(metric, "metric")
-    given = {"model": policy.part, "evaluator": evaluator, "metric": metric, **others}
-    names = {
-        name: part if isinstance(part, str) else name_of_part(part) for name, part in given.items() if part is not None
-    }
-    settable: dict[str, Any] = dict(options)
-    parts = {name: settable.pop(name) for name in _CHECKS if name in settable}
-    choices = [*defaults, *_CHECKS, *(name for name in base.model_fields if name not in defaults)]
-    if unknown := settable.keys() - set(choices):
-        raise ValueError(f"unknown argument {', '.join(map(repr, sorted(unknown)))}; choose among {', '.join(choices)}")
-    for name, value in parts.items():
-        valid, form = _CHECKS[name]
-        if value is not None and not valid(value):
-            raise ValueError(f"{name} is {form}, got {value!r:.80}")
-    extract, sampling = parts.get("extract"), parts.get("sampling") or {}
-    if sampling and policy.kind != "chat":
-        raise ValueError("sampling parameters are passed to chat models only; the model given is none")
-    if isinstance(extract, type) and issubclass(extract, BaseModel):
-        if not isinstance(policy.part, BaseChatModel) or sampling:
-            raise ValueError("structured output is asked of a chat model, without sampling parameters per instruction")
-        structured = policy.part.with_structured_output(extract, include_raw=True)
-        policy, extract = replace(policy, part=structured, kind="runnable"), None
-    system = [{"role": "system", "content": parts["system"]}] if parts.get("system") else []
-    journal = parts.get("journal")
-    schema = settings.schema(base, {**defaults, **settable}, names)
-    models = _chat_models(asked, evaluator, metric, *others.values())
-    if schema.model_fields["max_usd"].default is not None:
-        for name in models:
-            check_price(name, parts.get("prices") or {})
-    return (
-        policy,
-        scorers,
-        nodes.Parts(
-            schema=schema,
-            driver=Driver(MemoryJournal() if journal is None else journal, parts.get("prices")),
-            instructions={**INSTRUCTIONS, **(parts.get("instructions") or {})},
-            preamble=[*system, *convert_to_openai_messages(list(parts.get("examples") or []))],
-            sampling=sampling,
-            extract=extract,
-            rewarded_by=rewarded_by(scorers[0], asked),
-            models=models,
-        ),
-    )
-
-
-def rewarded_by(evaluator: Scorer, model: Any) -> str:
-    """Who gives the rewards of a run: "oracle", "judged" or "self-judged"."""
-    judges = getattr(evaluator.part, "judges", ())
-    if any(same_model(judge, model) for judge in judges):
-        return "self-judged"
-    return "judged" if evaluator.calls else "oracle"
-
-
-def _chat_models(*parts: Any) -> tuple[str, ...]:
-    """The names of the chat models among some parts and their judges; whether they have prices can be told ahead."""
-    models = [model for part in parts for model in (part, *getattr(part, "judges", ()))]
-    chat = (m for m in models if isinstance(m, BaseChatModel) and not isinstance(m, FunctionModel))
-    return tuple(dict.fromkeys(map(name_of_part, chat)))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _are_bounds(value: Any) -> bool:
-    return isinstance(value, Sequence) and len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]
-
-
-def _are_messages(value: Any) -> bool:
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        return False
-    return all(
-        isinstance(m, BaseMessage) or (isinstance(m, Mapping) and {"role", "content"} <= m.keys()) for m in value
-    )
-
-
-def _maps_names_to(kind: type) -> Callable[[Any], bool]:
-    def check(value: Any) -> bool:
-        if not isinstance(value, Mapping):
-            return False
-        return all(isinstance(name, str) and isinstance(held, kind) for name, held in value.items())
-
-    return check
-
-
-_CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "bounds": (_are_bounds, "(lowest, highest) reward, two numbers"),
-    "timeout": (lambda value: _is_number(value) and value > 0, "a time in seconds, above 0"),
-    "system": (lambda value: isinstance(value, str), "a text"),
-    "examples": (_are_messages, "chat messages, each with role and content"),
-    "instructions": (_maps_names_to(str), "texts by name, such as {'explore': 'Try something else.'}"),
-    "sampling": (
-        _maps_names_to(Mapping),
-        "parameters by instruction or 'default', such as {'explore': {'temperature': 1.2}}",
-    ),
-    "extract": (callable, "a function or a pydantic model"),
-    "prices": (are_prices, "US dollars for a million tokens by model, such as {'my-model': {'input': 1, 'output': 4}}"),
-    "journal": (lambda value: isinstance(value, Journal), "a Journal, such as SqliteJournal(path)"),
-}
-"""The parts among the options: whether one is well formed, and what it should be."""

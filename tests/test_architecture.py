@@ -8,7 +8,19 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "icrl_graph"
 LAYERS = [  # a module may import only what stands to its left
     *("errors", "prompts", "rewards", "state", "context", "ablations", "settings", "prices", "calls", "journal"),
-    *("stops", "verifiers", "games", "learner", "openai_client", "models", "testing", "judge", "nodes", "topologies"),
+    *(
+        "stops",
+        "verifiers",
+        "games",
+        "learner",
+        "openai_client",
+        "models",
+        "testing",
+        "judge",
+        "nodes",
+        "options",
+        "topologies",
+    ),
     *("improvement", "loading", "meta", "benchmarks", "runs", "cli", "__main__"),
 ]
 EVERYWHERE_LAZY = {"genai_prices", "openai", "langchain_openai", "sqlite3", "torch", "matplotlib", "langchain"}
