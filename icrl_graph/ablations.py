@@ -58,14 +58,14 @@ def random(lowest: float = 0.0, highest: float = 1.0) -> Show:
 
 
 def flipped(p: float, lowest: float = 0.0, highest: float = 1.0) -> Show:
-    """With probability p all numbers of an attempt are turned over within their range, high to low; no feedback then.
+    """With probability p all numbers of an attempt are turned over within their range, high to low; no feedback.
 
     Noise of a known size; in the range 0 to 1 a reward r becomes 1 - r.
     """
 
     def flip(reward: Reward, rng: Random) -> Reward:
         if rng.random() >= p:
-            return reward
+            return no_feedback(reward, rng)
         turned = [None if r is None else lowest + highest - r for r in (reward["value"], *reward.get("steps", []))]
         return _numbers(turned[0], turned[1:])
 

@@ -11,14 +11,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
-from contextvars import copy_context
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.outputs import LLMResult
 from langchain_core.runnables import RunnableSequence
+from langchain_core.tracers.context import register_configure_hook
 
 from icrl_graph.prices import Prices, cost
 from icrl_graph.state import Usage, add_usage
@@ -61,16 +65,46 @@ async def amake(call: Call) -> Any:
     return await _aresult(_ainvoke(call), call.timeout)
 
 
-def usage_of(raw: Any, own: Prices) -> Usage:
-    """The tokens that a chat model reports with its message, or an agent with all of its, and what they cost.
+class Listener(BaseCallbackHandler):
+    """Hears every chat model that answers within a call, also deep inside a chain or an agent.
 
-    Empty if no tokens are told.
+    Attributes:
+        messages: what they said, each with its usage and the name of its model.
+    """
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+
+    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+        """One of them has answered."""
+        self.messages += [getattr(made, "message", None) for batch in response.generations for made in batch]
+
+
+_listening: ContextVar[Listener | None] = ContextVar("icrl_listening", default=None)
+register_configure_hook(_listening, inheritable=True)
+
+
+@contextmanager
+def listening() -> Iterator[Listener]:
+    """Hear the chat models that answer while a call is made."""
+    listener = Listener()
+    token = _listening.set(listener)
+    try:
+        yield listener
+    finally:
+        _listening.reset(token)
+
+
+def usage_of(raw: Any, heard: Listener, own: Prices) -> Usage:
+    """The tokens of the chat models that answered within a call, and what they cost; empty if none are told.
 
     Args:
-        raw: what came back.
+        raw: what came back; its own messages count where no model was heard.
+        heard: who was heard while the call was made.
         own: the user's own prices.
     """
-    messages = [raw.get("raw"), *raw.get("messages", ())] if isinstance(raw, Mapping) else [raw]
+    own_words = [raw.get("raw"), *raw.get("messages", ())] if isinstance(raw, Mapping) else [raw]
+    messages = heard.messages or own_words
     total: Usage = {}
     for message in messages:
         if not (told := getattr(message, "usage_metadata", None)):

@@ -212,8 +212,10 @@ def run(
     topology: Annotated[str, typer.Option(help="See: icrl topologies.")] = "icrl",
     rounds: Annotated[int | None, typer.Option(help="Attempts at most.")] = None,
     n: Annotated[int | None, typer.Option("--n", help="Attempts side by side, for best_of_n.")] = None,
-    memory: Annotated[str | None, typer.Option(help="all, none, last:N, best:N or tokens:N.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="preset, autonomous, explore, exploit or plain.")] = None,
+    memory: Annotated[str | None, typer.Option(help="all, none, last:N, best:N, tokens:N or positive:P.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="preset, autonomous, explore, exploit, plain, cot, long_cot.")
+    ] = None,
     layout: Annotated[str | None, typer.Option(help="turns or transcript.")] = None,
     show: Annotated[
         str | None, typer.Option(help="What the model sees of its rewards: true, zero, hidden, outcome, flip:P, ...")
@@ -223,6 +225,10 @@ def run(
     max_calls: Annotated[int | None, typer.Option(help="Budget of paid calls.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Budget of tokens, in and out.")] = None,
     max_usd: Annotated[float | None, typer.Option(help="Budget of US dollars; needs the models' prices.")] = None,
+    prices: Annotated[
+        str | None, typer.Option(help='USD a million tokens, as JSON: {"my-model": {"input": 1, "output": 4}}.')
+    ] = None,
+    retests: Annotated[int | None, typer.Option(help="Judge the leaders so often again before one is chosen.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Budget of seconds.")] = None,
     seed: Annotated[int | None, typer.Option(help="Sent to the model; makes ablations repeatable.")] = None,
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
@@ -237,7 +243,8 @@ def run(
     given = {
         "rounds": rounds, "n": n, "memory": memory, "schedule": schedule, "layout": layout, "show": show,
         "target": target, "patience": patience, "max_calls": max_calls, "max_tokens": max_tokens,
-        "max_usd": max_usd, "max_seconds": max_seconds, "seed": seed, "system": system,
+        "max_usd": max_usd, "prices": _json(prices, "--prices"), "max_seconds": max_seconds, "retests": retests,
+        "seed": seed, "system": system,
     }  # fmt: skip
     with _told():
         asked = Run(
@@ -287,6 +294,15 @@ def _whole(name: str | None) -> Any:
     return f"{Path(where).resolve()}:{attribute}" if colon and where.endswith(".py") else name
 
 
+def _json(text: str | None, option: str) -> Any:
+    """What stands in an option as JSON."""
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        _fail(f"{option} is JSON, got {text!r}: {error}")
+        raise typer.Exit(2) from None
+
+
 def _round_printer(as_json: bool) -> Any:
     console = err if as_json else out
 
@@ -333,7 +349,7 @@ def _finish(result: Any, folder: Path, as_json: bool) -> None:
     if result.stopped == "failures":
         _fail("the model failed too often in a row", f"Once it answers again, go on with: icrl resume {folder}")
         raise typer.Exit(1)
-    if result.reward is None:
+    if all(reward is None for reward in result.rewards):
         _fail("no attempt gave an answer" if result.answer is None else "no attempt could be scored")
         raise typer.Exit(1)
 

@@ -84,14 +84,22 @@ def best(k: int) -> Memory:
 def positive(share: float) -> Memory:
     """Episodes with a *shown* reward above 0, each with probability `share`, drawn anew for every round.
 
+    The draw depends on the round and on what the attempts say: the same for a run that is repeated or resumed.
+
     That of explorative in-context reinforcement learning (arXiv 2410.05362), whose share is its p_keep.
     """
 
     def choose(past: Sequence[Episode]) -> list[int]:
         earned = [i for i, episode in enumerate(past) if (episode.get("shown", {}).get("value") or 0.0) > 0]
-        return [i for i in earned if Random(f"{len(past)}/{i}").random() < share]
+        draws = (Random(f"{len(past)}/{i}/{past[i].get('response')}").random() for i in earned)
+        return [i for i, draw in zip(earned, draws, strict=True) if draw < share]
 
     return choose
+
+
+def reflections(k: int) -> Memory:
+    """The k latest episodes that were reflected on."""
+    return lambda past: [i for i, episode in enumerate(past) if episode.get("reflection")][-k:]
 
 
 def tokens(limit: int) -> Memory:
@@ -122,7 +130,12 @@ def _tokens(episode: Episode) -> int:
 
 
 _FIXED: Mapping[str, Memory] = {"all": everything, "none": nothing}
-_SIZED: Mapping[str, Callable[[int], Memory]] = {"last": last, "best": best, "tokens": tokens}
+_SIZED: Mapping[str, Callable[[int], Memory]] = {
+    "last": last,
+    "best": best,
+    "tokens": tokens,
+    "reflections": reflections,
+}
 MEMORIES = (*_FIXED, *(f"{name}:N" for name in _SIZED), "positive:P")
 
 
@@ -155,17 +168,17 @@ def _always(name: str) -> Schedule:
     return lambda round, past: name
 
 
-def _once_answered(name: str) -> Schedule:
-    return lambda round, past: name if any(episode.get("reflection") for episode in past) else "plain"
+def _after_the_first(name: str) -> Schedule:
+    return lambda round, past: name if past else "plain"
 
 
 SCHEDULES: Mapping[str, Schedule] = {
     "preset": _preset,
     **{name: _always(name) for name in ("autonomous", "explore", "exploit", "plain", "cot", "long_cot")},
-    **{name: _once_answered(name) for name in ("retry", "refine")},
+    **{name: _after_the_first(name) for name in ("retry", "refine")},
 }
-"""preset: even rounds explore, odd rounds exploit, counted from 0 (arXiv 2506.06303). retry and refine: plain until
-there is a reflection or feedback. The others never change."""
+"""preset: even rounds explore, odd rounds exploit, counted from 0 (arXiv 2506.06303). retry and refine: the
+first round is plain. The others never change."""
 
 
 def make_plan(round: int, past: Sequence[Episode], memory: Memory, schedule: Schedule, warmup: int = 0) -> Plan:
@@ -179,7 +192,7 @@ def make_plan(round: int, past: Sequence[Episode], memory: Memory, schedule: Sch
 
 def _without_truth(episode: Episode) -> Episode:
     """What memories, schedules and layouts are handed: a copy, without the true reward."""
-    visible: Any = {key: value for key, value in episode.items() if key != "reward"}
+    visible: Any = {key: value for key, value in episode.items() if key not in ("reward", "retests", "selection")}
     if "shown" in visible:
         visible["shown"] = dict(visible["shown"])
     copy: Episode = visible
@@ -253,10 +266,10 @@ def transcript(
     preamble: Sequence[Message], task: Sequence[Message], episodes: Sequence[Episode], instruction: str, style: Style
 ) -> list[Message]:
     """One message that tells all attempts, then the task and the instruction."""
-    told = []
+    told: list[str] = []
     for episode in episodes:
         attempt = block("attempt", episode.get("response") or NO_ANSWER) if "response" in style.shows else ""
-        told.append("\n".join(filter(None, [attempt, _outcome(episode, style)])))
+        told += filter(None, ["\n".join(filter(None, [attempt, _outcome(episode, style)]))])
     prompt = [*preamble, *task]
     if told:
         history, head = "\n\n".join(told), task[0]

@@ -38,7 +38,7 @@ class Result:
     """What a run came to; printed, it shows every attempt."""
 
     answer: Any
-    """The best episode's answer; None if no attempt gave one."""
+    """The answer of the episode that the method chose; None if no attempt gave one."""
     reward: float | None
     """Its reward; None if no attempt was scored."""
     metric: float | None
@@ -48,7 +48,7 @@ class Result:
     rewarded_by: str | None
     """Who gave the rewards: "oracle" (a function or tool), "judged" (what may hold a model) or "self-judged"."""
     stopped: str | None
-    """Why it ended: rounds, success, plateau, calls, tokens, time or failures; None if it has not ended."""
+    """Why it ended: rounds, success, plateau, calls, tokens, usd, time or failures; None if it has not ended."""
     usage: Usage
     """What all of it cost."""
     episodes: Sequence[Episode]
@@ -209,10 +209,10 @@ def _begin(graph: Graph, stored: Any, inputs: Mapping[str, Any]) -> tuple[dict[s
     schema: Any = graph.context_schema
     names, asked = schema.parts, schema().model_dump()
     pairs = [(name, frozen.get(name), asked[name]) for name in asked]
-    pairs += [(p, frozen["parts"].get(p), names.get(p)) for p in {**frozen["parts"], **names} if p != "model"]
     gave_up = stored.values.get("stopped") == "failures"
-    if not stored.next and not gave_up:  # a run that stopped for its model may go on with another
-        pairs.append(("model", frozen["parts"]["model"], names["model"]))
+    ended = not stored.next and not gave_up  # a run that has not ended may go on with other models
+    fixed = [part for part in {**frozen["parts"], **names} if ended or part not in ("model", "reflector", "critic")]
+    pairs += [(part, frozen["parts"].get(part), names.get(part)) for part in fixed]
     changed = [f"{name} {kept!r} -> {wanted!r}" for name, kept, wanted in pairs if kept != wanted]
     if changed:
         raise ThreadMismatch(f"the thread holds another run ({', '.join(changed)}); give another thread_id or path")

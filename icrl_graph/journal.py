@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 from langgraph.errors import GraphBubbleUp
 
-from icrl_graph.calls import Call, amake, make, usage_of
+from icrl_graph.calls import Call, Listener, amake, listening, make, usage_of
 from icrl_graph.errors import BudgetExceeded, JournalError, ModelError
 from icrl_graph.prices import Prices
 from icrl_graph.state import Usage, add_usage, side_by_side
@@ -308,7 +308,8 @@ class Driver:
                 budget.add(known.usage)
                 return known
         pending = _Pending(call, budget, self.prices)
-        reply = pending.done(make(call))
+        with listening() as heard:
+            reply = pending.done(make(call), heard)
         if id is not None:
             with _journaling():
                 self.journal.put(id, str(key[0]), reply)
@@ -323,7 +324,8 @@ class Driver:
                 budget.add(known.usage)
                 return known
         pending = _Pending(call, budget, self.prices)
-        reply = pending.done(await amake(call))
+        with listening() as heard:
+            reply = pending.done(await amake(call), heard)
         if id is not None:
             with _journaling():
                 await self.journal.aput(id, str(key[0]), reply)
@@ -356,8 +358,8 @@ class _Pending:
             budget.admit()
         self._call, self._budget, self._prices, self._started = call, budget, prices, time.monotonic()
 
-    def done(self, raw: Any) -> Reply:
-        cost = Usage(**usage_of(raw, self._prices), seconds=round(time.monotonic() - self._started, 6))
+    def done(self, raw: Any, heard: Listener) -> Reply:
+        cost = Usage(**usage_of(raw, heard, self._prices), seconds=round(time.monotonic() - self._started, 6))
         self._budget.add(cost)
         return Reply(self._call.read(raw), {"calls": 1, **cost} if self._call.paid else cost)
 

@@ -11,6 +11,7 @@ run whose judge is the model itself is labelled "self-judged" in its output.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Generator, Mapping, Sequence
@@ -81,7 +82,8 @@ def llm_judge(
         if isinstance(answer, Mapping):
             score, words = answer.get("score"), str(answer.get("reasons", ""))
         else:
-            score, words = read_score(said.get("response", "")), said.get("response", "")
+            words = said.get("response", "")
+            score = read_score(words, highest)
         if score is None or not lowest <= score <= highest:
             return Judgement(None, f"no score from {lowest:g} to {highest:g} in: {words[-80:]!r}")
         return Judgement(float(score), words)
@@ -100,7 +102,8 @@ def llm_judge(
         valid = [judgement.words for judgement in judgements if judgement.value is not None]
         return Reward(**reward, feedback=valid[0]) if explain and valid else reward
 
-    return _labelled(judge, policies, len(policies) * samples, f"llm_judge({_names(policies)})")
+    label = f"llm_judge({_names(policies)}, {_digest(rubric, scale, samples, explain)})"
+    return _told(judge, policies, len(policies) * samples, label)
 
 
 def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", samples: int = 1) -> Evaluator:
@@ -143,14 +146,19 @@ def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", sam
         ]
         return _mean((yield [both(policy, questions) for policy in policies for _ in range(samples)]))
 
-    return _labelled(judge, policies, 2 * len(policies) * samples, f"pairwise_judge({_names(policies)})")
+    label = f"pairwise_judge({_names(policies)}, {_digest(rubric, reference, samples)})"
+    return _told(judge, policies, 2 * len(policies) * samples, label)
 
 
-def read_score(text: str) -> float | None:
-    """The number on the last line "Score: N" of a text; None if its last line is none."""
+def read_score(text: str, highest: float) -> float | None:
+    """The number on the last line "Score: N" of a text, or "Score: N/highest"; None if its last line is none."""
     lines = [line for line in text.splitlines() if line.strip()]
-    found = re.fullmatch(r"\W*score\W*?(-?\d+(?:\.\d+)?)(?: ?/ ?\d+)?\W*", lines[-1], re.I) if lines else None
-    return float(found[1]) if found else None
+    found = (
+        re.fullmatch(r"\W*score\W*?(-?\d+(?:\.\d+)?)(?: ?/ ?(\d+(?:\.\d+)?))?\W*", lines[-1], re.I) if lines else None
+    )
+    if found is None or (found[2] is not None and float(found[2]) != highest):
+        return None
+    return float(found[1])
 
 
 def _policies(model: Any, rubric: str, samples: int) -> list[Policy]:
@@ -197,7 +205,7 @@ def _mean(judgements: Sequence[Judgement]) -> Reward:
     if not values:
         return Reward(value=None, error=f"the judge gave no verdict: {judgements[0].words}")
     reward = Reward(value=mean(values))
-    if len(judgements) > 1:
+    if len(values) > 1:
         reward["spread"] = pstdev(values)
     return reward
 
@@ -206,7 +214,12 @@ def _names(policies: Sequence[Policy]) -> str:
     return ", ".join(name_of_part(policy.part) for policy in policies)
 
 
-def _labelled(judge: Any, policies: Sequence[Policy], calls: int, label: str) -> Evaluator:
+def _digest(*asked: Any) -> str:
+    """What tells two judges of one model apart, for runs that are kept."""
+    return hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
+
+
+def _told(judge: Any, policies: Sequence[Policy], calls: int, label: str) -> Evaluator:
     """Tell who judges, and by how many calls."""
     judge.calls, judge.label, judge.judges = calls, label, [policy.part for policy in policies]
     return judge
@@ -224,8 +237,9 @@ def judge_game24(model: Any) -> Evaluator:
     """The step judge of Game of 24: a model says of each step whether what it leaves can still make 24.
 
     The reward of a step is 3 (sure), 1 (likely) or 0 (impossible), that of the answer 10 or 0; the value is their sum,
-    0 to 19. Four calls at most: a step that can't be read or is not right, and an answer that is no expression, earn 0
-    unasked. The metric is exact, from the verifier. A reply without a verdict leaves its step, and the sum, unscored.
+    0 to 19. Four questions at most: a step that can't be read or is not right, and an answer that is no expression,
+    earn 0 unasked. The metric is exact, from the verifier. A reply without a verdict leaves its step, and the sum,
+    unscored.
 
     Args:
         model: who judges; may be the model that is judged. Whatever `create_icrl` takes as a model.
@@ -259,7 +273,7 @@ def judge_game24(model: Any) -> Evaluator:
             return Reward(value=None, steps=rewards, metric=metric, error=error)
         return Reward(value=sum(rewards), steps=rewards, metric=metric)
 
-    return _labelled(judge, [policy], 4, f"judge_game24({name_of_part(policy.part)})")
+    return _told(judge, [policy], 4, f"judge_game24({name_of_part(policy.part)})")
 
 
 def _about_step(left: Any) -> str:

@@ -178,10 +178,7 @@ def as_policy(model: Any) -> Policy:
             )
         return Policy(model, "graph")
     if isinstance(model, Runnable):
-        bare = model
-        while isinstance(bare, RunnableBinding):
-            bare = bare.bound
-        return Policy(model, "chat" if isinstance(bare, BaseChatModel) else "runnable")
+        return Policy(model, "chat" if isinstance(unbound(model), BaseChatModel) else "runnable")
     if callable(model):
         accepted_names(model, ASKS, "reply function")
         if async_only(model):
@@ -231,16 +228,28 @@ def is_permanent(error: Exception) -> bool:
     return getattr(error, "status_code", None) in (401, 403, 404)
 
 
+def unbound(part: Any) -> Any:
+    """A Runnable without the arguments that are bound to it."""
+    while isinstance(part, RunnableBinding):
+        part = part.bound
+    return part
+
+
 def same_model(one: Any, other: Any) -> bool:
-    """Whether two models are the same, as far as can be told: the same object, function, or name and class."""
+    """Whether two models are the same, as far as can be told: the same object or function, or chat models of a name."""
+    one, other = unbound(one), unbound(other)
     if isinstance(one, FunctionModel) and isinstance(other, FunctionModel):
         return one.reply == other.reply
-    return one is other or (type(one) is type(other) and name_of_part(one) == name_of_part(other))
+    if one is other:
+        return True
+    chat = isinstance(one, BaseChatModel) and type(one) is type(other)
+    return chat and name_of_part(one) == name_of_part(other)
 
 
 def name_of_part(part: Any) -> str:
     """What to call a model or an evaluator in a stored run."""
-    for name in ("model_name", "label", "name", "__qualname__"):
+    part = unbound(part)
+    for name in ("model_name", "model", "model_id", "label", "name", "__qualname__"):
         if isinstance(told := getattr(part, name, None), str) and told:
             return told
     return type(part).__qualname__

@@ -25,7 +25,7 @@ from icrl_graph import ablations, context, settings
 from icrl_graph.calls import Call
 from icrl_graph.context import Memory
 from icrl_graph.errors import BudgetExceeded, IcrlError, ModelError
-from icrl_graph.journal import Budget, Driver, Flow, Key, Meter, one
+from icrl_graph.journal import Budget, Driver, Flow, Key, Meter, exhausted, one
 from icrl_graph.models import Policy, is_permanent, read_response
 from icrl_graph.prices import check as check_price
 from icrl_graph.prompts import INSTRUCTIONS
@@ -441,7 +441,8 @@ def reflect(
             patch["reflection"] = said["response"]
         else:
             patch["reflection_error"] = said["error"]
-        return {"episodes": [patch]}
+        cap = exhausted(caps_of(frozen), spent(upsert(episodes, [[patch]])))
+        return {"episodes": [patch], **({"stopped": cap} if cap else {})}
 
     return _node("reflect", reflect, policy.part, parts.driver)
 
@@ -472,39 +473,48 @@ def select(
         timeout: seconds for one evaluation.
     """
 
-    def value(state: LoopState, asked: Scorer, episodes: Sequence[Episode], times: int) -> Flow:
-        """What an evaluator gives each of some episodes, several times: a list for each, and what it cost."""
-        flows = [_ask(asked, state, episode, bounds, timeout) for episode in episodes for _ in range(times)]
-        judged = yield from _all(flows, asked)
-        return [judged[at : at + times] for at in range(0, len(judged), times)]
+    def value(state: LoopState) -> Flow:
+        """What the selector gives each attempt: patches."""
+        assert selector is not None
+        candidates = [episode for episode in state["episodes"] if answer_of(episode) is not None]
+        judged = yield from _all([_ask(selector, state, each, None, timeout) for each in candidates], selector)
+        return [
+            Episode(**_identity(each), selection=reward, usage=add_usage(each.get("usage", {}), usage))
+            for each, (reward, usage) in zip(candidates, judged, strict=True)
+        ]
+
+    def retest(state: LoopState, times: int) -> Flow:
+        """What the leaders are given again: patches. A turn that could not be judged for all of them does not count."""
+        candidates = leaders(state["episodes"], LEADERS)
+        flows = [_ask(evaluator, state, each, bounds, timeout) for _ in range(times) for each in candidates]
+        judged = yield from _all(flows, evaluator)
+        turns = [judged[at : at + len(candidates)] for at in range(0, len(judged), len(candidates) or 1)]
+        whole = [turn for turn in turns if all(reward["value"] is not None for reward, _ in turn)]
+        together = side_by_side if evaluator.calls else lambda usages: add_usage(*usages)
+        return [
+            Episode(
+                **_identity(each),
+                retests=[turn[i][0]["value"] for turn in whole],
+                usage=add_usage(each.get("usage", {}), together([turn[i][1] for turn in turns])),
+            )
+            for i, each in enumerate(candidates)
+        ]
 
     def compare(state: LoopState) -> Flow:
         """What the choice is made by, beside the rewards: patches for the episodes."""
-        times, episodes = state["settings"]["retests"], state["episodes"]
         if selector is not None:
-            asked, times = selector, 1
-            candidates = [episode for episode in episodes if answer_of(episode) is not None]
-        elif times and choose is best:
-            asked, candidates = evaluator, leaders(episodes, LEADERS)
-        else:
-            return []
-        patches = []
-        for episode, given in zip(candidates, (yield from value(state, asked, candidates, times)), strict=True):
-            patch = _identity(episode)
-            patch["usage"] = add_usage(episode.get("usage", {}), side_by_side([usage for _, usage in given]))
-            if selector is not None:
-                patch["selection"] = given[0][0]
-            else:
-                patch["retests"] = [reward["value"] for reward, _ in given]
-            patches.append(patch)
-        return patches
+            return (yield from value(state))
+        times = state["settings"]["retests"]
+        if times and choose is best and state.get("stopped") != "failures":
+            return (yield from retest(state, times))
+        return []
 
     def select(state: LoopState, part: Any) -> Flow:
         patches = yield from compare(state)
         episodes, frozen = upsert(state["episodes"], [patches]), state["settings"]
         again = [episode for episode in episodes if retested(episode) is not None]
         top = max(again, key=lambda episode: retested(episode) or 0.0) if again else choose(episodes)
-        shown = top or last_answered(episodes) or Episode()
+        shown = top or (last_answered(episodes) if selector is None else None) or Episode()
         metrics = [metric for episode in episodes if (metric := metric_of(episode)) is not None]
         own = metric_of(shown)
         output = Output(

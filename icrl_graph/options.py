@@ -1,4 +1,4 @@
-"""What every topology takes beside its own arguments, and how all of it is checked and sorted into parts and settings."""
+"""What every topology takes beside its own arguments; all of it is checked and sorted into parts and settings here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from icrl_graph import settings
 from icrl_graph.context import Shows
 from icrl_graph.journal import Driver, Journal, MemoryJournal
-from icrl_graph.models import FunctionModel, Policy, as_policy, name_of_part, same_model
+from icrl_graph.models import FunctionModel, Policy, as_policy, name_of_part, same_model, unbound
 from icrl_graph.nodes import Parts
 from icrl_graph.prices import Prices, are_prices
 from icrl_graph.prices import check as check_price
@@ -79,6 +79,8 @@ class Assembled:
     policy: Policy
     evaluator: Scorer
     metric: Scorer | None
+    plain: Policy
+    """The policy without structured output, for words about an answer."""
     parts: Parts
     bounds: tuple[float, float] | None
     timeout: float | None
@@ -138,7 +140,7 @@ def assemble(
         models=models,
     )
     measured = None if metric is None else as_scorer(metric, "metric")
-    return Assembled(answering, scorer, measured, parts, given.get("bounds"), given.get("timeout"))
+    return Assembled(answering, scorer, measured, policy, parts, given.get("bounds"), given.get("timeout"))
 
 
 def _sort(
@@ -177,7 +179,7 @@ def rewarded_by(evaluator: Scorer, model: Any) -> str:
 
 def _chat_models(*parts: Any) -> tuple[str, ...]:
     """The names of the chat models among some parts and their judges; whether they have prices can be told ahead."""
-    models = [model for part in parts for model in (part, *getattr(part, "judges", ()))]
+    models = [unbound(model) for part in parts for model in (part, *getattr(part, "judges", ()))]
     chat = (m for m in models if isinstance(m, BaseChatModel) and not isinstance(m, FunctionModel))
     return tuple(dict.fromkeys(map(name_of_part, chat)))
 

@@ -6,6 +6,7 @@ dollars that lacks something can be told from one that does not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from typing_extensions import TypedDict
@@ -53,7 +54,7 @@ def cost(model: str, usage: Usage, own: Prices) -> float | None:
 
 def _named(model: str, own: Prices) -> str | None:
     """The name under which a model's price stands; providers add a version to the names that they are asked for."""
-    fitting = [name for name in own if model == name or model.startswith(f"{name}-")]
+    fitting = [name for name in own if re.fullmatch(rf"{re.escape(name)}(-latest|-[\d-]+)?", model)]
     return max(fitting, key=len) if fitting else None
 
 

@@ -28,15 +28,15 @@ LONG_COT = (
     "why and try another one, until you are sure. Then give your answer."
 )
 REFLECT = (
-    "This attempt did not succeed. Say in a few sentences what went wrong, and what you will do differently in the "
-    "next attempt. Don't solve the task yet."
+    "Say in a few sentences what kept this attempt from a higher reward, and what you will do differently in the next "
+    "one. Don't solve the task yet."
 )
-RETRY = "Reflections on earlier attempts are given above. Give a new attempt that takes them to heart."
+RETRY = "Give a new attempt. Take to heart the reflections on earlier attempts, where any are given above."
 CRITIQUE = (
     "Give feedback on the last attempt: what is right and to be kept, what is wrong or weak, and how exactly it can be "
     "made better. Don't give a new attempt yet."
 )
-REFINE = "Give an improved attempt that follows the feedback on the last one."
+REFINE = "Give an improved attempt. Follow the feedback on the last one, where it is given above."
 INSTRUCTIONS: Mapping[str, str] = {
     "explore": EXPLORE,
     "exploit": EXPLOIT,

@@ -103,6 +103,13 @@ class SelfRefineSettings(Settings):
     retests: Literal[0] = Field(default=0, description="The reward chooses nothing.")
     show: Literal["hidden"] = Field(default="hidden", description="Not even a memory sees a reward.")
 
+    @field_validator("memory")
+    @classmethod
+    def _needs_no_reward(cls, value: str) -> str:
+        if value.partition(":")[0] in ("best", "positive"):
+            raise ValueError("it goes by rewards, and Self-Refine shows none; choose all, last:N or tokens:N")
+        return value
+
 
 class BestOfNSettings(RunSettings):
     """The settings of attempts that stand side by side, each from the task alone."""

@@ -94,7 +94,7 @@ class Episode(TypedDict, total=False):
     reflection_error: str
     """Why there is no reflection, where one was asked for."""
     retests: list[float | None]
-    """What its evaluator gave it when it was judged again, as one of the leaders."""
+    """What its evaluator gave it when it was judged again, as one of the leaders, as often as all of them could be."""
     selection: Reward
     """What the selector gave it, where one other than the reward selects."""
 
@@ -136,9 +136,10 @@ class Output(TypedDict, total=False):
     """What a graph gives, written once at the end."""
 
     answer: Any
-    """The answer of the best episode (what `extract` made of its response); None if no attempt gave one."""
+    """The answer of the episode that the method chose, the best by its reward or another (what `extract` made of its
+    response); None if no attempt gave one, or if a selector could value none."""
     reward: float | None
-    """The reward of the best episode; None if none was scored. Of one that was judged again, the mean of the later
+    """The reward of that episode; None if it is unscored. Of one that was judged again, the mean of the later
     judgements: the first is too good on average, because it was chosen for it."""
     metric: float | None
     """Its metric."""
@@ -177,9 +178,11 @@ def value_of(episode: Episode) -> float | None:
 
 
 def metric_of(episode: Episode) -> float | None:
-    """What is reported: the metric, or the value where there is no metric of its own."""
+    """What is reported: the metric; where there is none of its own, the value, or what later judgements made of it."""
     reward = episode.get("reward", {})
-    return reward["metric"] if "metric" in reward else reward.get("value")
+    if "metric" in reward:
+        return reward["metric"]
+    return reward.get("value") if retested(episode) is None else retested(episode)
 
 
 def best(episodes: Iterable[Episode]) -> Episode | None:

@@ -91,7 +91,7 @@ def create_reflexion(
     metric: Evaluator | None = None,
     reflector: Any = None,
     show_attempts: bool = False,
-    memory: str | Memory = "last:3",
+    memory: str | Memory = "reflections:3",
     schedule: str | Schedule = "retry",
     layout: str | Layout = "turns",
     show: str | Show = "true",
@@ -126,10 +126,11 @@ def create_reflexion(
         ValueError: an argument is wrong.
     """
     defaults = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
+    writer = None if reflector is None else as_policy(reflector)
     shows: Shows = ("response", "shown", "reflection") if show_attempts else ("reflection",)
-    built = assemble(ReflexionSettings, model, evaluator, metric, defaults, options, shows, reflector=reflector)
-    writer = built.policy if reflector is None else as_policy(reflector)
-    reflect = nodes.reflect(writer, built.parts, "reflect", ("response", "shown"), memory=last(1))
+    others = {"reflector": writer and writer.part, "attempts": "shown" if show_attempts else None}
+    built = assemble(ReflexionSettings, model, evaluator, metric, defaults, options, shows, **others)
+    reflect = nodes.reflect(writer or built.plain, built.parts, "reflect", ("response", "shown"), memory=last(1))
     return _reflecting(built, reflect)
 
 
@@ -172,10 +173,11 @@ def create_self_refine(
         ValueError: an argument is wrong.
     """
     defaults = {"memory": memory, "schedule": schedule, "layout": layout, "rounds": rounds}
+    writer = None if critic is None else as_policy(critic)
     shows: Shows = ("response", "reflection")
-    built = assemble(SelfRefineSettings, model, evaluator, metric, defaults, options, shows, critic=critic)
-    writer = built.policy if critic is None else as_policy(critic)
-    reflect = nodes.reflect(writer, built.parts, "critique", shows)
+    others = {"critic": writer and writer.part}
+    built = assemble(SelfRefineSettings, model, evaluator, metric, defaults, options, shows, **others)
+    reflect = nodes.reflect(writer or built.plain, built.parts, "critique", shows)
     return _reflecting(built, reflect, choose=last_answered)
 
 
@@ -202,7 +204,7 @@ def create_best_of_n(
             or another evaluator, such as a judge, so that the reward selects nothing. `regret` says how much higher the
             best reward was than that of the answer.
         schedule: what is asked for.
-        options: see `Options`; of the settings, those of budgets and the seed.
+        options: see `Options`; of the settings, those of budgets, retests and the seed.
 
     Returns:
         The graph, uncompiled.
@@ -212,6 +214,8 @@ def create_best_of_n(
     """
     selector = None if isinstance(select, str) else as_scorer(select, "selector")
     choose = most_valued if selector is not None else pick("selection", select, _CHOOSERS)
+    if options.get("retests") and choose is not best:
+        raise ValueError("retests are of a selection by reward; give select='reward' or no retests")
     defaults = {"n": n, "schedule": schedule}
     built = assemble(BestOfNSettings, model, evaluator, metric, defaults, options, select=select)
     graph = _graph(built, choose, selector)

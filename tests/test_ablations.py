@@ -48,7 +48,7 @@ def test_shuffled_draws_from_its_pool_the_same_for_the_same_seed() -> None:
         ("no_feedback", {"value": 0.75, "steps": [1.0, 0.5]}),
         ("constant:-2.5", {"value": -2.5, "steps": [-2.5, -2.5]}),
         ("flip:1", {"value": 0.25, "steps": [0.0, 0.5]}),
-        ("flip:0", {"value": 0.75, "feedback": "warm", "steps": [1.0, 0.5]}),
+        ("flip:0", {"value": 0.75, "steps": [1.0, 0.5]}),
     ],
 )
 def test_an_ablation_by_name_shows(name: str, shown: Any) -> None:

@@ -217,7 +217,9 @@ def test_a_judge_is_told_rubric_task_answer_and_scale_and_its_last_line_counts()
     )
 
 
-@pytest.mark.parametrize("bad", ["Score: 11", "Score: 0", "seven", "", "Score: 7, if I must\nor so", "Score: nan"])
+@pytest.mark.parametrize(
+    "bad", ["Score: 11", "Score: 7/100", "Score: 0", "seven", "", "Score: 7, if I must\nor so", "Score: nan"]
+)
 def test_what_is_off_scale_or_unreadable_is_asked_for_once_more_then_unscored(bad: str) -> None:
     again = ScriptedModel([bad, "Score: 4"])
     assert _rewarded("O sea!", llm_judge(again, "Vivid?"))["reward"]["value"] == 4.0

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
+from pydantic import BaseModel
 
+from icrl_graph.context import make_plan
+from icrl_graph.judge import llm_judge
+from icrl_graph.models import chat_model
 from icrl_graph.prompts import CRITIQUE, LONG_COT, REFINE, REFLECT, RETRY
 from icrl_graph.rewards import Reward
-from icrl_graph.testing import ScriptedModel
+from icrl_graph.testing import OpenAIServer, ScriptedModel
 from icrl_graph.topologies import create_best_of_n, create_icrl, create_reflexion, create_self_refine
 from tests.helpers import GAME, nearness, play, thread, without_cost
 
@@ -58,7 +62,7 @@ def test_its_prompts_show_the_last_three_reflections_and_neither_attempts_nor_re
     attempts = [prompt for prompt in model.prompts if REFLECT not in _asked(prompt)]
     assert [_asked(prompt).count("never again") for prompt in attempts] == [0, 1, 2, 3, 3, 3]
     assert [RETRY in _asked(prompt) for prompt in attempts] == [False] + 5 * [True]
-    assert all(len(prompt) == 1 and "Reward" not in _asked(prompt) for prompt in attempts)
+    assert all(len(prompt) == 1 and "Reward:" not in _asked(prompt) for prompt in attempts)
 
 
 def test_its_reflection_is_written_from_the_last_attempt_alone() -> None:
@@ -258,19 +262,110 @@ def test_leaders_that_are_judged_again_are_chosen_with_less_regret_than_the_luck
 
 
 def test_of_retested_leaders_the_reward_told_is_the_mean_of_the_later_judgements() -> None:
-    judged = iter([0.9, 0.5, 0.6, 0.1, 0.2, 0.3, 0.4, 0.5])
+    judged = iter([0.9, 0.5, 0.6, 0.1, 0.2, 0.3])
     output, episodes = play(create_icrl(ScriptedModel(list("abc")), lambda: next(judged), rounds=3, retests=1))
     assert [episode.get("retests") for episode in episodes] == [[0.1], [0.3], [0.2]]  # the leaders in their order
-    assert (output["answer"], output["reward"]) == ("b", 0.3)
+    assert (output["answer"], output["reward"], output["metric"], output["regret"]) == ("b", 0.3, 0.3, 0.0)
 
 
-def test_retests_are_paid_for_within_the_budget() -> None:
+def test_of_retests_only_those_count_that_all_leaders_got_before_the_budget_ended() -> None:
     judge: Any = RunnableLambda(lambda given: 0.5)
     output, episodes = play(create_icrl(ScriptedModel(lambda: "a"), judge, rounds=2, retests=4, max_calls=9))
     assert output["usage"]["calls"] == 9
-    assert sum(value is not None for episode in episodes for value in episode["retests"]) == 5
+    assert [episode["retests"] for episode in episodes] == [[0.5, 0.5], [0.5, 0.5]]
+
+
+def test_a_run_that_gave_up_on_its_model_is_not_judged_again_until_it_ends() -> None:
+    model = ScriptedModel(["10", *[RuntimeError("down")] * 3])
+    _, episodes = play(create_icrl(model, nearness, rounds=9, retests=3))
+    assert not [episode for episode in episodes if "retests" in episode]
+
+
+def test_no_memory_sees_what_retests_and_selectors_found() -> None:
+    plan: Any = {"shown": [], "instruction": "plain", "left_out": 0}
+    secret: Any = {
+        "round": 0,
+        "candidate": 0,
+        "plan": plan,
+        "reward": {},
+        "retests": [0.7],
+        "selection": {"value": 1.0},
+    }
+    seen: list[Any] = []
+    make_plan(1, [secret], lambda past: seen.extend(past) or [], lambda number, past: "plain")  # type: ignore[func-returns-value]
+    assert set(seen[0]) == {"round", "candidate", "plan"}
 
 
 def test_where_the_reward_chooses_nothing_retests_are_refused() -> None:
     with pytest.raises(ValueError, match="retests=2"):
         create_self_refine(refining, nearness, retests=2)
+    with pytest.raises(ValueError, match="retests are of a selection by reward"):
+        create_best_of_n(refining, nearness, retests=2, select="majority")
+
+
+@pytest.mark.parametrize("wrong", ["best:2", "positive:1"])
+def test_self_refine_refuses_a_memory_that_goes_by_rewards(wrong: str) -> None:
+    with pytest.raises(ValueError, match="Self-Refine shows none"):
+        create_self_refine(refining, nearness, memory=wrong)
+
+
+# ---------------------------------------------------------------------------------------- what a second reader found
+
+
+def test_the_rewards_bounds_are_not_the_selectors() -> None:
+    judge = llm_judge(
+        lambda messages: f"Score: {9 if '<attempt>.42' in str(messages).replace(chr(92) + 'n', '.') else 2}", "?"
+    )
+    model = ScriptedModel(["41", "42", "7"])
+    output, _ = play(create_best_of_n(model, nearness, n=3, bounds=(0, 1), select=judge))
+    assert output["answer"] == "42"
+
+
+def test_a_selector_that_could_value_nothing_selects_nothing() -> None:
+    output, episodes = play(create_best_of_n(ScriptedModel(["41", "42"]), nearness, n=2, select=lambda: None))
+    assert (output["answer"], output["reward"], output["regret"]) == (None, None, None)
+    assert len(episodes) == 2
+
+
+class Number(BaseModel):
+    number: int
+
+
+@pytest.mark.parametrize("create", [create_reflexion, create_self_refine])
+def test_words_about_an_answer_are_not_forced_into_the_answers_form(create: Any) -> None:
+    said: list[Any] = []
+
+    def server_says(messages: Any) -> str:
+        said.append(messages)
+        return (
+            '{"number": 7}' if REFLECT not in str(messages[-1]) and CRITIQUE not in str(messages[-1]) else "In words."
+        )
+
+    with OpenAIServer(server_says) as server:
+        model = chat_model("openai:any", base_url=server.base_url)
+        _, episodes = play(create(model, lambda answer: answer["number"] / 10, extract=Number, rounds=2))
+    assert episodes[0]["answer"] == {"number": 7}
+    assert episodes[0]["reflection"] == "In words."
+
+
+@pytest.mark.parametrize("create", [create_reflexion, create_self_refine])
+@pytest.mark.parametrize("layout", ["turns", "transcript"])
+def test_every_prompt_ends_with_something_to_do_whatever_has_failed(create: Any, layout: str) -> None:
+    model = ScriptedModel([RuntimeError("down"), "10", RuntimeError("down"), "20", "words", "30"])
+    play(create(model, nearness, rounds=4, layout=layout))
+    for prompt in model.prompts:
+        assert prompt[-1]["role"] == "user"
+        assert not prompt[-1]["content"].startswith("\n")
+
+
+def test_the_last_reflections_stay_whatever_fails_after_them() -> None:
+    down = [RuntimeError("down")] * 2
+    model = ScriptedModel(["10", "lesson", *down, "20"])
+    play(create_reflexion(model, nearness, rounds=4, memory="reflections:1"))
+    assert "lesson" in _asked(model.prompts[-1])
+
+
+def test_a_reflection_that_reaches_a_cap_ends_the_run_without_another_round() -> None:
+    model = ScriptedModel(lambda: "10", usage={"input_tokens": 5, "output_tokens": 0, "total_tokens": 5})
+    output, episodes = play(create_reflexion(model, nearness, rounds=9, max_tokens=8))
+    assert (output["stopped"], len(episodes)) == ("tokens", 1)

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import RunnableLambda
 
 from icrl_graph.judge import llm_judge
 from icrl_graph.models import chat_model
@@ -23,12 +25,12 @@ def test_cached_tokens_cost_what_they_cost_and_without_a_price_of_their_own_as_m
     assert cost("judge", usage, OWN) == pytest.approx(1.1)
 
 
-def test_a_versioned_name_has_the_price_of_the_longest_name_that_it_begins_with() -> None:
+def test_a_versioned_name_has_the_price_of_its_model_and_of_no_other() -> None:
     own: Any = {"m": {"input": 1, "output": 1}, "m-mini": {"input": 0, "output": 0}}
     usage: Any = {"input": 1_000_000, "output": 0}
     assert cost("m-mini-2026-01-01", usage, own) == 0
-    assert cost("m-2026-01-01", usage, own) == 1
-    assert cost("mm", usage, own) is None
+    assert cost("m-2026-01-01", usage, own) == cost("m-latest", usage, own) == 1
+    assert cost("mm", usage, own) is cost("m-pro", usage, own) is None
 
 
 def test_well_known_models_are_priced_offline_and_others_are_not() -> None:
@@ -105,6 +107,27 @@ def test_tokens_without_a_price_that_turn_up_in_a_run_end_it_under_a_cap_and_are
         output, _ = play(create_icrl(hidden, lambda: 0.5, rounds=3))
     assert output["usage"]["unpriced"] == 3
     assert "usd" not in output["usage"]
+
+
+def test_models_deep_inside_chains_are_counted_and_capped() -> None:
+    with OpenAIServer(lambda: "42") as server:
+        policy, judge = _models(server)
+        chain = policy | StrOutputParser()
+        scored: Any = RunnableLambda(lambda given: float((judge | StrOutputParser()).invoke("How good?")) / 100)
+        output, _ = play(create_icrl(chain, scored, rounds=2, prices=OWN))
+        assert output["usage"]["usd"] == pytest.approx(sum(map(_spent, server.reported)))
+        assert output["usage"]["input"] == sum(report["prompt_tokens"] for report in server.reported)
+        output, _ = play(create_icrl(chain, lambda: 0.5, rounds=9, max_tokens=1))
+    assert (output["stopped"], output["rounds_done"]) == ("tokens", 1)
+
+
+@pytest.mark.parametrize("form", ["object", "bound", "name"])
+def test_a_reflector_without_a_price_is_refused_in_every_form(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    model = chat_model("openai:mystery")
+    given = {"object": model, "bound": model.bind(temperature=0), "name": "openai:mystery"}[form]
+    with pytest.raises(ValueError, match="price of 'mystery'"):
+        create_reflexion(lambda: "", lambda: 1.0, reflector=given, max_usd=1.0)
 
 
 @pytest.mark.parametrize(
