@@ -367,7 +367,7 @@ def topologies(as_json: Json = False) -> None:
         typer.echo(json.dumps(lines))
         return
     for name, line in lines.items():
-        out.print(f"{name:12} {line}", highlight=False, markup=False)
+        out.print(f"{name:12} {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example:\n\n  icrl draw icrl")
