@@ -72,8 +72,15 @@ class Listener(BaseCallbackHandler):
         messages: what they said, each with its usage and the name of its model.
     """
 
+    run_inline = True  # else each answer would take a thread under `ainvoke`
+
     def __init__(self) -> None:
         self.messages: list[Any] = []
+
+    @property
+    def ignore_chat_model(self) -> bool:
+        """Not to be told the prompts: LangChain would write each out as one text."""
+        return True
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         """One of them has answered."""

@@ -212,7 +212,9 @@ def run(
     topology: Annotated[str, typer.Option(help="See: icrl topologies.")] = "icrl",
     rounds: Annotated[int | None, typer.Option(help="Attempts at most.")] = None,
     n: Annotated[int | None, typer.Option("--n", help="Attempts side by side, for best_of_n.")] = None,
-    memory: Annotated[str | None, typer.Option(help="all, none, last:N, best:N, tokens:N or positive:P.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="all, none, last:N, best:N, tokens:N, positive:P, reflections:N.")
+    ] = None,
     schedule: Annotated[
         str | None, typer.Option(help="preset, autonomous, explore, exploit, plain, cot, long_cot.")
     ] = None,
@@ -240,13 +242,13 @@ def run(
     """Improve the answer to one task, round by round; the run is kept in a folder and can be resumed."""
     from icrl_graph.runs import Run
 
-    given = {
-        "rounds": rounds, "n": n, "memory": memory, "schedule": schedule, "layout": layout, "show": show,
-        "target": target, "patience": patience, "max_calls": max_calls, "max_tokens": max_tokens,
-        "max_usd": max_usd, "prices": _json(prices, "--prices"), "max_seconds": max_seconds, "retests": retests,
-        "seed": seed, "system": system,
-    }  # fmt: skip
     with _told():
+        given = {
+            "rounds": rounds, "n": n, "memory": memory, "schedule": schedule, "layout": layout, "show": show,
+            "target": target, "patience": patience, "max_calls": max_calls, "max_tokens": max_tokens,
+            "max_usd": max_usd, "prices": _json(prices, "--prices"), "max_seconds": max_seconds, "retests": retests,
+            "seed": seed, "system": system,
+        }  # fmt: skip
         asked = Run(
             task=task,
             model=_whole(model),
@@ -299,8 +301,7 @@ def _json(text: str | None, option: str) -> Any:
     try:
         return None if text is None else json.loads(text)
     except ValueError as error:
-        _fail(f"{option} is JSON, got {text!r}: {error}")
-        raise typer.Exit(2) from None
+        raise ValueError(f"{option} is JSON, got {text!r}: {error}") from None
 
 
 def _round_printer(as_json: bool) -> Any:

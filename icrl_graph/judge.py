@@ -14,8 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Mapping, Sequence
 from statistics import mean, pstdev
 from typing import Any, NamedTuple
 
@@ -121,11 +120,7 @@ def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", sam
         ValueError: there is no rubric, or samples is below 1.
     """
     policies = _policies(model, rubric, samples)
-
-    def read(said: Mapping[str, Any]) -> Judgement:
-        words = said.get("response", "")
-        value = read_verdict(words, {"a": 1.0, "b": 0.0, "c": 0.5})
-        return Judgement(value, words if value is not None else f"none of A, B, C on the last line of: {words[-80:]!r}")
+    read = _reader({"a": 1.0, "b": 0.0, "c": 0.5})
 
     def both(policy: Policy, questions: Sequence[str]) -> Flow:
         ahead, behind = yield [_ask(policy, question, read) for question in questions]
@@ -177,7 +172,7 @@ def _structured(policy: Policy) -> Policy:
     if not isinstance(policy.part, BaseChatModel):
         return policy
     try:
-        return replace(policy, part=policy.part.with_structured_output(Verdict, include_raw=True), kind="runnable")
+        return policy.structured(Verdict)
     except NotImplementedError:
         return policy
 
@@ -249,12 +244,7 @@ def judge_game24(model: Any) -> Evaluator:
     def ask(question: str | None, values: Mapping[str, float]) -> Flow:
         if question is None:
             return Judgement(0.0, "")
-
-        def read(said: Mapping[str, Any]) -> Judgement:
-            words = said.get("response", "")
-            return Judgement(read_verdict(words, values), f"none of {', '.join(values)} ends: {words[-80:]!r}")
-
-        return (yield from _ask(policy, question, read))
+        return (yield from _ask(policy, question, _reader(values)))
 
     def judge(response: str, task_data: Mapping[str, Any]) -> Generator[Any, Any, Reward]:
         numbers = read_numbers(task_data)
@@ -282,6 +272,18 @@ def _about_step(left: Any) -> str:
 
 def _about_answer(expression: str, numbers: Any) -> str:
     return fill(GAME24_ANSWER_JUDGE, expression=expression, numbers=" ".join(map(str, numbers)))
+
+
+def _reader(values: Mapping[str, float]) -> Callable[[Mapping[str, Any]], Judgement]:
+    """Reads a reply that ends with one of these words."""
+
+    def read(said: Mapping[str, Any]) -> Judgement:
+        words = said.get("response", "")
+        value = read_verdict(words, values)
+        why = f"none of {', '.join(values)} on the last line of: {words[-80:]!r}"
+        return Judgement(value, words if value is not None else why)
+
+    return read
 
 
 def read_verdict(text: str, values: Mapping[str, float]) -> float | None:

@@ -157,6 +157,14 @@ class Policy:
     part: Runnable[Any, Any]
     kind: Literal["chat", "graph", "runnable"]
 
+    def structured(self, form: type[BaseModel]) -> Policy:
+        """The same chat model, asked for structured output.
+
+        Raises:
+            NotImplementedError: it gives none.
+        """
+        return Policy(self.part.with_structured_output(form, include_raw=True), "runnable")  # type: ignore[attr-defined]
+
     def input(self, messages: list[Message]) -> Any:
         """The input that a prompt is handed over in."""
         return {"messages": messages} if self.kind == "graph" else messages

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
+from statistics import mean
 from typing import Any
 
 from langchain_core.messages import convert_to_openai_messages
@@ -27,7 +28,7 @@ from icrl_graph.context import Memory
 from icrl_graph.errors import BudgetExceeded, IcrlError, ModelError
 from icrl_graph.journal import Budget, Driver, Flow, Key, Meter, exhausted, one
 from icrl_graph.models import Policy, is_permanent, read_response
-from icrl_graph.prices import check as check_price
+from icrl_graph.prices import check_price
 from icrl_graph.prompts import INSTRUCTIONS
 from icrl_graph.rewards import Scorer, as_reward, unscored
 from icrl_graph.state import (
@@ -35,16 +36,17 @@ from icrl_graph.state import (
     LoopState,
     Message,
     Output,
+    Plan,
     Usage,
     add_usage,
     answer_of,
     best,
     best_value,
+    estimate,
     last_answered,
     leaders,
     metric_of,
     plain,
-    retested,
     side_by_side,
     spent,
     upsert,
@@ -163,7 +165,7 @@ def prepare(parts: Parts) -> Callable[..., Any]:
     return prepare
 
 
-STATE_FORM = 1
+STATE_FORM = 2
 """The form of the state; stored with every run."""
 
 
@@ -215,11 +217,16 @@ def build_context(parts: Parts, calls_each: int = 1) -> Callable[..., dict[str, 
 
 def prompt(state: LoopState, parts: Parts, at: int = -1) -> list[Message]:
     """The prompt of an episode, made again from its plan; by default of the latest one."""
-    episodes, frozen = state["episodes"], state["settings"]
+    episodes = state["episodes"]
     at %= len(episodes)
-    style = context.Style(parts.shows, frozen["label"], parts.instructions)
+    return _render(state, parts, episodes[:at], episodes[at]["plan"], parts.shows)
+
+
+def _render(state: LoopState, parts: Parts, past: Sequence[Episode], plan: Plan, shows: context.Shows) -> list[Message]:
+    frozen = state["settings"]
+    style = context.Style(shows, frozen["label"], parts.instructions)
     layout = parts.pick("layout", frozen)
-    return context.render(parts.preamble, state["inputs"]["task"], episodes[:at], episodes[at]["plan"], style, layout)
+    return context.render(parts.preamble, state["inputs"]["task"], past, plan, style, layout)
 
 
 def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
@@ -301,7 +308,7 @@ def evaluate(
         calls_each: paid calls that a round takes; the run is over where they can't all be paid.
     """
 
-    def score(state: LoopState, episode: Episode, part: Any) -> Flow:
+    def score(state: LoopState, episode: Episode) -> Flow:
         if "response" not in episode:
             return unscored(episode.get("error", "no response")), Usage()
         if "answer" in episode and episode["answer"] is None:
@@ -317,7 +324,7 @@ def evaluate(
     def evaluate(state: LoopState, part: Any) -> Flow:
         frozen, episodes = state["settings"], state["episodes"]
         todo = [episode for episode in episodes if "reward" not in episode]
-        flows = [score(state, episode, part) for episode in todo]
+        flows = [score(state, episode) for episode in todo]
         judged = yield from _all(flows, evaluator, metric)
         ablation = parts.pick("show", frozen)
         patches: list[Episode] = []
@@ -420,12 +427,10 @@ def reflect(
         plan = context.make_plan(
             len(episodes),
             episodes,
-            lambda past: sorted({*chosen(past), len(past) - 1}),
+            lambda past: [*chosen(past), len(past) - 1],
             lambda number, past: instruction,
         )
-        style = context.Style(shows, frozen["label"], parts.instructions)
-        layout = parts.pick("layout", frozen)
-        asked = context.render(parts.preamble, state["inputs"]["task"], episodes, plan, style, layout)
+        asked = _render(state, parts, episodes, plan, shows)
         meter = Meter()
         try:
             call = Call(part, policy.input(asked), read_response, _sampling(policy, parts, frozen, now, instruction))
@@ -512,14 +517,14 @@ def select(
     def select(state: LoopState, part: Any) -> Flow:
         patches = yield from compare(state)
         episodes, frozen = upsert(state["episodes"], [patches]), state["settings"]
-        again = [episode for episode in episodes if retested(episode) is not None]
-        top = max(again, key=lambda episode: retested(episode) or 0.0) if again else choose(episodes)
+        again = [episode for episode in episodes if episode.get("retests")]
+        top = max(again, key=lambda episode: mean(episode["retests"])) if again else choose(episodes)
         shown = top or (last_answered(episodes) if selector is None else None) or Episode()
         metrics = [metric for episode in episodes if (metric := metric_of(episode)) is not None]
         own = metric_of(shown)
         output = Output(
             answer=answer_of(shown),
-            reward=value_of(shown) if retested(shown) is None else retested(shown),
+            reward=estimate(shown),
             metric=own,
             regret=None if own is None else max(metrics) - own,
             rewarded_by=parts.rewarded_by,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -16,8 +16,7 @@ from icrl_graph.context import Shows
 from icrl_graph.journal import Driver, Journal, MemoryJournal
 from icrl_graph.models import FunctionModel, Policy, as_policy, name_of_part, same_model, unbound
 from icrl_graph.nodes import Parts
-from icrl_graph.prices import Prices, are_prices
-from icrl_graph.prices import check as check_price
+from icrl_graph.prices import Prices, are_prices, check_price
 from icrl_graph.prompts import INSTRUCTIONS
 from icrl_graph.rewards import Evaluator, Scorer, as_scorer
 from icrl_graph.settings import RunSettings
@@ -127,10 +126,11 @@ def assemble(
     if sampling and policy.kind != "chat":
         raise ValueError("sampling parameters are passed to chat models only; the model given is none")
     answering, extract = _structured(policy, given.get("extract"), sampling)
+    journal = given.get("journal")
     system = [{"role": "system", "content": given["system"]}] if given.get("system") else []
     parts = Parts(
         schema=schema,
-        driver=Driver(given.get("journal") or MemoryJournal(), given.get("prices")),
+        driver=Driver(MemoryJournal() if journal is None else journal, given.get("prices")),
         shows=shows,
         instructions={**INSTRUCTIONS, **(given.get("instructions") or {})},
         preamble=[*system, *convert_to_openai_messages(list(given.get("examples") or []))],
@@ -165,8 +165,7 @@ def _structured(policy: Policy, extract: Any, sampling: Any) -> tuple[Policy, An
         return policy, extract
     if not isinstance(policy.part, BaseChatModel) or sampling:
         raise ValueError("structured output is asked of a chat model, without sampling parameters per instruction")
-    structured = policy.part.with_structured_output(extract, include_raw=True)
-    return replace(policy, part=structured, kind="runnable"), None
+    return policy.structured(extract), None
 
 
 def rewarded_by(evaluator: Scorer, model: Any) -> str:

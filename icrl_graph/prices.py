@@ -58,7 +58,7 @@ def _named(model: str, own: Prices) -> str | None:
     return max(fitting, key=len) if fitting else None
 
 
-def check(model: str, own: Prices) -> None:
+def check_price(model: str, own: Prices) -> None:
     """Raise if the price of a model is unknown.
 
     Raises:

@@ -30,6 +30,8 @@ class RunSettings(BaseModel):
     custom: ClassVar[Custom] = {}
     parts: ClassVar[Mapping[str, str]] = {}
     """The names of the graph's model, evaluator and metric; kept with every run."""
+    made: ClassVar[bool] = False
+    """Whether `schema` made the class, for one graph."""
 
     max_calls: int | None = Field(default=None, ge=1, description="Stop before a paid call would pass this.")
     max_tokens: int | None = Field(
@@ -162,7 +164,13 @@ def schema(
         if callable(own := named.get(kind)):
             named[kind] = getattr(own, "__name__", type(own).__name__)
             custom[kind] = {named[kind]: own}
-    members = {"custom": custom, "parts": dict(parts or {}), "__doc__": base.__doc__, "__module__": __name__}
+    members = {
+        "custom": custom,
+        "parts": dict(parts or {}),
+        "made": True,
+        "__doc__": base.__doc__,
+        "__module__": __name__,
+    }
     own_base = type("Settings", (base,), members)
     checked = _validated(own_base, named)
     fields = {}
@@ -186,12 +194,7 @@ def resolve(graph: type[RunSettings], given: Any) -> dict[str, Any]:
         ValueError: an unknown setting or name, or a number out of range.
     """
     if isinstance(given, RunSettings):
-        if not isinstance(given, graph) and type(given) not in (
-            Settings,
-            ReflexionSettings,
-            SelfRefineSettings,
-            BestOfNSettings,
-        ):
+        if given.made and not isinstance(given, graph):
             given = None  # of another graph, around this one
     else:
         own = given.get(graph.namespace) if isinstance(given, Mapping) else getattr(given, graph.namespace, None)

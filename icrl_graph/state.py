@@ -93,7 +93,7 @@ class Episode(TypedDict, total=False):
     """What the model wrote about the attempt: Reflexion's reflection, Self-Refine's feedback."""
     reflection_error: str
     """Why there is no reflection, where one was asked for."""
-    retests: list[float | None]
+    retests: list[float]
     """What its evaluator gave it when it was judged again, as one of the leaders, as often as all of them could be."""
     selection: Reward
     """What the selector gave it, where one other than the reward selects."""
@@ -180,9 +180,7 @@ def value_of(episode: Episode) -> float | None:
 def metric_of(episode: Episode) -> float | None:
     """What is reported: the metric; where there is none of its own, the value, or what later judgements made of it."""
     reward = episode.get("reward", {})
-    if "metric" in reward:
-        return reward["metric"]
-    return reward.get("value") if retested(episode) is None else retested(episode)
+    return reward["metric"] if "metric" in reward else estimate(episode)
 
 
 def best(episodes: Iterable[Episode]) -> Episode | None:
@@ -213,10 +211,9 @@ def leaders(episodes: Sequence[Episode], count: int) -> list[Episode]:
     return [episode for _, episode in sorted(scored, key=lambda pair: -pair[0])[:count]]
 
 
-def retested(episode: Episode) -> float | None:
-    """The mean of its later judgements; None if there is none."""
-    values = [value for value in episode.get("retests", ()) if value is not None]
-    return mean(values) if values else None
+def estimate(episode: Episode) -> float | None:
+    """What its reward is taken to be: the mean of its later judgements, else its value."""
+    return mean(episode["retests"]) if episode.get("retests") else value_of(episode)
 
 
 def most_valued(episodes: Sequence[Episode]) -> Episode | None:

@@ -57,9 +57,10 @@ def create_icrl(
         evaluator: gives the reward that the method sees and optimises: a callable, LangChain tool or Runnable, called
             with the arguments it names among task, response, answer, steps and task_data; sync or async.
         metric: gives the number that is reported, if it is another one than the reward. Steers nothing.
-        memory: which earlier attempts a prompt shows: "all", "none", "last:N", "best:N", "tokens:N", or a function.
+        memory: which earlier attempts a prompt shows: "all", "none", "last:N", "best:N", "tokens:N", "positive:P" (with
+            schedule "plain" the explorative ICRL of arXiv 2410.05362; "all" its naive one), or a function.
         schedule: what each round asks for: "preset" (even rounds explore, odd exploit), "autonomous", "explore",
-            "exploit", "plain", or a function.
+            "exploit", "plain", "cot", "long_cot", or a function.
         layout: "turns" (append-only chat), "transcript" (one message), or a function.
         show: what the model sees of its rewards: "true", "zero", "hidden", "outcome", "no_feedback", "random",
             "constant:X", "flip:P", or an ablation such as `shuffled(pool)`. (`label` masks what they are.)

@@ -222,3 +222,16 @@ def test_a_file_that_is_no_database_is_an_error_not_an_empty_run(tmp_path: Path)
     path.write_text("not a database, and long enough to be looked at as one" * 10)
     with pytest.raises(sqlite3.DatabaseError):
         improve(TASK, nearness, model=climber, task_data=DATA, path=path)
+
+
+def test_a_run_that_an_older_version_kept_is_refused_with_both_forms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kept() -> Any:
+        return improve(TASK, nearness, model=climber, task_data=DATA, rounds=2, path=tmp_path / "run.sqlite")
+
+    monkeypatch.setattr("icrl_graph.nodes.STATE_FORM", 1)
+    kept()
+    monkeypatch.undo()
+    with pytest.raises(ThreadMismatch, match="form 1, this package reads 2"):
+        kept()

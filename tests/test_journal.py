@@ -15,6 +15,8 @@ from langgraph.errors import GraphInterrupt
 from icrl_graph.calls import Call
 from icrl_graph.errors import BudgetExceeded, JournalError, ModelError
 from icrl_graph.journal import Budget, Driver, Flow, Journal, MemoryJournal, Reply, SqliteJournal, exhausted
+from icrl_graph.testing import ScriptedModel
+from icrl_graph.topologies import create_icrl
 
 Perform = Callable[..., Any]
 
@@ -251,3 +253,26 @@ def test_the_time_waited_is_noted(perform: Perform) -> None:
     budget = Budget({}, {})
     perform(_one(RunnableLambda(lambda x: time.perf_counter())), budget=budget)
     assert budget.spent["seconds"] >= 0
+
+
+def test_a_journal_that_looks_empty_is_used_all_the_same() -> None:
+    class Counted(MemoryJournal):
+        def __len__(self) -> int:
+            return len(self._replies)
+
+    journal = Counted()
+    create_icrl(lambda: "x", lambda: 1.0, rounds=2, journal=journal).compile().invoke({"task": "?"})
+    assert len(journal) == 2
+
+
+def test_hearing_the_models_does_not_write_out_their_prompts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it costs must not grow with the history."""
+    from langchain_core.callbacks import manager
+
+    written: list[Any] = []
+    monkeypatch.setattr(manager, "get_buffer_string", written.append)
+    model = ScriptedModel(lambda: "x", usage={"input_tokens": 3, "output_tokens": 1, "total_tokens": 4})
+    graph = create_icrl(model, lambda: 1.0, rounds=3).compile()
+    assert graph.invoke({"task": "?"})["usage"]["input"] == 9
+    assert asyncio.run(graph.ainvoke({"task": "?"}))["usage"]["input"] == 9
+    assert not written

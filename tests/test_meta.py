@@ -111,7 +111,7 @@ def _games(board: Any, student: Any = None, **changes: Any) -> Any:
 
 @needs_torch
 def test_numpy_computes_what_the_cross_attention_was_trained_as(tmp_path: Path, board: Any) -> None:
-    from icrl_graph.learner.cross_attention import CrossAttention, Shape, Step
+    from icrl_graph.learner.cross_attention import CrossAttention, Shape, Token
     from icrl_graph.meta.game24 import _SLICES, network
     from icrl_graph.meta.layers import export
 
@@ -131,7 +131,7 @@ def test_numpy_computes_what_the_cross_attention_was_trained_as(tmp_path: Path, 
     for game in range(3):
         for at, number in enumerate(rounds.tolist()):
             history = [
-                Step(i, *(int(part[game, k, i]) for part in (games.before, games.after, games.shown)))
+                Token(i, *(int(part[game, k, i]) for part in (games.before, games.after, games.shown)))
                 for k in range(number)
                 for i in range(3)
             ]

@@ -333,10 +333,7 @@ class Number(BaseModel):
 
 @pytest.mark.parametrize("create", [create_reflexion, create_self_refine])
 def test_words_about_an_answer_are_not_forced_into_the_answers_form(create: Any) -> None:
-    said: list[Any] = []
-
     def server_says(messages: Any) -> str:
-        said.append(messages)
         return (
             '{"number": 7}' if REFLECT not in str(messages[-1]) and CRITIQUE not in str(messages[-1]) else "In words."
         )

@@ -38,7 +38,7 @@ class Shape:
     heads: int = 4
 
 
-class Step(NamedTuple):
+class Token(NamedTuple):
     """A step that was tried."""
 
     number: int
@@ -59,7 +59,7 @@ class CrossAttention:
         self.shape = Shape(**shape)
 
     def read(
-        self, history: Sequence[Step], code: Callable[[Hashable], Array]
+        self, history: Sequence[Token], code: Callable[[Hashable], Array]
     ) -> Callable[[int, Sequence[Hashable], Sequence[float]], Array]:
         """Read a history; gives a function (number of the step, moves, their log-probabilities) -> scores.
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from icrl_graph.games import game24
 from icrl_graph.games.game24 import Base, Numbers, Reply, Scoring, Tried
-from icrl_graph.learner.cross_attention import ALIVE, DEAD, NOT_SHOWN, CrossAttention, Step
+from icrl_graph.learner.cross_attention import ALIVE, DEAD, NOT_SHOWN, CrossAttention, Token
 from icrl_graph.learner.layers import Array, shipped, softmax
 from icrl_graph.learner.valuation import Valuation
 
@@ -64,7 +64,7 @@ def recall(history: Sequence[Tried], rng: Random) -> Scoring:
             codes[state] = generator.standard_normal(network.shape.width, dtype=np.float32)
         return codes[state]
 
-    scoring = network.read([Step(step.number, step.before, step.after, _sign(step.reward)) for step in history], code)
+    scoring = network.read([Token(step.number, step.before, step.after, _sign(step.reward)) for step in history], code)
     return lambda number, options, odds: scoring(number, options, odds).tolist()
 
 

@@ -54,7 +54,7 @@ BASES: Mapping[Strength, Sequence[str]] = {
 }
 """The base policies, and the arms that are played on each."""
 TEMPERATURES: Mapping[Strength, float] = {"none": 0.5, "weak": 1.4, "strong": 1.0}
-"""Of best_of_n and distinct: of 0.5, 0.7, 1, 1.4, 2 and 3 the one at which best_of_n solves most of the validation
+"""Of best_of_n and no_repeats: of 0.5, 0.7, 1, 1.4, 2 and 3 the one at which best_of_n solves most of the validation
 puzzles within 16 attempts; of equals, 1."""
 
 
