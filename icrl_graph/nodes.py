@@ -42,6 +42,7 @@ from icrl_graph.state import (
     answer_of,
     best,
     best_value,
+    cost_of,
     estimate,
     last_answered,
     leaders,
@@ -129,6 +130,11 @@ def _identity(episode: Episode) -> Episode:
     return Episode(round=episode["round"], candidate=episode["candidate"])
 
 
+def _costs(episode: Episode, node: str, usage: Usage) -> dict[str, Usage]:
+    """What an episode has cost, with what a node has spent on it now."""
+    return {**episode.get("costs", {}), node: usage}
+
+
 def _random(frozen: Mapping[str, Any], episode: Episode, what: str) -> Random:
     """A generator of an episode's own: the same again if the run is repeated with the same seed, or resumed."""
     source = frozen["run"] if frozen["seed"] is None else frozen["seed"]
@@ -165,7 +171,7 @@ def prepare(parts: Parts) -> Callable[..., Any]:
     return prepare
 
 
-STATE_FORM = 2
+STATE_FORM = 3
 """The form of the state; stored with every run."""
 
 
@@ -244,8 +250,8 @@ def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
         except IcrlError:
             raise
         except Exception as error:
-            return {"episodes": [Episode(**_identity(now), error=_failure(error, now), usage=meter.usage)]}
-        patch = Episode(**_identity(now), **said, usage=meter.usage)
+            said = {"error": _failure(error, now)}
+        patch = Episode(**_identity(now), **said, costs={"generate": meter.usage})
         return {"episodes": [{**patch, **_extracted(patch, parts.extract)}]}
 
     return _node("generate", generate, policy.part, parts.driver)
@@ -332,7 +338,7 @@ def evaluate(
             patch = _identity(episode)
             patch["reward"] = reward
             patch["shown"] = ablations.show(reward, ablation, _random(frozen, episode, "show"))
-            patch["usage"] = add_usage(episode.get("usage", {}), usage)
+            patch["costs"] = _costs(episode, "evaluate", usage)
             patches.append(patch)
         episodes = upsert(episodes, [patches])
         _tell(episodes, len(patches))
@@ -397,7 +403,7 @@ def _tell(episodes: Sequence[Episode], new: int) -> None:
                 metric=metric_of(episode),
                 error=episode.get("error") or episode["reward"].get("error"),
                 best=best_value(episodes[: at + 1]),
-                usage=episode["usage"],
+                usage=cost_of(episode),
             )
         )
 
@@ -441,7 +447,7 @@ def reflect(
             raise
         except Exception as error:
             said = {"error": _failure(error, now)}
-        patch = Episode(**_identity(now), usage=add_usage(now.get("usage", {}), meter.usage))
+        patch = Episode(**_identity(now), costs=_costs(now, "reflect", meter.usage))
         if "response" in said:
             patch["reflection"] = said["response"]
         else:
@@ -484,7 +490,7 @@ def select(
         candidates = [episode for episode in state["episodes"] if answer_of(episode) is not None]
         judged = yield from _all([_ask(selector, state, each, None, timeout) for each in candidates], selector)
         return [
-            Episode(**_identity(each), selection=reward, usage=add_usage(each.get("usage", {}), usage))
+            Episode(**_identity(each), selection=reward, costs=_costs(each, "select", usage))
             for each, (reward, usage) in zip(candidates, judged, strict=True)
         ]
 
@@ -500,7 +506,7 @@ def select(
             Episode(
                 **_identity(each),
                 retests=[turn[i][0]["value"] for turn in whole],
-                usage=add_usage(each.get("usage", {}), together([turn[i][1] for turn in turns])),
+                costs=_costs(each, "select", together([turn[i][1] for turn in turns])),
             )
             for i, each in enumerate(candidates)
         ]

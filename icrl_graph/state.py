@@ -82,7 +82,8 @@ class Episode(TypedDict, total=False):
     answer: Any
     """What `extract` made of the response. Absent without `extract`."""
     steps: list[Step]
-    usage: Usage
+    costs: dict[str, Usage]
+    """What each node has spent on it: generate, evaluate, reflect, select."""
     error: str
     """Why there is no response or no answer."""
     reward: Reward
@@ -250,10 +251,15 @@ def side_by_side(usages: Sequence[Usage]) -> Usage:
     return total
 
 
+def cost_of(episode: Episode) -> Usage:
+    """What an episode has cost so far, all nodes together."""
+    return add_usage(*episode.get("costs", {}).values())
+
+
 def spent(episodes: Iterable[Episode]) -> Usage:
     """What all these episodes have cost; of the candidates of one round, which run side by side, the longest time."""
     rounds = groupby(episodes, key=lambda episode: episode["round"])
-    usages = (side_by_side([episode.get("usage", {}) for episode in candidates]) for _, candidates in rounds)
+    usages = (side_by_side([cost_of(episode) for episode in candidates]) for _, candidates in rounds)
     return add_usage({"calls": 0, "seconds": 0.0}, *usages)
 
 

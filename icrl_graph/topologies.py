@@ -31,8 +31,18 @@ from icrl_graph.rewards import Evaluator, Scorer, as_scorer
 from icrl_graph.settings import BestOfNSettings, ReflexionSettings, SelfRefineSettings, Settings
 from icrl_graph.state import Input, LoopState, Output, best, last_answered, most_common, most_valued
 
-Graph = StateGraph[LoopState, Any, Any, Any]
-"""What a topology is, before it is compiled."""
+
+class Graph(StateGraph[LoopState, Any, Any, Any]):
+    """What a topology is, before it is compiled: a `StateGraph` that knows what it was built of.
+
+    Attributes:
+        parts: all that is no name or number.
+        choose: which of the attempts so far would give the answer.
+    """
+
+    def __init__(self, parts: nodes.Parts, choose: nodes.Chooser) -> None:
+        super().__init__(LoopState, context_schema=parts.schema, input_schema=Input, output_schema=Output)
+        self.parts, self.choose = parts, choose
 
 
 def create_icrl(
@@ -269,7 +279,7 @@ def _graph(
     parts, evaluator, limits = built.parts, built.evaluator, (built.bounds, built.timeout)
     judges = [scorer for scorer in (evaluator, built.metric, selector) if scorer is not None]
     calls_each = 1 + extra_calls + sum(judge.calls for judge in judges)
-    graph: Graph = StateGraph(LoopState, context_schema=parts.schema, input_schema=Input, output_schema=Output)
+    graph = Graph(parts, choose)
     graph.add_node("prepare", nodes.prepare(parts))
     graph.add_node("build_context", nodes.build_context(parts, calls_each))
     graph.add_node("generate", nodes.generate(built.policy, parts))

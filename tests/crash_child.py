@@ -24,7 +24,7 @@ def main(folder: str, topology: str, size: int) -> None:
 
     options: Any = {"n": size} if topology == "best_of_n" else {"rounds": size}
     result = improve("x" * 200, score, model=model, topology=topology, path=f"{folder}/run.sqlite", seed=0, **options)
-    episodes = [{key: value for key, value in e.items() if key != "usage"} for e in result.episodes]
+    episodes = [{key: value for key, value in e.items() if key != "costs"} for e in result.episodes]
     print("result " + json.dumps([result.answer, result.usage["calls"], episodes]), flush=True)
 
 

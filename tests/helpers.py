@@ -47,4 +47,4 @@ def play(graph: Any, inputs: Any = GAME, **kwargs: Any) -> tuple[dict[str, Any],
 
 def without_cost(episodes: Any) -> Any:
     """Episodes apart from usage and times."""
-    return [{key: value for key, value in episode.items() if key != "usage"} for episode in episodes]
+    return [{key: value for key, value in episode.items() if key != "costs"} for episode in episodes]

@@ -17,6 +17,7 @@ from icrl_graph.improvement import improve
 from icrl_graph.journal import MemoryJournal, Meter, Reply
 from icrl_graph.judge import ANSWER_VALUES, STEP_VALUES, judge_game24, llm_judge, pairwise_judge, read_verdict
 from icrl_graph.models import FunctionModel, chat_model, same_model
+from icrl_graph.state import cost_of
 from icrl_graph.testing import OpenAIServer, ScriptedModel
 from icrl_graph.topologies import TOPOLOGIES, create_best_of_n, create_icrl
 from tests.helpers import play, thread
@@ -62,7 +63,7 @@ def test_what_is_plainly_wrong_earns_0_and_is_not_asked_about(response: str, ste
     episode = _judged(response, model)
     assert episode["reward"]["steps"] == steps
     assert len(model.prompts) == calls
-    assert episode["usage"]["calls"] == 1 + calls
+    assert cost_of(episode)["calls"] == 1 + calls
 
 
 def test_a_judgement_without_a_verdict_is_unscored_and_says_which() -> None:
@@ -81,7 +82,7 @@ def test_a_judge_that_fails_leaves_the_attempt_unscored_and_its_calls_counted() 
     episode = _judged(GOOD, ScriptedModel(fails))
     assert episode["reward"]["value"] is None
     assert "out of order" in episode["reward"]["error"]
-    assert episode["usage"]["calls"] == 6  # the broken one was asked twice
+    assert cost_of(episode)["calls"] == 6  # the broken one was asked twice
 
 
 def test_a_judge_with_a_wrong_key_ends_the_run() -> None:
@@ -227,7 +228,7 @@ def test_what_is_off_scale_or_unreadable_is_asked_for_once_more_then_unscored(ba
     episode = _rewarded("O sea!", llm_judge(never, "Vivid?"))
     assert episode["reward"]["value"] is None
     assert "gave no verdict" in episode["reward"]["error"]
-    assert episode["usage"]["calls"] == 3
+    assert cost_of(episode)["calls"] == 3
 
 
 def test_an_answer_that_gives_orders_is_data() -> None:
@@ -266,8 +267,8 @@ def test_structured_output_is_read_over_http_and_plain_text_too() -> None:
             episode = _rewarded("O sea!", llm_judge(model, "Vivid?", explain=True))
         assert episode["reward"]["value"] == 6.0
         assert "It scans." in episode["reward"]["feedback"]
-        assert episode["usage"]["calls"] == 1 + calls
-        assert episode["usage"]["input"] > 50
+        assert cost_of(episode)["calls"] == 1 + calls
+        assert cost_of(episode)["input"] > 50
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 from icrl_graph.games.hidden_color import tasks
 from icrl_graph.improvement import improve
 from icrl_graph.models import FunctionModel, as_policy, chat_model, read_response
+from icrl_graph.state import cost_of
 from icrl_graph.testing import OpenAIServer, ScriptedModel
 from icrl_graph.topologies import create_icrl
 from tests.helpers import GAME, climber, nearness, play
@@ -92,9 +93,9 @@ def test_usage_with_cached_tokens_stands_on_each_episode() -> None:
     with OpenAIServer(climber, cache_block=16) as server:
         model = chat_model("openai:any", base_url=server.base_url)
         _, episodes = play(create_icrl(model, nearness, rounds=4))
-    assert all(episode["usage"]["input"] > 0 and episode["usage"]["output"] > 0 for episode in episodes)
-    assert episodes[0]["usage"]["cached"] == 0
-    assert episodes[-1]["usage"]["cached"] > 0.6 * episodes[-1]["usage"]["input"]
+    assert all(cost_of(episode)["input"] > 0 and cost_of(episode)["output"] > 0 for episode in episodes)
+    assert cost_of(episodes[0])["cached"] == 0
+    assert cost_of(episodes[-1])["cached"] > 0.6 * cost_of(episodes[-1])["input"]
 
 
 def test_reasoning_tokens_are_counted() -> None:
@@ -108,7 +109,7 @@ def test_reasoning_tokens_are_counted() -> None:
         },
     )
     _, episodes = play(create_icrl(ScriptedModel([message]), nearness, rounds=1))
-    usage = episodes[0]["usage"]
+    usage = cost_of(episodes[0])
     assert (usage["calls"], usage["input"], usage["cached"], usage["output"], usage["reasoning"]) == (1, 5, 0, 9, 7)
 
 

@@ -63,9 +63,9 @@ def test_the_metric_is_the_value_unless_it_is_given_even_as_none() -> None:
 
 def test_spent_adds_calls_and_tokens_but_takes_the_longest_of_a_round() -> None:
     episodes = [
-        Episode(round=0, candidate=0, usage={"calls": 1, "input": 5, "seconds": 1.0}),
-        Episode(round=0, candidate=1, usage={"calls": 2, "input": 1, "seconds": 3.0}),
-        Episode(round=1, candidate=0, usage={"calls": 1, "seconds": 1.0}),
+        Episode(round=0, candidate=0, costs={"generate": {"calls": 1, "input": 5, "seconds": 1.0}}),
+        Episode(round=0, candidate=1, costs={"generate": {"calls": 2, "input": 1, "seconds": 3.0}}),
+        Episode(round=1, candidate=0, costs={"generate": {"calls": 1, "seconds": 1.0}}),
         Episode(round=2, candidate=0),
     ]
     assert spent(episodes) == {"calls": 4, "input": 6, "seconds": 4.0}
