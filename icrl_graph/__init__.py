@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from icrl_graph.judge import judge_game24, llm_judge, pairwise_judge
     from icrl_graph.models import FunctionModel, chat_model
     from icrl_graph.nodes import EpisodeEvent
+    from icrl_graph.pace import Pace
     from icrl_graph.rewards import Reward
     from icrl_graph.settings import Settings
     from icrl_graph.state import Episode, best
@@ -39,6 +40,7 @@ _HOME = {
     "MemoryJournal": "journal",
     "MissingExtra": "errors",
     "ModelError": "errors",
+    "Pace": "pace",
     "Result": "improvement",
     "Reward": "rewards",
     "Settings": "settings",
@@ -71,6 +73,7 @@ __all__ = [
     "MemoryJournal",
     "MissingExtra",
     "ModelError",
+    "Pace",
     "Result",
     "Reward",
     "Settings",

@@ -34,6 +34,7 @@ from langgraph.errors import GraphBubbleUp
 
 from icrl_graph.calls import Call, Listener, amake, listening, make, usage_of
 from icrl_graph.errors import BudgetExceeded, JournalError, ModelError
+from icrl_graph.pace import Pace
 from icrl_graph.prices import Prices
 from icrl_graph.state import Usage, add_usage, side_by_side
 
@@ -246,10 +247,11 @@ class Driver:
     Args:
         journal: where the replies are kept.
         prices: the user's own.
+        pace: how fast paid calls are made, and how often; default once each, at once.
     """
 
-    def __init__(self, journal: Journal, prices: Prices | None = None) -> None:
-        self.journal, self.prices = journal, prices or {}
+    def __init__(self, journal: Journal, prices: Prices | None = None, pace: Pace | None = None) -> None:
+        self.journal, self.prices, self.pace = journal, prices or {}, pace
 
     def perform(self, flow: Flow, key: Key, budget: Budget) -> Any:
         """Run a flow to its end; gives what it returns.
@@ -309,7 +311,8 @@ class Driver:
                 return known
         pending = _Pending(call, budget, self.prices)
         with listening() as heard:
-            reply = pending.done(make(call), heard)
+            raw = self.pace.make(call) if self.pace and call.paid else make(call)
+            reply = self._paid(pending.done(raw, heard))
         if id is not None:
             with _journaling():
                 self.journal.put(id, str(key[0]), reply)
@@ -325,10 +328,17 @@ class Driver:
                 return known
         pending = _Pending(call, budget, self.prices)
         with listening() as heard:
-            reply = pending.done(await amake(call), heard)
+            raw = await (self.pace.amake(call) if self.pace and call.paid else amake(call))
+            reply = self._paid(pending.done(raw, heard))
         if id is not None:
             with _journaling():
                 await self.journal.aput(id, str(key[0]), reply)
+        return reply
+
+    def _paid(self, reply: Reply) -> Reply:
+        """Tell the pace what a reply has used."""
+        if self.pace is not None:
+            self.pace.used(reply.usage.get("input", 0) + reply.usage.get("output", 0))
         return reply
 
 

@@ -16,6 +16,7 @@ from icrl_graph.context import Shows
 from icrl_graph.journal import Driver, Journal, MemoryJournal
 from icrl_graph.models import FunctionModel, Policy, as_policy, name_of_part, same_model, unbound
 from icrl_graph.nodes import Parts
+from icrl_graph.pace import Pace
 from icrl_graph.prices import Prices, are_prices, check_price
 from icrl_graph.prompts import INSTRUCTIONS
 from icrl_graph.rewards import Evaluator, Scorer, as_scorer
@@ -44,6 +45,8 @@ class Options(TypedDict, total=False):
     prices: Prices | None
     """US dollars for a million tokens by model, such as `{"my-model": {"input": 0.4, "cached": 0.1, "output": 1.6}}`;
     default those that the extra `prices` knows."""
+    pace: Pace | None
+    """How fast paid calls are made, and how often one that failed; default at once, and once."""
     journal: Journal | None
     """Where paid replies are kept; default in memory. Give an `SqliteJournal` beside a checkpointer that lasts."""
     # settings; each can be overridden for one run by `context=`
@@ -130,7 +133,7 @@ def assemble(
     system = [{"role": "system", "content": given["system"]}] if given.get("system") else []
     parts = Parts(
         schema=schema,
-        driver=Driver(MemoryJournal() if journal is None else journal, given.get("prices")),
+        driver=Driver(MemoryJournal() if journal is None else journal, given.get("prices"), given.get("pace")),
         shows=shows,
         instructions={**INSTRUCTIONS, **(given.get("instructions") or {})},
         preamble=[*system, *convert_to_openai_messages(list(given.get("examples") or []))],
@@ -220,6 +223,7 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "extract": (callable, "a function or a pydantic model"),
     "prices": (are_prices, "US dollars for a million tokens by model, such as {'my-model': {'input': 1, 'output': 4}}"),
+    "pace": (lambda value: isinstance(value, Pace), "a Pace, such as Pace(requests=60)"),
     "journal": (lambda value: isinstance(value, Journal), "a Journal, such as SqliteJournal(path)"),
 }
 """The parts among the options: whether one is well formed, and what it should be."""

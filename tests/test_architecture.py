@@ -7,7 +7,19 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "icrl_graph"
 LAYERS = [  # a module may import only what stands to its left
-    *("errors", "prompts", "rewards", "state", "context", "ablations", "settings", "prices", "calls", "journal"),
+    *(
+        "errors",
+        "prompts",
+        "rewards",
+        "state",
+        "context",
+        "ablations",
+        "settings",
+        "prices",
+        "calls",
+        "pace",
+        "journal",
+    ),
     *(
         "stops",
         "verifiers",
