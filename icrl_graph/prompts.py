@@ -102,6 +102,23 @@ COMPARE = (
 """Of `icrl_graph.judge`. Reasons before the score, the answer as delimited data, both orders of a pair: see Zheng et
 al. (arXiv 2306.05685) on the biases of language models as judges."""
 
+WRITING_TASK = (
+    "Write four short paragraphs that together make one coherent passage. Each must end with its sentence of this "
+    "list, word for word, the first paragraph with sentence 1 and so on:\n{endings}\n"
+    "Separate the paragraphs by an empty line. Give the four paragraphs and nothing else: no title, no numbers, no "
+    "remarks."
+)
+WRITING_RUBRIC = (
+    "The four paragraphs should make one coherent passage: the same people, places or thoughts run through all of it, "
+    "each paragraph follows from the one before, and what each says leads naturally to the given sentence at its end, "
+    "so that a reader who doesn't know the task would not guess which sentences were given. Be strict. The highest "
+    "scores are for a passage with no forced turn anywhere; paragraphs that could stand in any order, or a sentence "
+    "that comes out of nowhere, cost much; and a passage that leaves out, changes or moves a given sentence gets the "
+    "lowest score."
+)
+"""The task and the judge's rubric of `icrl_graph.benchmarks.writing`; the task is that of Tree of Thoughts (arXiv
+2305.10601), the words are ours."""
+
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
