@@ -1,4 +1,4 @@
-"""Objects by name: "path.py:name" or "package.module:name". The one place that imports by string."""
+"""Objects and models by name: "path.py:name", "module:name", "provider:name". The one place that imports by string."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
+
+from icrl_graph.models import chat_model
 
 
 def load(spec: str) -> Any:
@@ -44,3 +46,14 @@ def _from_path(path: Path) -> Any:
         sys.path.append(folder)  # a file may import its neighbours, as under `python path.py`
     found.loader.exec_module(module)
     return module
+
+
+def load_model(name: str, *, base_url: str | None = None) -> Any:
+    """A model by name: "provider:name", or "path.py:name" of an object.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name.rpartition(":")[0].endswith(".py"):
+        return load(name)
+    return chat_model(name, base_url=base_url)

@@ -17,8 +17,7 @@ from typing import Any
 from icrl_graph.benchmarks import find_item
 from icrl_graph.errors import ThreadMismatch, UnknownTask
 from icrl_graph.improvement import OnEpisode, Result, check, improve
-from icrl_graph.loading import load
-from icrl_graph.models import chat_model
+from icrl_graph.loading import load, load_model
 
 FORM = 1
 """The form of run.json."""
@@ -110,7 +109,7 @@ class Run:
             **inputs,
             "score": score,
             "metric": load(self.metric) if self.metric else None,
-            "model": _model(self.model, self.base_url),
+            "model": load_model(self.model, base_url=self.base_url),
             "topology": self.topology,
             **sampling,
             **self.options,
@@ -121,13 +120,6 @@ def _go(parts: dict[str, Any], folder: Path, on_episode: OnEpisode | None) -> Re
     result = improve(**parts, path=folder / "run.sqlite", thread_id="run", on_episode=on_episode)
     _write(folder / "result.json", as_json(result))
     return result
-
-
-def _model(name: str, base_url: str | None) -> Any:
-    where = name.rpartition(":")[0]
-    if where.endswith(".py"):
-        return load(name)
-    return chat_model(name, base_url=base_url)
 
 
 def as_json(result: Result) -> dict[str, Any]:

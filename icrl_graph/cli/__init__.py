@@ -1,0 +1,19 @@
+"""`icrl`, the command line: the only place that prints.
+
+Exit codes: 0 done, 1 the run failed or was interrupted, 2 the arguments were wrong. With --json, stdout holds one JSON
+value and nothing else; whatever is told besides goes to stderr.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from icrl_graph.cli import demo, learner, run, topologies  # noqa: F401 - each adds its commands
+from icrl_graph.cli.shared import app
+
+
+def main() -> None:
+    """The entry point of the console script."""
+    for name in ("icrl_graph", "stamina"):  # what goes wrong is told with its round
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    app()

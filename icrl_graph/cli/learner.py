@@ -1,0 +1,74 @@
+"""`icrl train` and `icrl serve`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from icrl_graph.cli.shared import Json, app, err, out, progress_bar, telling
+
+
+@app.command(epilog="Examples:\n\n  icrl train hidden-color --out runs/learner\n\n  icrl train game24")
+def train(
+    learner: Annotated[str, typer.Argument(help="hidden-color or game24.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Where the weights go.")] = Path("runs/learner"),
+    iterations: Annotated[int | None, typer.Option(min=1, help="Fewer than the recipe's, to try it out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a shipped learner anew by its recipe (one CPU core, PyTorch)."""
+    with telling():
+        from icrl_graph.meta import RECIPES
+        from icrl_graph.meta.layers import export
+
+        if learner not in RECIPES:
+            raise ValueError(f"unknown learner {learner!r}; choose one of {', '.join(RECIPES)}")
+        console = err if as_json else out
+        out_dir.mkdir(parents=True, exist_ok=True)
+        told = []
+        for file, (recipe, run_recipe) in RECIPES[learner]().items():
+            asked = recipe if iterations is None else replace(recipe, iterations=iterations)
+            student, loss = _train(asked, run_recipe, console)
+            export(student, out_dir / file)
+            told.append({"weights": str(out_dir / file), "iterations": asked.iterations, "loss": loss})
+            console.print(f"Loss {loss:.4f} nats. Written to {out_dir / file}", highlight=False, soft_wrap=True)
+        if as_json:
+            typer.echo(json.dumps(told))
+
+
+def _train(recipe: Any, run_recipe: Any, console: Console) -> tuple[Any, float]:
+    """Run a recipe under a progress bar; gives the network and its last loss."""
+    losses = []
+    with progress_bar(console) as progress:
+        bar = progress.add_task("loss", total=recipe.iterations)
+
+        def show(done: int, loss: float) -> None:
+            losses.append(loss)
+            progress.update(bar, completed=done, description=f"loss {loss:.4f}")
+
+        return run_recipe(recipe, show), losses[-1]
+
+
+@app.command(epilog="Example:\n\n  icrl serve --port 8000 --latency 0.2")
+def serve(
+    learner: Annotated[str, typer.Argument(help="Which learner: hidden-color, game24, ...")] = "hidden-color",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    latency: Annotated[float, typer.Option(min=0.0, help="Seconds before each answer.")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Serve a shipped learner over OpenAI's protocol on this machine, to try things out over real HTTP."""
+    import threading
+
+    from icrl_graph.learner import find_learner
+    from icrl_graph.testing import OpenAIServer
+
+    with telling(), OpenAIServer(find_learner(learner), latency=latency, port=port) as server:
+        item = "hidden-color:#3b9" if learner == "hidden-color" else "game24:4,5,6,10"
+        use = f"OPENAI_BASE_URL={server.base_url} icrl run {item} --model openai:learner"
+        hint = f"Serving at {server.base_url}; stop with Ctrl-C. Use it with:\n  {use}"
+        typer.echo(json.dumps({"base_url": server.base_url}) if as_json else hint)
+        threading.Event().wait()

@@ -1,0 +1,99 @@
+"""What the commands share: the app, the two consoles, how failures are told."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from icrl_graph.errors import IcrlError, MissingExtra, ModelError
+
+app = typer.Typer(
+    name="icrl",
+    help="Reward-driven self-improvement of language models at inference time.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+out, err = Console(), Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+
+
+@contextmanager
+def telling(resume: Path | None = None) -> Iterator[None]:
+    """Turn failures into one clear line and an exit code."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        err.print(f"\nInterrupted. {_kept(resume)}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    except (ModelError, MissingExtra, OSError) as error:
+        fail(error, _kept(resume))
+        raise typer.Exit(1) from None
+    except (ValueError, IcrlError) as error:
+        fail(error)
+        raise typer.Exit(2) from None
+    except Exception as error:
+        fail(f"{type(error).__name__}: {error}", _kept(resume))
+        raise typer.Exit(1) from None
+
+
+def _kept(folder: Path | None) -> str:
+    if folder is None or not any((folder / name).exists() for name in ("run.json", "bench.json")):
+        return ""
+    return f"What was done so far is kept. Go on with: icrl resume {folder}"
+
+
+def fail(error: object, hint: str = "") -> None:
+    """Tell an error on stderr, and what to do."""
+    err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+    if hint:
+        err.print(hint, highlight=False, markup=False, soft_wrap=True)
+
+
+def progress_bar(console: Console) -> Progress:
+    """Bars that count something, with the time that is left."""
+    bar = (
+        TextColumn("{task.description:12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*bar, console=console, transient=True)
+
+
+def quiet(as_json: bool) -> AbstractContextManager[Any]:
+    """With --json, what a model or an evaluator prints goes to stderr."""
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
+
+
+def printable(text: str) -> str:
+    """Without control characters: what a model says must not steer the terminal."""
+    return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc")
+
+
+def whole(name: str | None) -> Any:
+    """A file's name as a whole path, so that a run can be resumed from anywhere."""
+    where, colon, attribute = (name or "").rpartition(":")
+    return f"{Path(where).resolve()}:{attribute}" if colon and where.endswith(".py") else name
+
+
+def read_json(text: str | None, option: str) -> Any:
+    """What stands in an option as JSON."""
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{option} is JSON, got {text!r}: {error}") from None
