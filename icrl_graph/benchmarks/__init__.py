@@ -1,40 +1,145 @@
-"""Benchmarks: tasks with their prompt, their evaluator and their metric."""
+"""Benchmarks: tasks with their prompt, their evaluator, and what counts as solved.
+
+`BENCHMARKS` holds the shipped ones; `find_benchmark` also reads your own tasks from a file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from icrl_graph.benchmarks import game24
+from icrl_graph.benchmarks import game24, writing
+from icrl_graph.games import game24 as puzzles
 from icrl_graph.games import hidden_color
+from icrl_graph.judge import judge_game24
 from icrl_graph.rewards import Evaluator
 from icrl_graph.verifiers.game24 import grade
+from icrl_graph.verifiers.paragraphs import endings
+
+Inputs = Mapping[str, Any]
+"""What goes into a graph: task and task_data."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Tasks, and how answers to them are judged."""
+
+    about: str
+    items: Callable[[], Sequence[str]]
+    """The names of its held-out items, in their fixed order."""
+    read: Callable[[str], Inputs]
+    """Makes the inputs of an item's name, also of one that is not held out. Raises ValueError if there is none."""
+    evaluator: Evaluator | None = None
+    """The exact one, if there is one."""
+    judged: Callable[[Any], Evaluator] | None = None
+    """Makes an evaluator of a model that judges."""
+    solved_at: float | None = 1.0
+    """The metric from which a task counts as solved; None where nothing does."""
+    model: str | None = None
+    """The learner that plays it, where none is named."""
+
+
+def _hidden_color(text: str) -> Inputs:
+    secret = hidden_color.read_color(text)
+    if secret is None:
+        raise ValueError(f"a color is written like '#3b9', got {text!r}")
+    return hidden_color.task(secret)
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "hidden-color": Benchmark(
+        about="1000 held-out colors to be guessed from how close each guess was",
+        items=lambda: [hidden_color.write_color(color) for color in hidden_color.colors("test")],
+        read=_hidden_color,
+        evaluator=hidden_color.closeness,
+        model="learner:hidden-color",
+    ),
+    "game24": Benchmark(
+        about="400 held-out puzzles: make 24 of four numbers; each step is rewarded",
+        items=lambda: [",".join(map(str, puzzle)) for puzzle in puzzles.split("test")],
+        read=lambda text: game24.task(game24.read_puzzle(text)),
+        evaluator=grade,
+        judged=judge_game24,
+        model="learner:game24",
+    ),
+    "writing": Benchmark(
+        about="100 times four paragraphs that end with given sentences; give a judge for their coherence",
+        items=lambda: [str(number) for number in range(writing.ITEMS)],
+        read=lambda text: writing.task(writing.read_item(text)),
+        evaluator=endings,
+        judged=writing.judged,
+    ),
+}
+"""By name."""
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """A benchmark by its name, or your own tasks by the name of a .jsonl file.
+
+    Raises:
+        ValueError: there is none of that name, or the file can't be read.
+    """
+    if name.endswith(".jsonl"):
+        return from_file(Path(name))
+    found = BENCHMARKS.get(name.replace("_", "-"))
+    if found is None:
+        raise ValueError(
+            f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or give your own tasks as a .jsonl "
+            'file with a line {"task": "...", "task_data": {...}} for each'
+        )
+    return found
+
+
+def from_file(path: Path) -> Benchmark:
+    """Tasks of your own: a JSON object in each line, with `task` and, if you like, `task_data` and `id`.
+
+    Raises:
+        ValueError: the file or one of its lines can't be read; says which and why.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ValueError(f"the tasks can't be read: {error}") from None
+    items: dict[str, Inputs] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            name, inputs = _read_line(line, f"{path}, line {number}")
+            name = str(number) if name is None else name
+            if name in items:
+                raise ValueError(f"{path}, line {number}: there is a task {name!r} already; ids must differ")
+            items[name] = inputs
+    if not items:
+        raise ValueError(f"{path} holds no task")
+
+    def read(text: str) -> Inputs:
+        if text not in items:
+            raise ValueError(f"{path} has no task {text!r}")
+        return items[text]
+
+    return Benchmark(about=f"the tasks of {path}", items=lambda: list(items), read=read, solved_at=None)
+
+
+def _read_line(line: str, where: str) -> tuple[str | None, Inputs]:
+    try:
+        given = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where}: this is no JSON: {error}") from None
+    if not isinstance(given, dict) or "task" not in given or (strange := given.keys() - {"id", "task", "task_data"}):
+        told = f"unknown {', '.join(sorted(strange))}" if isinstance(given, dict) and "task" in given else "no task"
+        raise ValueError(f"{where}: {told}; a line holds an object with task and, if you like, task_data and id")
+    name = given.get("id")
+    return None if name is None else str(name), {"task": given["task"], "task_data": given.get("task_data") or {}}
 
 
 @dataclass(frozen=True)
 class Item:
     """One task of a benchmark."""
 
-    inputs: Mapping[str, Any]
-    """What goes into a graph: task and task_data."""
+    inputs: Inputs
     evaluator: Evaluator
-    """The benchmark's own."""
-
-
-def _game24(text: str) -> Item:
-    return Item(game24.task(game24.read_puzzle(text)), grade)
-
-
-def _hidden_color(text: str) -> Item:
-    secret = hidden_color.read_color(text)
-    if secret is None:
-        raise ValueError(f"a color is written like '#3b9', got {text!r}")
-    return Item(hidden_color.task(secret), hidden_color.closeness)
-
-
-BENCHMARKS: Mapping[str, Callable[[str], Item]] = {"game24": _game24, "hidden-color": _hidden_color}
-"""Reads an item: `BENCHMARKS["game24"]("4,5,6,10")`."""
 
 
 def find_item(text: str) -> Item | None:
@@ -44,4 +149,7 @@ def find_item(text: str) -> Item | None:
         ValueError: the benchmark has no such item.
     """
     name, colon, rest = text.partition(":")
-    return BENCHMARKS[name](rest) if colon and name in BENCHMARKS else None
+    benchmark = BENCHMARKS.get(name.replace("_", "-")) if colon else None
+    if benchmark is None or benchmark.evaluator is None:
+        return None
+    return Item(benchmark.read(rest), benchmark.evaluator)

@@ -86,12 +86,15 @@ def run(
 
 @app.command(epilog="Example:\n\n  icrl resume runs/pangram")
 def resume(
-    folder: Annotated[Path, typer.Argument(help="The run's folder.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a run or of a comparison.")],
     as_json: Json = False,
 ) -> None:
-    """Go on with a run that was interrupted; nothing is paid twice but the call that was in flight."""
+    """Go on with what was interrupted; nothing is paid twice but the calls that were in flight."""
+    from icrl_graph.cli import bench
     from icrl_graph.runs import Run
 
+    if (folder / "bench.json").exists():
+        return bench.go_on(folder, as_json)
     with telling(resume=folder):
         with quiet(as_json):
             result = Run.resume(folder, _round_printer(as_json))

@@ -1,0 +1,112 @@
+"""Arms: the methods that a benchmark compares, written as a topology and what is other about it.
+
+icrl                              the topology as it is
+icrl+show=zero                    with an ablation
+best_of_n+n=1+schedule=cot        one answer, thought through
+reflexion+memory=reflections:1    any option that takes a name or a number
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from icrl_graph.ablations import shuffled
+from icrl_graph.context import pick
+from icrl_graph.rewards import Reward
+from icrl_graph.topologies import TOPOLOGIES
+
+SHUFFLED = "shuffled"
+"""Of `show`: rewards drawn from those that the same arm without it got on other tasks."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One method of a comparison.
+
+    Attributes:
+        name: as it was written.
+        topology: a name.
+        options: what is other than the topology's and the benchmark's own.
+    """
+
+    name: str
+    topology: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def draws_from(self) -> str | None:
+        """The name of the arm whose rewards this one is shown shuffled; None if it is shown its own."""
+        if self.options.get("show") != SHUFFLED:
+            return None
+        return "+".join(part for part in self.name.split("+") if part != f"show={SHUFFLED}")
+
+    def arguments(self, rounds: int, common: Mapping[str, Any], pool: Sequence[Reward] = ()) -> dict[str, Any]:
+        """What `improve` takes, beside the task, the model and the evaluator.
+
+        Args:
+            rounds: attempts, one after another or side by side.
+            common: what all arms share; what this topology does not take is left out.
+            pool: the rewards of other tasks, where they are shown shuffled.
+        """
+        own = dict(self.options)
+        if self.draws_from is not None:
+            own["show"] = shuffled(pool or [0.0])
+        if "temperature" in own:
+            own["sampling"] = {"default": {"temperature": own.pop("temperature")}}
+        size = "n" if self.topology == "best_of_n" else "rounds"
+        foreign = {"target", "patience"} if self.topology == "best_of_n" else set()
+        shared = {name: value for name, value in common.items() if name not in foreign}
+        return {size: rounds, **shared, **own, "topology": self.topology}
+
+
+def read_arm(text: str) -> Arm:
+    """An arm as it is written: "icrl", "icrl+show=zero+memory=last:5".
+
+    Raises:
+        ValueError: there is no such topology, or an option is not written NAME=VALUE.
+    """
+    topology, *options = text.strip().split("+")
+    create = pick("topology", topology, TOPOLOGIES)
+    given: dict[str, Any] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"the arm {text!r}: an option is written NAME=VALUE, got {option!r}")
+        if name in given:
+            raise ValueError(f"the arm {text!r} has {name} twice")
+        given[name] = _value(name, value, inspect.signature(create).parameters)
+    return Arm(text.strip(), topology, given)
+
+
+def _value(name: str, text: str, parameters: Mapping[str, Any]) -> Any:
+    """A number or a truth value where one is asked for; names stay texts, which the settings check."""
+    kind = str(parameters[name].annotation) if name in parameters else ""
+    if kind == "bool":
+        if text not in ("true", "false"):
+            raise ValueError(f"{name} is true or false, got {text!r}")
+        return text == "true"
+    if name == "temperature":
+        return float(text)
+    return text
+
+
+def read_arms(text: str) -> list[Arm]:
+    """Arms, separated by commas.
+
+    Raises:
+        ValueError: there is none, one is wrong or stands there twice, or one is to be shown the shuffled rewards of an
+            arm that is not there.
+    """
+    arms = [read_arm(part) for part in text.split(",") if part.strip()]
+    names = [arm.name for arm in arms]
+    if not arms:
+        raise ValueError(f"name at least one topology, such as icrl,best_of_n; got {text!r}")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"each arm once; {', '.join(sorted(twice))} stands there more often")
+    for arm in arms:
+        if arm.draws_from is not None and arm.draws_from not in names:
+            raise ValueError(f"the arm {arm.name!r} draws from the rewards of {arm.draws_from!r}: add that one, too")
+    return arms

@@ -1,0 +1,244 @@
+"""A comparison kept in a folder.
+
+DIR/bench.json       what was asked for: enough to go on with it; never a key
+DIR/results.jsonl    a line for each run: its answer, its rewards, every attempt
+DIR/unfinished/      checkpoints and journals of the runs that have not ended
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+from typing_extensions import TypedDict
+
+from icrl_graph.errors import ThreadMismatch
+from icrl_graph.pace import Pace
+from icrl_graph.state import Episode, Usage
+
+FORM = 1
+"""The form of bench.json and results.jsonl."""
+
+
+class Cell(NamedTuple):
+    """One run of a comparison."""
+
+    arm: str
+    item: str
+    seed: int
+
+
+class Row(TypedDict, total=False):
+    """What one run came to, as a line of results.jsonl."""
+
+    arm: str
+    item: str
+    seed: int
+    error: str
+    """Why it has not ended; the other fields are missing then."""
+    task: str | list[dict[str, Any]]
+    task_data: dict[str, Any]
+    answer: Any
+    reward: float | None
+    metric: float | None
+    regret: float | None
+    rewarded_by: str
+    stopped: str
+    usage: Usage
+    episodes: list[Episode]
+    chosen: list[int | None]
+    """After each attempt, which one so far gave the answer."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for, in names and numbers.
+
+    Attributes:
+        benchmark: a name, or a .jsonl file.
+        arms: as they are written.
+        model: "provider:name", or "path.py:name" of an object.
+        judge: a model that gives the rewards, or None.
+        rubric: what it judges by, or None for the benchmark's own.
+        evaluator: "path.py:name", or None for the benchmark's own.
+        metric: the same, or None.
+        limit: tasks.
+        rounds: attempts at each of them.
+        seeds: runs of each method on each of them.
+        solved_at: the metric from which a task counts as solved, or None.
+        base_url: the model's server, or None.
+        temperature: for every call, or None.
+        options: settings and parts that all arms share.
+        judged_again: the folder whose answers these are, where they were only judged anew.
+        concurrency: runs, and paid calls, at once.
+        requests_per_minute: paid calls, or None for no limit.
+        tokens_per_minute: in and out, on average, or None for no limit.
+        attempts: how often a call is made that fails for a while.
+    """
+
+    benchmark: str
+    arms: Sequence[str]
+    model: str
+    judge: str | None = None
+    rubric: str | None = None
+    evaluator: str | None = None
+    metric: str | None = None
+    limit: int = 50
+    rounds: int = 8
+    seeds: int = 1
+    solved_at: float | None = None
+    base_url: str | None = None
+    temperature: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    judged_again: str | None = None
+    concurrency: int = 8
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    attempts: int = 6
+
+    def pace(self) -> Pace:
+        """How fast its calls are made.
+
+        Raises:
+            ValueError: a number is not above 0.
+        """
+        return Pace(
+            at_once=self.concurrency,
+            requests=self.requests_per_minute,
+            tokens=self.tokens_per_minute,
+            attempts=self.attempts,
+        )
+
+
+_MAY_GROW = ("arms", "limit", "seeds")
+"""What says which runs there are, not what they are."""
+_MAY_CHANGE = ("concurrency", "requests_per_minute", "tokens_per_minute", "attempts")
+"""What says how fast they are made."""
+
+
+def open_folder(folder: Path, plan: Plan) -> Plan:
+    """Start a comparison in a folder, or go on with the one that is there.
+
+    Arms, tasks and seeds may be added to it, and are never taken away; gives the plan with those that were there.
+
+    Raises:
+        ValueError: the folder holds something else.
+        ThreadMismatch: it holds another comparison, or one of another version.
+    """
+    if not (folder / "bench.json").exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"{folder} is not an empty folder; give another one")
+        whole = plan
+    else:
+        kept = read_plan(folder)
+        fixed = [name for name in Plan.__dataclass_fields__ if name not in (*_MAY_GROW, *_MAY_CHANGE)]
+        pairs = [(name, getattr(kept, name), _plain(getattr(plan, name))) for name in fixed]
+        if changed := [f"{name} {before!r} -> {now!r}" for name, before, now in pairs if _plain(before) != now]:
+            raise ThreadMismatch(f"{folder} holds another comparison ({', '.join(changed)}); give another folder")
+        whole = Plan(
+            **{
+                **asdict(plan),
+                "arms": [*kept.arms, *(arm for arm in plan.arms if arm not in kept.arms)],
+                "limit": max(kept.limit, plan.limit),
+                "seeds": max(kept.seeds, plan.seeds),
+            }
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "unfinished").mkdir(exist_ok=True)
+    unfinished = folder / "bench.tmp"
+    unfinished.write_text(json.dumps({"form": FORM, **asdict(whole)}, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, folder / "bench.json")
+    return whole
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def read_plan(folder: Path) -> Plan:
+    """What was asked for.
+
+    Raises:
+        ValueError: the folder holds no comparison, or bench.json can't be read.
+        ThreadMismatch: it was written by another version.
+    """
+    path = folder / "bench.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        form = stored.pop("form")
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no comparison: there is no {path}") from None
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} can't be read: {error!r}") from None
+    if form != FORM:
+        raise ThreadMismatch(f"{folder} was written in form {form}, this package reads {FORM}")
+    if strange := set(stored) ^ set(Plan.__dataclass_fields__):
+        raise ValueError(f"{path} can't be read: it lacks or adds {', '.join(sorted(strange))}")
+    return Plan(**stored)
+
+
+class Results(NamedTuple):
+    """What a folder holds."""
+
+    rows: dict[Cell, Row]
+    """The latest of each run."""
+    damaged: list[int]
+    """The lines of results.jsonl, from 1, that can't be read: their runs are done again."""
+
+
+def read_results(folder: Path) -> Results:
+    """Read what was finished or failed so far; a line that is half written is left out and told."""
+    rows: dict[Cell, Row] = {}
+    damaged = []
+    path = folder / "results.jsonl"
+    for number, line in enumerate(path.read_bytes().split(b"\n") if path.exists() else [], 1):
+        if line:
+            try:
+                row: Row = json.loads(line)
+                rows[Cell(row["arm"], row["item"], row["seed"])] = row
+            except (ValueError, KeyError, TypeError):
+                damaged.append(number)
+    return Results(rows, damaged)
+
+
+@contextmanager
+def appending(folder: Path) -> Iterator[IO[bytes]]:
+    """Open results.jsonl for `append`; what a crash has left half written there ends with its own line."""
+    with (folder / "results.jsonl").open("ab+") as file:
+        if file.tell() and not _ends_a_line(file):
+            file.write(b"\n")
+        yield file
+
+
+def _ends_a_line(file: IO[bytes]) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def append(file: IO[bytes], row: Row) -> None:
+    """Add a row; it is durable when this returns."""
+    file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def row_of(cell: Cell, inputs: Mapping[str, Any], values: Mapping[str, Any], chosen: Sequence[int | None]) -> Row:
+    """The row of a run that has ended."""
+    told = ("answer", "reward", "metric", "regret", "rewarded_by", "stopped", "usage", "episodes")
+    row: Any = {**cell._asdict(), **inputs, **{name: values[name] for name in told}, "chosen": list(chosen)}
+    return cast(Row, row)
+
+
+def failure(cell: Cell, why: str, usage: Usage | None = None) -> Row:
+    """The row of a run that failed."""
+    return Row(arm=cell.arm, item=cell.item, seed=cell.seed, error=why, usage=usage or {})
+
+
+def has_ended(rows: Mapping[Cell, Row], cell: Cell) -> bool:
+    """Whether there is a run's result."""
+    return cell in rows and "error" not in rows[cell]

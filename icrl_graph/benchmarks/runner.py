@@ -1,0 +1,292 @@
+"""Runs a comparison: methods x tasks x seeds, as many at once as asked for, each at its own speed.
+
+A run is a thread of its own, kept in a file until its row is written, so that whatever ends the process costs no more
+than the calls in flight. One that fails is reported, and done again when the comparison is gone on with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from icrl_graph.benchmarks import Benchmark, find_benchmark
+from icrl_graph.benchmarks.arms import Arm, read_arms
+from icrl_graph.benchmarks.results import (
+    Cell,
+    Plan,
+    Row,
+    append,
+    appending,
+    failure,
+    has_ended,
+    open_folder,
+    read_results,
+    row_of,
+)
+from icrl_graph.errors import JournalError, ModelError
+from icrl_graph.improvement import OnEpisode, aimprove, build
+from icrl_graph.judge import llm_judge
+from icrl_graph.loading import load, load_model
+from icrl_graph.models import FunctionModel, as_policy
+from icrl_graph.nodes import Chooser, EpisodeEvent, check_task
+from icrl_graph.pace import Pace
+from icrl_graph.rewards import Evaluator, Reward
+from icrl_graph.state import Episode, Usage, add_usage
+from icrl_graph.topologies import Graph
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A plan with the objects that its names stand for."""
+
+    plan: Plan
+    benchmark: Benchmark
+    arms: Mapping[str, Arm]
+    model: Any
+    evaluator: Evaluator
+    metric: Evaluator | None
+
+    def items(self) -> list[str]:
+        """The names of its tasks."""
+        return list(self.benchmark.items()[: self.plan.limit])
+
+    def cells(self) -> list[Cell]:
+        """All its runs: every method on a task before the next task, so that an early look compares what is there."""
+        return [Cell(arm, item, seed) for seed in range(self.plan.seeds) for item in self.items() for arm in self.arms]
+
+    def arguments(self, arm: str, pool: Sequence[Reward] = ()) -> dict[str, Any]:
+        """What `improve` takes for an arm, beside the task."""
+        plan = self.plan
+        sampling = {} if plan.temperature is None else {"sampling": {"default": {"temperature": plan.temperature}}}
+        common = {**sampling, **plan.options, "metric": self.metric}
+        return {**self.arms[arm].arguments(plan.rounds, common, pool), "model": self.model}
+
+    @cached_property
+    def graphs(self) -> Mapping[str, Graph]:
+        """The graph of each arm.
+
+        Raises:
+            ValueError: an option of an arm is wrong.
+        """
+        return {name: self._graph(name) for name in self.arms}
+
+    def _graph(self, arm: str) -> Graph:
+        try:
+            return build(evaluator=self.evaluator, **self.arguments(arm))
+        except ValueError as wrong:
+            raise ValueError(f"the arm {arm!r}: {wrong}") from wrong
+
+
+def prepare(plan: Plan) -> Comparison:
+    """Look up whatever a plan names, and check it all, without asking a model anything.
+
+    Raises:
+        ValueError: something in it is wrong; names the value and the choices.
+    """
+    for name in ("limit", "rounds", "seeds", "concurrency"):
+        if (given := getattr(plan, name)) < 1:
+            raise ValueError(f"{name} must be 1 or more, got {given}")
+    plan.pace()
+    benchmark = find_benchmark(plan.benchmark)
+    arms = read_arms(",".join(plan.arms))
+    evaluator, metric = _evaluator(plan, benchmark), load(plan.metric) if plan.metric else None
+    model = load_model(plan.model, base_url=plan.base_url)
+    comparison = Comparison(plan, benchmark, {arm.name: arm for arm in arms}, model, evaluator, metric)
+    assert comparison.graphs  # builds and so checks them
+    for item in comparison.items():
+        check_task(benchmark.read(item)["task"])
+    return comparison
+
+
+def _evaluator(plan: Plan, benchmark: Benchmark) -> Evaluator:
+    if plan.evaluator is not None and plan.judge is not None:
+        raise ValueError("the rewards come from an evaluator or from a judge; give one of the two")
+    if plan.rubric is not None and plan.judge is None:
+        raise ValueError("a rubric is what a judge judges by: name the judge, too")
+    if plan.evaluator is not None:
+        evaluator: Evaluator = load(plan.evaluator)
+        return evaluator
+    if plan.judge is not None:
+        judge = load_model(plan.judge, base_url=plan.base_url)
+        if plan.rubric is not None:
+            return llm_judge(judge, plan.rubric)
+        if benchmark.judged is None:
+            raise ValueError(f"{plan.benchmark} has no rubric of its own: say by a rubric what the judge judges by")
+        return benchmark.judged(judge)
+    if benchmark.evaluator is None:
+        raise ValueError(
+            f"{plan.benchmark} has no evaluator of its own: name one, such as path.py:function, or a judge and a rubric"
+        )
+    return benchmark.evaluator
+
+
+class Progress:
+    """How far a comparison is.
+
+    Attributes:
+        runs: in all.
+        done: those that have ended.
+        failed: those that failed in this session, with the reason.
+        usage: what all of it has cost so far, what was there before included.
+    """
+
+    def __init__(self, cells: Sequence[Cell], rounds: int, rows: Mapping[Cell, Row]) -> None:
+        self.runs, self.failed = len(cells), dict[Cell, str]()
+        self.done = sum(has_ended(rows, cell) for cell in cells)
+        self._rounds, self._running = rounds, dict[Cell, list[Usage]]()
+        self._ended = add_usage(*(row.get("usage", {}) for row in rows.values()))
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, 0 to 1, also of the runs that have begun."""
+        begun = sum(min(len(told), self._rounds) for told in self._running.values())
+        return (self.done + len(self.failed) + begun / self._rounds) / self.runs
+
+    @property
+    def usage(self) -> Usage:
+        """What all of it has cost so far."""
+        return add_usage(self._ended, *(usage for told in self._running.values() for usage in told))
+
+    def heard(self, cell: Cell, event: EpisodeEvent) -> None:
+        """A run has made an attempt."""
+        self._running.setdefault(cell, []).append(event["usage"])
+
+    def ended(self, cell: Cell, row: Row) -> None:
+        """A run has ended, or failed."""
+        self._running.pop(cell, None)
+        self._ended = add_usage(self._ended, row.get("usage", {}))
+        if "error" in row:
+            self.failed[cell] = row["error"]
+        else:
+            self.done += 1
+
+
+Tell = Callable[[Progress], None]
+
+
+def run(plan: Plan, folder: Path, tell: Tell = lambda progress: None) -> Progress:
+    """Run a comparison in a folder, or what is left of it.
+
+    Args:
+        plan: what is asked for.
+        folder: new, or one that holds the same comparison; arms, tasks and seeds may be added to it.
+        tell: called whenever something has happened.
+
+    Raises:
+        ValueError: something asked for is wrong, or the folder holds something else. Nothing was paid.
+        ModelError: no run can succeed: the key, the model's name or the address is wrong.
+        JournalError: what was paid can't be kept.
+    """
+    prepare(plan)  # nothing is written if something is wrong
+    comparison = prepare(open_folder(folder, plan))
+    try:
+        return asyncio.run(_run(comparison, folder, tell))
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+async def _run(comparison: Comparison, folder: Path, tell: Tell) -> Progress:
+    pace = comparison.plan.pace()
+    rows = read_results(folder).rows
+    cells = comparison.cells()
+    progress = Progress(cells, comparison.plan.rounds, rows)
+    tell(progress)
+    with appending(folder) as file:
+
+        async def work(waiting: Iterator[Cell]) -> None:
+            for cell in waiting:
+
+                def heard(event: EpisodeEvent, cell: Cell = cell) -> None:
+                    progress.heard(cell, event)
+                    tell(progress)
+
+                row = await _one(comparison, cell, folder, rows, pace, heard)
+                append(file, row)
+                rows[cell] = row
+                if "error" not in row:
+                    _forget(folder, cell)
+                progress.ended(cell, row)
+                tell(progress)
+
+        for late in (False, True):  # the rewards of other tasks are known only once these were played
+            todo = [
+                cell
+                for cell in cells
+                if (comparison.arms[cell.arm].draws_from is not None) == late and not has_ended(rows, cell)
+            ]
+            waiting = iter(todo)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(comparison.plan.concurrency, len(todo))):
+                    group.create_task(work(waiting))
+    return progress
+
+
+async def _one(
+    comparison: Comparison, cell: Cell, folder: Path, rows: Mapping[Cell, Row], pace: Pace, heard: OnEpisode
+) -> Row:
+    """One run: its row, or that of its failure."""
+    inputs = comparison.benchmark.read(cell.item)
+    try:
+        result = await aimprove(
+            **inputs,
+            **comparison.arguments(cell.arm, _pool(comparison.arms[cell.arm], cell, rows)),
+            score=comparison.evaluator,
+            path=_thread(folder, cell),
+            thread_id="run",
+            on_episode=heard,
+            seed=_seed(comparison.model, cell),
+            pace=pace,
+        )
+    except (JournalError, OSError):
+        raise
+    except ModelError as error:
+        if not any("error" not in row for row in rows.values()):
+            raise  # nothing has succeeded so far, and so nothing will
+        return failure(cell, f"{type(error).__name__}: {error}")
+    except Exception as error:
+        return failure(cell, f"{type(error).__name__}: {error}")
+    if result.stopped == "failures":
+        why = result.episodes[-1].get("error", "")
+        return failure(cell, f"the model failed too often in a row: {why}", result.usage)
+    return row_of(cell, inputs, vars(result), chosen(result.episodes, comparison.graphs[cell.arm].choose))
+
+
+def chosen(episodes: Sequence[Episode], choose: Chooser) -> list[int | None]:
+    """After each attempt, the place of the one so far that gives the answer."""
+    places = {id(episode): place for place, episode in enumerate(episodes)}
+    tops = [choose(episodes[: place + 1]) for place in range(len(episodes))]
+    return [None if top is None else places[id(top)] for top in tops]
+
+
+def _seed(model: Any, cell: Cell) -> int | None:
+    """A seed that the arms share, where the model is known to take one."""
+    part = as_policy(model).part
+    takes_one = isinstance(part, FunctionModel) or type(part).__module__.startswith("langchain_openai")
+    return Random(f"{cell.seed}/{cell.item}").getrandbits(31) if takes_one else None
+
+
+def _pool(arm: Arm, cell: Cell, rows: Mapping[Cell, Row]) -> list[Reward]:
+    """What the arm that it draws from was given on other tasks."""
+    if arm.draws_from is None:
+        return []
+    others = sorted(key for key in rows if key.arm == arm.draws_from and key.item != cell.item)
+    episodes = [episode for key in others for episode in rows[key].get("episodes", [])]
+    return [episode["reward"] for episode in episodes if episode["reward"].get("value") is not None]
+
+
+def _thread(folder: Path, cell: Cell) -> Path:
+    name = hashlib.sha256("/".join(map(str, cell)).encode()).hexdigest()[:16]
+    return folder / "unfinished" / f"{name}.sqlite"
+
+
+def _forget(folder: Path, cell: Cell) -> None:
+    """Remove the thread of a run whose row is kept."""
+    path = _thread(folder, cell)
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        file.unlink(missing_ok=True)

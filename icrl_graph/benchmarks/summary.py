@@ -1,0 +1,320 @@
+"""What the rows of a comparison come to: figures by method, by round and by budget, and differences between methods.
+
+Rounds are counted from 0; the candidates of a round stand side by side, in the place of rounds. A run that reached its
+target counts on with its answer. What is unscored is left out of every mean, and counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from typing_extensions import TypedDict
+
+from icrl_graph.benchmarks.arms import read_arm
+from icrl_graph.benchmarks.comparison import Difference, Estimate, compare, corrected, curve, estimate, pass_at_k
+from icrl_graph.benchmarks.results import Cell, Plan, Row
+from icrl_graph.state import Episode, Usage, add_usage, metric_of, value_of
+
+UNITS = ("calls", "tokens", "usd")
+"""What a budget can be of."""
+POINTS = 40
+"""Of a curve over a budget, at most."""
+
+
+class Point(TypedDict):
+    """A budget, and what the answers are worth that it pays for."""
+
+    budget: float
+    value: Estimate
+
+
+class Method(TypedDict):
+    """What one arm came to."""
+
+    arm: str
+    rewarded_by: str
+    runs: int
+    failed: int
+    attempts: int
+    unanswered: int
+    """Attempts without a response or an answer."""
+    unscored: int
+    """Attempts with an answer that could not be judged."""
+    stopped: dict[str, int]
+    reward: list[Estimate]
+    """By round, of the attempt: what the method sees."""
+    metric: list[Estimate]
+    """By round, of the attempt: what is reported."""
+    best: list[Estimate]
+    """By round, the highest reward so far."""
+    answer: list[Estimate]
+    """By round, the metric of what would be answered then."""
+    solved: list[Estimate]
+    """By round, the share of runs whose answer then solves the task; empty where nothing counts as solved."""
+    by_instruction: dict[str, Estimate]
+    """The mean reward of the rounds that asked for this, such as explore and exploit."""
+    regret: Estimate
+    equal: dict[str, Estimate]
+    """At equal calls: by measure."""
+    budget: dict[str, list[Point]]
+    """By unit: the first of the measures over what was spent."""
+    pass_at: dict[str, Estimate]
+    """By k, for attempts that don't see each other: the share of tasks solved by at least one of k."""
+    usage: Usage
+    spent_by: dict[str, Usage]
+    """By node: generate, evaluate, reflect, select."""
+
+
+class Pair(Difference):
+    """A difference between an arm and the first one, over the same tasks, at equal calls."""
+
+    arm: str
+    against: str
+    measure: str
+
+
+class Summary(TypedDict):
+    """What a comparison came to."""
+
+    benchmark: str
+    model: str
+    tasks: int
+    seeds: int
+    equal_calls: int
+    """The most calls that every method could have made."""
+    measures: list[str]
+    """What is compared, the most telling first: success (the share solved), metric, reward."""
+    methods: list[Method]
+    pairs: list[Pair]
+
+
+def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
+    """All figures of a comparison.
+
+    Raises:
+        ValueError: no run has ended.
+        MissingExtra: scipy is not installed.
+    """
+    ended = {cell: row for cell, row in rows.items() if "error" not in row}
+    if not ended:
+        raise ValueError("no run has ended yet, so there is nothing to sum up")
+    failed = Counter(cell.arm for cell in rows if cell not in ended)
+    items, seeds = list(dict.fromkeys(cell.item for cell in ended)), max(cell.seed for cell in ended) + 1
+    tables = {}
+    for arm in plan.arms:
+        if any(cell.arm == arm for cell in ended):
+            tables[arm] = Table(
+                [[ended.get(Cell(arm, item, seed)) for seed in range(seeds)] for item in items], plan.solved_at
+            )
+    measures = _measures(plan, list(ended.values()))
+    calls = min(table.most_calls(plan.rounds) for table in tables.values())
+    equal = {arm: {name: table.at("calls", calls, name) for name in measures} for arm, table in tables.items()}
+    return Summary(
+        benchmark=plan.benchmark,
+        model=plan.model,
+        tasks=len(items),
+        seeds=seeds,
+        equal_calls=calls,
+        measures=measures,
+        methods=[
+            _method(arm, table, measures, failed[arm], {name: _mean(name, equal[arm][name]) for name in measures})
+            for arm, table in tables.items()
+        ],
+        pairs=[pair for name in measures for pair in _pairs(name, {arm: equal[arm][name] for arm in equal})],
+    )
+
+
+def _measures(plan: Plan, rows: Sequence[Row]) -> list[str]:
+    own = any("metric" in episode["reward"] for row in rows for episode in row["episodes"])
+    solved = ["success"] if plan.solved_at is not None else []
+    return [*solved, *(["metric"] if own and not solved else []), "reward"]
+
+
+def _mean(measure: str, values: Any) -> Estimate:
+    return estimate(values, share=measure == "success")
+
+
+def _pairs(measure: str, values: Mapping[str, Any]) -> list[Pair]:
+    first, *others = values
+    share = measure == "success"
+    found = corrected([compare(values[arm], values[first], share=share) for arm in others])
+    return [Pair(**told, arm=arm, against=first, measure=measure) for arm, told in zip(others, found, strict=True)]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The runs of one arm, (tasks, seeds); None where one is missing. Its arrays have a NaN there."""
+
+    runs: Sequence[Sequence[Row | None]]
+    solved_at: float | None
+
+    @cached_property
+    def ended(self) -> list[Row]:
+        """Those that are there."""
+        return [row for seeds in self.runs for row in seeds if row is not None]
+
+    @cached_property
+    def rounds(self) -> int:
+        """Of the longest run."""
+        return max(len(row["episodes"]) for row in self.ended)
+
+    def over_rounds(self, read: Callable[[Row], Sequence[float | None]]) -> Any:
+        """An array (tasks, seeds, rounds) of what is read from each run, a number for each of its attempts."""
+        values = np.full((len(self.runs), len(self.runs[0]), self.rounds), np.nan)
+        for task, seeds in enumerate(self.runs):
+            for seed, row in enumerate(seeds):
+                if row is not None:
+                    told = np.array(read(row), dtype=float)
+                    values[task, seed, : len(told)] = told
+                    if row["stopped"] == "success":
+                        values[task, seed, len(told) :] = told[-1]
+        return values
+
+    @cached_property
+    def reward(self) -> Any:
+        """Of each attempt."""
+        return self.over_rounds(lambda row: [value_of(episode) for episode in row["episodes"]])
+
+    @cached_property
+    def metric(self) -> Any:
+        """Of each attempt."""
+        return self.over_rounds(lambda row: [metric_of(episode) for episode in row["episodes"]])
+
+    def answered(self, measure: str) -> Any:
+        """Of what would be the answer after each attempt: its reward, its metric, or 1 if that solves the task."""
+        read = value_of if measure == "reward" else metric_of
+
+        def of_choice(row: Row) -> list[float | None]:
+            return [None if place is None else read(row["episodes"][place]) for place in row["chosen"]]
+
+        values = self.over_rounds(of_choice)
+        if measure != "success":
+            return values
+        return np.where(np.isnan(values), np.nan, values >= self.solved_at)
+
+    def spent(self, unit: str) -> Any:
+        """What was spent until each attempt was judged; infinite for those that were not made."""
+        values = self.over_rounds(lambda row: spent_until(row["episodes"], unit))
+        return np.where(np.isnan(values), np.inf, values)
+
+    def at(self, unit: str, budget: float, measure: str) -> Any:
+        """An array (tasks, seeds): what the answers are worth that a budget pays for."""
+        paid = (self.spent(unit) <= budget * (1 + 1e-9)).sum(axis=2)
+        values = np.take_along_axis(self.answered(measure), np.maximum(paid - 1, 0)[:, :, None], axis=2)[:, :, 0]
+        return np.where(paid > 0, values, np.nan)
+
+    def most_calls(self, rounds: int) -> int:
+        """The calls that its runs could make; where all stopped at their target, those that they would have made."""
+        whole = [row for row in self.ended if row["stopped"] != "success"]
+        if whole:
+            return max(int(spent_until(row["episodes"], "calls")[-1]) for row in whole)
+        made = sum(spent_until(row["episodes"], "calls")[-1] for row in self.ended)
+        return round(rounds * made / sum(len(row["episodes"]) for row in self.ended))
+
+
+def spent_until(episodes: Sequence[Episode], unit: str) -> list[float]:
+    """What was spent until each attempt was judged; reflections on it come after that.
+
+    Args:
+        episodes: of one run.
+        unit: "calls", "tokens" (in and out) or "usd".
+    """
+    judged = [add_usage(*(e["costs"].get(node, {}) for node in ("generate", "evaluate"))) for e in episodes]
+    later = [e["costs"].get("reflect", {}) for e in episodes]
+    before = [
+        0.0,
+        *accumulate(amount(one, unit) + amount(other, unit) for one, other in zip(judged, later, strict=True)),
+    ]
+    return [earlier + amount(own, unit) for earlier, own in zip(before, judged, strict=False)]
+
+
+def amount(usage: Usage, unit: str) -> float:
+    """Calls, tokens (in and out) or dollars."""
+    if unit == "tokens":
+        return usage.get("input", 0) + usage.get("output", 0)
+    return usage.get("calls", 0) if unit == "calls" else usage.get("usd", 0.0)
+
+
+def _method(arm: str, table: Table, measures: list[str], failed: int, equal: dict[str, Estimate]) -> Method:
+    episodes = [episode for row in table.ended for episode in row["episodes"]]
+    unanswered = sum(episode.get("answer", episode.get("response")) is None for episode in episodes)
+    usage = add_usage(*(row["usage"] for row in table.ended))
+    return Method(
+        arm=arm,
+        rewarded_by=" and ".join(sorted({row["rewarded_by"] for row in table.ended})),
+        runs=len(table.ended),
+        failed=failed,
+        attempts=len(episodes),
+        unanswered=unanswered,
+        unscored=sum(value_of(episode) is None for episode in episodes) - unanswered,
+        stopped=dict(Counter(row["stopped"] for row in table.ended)),
+        reward=curve(table.reward),
+        metric=curve(table.metric),
+        best=curve(np.fmax.accumulate(table.reward, axis=2)),
+        answer=curve(table.answered("metric")),
+        solved=curve(table.answered("success"), share=True) if "success" in measures else [],
+        by_instruction=_by_instruction(table),
+        regret=estimate([[np.nan if row is None else _number(row["regret"]) for row in seeds] for seeds in table.runs]),
+        equal=equal,
+        budget={unit: _over_budget(table, unit, measures[0]) for unit in UNITS if amount(usage, unit)},
+        pass_at=_pass_at(arm, table) if "success" in measures else {},
+        usage=usage,
+        spent_by=_spent_by(episodes),
+    )
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _by_instruction(table: Table) -> dict[str, Estimate]:
+    names = [episode["plan"]["instruction"] for row in table.ended for episode in row["episodes"]]
+
+    def mean_of(row: Row | None, name: str) -> float:
+        episodes = [] if row is None else [e for e in row["episodes"] if e["plan"]["instruction"] == name]
+        values = [value for episode in episodes if (value := value_of(episode)) is not None]
+        return float(np.mean(values)) if values else np.nan
+
+    return {
+        name: estimate([[mean_of(row, name) for row in seeds] for seeds in table.runs]) for name in dict.fromkeys(names)
+    }
+
+
+def _over_budget(table: Table, unit: str, measure: str) -> list[Point]:
+    """From where every run has made its first attempt, up to the dearest run."""
+    spent = table.spent(unit)
+    first, last = spent[:, :, 0], np.where(np.isinf(spent), 0, spent)
+    lowest, highest = float(first[np.isfinite(first)].max()), float(last.max())
+    if unit == "calls":
+        budgets = np.unique(np.linspace(lowest, highest, POINTS).round())
+    else:
+        budgets = np.unique(np.linspace(lowest, highest, POINTS))
+    values = np.stack([table.at(unit, budget, measure) for budget in budgets], axis=2)
+    found = curve(values, share=measure == "success")
+    return [Point(budget=float(budget), value=value) for budget, value in zip(budgets, found, strict=True)]
+
+
+def _pass_at(arm: str, table: Table) -> dict[str, Estimate]:
+    """Only of attempts that are independent of each other."""
+    asked = read_arm(arm)
+    if asked.topology != "best_of_n" and asked.options.get("memory") != "none":
+        return {}
+    scored = ~np.isnan(table.metric)
+    solved = ((table.metric >= table.solved_at) & scored).sum(axis=(1, 2))
+    made = scored.sum(axis=(1, 2))
+    ks = [2**power for power in range(12) if 2**power <= made.min()]
+    return {
+        str(k): estimate(np.array([[pass_at_k(int(n), int(c), k)] for n, c in zip(made, solved, strict=True)]))
+        for k in ks
+    }
+
+
+def _spent_by(episodes: Sequence[Episode]) -> dict[str, Usage]:
+    nodes = dict.fromkeys(node for episode in episodes for node in episode["costs"])
+    return {node: add_usage(*(episode["costs"].get(node, {}) for episode in episodes)) for node in nodes}

@@ -1,0 +1,275 @@
+"""`icrl bench`, `icrl benchmarks`, `icrl report`, `icrl rejudge`: methods compared."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from icrl_graph.cli.shared import Json, app, err, fail, out, printable, quiet, read_json, telling, whole
+from icrl_graph.errors import MissingExtra
+
+FolderArgument = Annotated[Path, typer.Argument(help="The folder of a comparison.")]
+
+
+@app.command(epilog="Example:\n\n  icrl benchmarks --json")
+def benchmarks(as_json: Json = False) -> None:
+    """List the benchmarks."""
+    from icrl_graph.benchmarks import BENCHMARKS
+
+    if as_json:
+        typer.echo(json.dumps({name: found.about for name, found in BENCHMARKS.items()}))
+        return
+    for name, found in BENCHMARKS.items():
+        out.print(f"{name:14} {found.about}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples:\n\n  icrl bench hidden_color --topologies icrl,best_of_n,icrl+show=zero,icrl+show=shuffled\n\n"
+    "  icrl bench game24 --topologies icrl,reflexion,self_refine,best_of_n,best_of_n+n=1+schedule=long_cot "
+    "--model openai:gpt-4.1-mini --rounds 16 --target 1\n\n"
+    "  icrl bench writing --topologies icrl,best_of_n --model openai:gpt-4.1-mini --judge openai:gpt-4.1 --preview\n\n"
+    "  icrl bench my_tasks.jsonl --topologies icrl,best_of_n --model openai:my-model --evaluator my_score.py:score"
+)
+def bench(
+    benchmark: Annotated[str, typer.Argument(help="See: icrl benchmarks. Or your own tasks, a .jsonl file.")],
+    topologies: Annotated[
+        str,
+        typer.Option(help="The methods, such as icrl,best_of_n,icrl+show=zero. The others are held against the first."),
+    ] = "icrl,best_of_n",
+    model: Annotated[
+        str | None, typer.Option(help="provider:name or path.py:name; default the learner that plays the benchmark.")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="A model that gives the rewards, by the rubric.")] = None,
+    rubric: Annotated[str | None, typer.Option(help="What the judge judges by; default the benchmark's own.")] = None,
+    evaluator: Annotated[
+        str | None, typer.Option(help="path.py:name or module:name; default the benchmark's own.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="What is reported, if it is not the reward.")] = None,
+    limit: Annotated[int, typer.Option(help="Tasks.")] = 50,
+    rounds: Annotated[int, typer.Option(help="Attempts at each of them, one after another or side by side.")] = 8,
+    seeds: Annotated[int, typer.Option(help="Runs of each method on each task.")] = 1,
+    concurrency: Annotated[int, typer.Option(help="Runs, and calls, at once.")] = 8,
+    requests_per_minute: Annotated[float | None, typer.Option(help="Paid calls a minute at most.")] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option(help="Tokens a minute, in and out, on average.")] = None,
+    attempts: Annotated[int, typer.Option(help="How often a call is made that fails for a while.")] = 6,
+    target: Annotated[float | None, typer.Option(help="A run stops when a reward reaches this.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="A run stops after so many rounds without a better reward.")
+    ] = None,
+    solved_at: Annotated[
+        float | None, typer.Option(help="The metric from which a task counts as solved; default the benchmark's own.")
+    ] = None,
+    max_calls: Annotated[int | None, typer.Option(help="Budget of paid calls, of each run.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Budget of tokens, in and out, of each run.")] = None,
+    max_usd: Annotated[float | None, typer.Option(help="Budget of US dollars, of each run.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Budget of seconds, of each run.")] = None,
+    prices: Annotated[
+        str | None, typer.Option(help='USD a million tokens, as JSON: {"my-model": {"input": 1, "output": 4}}.')
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="For every call of the model.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="An OpenAI-compatible server; default OPENAI_BASE_URL.")] = None,
+    response_tokens: Annotated[int, typer.Option(min=1, help="Of a response, for the preview.")] = 300,
+    preview: Annotated[bool, typer.Option("--preview", help="Say what it will cost, and stop.")] = False,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="The folder; default a new one in runs/.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare methods on many tasks: side by side, resumable, with intervals and tests.
+
+    The same command on the same folder goes on with what is missing; arms, tasks and seeds may be added.
+    """
+    from icrl_graph.benchmarks import find_benchmark, runner
+    from icrl_graph.benchmarks.arms import read_arms
+    from icrl_graph.benchmarks.results import Plan
+
+    with telling():
+        found = find_benchmark(benchmark)
+        if model is None and found.model is None:
+            raise ValueError(f"name the model, such as --model openai:gpt-4.1-mini; no learner plays {benchmark}")
+        given = {
+            "target": target, "patience": patience, "max_calls": max_calls, "max_tokens": max_tokens,
+            "max_usd": max_usd, "max_seconds": max_seconds, "prices": read_json(prices, "--prices"), "system": system,
+        }  # fmt: skip
+        plan = Plan(
+            benchmark=str(Path(benchmark).resolve()) if benchmark.endswith(".jsonl") else benchmark.replace("_", "-"),
+            arms=[arm.name for arm in read_arms(topologies)],
+            model=whole(model or found.model),
+            judge=whole(judge),
+            rubric=rubric,
+            evaluator=whole(evaluator),
+            metric=whole(metric),
+            limit=min(limit, len(found.items())),
+            rounds=rounds,
+            seeds=seeds,
+            solved_at=found.solved_at if solved_at is None else solved_at,
+            base_url=base_url,
+            temperature=temperature,
+            options={name: value for name, value in given.items() if value is not None},
+            concurrency=concurrency,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            attempts=attempts,
+        )
+        comparison = runner.prepare(plan)
+        console = err if as_json else out
+        _show_preview(comparison, response_tokens, console)
+    if preview:
+        return
+    _run(plan, out_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S"), as_json)
+
+
+def go_on(folder: Path, as_json: bool) -> None:
+    """Go on with the comparison of a folder, as it was asked for."""
+    from icrl_graph.benchmarks.results import read_plan
+
+    with telling():
+        plan = read_plan(folder)
+    _run(plan, folder, as_json)
+
+
+def _run(plan: Any, folder: Path, as_json: bool) -> None:
+    from icrl_graph.benchmarks import runner
+    from icrl_graph.benchmarks.results import read_results
+
+    console = err if as_json else out
+    with telling(resume=folder):
+        with quiet(as_json), _bar(console) as tell:
+            progress = runner.run(plan, folder, tell)
+        for number in read_results(folder).damaged:
+            told = f"Line {number} of {folder / 'results.jsonl'} could not be read; its run was done again."
+            err.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        _conclude(folder, as_json)
+    if progress.failed:
+        cell, why = next(iter(progress.failed.items()))
+        count = f"{len(progress.failed)} of {progress.runs} runs failed"
+        told = f"{count}, such as {cell.arm} on {cell.item}: {printable(why)}"
+        fail(told, f"Do them again with: icrl resume {folder}")
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Any]:
+    """A bar with what is left of the time and what is spent."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as shown:
+        bar = shown.add_task("", total=1.0)
+
+        def tell(progress: Any) -> None:
+            failed = f", {len(progress.failed)} failed" if progress.failed else ""
+            told = f"{progress.done} of {progress.runs} runs{failed}, {cost(progress.usage)}"
+            shown.update(bar, completed=progress.share, description=told)
+
+        yield tell
+
+
+def cost(usage: Mapping[str, Any]) -> str:
+    """What was spent, in words."""
+    told = f"{usage.get('calls', 0):,} calls"
+    if "input" in usage:
+        told += f", {usage['input'] + usage['output']:,} tokens"
+    if "usd" in usage:
+        told += f", {usage['usd']:.2f} USD"
+    return told + (f", {usage['unpriced']} replies without a price" if usage.get("unpriced") else "")
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(headings[0], no_wrap=True)
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _show_preview(comparison: Any, response_tokens: int, console: Console) -> None:
+    from icrl_graph.benchmarks.comparison import detectable
+    from icrl_graph.benchmarks.preview import preview
+    from icrl_graph.state import add_usage
+
+    plan, tasks = comparison.plan, len(comparison.items())
+    usages = preview(comparison, response_tokens)
+    runs = f"{len(comparison.cells())} runs: {len(usages)} methods x {tasks} tasks x {plan.seeds} seeds"
+    console.print(f"{runs}. At most, and about, {cost(add_usage(*usages.values()))}:", highlight=False, soft_wrap=True)
+    for arm, usage in usages.items():
+        console.print(f"  {arm:30} {cost(usage)}", highlight=False, markup=False, soft_wrap=True)
+    if len(usages) > 1:
+        try:
+            least = detectable(tasks, comparisons=len(usages) - 1)
+        except MissingExtra:
+            return
+        told = f"{least:.2f} and more" if least is not None else "more than 0.30"
+        console.print(
+            f"With {tasks} tasks a difference of {told} in what is solved can be found (power .8, 5 %, if 3 of 10 tasks "
+            "come out differently).\n",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _conclude(folder: Path, as_json: bool) -> None:
+    """Print what the results come to; without scipy, where they are."""
+    from icrl_graph.benchmarks.results import read_plan, read_results
+    from icrl_graph.benchmarks.summary import summarize
+
+    results = read_results(folder)
+    if not any("error" not in row for row in results.rows.values()):
+        return
+    try:
+        summary = summarize(read_plan(folder), results.rows)
+    except MissingExtra as missing:
+        err.print(f"The results are in {folder}. No table: {missing}", style="yellow", markup=False, soft_wrap=True)
+        return
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    for table in _tables(summary):
+        out.print(table)
+    out.print(f"Kept in {folder}. Curves, tests and every run: icrl report {folder}", highlight=False, soft_wrap=True)
+
+
+def _tables(summary: Any) -> Iterator[Table]:
+    """The methods, and how they differ."""
+    measures, calls = summary["measures"], summary["equal_calls"]
+    size = f"{summary['tasks']} tasks x {summary['seeds']} seeds"
+    title = f"{summary['benchmark']}, {size}, {summary['model']}: the answer after {calls} calls"
+    table = _table(title, "method", *measures, "reward first", "last", "unscored", "calls a run")
+    for method in summary["methods"]:
+        scores = (_between(method["equal"][name]) for name in measures)
+        first, last = (_number(method["reward"][at]["mean"]) for at in (0, -1))
+        calls_each = f"{method['usage']['calls'] / method['runs']:.1f}"
+        table.add_row(method["arm"], *scores, first, last, str(method["unscored"]), calls_each)
+    yield table
+    if summary["pairs"]:
+        against = summary["pairs"][0]["against"]
+        table = _table(f"Against {against}, over the same tasks", "method", "measure", "difference", "95 %", "p (Holm)")
+        for pair in summary["pairs"]:
+            p = "-" if pair["adjusted"] is None else f"{pair['adjusted']:.4f}"
+            between = "-" if pair["low"] is None else f"{pair['low']:+.2f} to {pair['high']:+.2f}"
+            change = "-" if pair["difference"] is None else f"{pair['difference']:+.2f}"
+            table.add_row(pair["arm"], pair["measure"], change, between, p)
+        yield table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _between(found: Any) -> str:
+    if found["low"] is None:
+        return _number(found["mean"])
+    return f"{found['mean']:.2f} [{found['low']:.2f} {found['high']:.2f}]"
