@@ -1,0 +1,332 @@
+"""Means over tasks, differences between methods, and how sure they are."""
+
+import json
+import sys
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from icrl_graph.benchmarks.comparison import (
+    Difference,
+    compare,
+    corrected,
+    curve,
+    detectable,
+    estimate,
+    pass_at_k,
+)
+from icrl_graph.benchmarks.statistics import difference, share_interval
+from icrl_graph.errors import MissingExtra
+
+NAN = np.nan
+SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 4))
+SCORES = arrays.arrays(float, SHAPES, elements=st.sampled_from([-2.5, 0.0, 1 / 3, 0.1, 7.0, NAN]))
+SHARES = arrays.arrays(float, SHAPES, elements=st.sampled_from([0.0, 1.0, 1 / 3, 0.7, NAN]))
+MARKS = st.lists(st.integers(0, 1), min_size=2, max_size=40)
+PAIRS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=2, max_size=40)
+
+
+def same(found: Any, wanted: Any) -> None:
+    """Sums in another order may differ in the last bit, so in the last of 6 digits."""
+    assert found.keys() == wanted.keys()
+    for name in found:
+        assert found[name] == (None if wanted[name] is None else pytest.approx(wanted[name], abs=2e-6)), name
+
+
+def correlated(rng: Any, share: float, shape: tuple[int, int, int]) -> Any:
+    """Marks (tasks, seeds, samples), the seeds of one task correlated by 0.3."""
+    tasks, _, samples = shape
+    weight = 1 / 0.3 - 1
+    return (rng.random(shape) < rng.beta(share * weight, (1 - share) * weight, (tasks, 1, samples))).astype(float)
+
+
+def difference_of(p: float | None) -> Difference:
+    return Difference(difference=0.1, low=None, high=None, p=p, mcnemar=None, tasks=9, adjusted=None)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+@pytest.mark.parametrize("tasks", [10, 40])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_intervals_of_shares_hold_the_truth_as_often_as_they_say(share: float, tasks: int, seeds: int) -> None:
+    samples = correlated(np.random.default_rng(0), share, (tasks, seeds, 2000))
+    held = [one["low"] <= share <= one["high"] for one in curve(samples, share=True)]  # type: ignore[operator]
+    assert 0.9 <= np.mean(held) <= 0.99
+
+
+def test_bootstrapped_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=(15, 1, 1000)) + rng.normal(size=(15, 3, 1000))
+    held = [one["low"] <= 0 <= one["high"] for one in curve(samples)]  # type: ignore[operator]
+    assert 0.93 <= np.mean(held) <= 0.965
+
+
+@pytest.mark.parametrize("shares", [(0.05, 0.05), (0.3, 0.6), (0.05, 0.95)])
+def test_intervals_of_differences_of_shares_hold_the_truth_as_often_as_they_say(shares: tuple[float, float]) -> None:
+    rng = np.random.default_rng(0)
+    others, ones = (np.moveaxis(correlated(rng, share, (20, 3, 300)), -1, 0) for share in shares)
+    # The interval doesn't need the sign flips, which take most of the time.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("icrl_graph.benchmarks.comparison._flipped", lambda apart: 1.0)
+        found = [compare(one, other, share=True) for one, other in zip(ones, others, strict=True)]
+    held = [one["low"] <= shares[1] - shares[0] <= one["high"] for one in found]  # type: ignore[operator]
+    assert np.mean(held) >= 0.93
+
+
+@given(SCORES)
+def test_the_mean_is_over_tasks_of_the_mean_over_their_scored_seeds(values: Any) -> None:
+    means = [np.mean(row[~np.isnan(row)]) for row in values if not np.isnan(row).all()]
+    found = estimate(values)
+    assert found["mean"] == (pytest.approx(np.mean(means), abs=1e-6) if means else None)
+    assert (found["tasks"], found["unscored"]) == (len(means), np.isnan(values).sum())
+    assert (found["low"] is None) == (found["high"] is None) == (len(means) < 2)
+
+
+@pytest.mark.parametrize("share", [False, True])
+@given(values=SHARES, seed=st.integers(0, 9))
+def test_neither_the_order_of_tasks_nor_that_of_seeds_matters(share: bool, values: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    same(estimate(rng.permuted(rng.permutation(values), axis=1), share=share), estimate(values, share=share))
+    assert estimate(rng.permutation(values), share=share) == estimate(values, share=share)
+
+
+@pytest.mark.parametrize("share", [False, True])
+@given(values=SHARES, times=st.integers(2, 5))
+def test_seeds_that_say_the_same_make_nothing_surer(share: bool, values: Any, times: int) -> None:
+    found, wanted = estimate(np.tile(values, times), share=share), estimate(values, share=share)
+    assert found.pop("unscored") == times * wanted.pop("unscored")  # type: ignore[misc]
+    same(found, wanted)
+
+
+@given(SHARES)
+def test_an_interval_of_shares_is_never_a_point_and_lies_in_0_and_1(values: Any) -> None:
+    found = estimate(values, share=True)
+    if found["low"] is not None and found["high"] is not None and found["mean"] is not None:
+        assert 0 <= found["low"] <= found["mean"] <= found["high"] <= 1
+        assert found["low"] < found["high"]
+
+
+@given(MARKS)
+def test_with_one_seed_a_share_has_wilsons_interval(marks: list[int]) -> None:
+    found, wanted = estimate(np.array(marks)[:, np.newaxis], share=True), share_interval(marks)
+    assert [found["mean"], found["low"], found["high"]] == pytest.approx(list(wanted.values()), abs=1e-4)
+
+
+def test_seeds_that_disagree_make_a_share_surer() -> None:
+    """Means .25 .5 .5 .75 have variance 1/24, so 6 times as many tasks count, over (3.182 / 1.96)^2: 9.10 in all."""
+    found = estimate([[0, 0, 0, 1], [0, 1, 0, 1], [1, 0, 0, 1], [1, 1, 0, 1]], share=True)
+    assert [found["low"], found["high"]] == pytest.approx([0.2277, 0.7723], abs=2e-4)
+
+
+def test_a_zero_has_no_sign() -> None:
+    assert "-0.0" not in json.dumps(estimate([[-1e-9], [-1e-9]]))
+
+
+@pytest.mark.parametrize("share", [False, True])
+@given(values=arrays.arrays(float, (5, 2, 3), elements=st.sampled_from([0.0, 1.0, 0.3, NAN])))
+def test_a_curve_is_an_estimate_at_each_point(share: bool, values: Any) -> None:
+    for point, found in enumerate(curve(values, share=share)):
+        same(found, estimate(values[..., point], share=share))
+
+
+def test_what_cant_be_told_is_none() -> None:
+    assert estimate([[NAN, NAN]]) == {"mean": None, "low": None, "high": None, "tasks": 0, "unscored": 2}
+    assert estimate([[0.5, NAN]]) == {"mean": 0.5, "low": None, "high": None, "tasks": 1, "unscored": 1}
+    assert estimate(np.empty((0, 3)))["mean"] is None
+    assert set(compare([[1.0]], [[NAN]]).values()) == {None, 0}
+    single = compare([[1.0]], [[0.0]], share=True)
+    assert (single["difference"], single["low"], single["p"], single["mcnemar"]) == (1.0, None, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "message"),
+    [
+        ([0.0, 1.0], False, r"shape \(2,\), but need \(tasks, seeds\)"),
+        ([[np.inf]], False, "infinite"),
+        ([[0.0, 2.0]], True, r"\[0, 1\], but the values in \[0.0, 2.0\]"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(values: Any, share: bool, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        estimate(values, share=share)
+    with pytest.raises(ValueError, match=message):
+        compare(values, values, share=share)
+
+
+def test_a_curve_needs_points_and_a_comparison_the_same_tasks() -> None:
+    with pytest.raises(ValueError, match=r"\(tasks, seeds, points\)"):
+        curve([[0.0]])
+    with pytest.raises(ValueError, match="one has 1 and the other 2"):
+        compare([[0.0]], [[0.0], [1.0]])
+
+
+def test_pass_at_k_is_the_share_of_draws_that_hold_a_solved_attempt() -> None:
+    for attempts in range(1, 8):
+        for solved in range(attempts + 1):
+            for k in range(1, attempts + 1):
+                draws = [min(draw) < solved for draw in combinations(range(attempts), k)]
+                assert pass_at_k(attempts, solved, k) == sum(draws) / len(draws)
+
+
+def test_pass_at_k_is_exact_for_many_attempts() -> None:
+    assert pass_at_k(100_000, 1, 1) == 1e-5
+    assert pass_at_k(10_000, 1, 5000) == 0.5
+
+
+@pytest.mark.parametrize("given_", [(0, 0, 1), (3, 4, 1), (3, -1, 1), (3, 1, 4), (3, 1, 0)])
+def test_pass_at_k_refuses_what_is_out_of_range(given_: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="but must be"):
+        pass_at_k(*given_)
+
+
+def test_few_tasks_have_the_exact_p_of_all_sign_flips() -> None:
+    """Of the 8 sums ±1 ±2 ±3 only 6 is as large as 6: p is 2 / 8; the sum 4 (-1 + 2 + 3) or more has 2: 4 / 8."""
+    assert compare([[1], [2], [3]], [[0], [0], [0]])["p"] == 0.25
+    assert compare([[0], [2], [3]], [[1], [0], [0]])["p"] == 0.5
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_sums_that_are_equal_but_for_rounding_count_as_equal_at_any_scale(scale: float) -> None:
+    """-.7 -.1 +.1 +.7 is 0, in the middle of what the flips give; in floats it is 1e-17 off."""
+    assert compare(np.array([[-0.7], [-0.1], [0.1], [0.7]]) * scale, np.zeros((4, 1)))["p"] == 1.0
+    assert compare(np.array([[1], [2], [3]]) * scale, np.zeros((3, 1)))["p"] == 0.25
+
+
+def test_under_no_difference_p_is_as_small_as_it_says_about_as_often() -> None:
+    rng = np.random.default_rng(0)
+    p = np.array([compare(*rng.normal(size=(2, 9, 1)))["p"] for _ in range(400)])
+    for level in (0.1, 0.25, 0.5, 0.75):
+        assert np.mean(p <= level) == pytest.approx(level, abs=0.06)
+
+
+def test_what_is_the_same_has_p_1() -> None:
+    found = compare([[0.3], [0.7], [1.0]], [[0.3], [0.7], [1.0]])
+    assert (found["difference"], found["p"]) == (0.0, 1.0)
+    assert compare([[1], [0]], [[1], [0]])["mcnemar"] == 1.0
+
+
+def test_many_tasks_get_a_p_from_random_flips_that_is_never_0() -> None:
+    found = compare(np.ones((50, 1)), np.zeros((50, 1)))
+    assert found["p"] == 2 / 10_000
+    assert found["mcnemar"] == pytest.approx(2 / 2**50, rel=1e-5, abs=0)
+
+
+def test_mcnemars_p_is_that_of_a_coin_over_the_tasks_that_differ() -> None:
+    """1 of 6 heads or fewer, on either side: 2 (1 + 6) / 64."""
+    ones, others = [[1], [1], [1], [1], [1], [0], [1], [0]], [[0], [0], [0], [0], [0], [1], [1], [0]]
+    assert compare(ones, others)["mcnemar"] == pytest.approx(14 / 64)
+    assert compare(ones, others)["p"] == pytest.approx(14 / 64)
+
+
+def test_mcnemar_needs_marks_and_one_seed() -> None:
+    assert compare([[0.5], [1]], [[0], [0]])["mcnemar"] is None
+    assert compare([[1, 1], [1, 1]], [[0], [0]])["mcnemar"] is None
+    assert compare([[1], [1], [0.5]], [[0], [0], [NAN]])["mcnemar"] == 0.5
+
+
+@given(PAIRS)
+@settings(max_examples=30)
+def test_with_one_seed_a_difference_of_shares_has_the_interval_of_agresti_and_min(pairs: Any) -> None:
+    ones, others = (np.array(side)[:, np.newaxis] for side in zip(*pairs, strict=True))
+    found, wanted = compare(ones, others, share=True), difference(ones[:, 0], others[:, 0])
+    assert found["difference"] == pytest.approx(wanted["mean"], abs=1e-4)
+    assert [found["low"], found["high"]] == pytest.approx(np.clip([wanted["low"], wanted["high"]], -1, 1), abs=1e-4)
+
+
+@pytest.mark.parametrize("share", [False, True])
+@given(values=SHARES, seed=st.integers(0, 9))
+@settings(max_examples=30)
+def test_a_comparison_is_over_tasks_scored_in_both_in_any_order(share: bool, values: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    others = rng.permuted(values, axis=0)
+    scored = ~(np.isnan(values).all(axis=1) | np.isnan(others).all(axis=1))
+    order = rng.permutation(np.flatnonzero(scored))
+    found = compare(values, others, share=share)
+    assert found["tasks"] == scored.sum()
+    assert compare(values[order], others[order], share=share) == found
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_a_difference_is_paired_and_its_seeds_make_nothing_surer(share: bool) -> None:
+    rng = np.random.default_rng(0)
+    others = rng.random((30, 2)) * 0.8
+    ones = others + 0.1 + rng.normal(size=(30, 2)) * 0.01
+    found = compare(ones, others, share=share)
+    assert found["p"] is not None
+    assert found["p"] < 0.001
+    assert found["difference"] == pytest.approx(0.1, abs=0.01)
+    same(compare(np.tile(ones, 3), others, share=share), found)
+    if not share:  # tasks differ by up to 0.8, but each from itself by 0.1
+        assert found["high"] - found["low"] < 0.02  # type: ignore[operator]
+
+
+def test_holms_correction_on_an_example() -> None:
+    """4 × .005, 3 × .01, 2 × .03, and .04 raised to that."""
+    found = corrected([difference_of(p) for p in (0.03, 0.005, None, 0.04, 0.01)])
+    assert [one["adjusted"] for one in found] == [0.06, 0.02, None, 0.06, 0.03]
+
+
+@given(st.lists(st.none() | st.floats(1e-6, 1), max_size=12))
+def test_corrected_ps_keep_their_order_and_lie_between_p_and_1(given_: list[float | None]) -> None:
+    before = [difference_of(p) for p in given_]
+    found = corrected(before)
+    pairs = sorted((p, one["adjusted"] or 0.0) for p, one in zip(given_, found, strict=True) if p is not None)
+    adjusted = [high for _, high in pairs]
+    assert adjusted == sorted(adjusted)
+    assert all(p <= high * (1 + 1e-5) and high <= 1 for p, high in pairs)
+    assert [one["adjusted"] is None for one in found] == [p is None for p in given_]
+    assert all(one["adjusted"] is None for one in before)
+
+
+@pytest.mark.parametrize(("comparisons", "quantile"), [(1, 1.959964), (5, 2.575829)])
+def test_a_detectable_difference_is_found_about_as_often_as_asked(comparisons: int, quantile: float) -> None:
+    """Of 4000 samples of 200 tasks about 80 %, by a z test on the tasks' differences."""
+    least = detectable(200, comparisons=comparisons)
+    assert least is not None
+    gained, lost = (0.3 + least) / 2, (0.3 - least) / 2
+    apart = np.random.default_rng(0).choice([1, -1, 0], p=[gained, lost, 0.7], size=(4000, 200))
+    found = apart.mean(axis=1) / (apart.std(axis=1, ddof=1) / np.sqrt(200)) > quantile
+    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+
+
+@given(st.integers(1, 5000), st.floats(0.01, 1), st.integers(1, 50))
+def test_more_tasks_find_less_and_nothing_beyond_what_is_apart_is_promised(
+    tasks: int, apart: float, comparisons: int
+) -> None:
+    least, less = (detectable(count, apart=apart, comparisons=comparisons) for count in (tasks, 2 * tasks))
+    assert least is None or (less is not None and 0 < less < least <= apart)
+
+
+def test_a_detectable_difference_is_2_8_standard_errors_of_itself() -> None:
+    """1.959964 + 0.841621 of them; few tasks, where the variance that the difference itself takes away matters."""
+    least = detectable(40, apart=0.4)
+    assert least == pytest.approx(2.801585 * np.sqrt((0.4 - (least or 0) ** 2) / 40), rel=1e-6)
+
+
+def test_too_few_tasks_find_nothing() -> None:
+    assert detectable(10, apart=0.3) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"tasks": 0}, {"comparisons": 0}, {"apart": 0.0}, {"apart": 1.1}, {"power": 1.0}, {"power": 0.01}, {"alpha": 0.0}],
+)
+def test_detectable_refuses_what_is_out_of_range(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}.* {next(iter(wrong.values()))}.*but must be"):
+        detectable(**{"tasks": 100, **wrong})
+
+
+def test_all_of_it_is_plain_json() -> None:
+    values = np.random.default_rng(0).random((6, 2))
+    found = [estimate(values), *curve(values[..., np.newaxis]), *corrected([compare(values, values[::-1])])]
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_without_scipy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(MissingExtra, match=r"scipy is not installed.*\[report\]"):
+        detectable(100)
