@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
-from statistics import mean
 from typing import Any
 
 from langchain_core.messages import convert_to_openai_messages
@@ -41,12 +40,13 @@ from icrl_graph.state import (
     add_usage,
     answer_of,
     best,
+    best_retested,
     best_value,
     cost_of,
-    estimate,
     last_answered,
     leaders,
     metric_of,
+    outcome,
     plain,
     side_by_side,
     spent,
@@ -523,20 +523,8 @@ def select(
     def select(state: LoopState, part: Any) -> Flow:
         patches = yield from compare(state)
         episodes, frozen = upsert(state["episodes"], [patches]), state["settings"]
-        again = [episode for episode in episodes if episode.get("retests")]
-        top = max(again, key=lambda episode: mean(episode["retests"])) if again else choose(episodes)
-        shown = top or (last_answered(episodes) if selector is None else None) or Episode()
-        metrics = [metric for episode in episodes if (metric := metric_of(episode)) is not None]
-        own = metric_of(shown)
-        output = Output(
-            answer=answer_of(shown),
-            reward=estimate(shown),
-            metric=own,
-            regret=None if own is None else max(metrics) - own,
-            rewarded_by=parts.rewarded_by,
-            rounds_done=episodes[-1]["round"] + 1,
-            usage=spent(episodes),
-        )
+        top = best_retested(episodes) or choose(episodes) or (last_answered(episodes) if selector is None else None)
+        output = outcome(episodes, top, parts.rewarded_by)
         ended = {} if frozen["parts"] == parts.schema.parts else {"settings": {**frozen, "parts": parts.schema.parts}}
         return {**output, **ended, "episodes": patches}  # a run may be ended by another model than it was begun with
 

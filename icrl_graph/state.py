@@ -217,6 +217,12 @@ def estimate(episode: Episode) -> float | None:
     return mean(episode["retests"]) if episode.get("retests") else value_of(episode)
 
 
+def best_retested(episodes: Iterable[Episode]) -> Episode | None:
+    """Of the leaders that were judged again, the one with the highest mean; None if none was."""
+    again = [episode for episode in episodes if episode.get("retests")]
+    return max(again, key=lambda episode: mean(episode["retests"])) if again else None
+
+
 def most_valued(episodes: Sequence[Episode]) -> Episode | None:
     """The episode that its selector values most; of a tie the earlier one. None if it valued none."""
     valued = [(v, e) for e in episodes if (v := e.get("selection", {}).get("value")) is not None]
@@ -261,6 +267,27 @@ def spent(episodes: Iterable[Episode]) -> Usage:
     rounds = groupby(episodes, key=lambda episode: episode["round"])
     usages = (side_by_side([cost_of(episode) for episode in candidates]) for _, candidates in rounds)
     return add_usage({"calls": 0, "seconds": 0.0}, *usages)
+
+
+def outcome(episodes: Sequence[Episode], top: Episode | None, rewarded_by: str) -> Output:
+    """What a run comes to.
+
+    Args:
+        episodes: all of them.
+        top: the one that gives the answer; None if there is none.
+        rewarded_by: who gave the rewards.
+    """
+    metrics = [metric for episode in episodes if (metric := metric_of(episode)) is not None]
+    own = None if top is None else metric_of(top)
+    return Output(
+        answer=None if top is None else answer_of(top),
+        reward=None if top is None else estimate(top),
+        metric=own,
+        regret=None if own is None else max(metrics) - own,
+        rewarded_by=rewarded_by,
+        rounds_done=episodes[-1]["round"] + 1,
+        usage=spent(episodes),
+    )
 
 
 def plain(value: Any, where: str) -> Any:

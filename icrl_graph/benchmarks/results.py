@@ -55,6 +55,20 @@ class Row(TypedDict, total=False):
     """After each attempt, which one so far gave the answer."""
 
 
+class Again(TypedDict):
+    """How the answers of a comparison were judged or chosen anew."""
+
+    folder: str
+    """Where they are from."""
+    evaluator: str | None
+    judge: str | None
+    rubric: str | None
+    as_metric: bool
+    """The new judgement is what is reported; the rewards stay as they were."""
+    select: str | None
+    """What gives the answer: reward, majority or last; None for each method's own."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What was asked for, in names and numbers.
@@ -74,7 +88,7 @@ class Plan:
         base_url: the model's server, or None.
         temperature: for every call, or None.
         options: settings and parts that all arms share.
-        judged_again: the folder whose answers these are, where they were only judged anew.
+        again: how its answers, those of another comparison, were judged or chosen anew; None if they are its own.
         concurrency: runs, and paid calls, at once.
         requests_per_minute: paid calls, or None for no limit.
         tokens_per_minute: in and out, on average, or None for no limit.
@@ -95,11 +109,16 @@ class Plan:
     base_url: str | None = None
     temperature: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    judged_again: str | None = None
+    again: Again | None = None
     concurrency: int = 8
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     attempts: int = 6
+
+    def shared(self) -> dict[str, Any]:
+        """What all arms are told."""
+        sampling = {} if self.temperature is None else {"sampling": {"default": {"temperature": self.temperature}}}
+        return {**sampling, **self.options}
 
     def pace(self) -> Pace:
         """How fast its calls are made.

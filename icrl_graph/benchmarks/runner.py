@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ from icrl_graph.models import FunctionModel, as_policy
 from icrl_graph.nodes import Chooser, EpisodeEvent, check_task
 from icrl_graph.pace import Pace
 from icrl_graph.rewards import Evaluator, Reward
-from icrl_graph.state import Episode, Usage, add_usage
+from icrl_graph.state import Episode, Usage, add_usage, best_retested
 from icrl_graph.topologies import Graph
 
 
@@ -62,10 +62,8 @@ class Comparison:
 
     def arguments(self, arm: str, pool: Sequence[Reward] = ()) -> dict[str, Any]:
         """What `improve` takes for an arm, beside the task."""
-        plan = self.plan
-        sampling = {} if plan.temperature is None else {"sampling": {"default": {"temperature": plan.temperature}}}
-        common = {**sampling, **plan.options, "metric": self.metric}
-        return {**self.arms[arm].arguments(plan.rounds, common, pool), "model": self.model}
+        shared = {**self.plan.shared(), "metric": self.metric}
+        return {**self.arms[arm].arguments(self.plan.rounds, shared, pool), "model": self.model}
 
     @cached_property
     def graphs(self) -> Mapping[str, Graph]:
@@ -105,6 +103,22 @@ def prepare(plan: Plan) -> Comparison:
 
 
 def _evaluator(plan: Plan, benchmark: Benchmark) -> Evaluator:
+    named = named_evaluator(plan, benchmark)
+    if named is not None:
+        return named
+    if benchmark.evaluator is None:
+        raise ValueError(
+            f"{plan.benchmark} has no evaluator of its own: name one, such as path.py:function, or a judge and a rubric"
+        )
+    return benchmark.evaluator
+
+
+def named_evaluator(plan: Plan, benchmark: Benchmark) -> Evaluator | None:
+    """The evaluator or judge of that name; None if none is named.
+
+    Raises:
+        ValueError: both are named, there is none of that name, or the judge has nothing to judge by.
+    """
     if plan.evaluator is not None and plan.judge is not None:
         raise ValueError("the rewards come from an evaluator or from a judge; give one of the two")
     if plan.rubric is not None and plan.judge is None:
@@ -112,18 +126,14 @@ def _evaluator(plan: Plan, benchmark: Benchmark) -> Evaluator:
     if plan.evaluator is not None:
         evaluator: Evaluator = load(plan.evaluator)
         return evaluator
-    if plan.judge is not None:
-        judge = load_model(plan.judge, base_url=plan.base_url)
-        if plan.rubric is not None:
-            return llm_judge(judge, plan.rubric)
-        if benchmark.judged is None:
-            raise ValueError(f"{plan.benchmark} has no rubric of its own: say by a rubric what the judge judges by")
-        return benchmark.judged(judge)
-    if benchmark.evaluator is None:
-        raise ValueError(
-            f"{plan.benchmark} has no evaluator of its own: name one, such as path.py:function, or a judge and a rubric"
-        )
-    return benchmark.evaluator
+    if plan.judge is None:
+        return None
+    judge = load_model(plan.judge, base_url=plan.base_url)
+    if plan.rubric is not None:
+        return llm_judge(judge, plan.rubric)
+    if benchmark.judged is None:
+        raise ValueError(f"{plan.benchmark} has no rubric of its own: say by a rubric what the judge judges by")
+    return benchmark.judged(judge)
 
 
 class Progress:
@@ -185,72 +195,93 @@ def run(plan: Plan, folder: Path, tell: Tell = lambda progress: None) -> Progres
     """
     prepare(plan)  # nothing is written if something is wrong
     comparison = prepare(open_folder(folder, plan))
+    pace, cells = comparison.plan.pace(), comparison.cells()
+    drawing = {name for name, arm in comparison.arms.items() if arm.draws_from is not None}
+    early = [cell for cell in cells if cell.arm not in drawing]
+    late = [
+        cell for cell in cells if cell.arm in drawing
+    ]  # the rewards of other tasks are known once these were played
+
+    async def work(cell: Cell, rows: Mapping[Cell, Row], heard: OnEpisode) -> Row:
+        return await _play(comparison, cell, thread(folder, cell), rows, pace, heard)
+
+    return fill(folder, [early, late], work, comparison.plan, tell)
+
+
+Work = Callable[[Cell, Mapping[Cell, Row], OnEpisode], Awaitable[Row]]
+"""Makes the row of a cell, given those that are there, and tells each attempt."""
+
+
+def fill(folder: Path, stages: Sequence[Sequence[Cell]], work: Work, plan: Plan, tell: Tell) -> Progress:
+    """Make the rows of a folder that are missing or failed, so many at once as the plan says.
+
+    Args:
+        folder: where they go.
+        stages: the cells; those of a stage are begun when all of the stage before have ended.
+        work: makes one. What it raises becomes a row that says so, unless nothing can succeed.
+        plan: says how many at once.
+        tell: called whenever something has happened.
+    """
     try:
-        return asyncio.run(_run(comparison, folder, tell))
+        return asyncio.run(_fill(folder, stages, work, plan, tell))
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
 
 
-async def _run(comparison: Comparison, folder: Path, tell: Tell) -> Progress:
-    pace = comparison.plan.pace()
+async def _fill(folder: Path, stages: Sequence[Sequence[Cell]], work: Work, plan: Plan, tell: Tell) -> Progress:
     rows = read_results(folder).rows
-    cells = comparison.cells()
-    progress = Progress(cells, comparison.plan.rounds, rows)
+    progress = Progress([cell for cells in stages for cell in cells], plan.rounds, rows)
+    before = progress.done
     tell(progress)
     with appending(folder) as file:
 
-        async def work(waiting: Iterator[Cell]) -> None:
+        async def one(cell: Cell) -> Row:
+            def heard(event: EpisodeEvent) -> None:
+                progress.heard(cell, event)
+                tell(progress)
+
+            try:
+                return await work(cell, rows, heard)
+            except (JournalError, OSError):
+                raise
+            except Exception as error:
+                if isinstance(error, ModelError) and progress.done == before:
+                    raise  # nothing has succeeded, and so nothing will
+                return failure(cell, f"{type(error).__name__}: {error}")
+
+        async def make_rows(waiting: Iterator[Cell]) -> None:
             for cell in waiting:
-
-                def heard(event: EpisodeEvent, cell: Cell = cell) -> None:
-                    progress.heard(cell, event)
-                    tell(progress)
-
-                row = await _one(comparison, cell, folder, rows, pace, heard)
+                row = await one(cell)
                 append(file, row)
                 rows[cell] = row
-                if "error" not in row:
-                    _forget(folder, cell)
+                if has_ended(rows, cell):
+                    _forget(thread(folder, cell))
                 progress.ended(cell, row)
                 tell(progress)
 
-        for late in (False, True):  # the rewards of other tasks are known only once these were played
-            todo = [
-                cell
-                for cell in cells
-                if (comparison.arms[cell.arm].draws_from is not None) == late and not has_ended(rows, cell)
-            ]
-            waiting = iter(todo)
+        for cells in stages:
+            waiting = iter([cell for cell in cells if not has_ended(rows, cell)])
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(comparison.plan.concurrency, len(todo))):
-                    group.create_task(work(waiting))
+                for _ in range(min(plan.concurrency, len(cells))):
+                    group.create_task(make_rows(waiting))
     return progress
 
 
-async def _one(
-    comparison: Comparison, cell: Cell, folder: Path, rows: Mapping[Cell, Row], pace: Pace, heard: OnEpisode
+async def _play(
+    comparison: Comparison, cell: Cell, path: Path, rows: Mapping[Cell, Row], pace: Pace, heard: OnEpisode
 ) -> Row:
-    """One run: its row, or that of its failure."""
+    """The row of one run."""
     inputs = comparison.benchmark.read(cell.item)
-    try:
-        result = await aimprove(
-            **inputs,
-            **comparison.arguments(cell.arm, _pool(comparison.arms[cell.arm], cell, rows)),
-            score=comparison.evaluator,
-            path=_thread(folder, cell),
-            thread_id="run",
-            on_episode=heard,
-            seed=_seed(comparison.model, cell),
-            pace=pace,
-        )
-    except (JournalError, OSError):
-        raise
-    except ModelError as error:
-        if not any("error" not in row for row in rows.values()):
-            raise  # nothing has succeeded so far, and so nothing will
-        return failure(cell, f"{type(error).__name__}: {error}")
-    except Exception as error:
-        return failure(cell, f"{type(error).__name__}: {error}")
+    result = await aimprove(
+        **inputs,
+        **comparison.arguments(cell.arm, _pool(comparison.arms[cell.arm], cell, rows)),
+        score=comparison.evaluator,
+        path=path,
+        thread_id="run",
+        on_episode=heard,
+        seed=_seed(comparison.model, cell),
+        pace=pace,
+    )
     if result.stopped == "failures":
         why = result.episodes[-1].get("error", "")
         return failure(cell, f"the model failed too often in a row: {why}", result.usage)
@@ -261,6 +292,7 @@ def chosen(episodes: Sequence[Episode], choose: Chooser) -> list[int | None]:
     """After each attempt, the place of the one so far that gives the answer."""
     places = {id(episode): place for place, episode in enumerate(episodes)}
     tops = [choose(episodes[: place + 1]) for place in range(len(episodes))]
+    tops[-1] = best_retested(episodes) or tops[-1]
     return [None if top is None else places[id(top)] for top in tops]
 
 
@@ -280,13 +312,13 @@ def _pool(arm: Arm, cell: Cell, rows: Mapping[Cell, Row]) -> list[Reward]:
     return [episode["reward"] for episode in episodes if episode["reward"].get("value") is not None]
 
 
-def _thread(folder: Path, cell: Cell) -> Path:
+def thread(folder: Path, cell: Cell) -> Path:
+    """Where a run is kept until its row is written."""
     name = hashlib.sha256("/".join(map(str, cell)).encode()).hexdigest()[:16]
     return folder / "unfinished" / f"{name}.sqlite"
 
 
-def _forget(folder: Path, cell: Cell) -> None:
+def _forget(path: Path) -> None:
     """Remove the thread of a run whose row is kept."""
-    path = _thread(folder, cell)
     for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
         file.unlink(missing_ok=True)

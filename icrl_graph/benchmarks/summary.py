@@ -255,9 +255,9 @@ def _method(arm: str, table: Table, measures: list[str], failed: int, equal: dic
         unscored=sum(value_of(episode) is None for episode in episodes) - unanswered,
         stopped=dict(Counter(row["stopped"] for row in table.ended)),
         reward=curve(table.reward),
-        metric=curve(table.metric),
+        metric=_curve(table.metric),
         best=curve(np.fmax.accumulate(table.reward, axis=2)),
-        answer=curve(table.answered("metric")),
+        answer=_curve(table.answered("metric")),
         solved=curve(table.answered("success"), share=True) if "success" in measures else [],
         by_instruction=_by_instruction(table),
         regret=estimate([[np.nan if row is None else _number(row["regret"]) for row in seeds] for seeds in table.runs]),
@@ -267,6 +267,11 @@ def _method(arm: str, table: Table, measures: list[str], failed: int, equal: dic
         usage=usage,
         spent_by=_spent_by(episodes),
     )
+
+
+def _curve(values: Any) -> list[Estimate]:
+    """A curve; of nothing but 0 and 1 as shares, whose interval is honest where all tasks agree."""
+    return curve(values, share=bool(np.isin(values[~np.isnan(values)], (0, 1)).all()))
 
 
 def _number(value: float | None) -> float:

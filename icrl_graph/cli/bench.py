@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,8 +122,7 @@ def bench(
             attempts=attempts,
         )
         comparison = runner.prepare(plan)
-        console = err if as_json else out
-        _show_preview(comparison, response_tokens, console)
+        _show_preview(comparison, response_tokens, err if as_json else out)
     if preview:
         return
     _run(plan, out_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S"), as_json)
@@ -138,20 +138,21 @@ def go_on(folder: Path, as_json: bool) -> None:
 
 
 def _run(plan: Any, folder: Path, as_json: bool) -> None:
-    from icrl_graph.benchmarks import runner
+    """Run what is asked for, or judge it again, under a bar; tell what it came to."""
+    from icrl_graph.benchmarks import rejudge, runner
     from icrl_graph.benchmarks.results import read_results
 
     console = err if as_json else out
     with telling(resume=folder):
         with quiet(as_json), _bar(console) as tell:
-            progress = runner.run(plan, folder, tell)
+            made = runner.run(plan, folder, tell) if plan.again is None else rejudge.rejudge(plan.again, folder, tell)
         for number in read_results(folder).damaged:
             told = f"Line {number} of {folder / 'results.jsonl'} could not be read; its run was done again."
             err.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
         _conclude(folder, as_json)
-    if progress.failed:
-        cell, why = next(iter(progress.failed.items()))
-        count = f"{len(progress.failed)} of {progress.runs} runs failed"
+    if made.failed:
+        cell, why = next(iter(made.failed.items()))
+        count = f"{len(made.failed)} of {made.runs} runs failed"
         told = f"{count}, such as {cell.arm} on {cell.item}: {printable(why)}"
         fail(told, f"Do them again with: icrl resume {folder}")
         raise typer.Exit(1)
@@ -213,12 +214,9 @@ def _show_preview(comparison: Any, response_tokens: int, console: Console) -> No
         except MissingExtra:
             return
         told = f"{least:.2f} and more" if least is not None else "more than 0.30"
-        console.print(
-            f"With {tasks} tasks a difference of {told} in what is solved can be found (power .8, 5 %, if 3 of 10 tasks "
-            "come out differently).\n",
-            highlight=False,
-            soft_wrap=True,
-        )
+        how = "power .8, 5 %, if 3 of 10 tasks come out differently"
+        found = f"With {tasks} tasks a difference of {told} in what is solved can be found ({how}).\n"
+        console.print(found, highlight=False, soft_wrap=True)
 
 
 def _conclude(folder: Path, as_json: bool) -> None:
@@ -247,12 +245,12 @@ def _tables(summary: Any) -> Iterator[Table]:
     measures, calls = summary["measures"], summary["equal_calls"]
     size = f"{summary['tasks']} tasks x {summary['seeds']} seeds"
     title = f"{summary['benchmark']}, {size}, {summary['model']}: the answer after {calls} calls"
-    table = _table(title, "method", *measures, "reward first", "last", "unscored", "calls a run")
+    table = _table(title, "method", *measures, "by round", "unscored", "calls")
     for method in summary["methods"]:
         scores = (_between(method["equal"][name]) for name in measures)
-        first, last = (_number(method["reward"][at]["mean"]) for at in (0, -1))
+        by_round = " → ".join(_number(method["reward"][at]["mean"]) for at in (0, -1))
         calls_each = f"{method['usage']['calls'] / method['runs']:.1f}"
-        table.add_row(method["arm"], *scores, first, last, str(method["unscored"]), calls_each)
+        table.add_row(method["arm"], *scores, by_round, str(method["unscored"]), calls_each)
     yield table
     if summary["pairs"]:
         against = summary["pairs"][0]["against"]
@@ -266,10 +264,57 @@ def _tables(summary: Any) -> Iterator[Table]:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{value:.2f}".removeprefix("0")
 
 
 def _between(found: Any) -> str:
     if found["low"] is None:
         return _number(found["mean"])
-    return f"{found['mean']:.2f} [{found['low']:.2f} {found['high']:.2f}]"
+    return f"{_number(found['mean'])} [{_number(found['low'])} {_number(found['high'])}]"
+
+
+@app.command(epilog="Example:\n\n  icrl report runs/first")
+def report(folder: FolderArgument, as_json: Json = False) -> None:
+    """Write the report of a comparison: a page with curves, tests, costs and every run; pictures; tables."""
+    with telling():
+        from icrl_graph.benchmarks.report import write_report
+
+        paths = [str(path) for path in write_report(folder)]
+        if as_json:
+            typer.echo(json.dumps(paths))
+        else:
+            out.print(f"Written: {', '.join(paths)}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples:\n\n  icrl rejudge runs/first --judge openai:gpt-4.1 --as-metric --out runs/first-held-out\n\n"
+    "  icrl rejudge runs/first --select majority --out runs/first-majority"
+)
+def rejudge(
+    folder: FolderArgument,
+    out_dir: Annotated[Path, typer.Option("--out", help="A new folder for what comes of it.")],
+    evaluator: Annotated[str | None, typer.Option(help="path.py:name or module:name.")] = None,
+    judge: Annotated[str | None, typer.Option(help="A model that judges, by the rubric.")] = None,
+    rubric: Annotated[str | None, typer.Option(help="What it judges by; default the benchmark's own.")] = None,
+    as_metric: Annotated[
+        bool, typer.Option("--as-metric", help="The new judgement is what is reported; the rewards stay.")
+    ] = False,
+    select: Annotated[
+        str | None, typer.Option(help="What gives the answer: reward, majority or last; default as each method does.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge or select the answers of a comparison anew, without paying for them again."""
+    from icrl_graph.benchmarks.results import Again, read_plan
+
+    with telling():
+        again = Again(
+            folder=str(folder.resolve()),
+            evaluator=whole(evaluator),
+            judge=whole(judge),
+            rubric=rubric,
+            as_metric=as_metric,
+            select=select,
+        )
+        plan = replace(read_plan(folder), again=again)
+    _run(plan, out_dir, as_json)

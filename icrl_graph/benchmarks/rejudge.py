@@ -1,0 +1,141 @@
+"""Judges or selects the answers of a comparison anew: nothing is generated, and nothing of it is paid again.
+
+The prompts stay those that led to the answers: what they showed of the rewards is kept. What the new judge costs is
+counted apart, under "rejudge".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from langgraph.graph import END, START, StateGraph
+
+from icrl_graph import nodes, settings
+from icrl_graph.benchmarks import find_benchmark
+from icrl_graph.benchmarks.arms import read_arm
+from icrl_graph.benchmarks.results import Again, Cell, Plan, Row, open_folder, read_plan, read_results
+from icrl_graph.benchmarks.runner import Progress, Tell, chosen, fill, named_evaluator, thread
+from icrl_graph.context import pick
+from icrl_graph.improvement import OnEpisode, build
+from icrl_graph.journal import SqliteJournal
+from icrl_graph.options import Assembled, assemble
+from icrl_graph.rewards import Evaluator, Reward
+from icrl_graph.settings import Settings
+from icrl_graph.state import Episode, LoopState, Usage, best, last_answered, most_common, outcome
+
+SELECT: Mapping[str, nodes.Chooser] = {"reward": best, "majority": most_common, "last": last_answered}
+"""What may give the answer."""
+
+
+def rejudge(again: Again, folder: Path, tell: Tell = lambda progress: None) -> Progress:
+    """Judge or select the answers of a comparison anew, into a folder of its own.
+
+    Args:
+        again: the comparison, and how.
+        folder: new, or one in which the same was begun.
+        tell: called whenever something has happened.
+
+    Raises:
+        ValueError: something asked for is wrong.
+    """
+    source = Path(again["folder"])
+    plan, rows = read_plan(source), read_results(source).rows
+    if plan.again is not None:
+        raise ValueError(f"{source} was judged again itself; take the comparison that it was made of")
+    evaluator = _evaluator(again, plan)
+    if evaluator is None and again["select"] is None:
+        raise ValueError("say how: by an evaluator, a judge, or what to select by")
+    if evaluator is None and again["as_metric"]:
+        raise ValueError("what is to be the metric? name an evaluator or a judge")
+    if again["select"] is not None:
+        pick("selection", again["select"], SELECT)
+    whole = open_folder(folder, replace(plan, again=again))
+    ended = [cell for cell, row in rows.items() if "error" not in row]
+
+    async def work(cell: Cell, made: Mapping[Cell, Row], heard: OnEpisode) -> Row:
+        row = rows[cell]
+        episodes, rewarded_by = row["episodes"], row["rewarded_by"]
+        if evaluator is not None:
+            episodes, by = await _judged(row, evaluator, whole, thread(folder, cell), again["as_metric"])
+            rewarded_by = rewarded_by if again["as_metric"] else by
+        choose = SELECT[again["select"]] if again["select"] else _chooser(whole, cell.arm)
+        places = chosen(episodes, choose)
+        top = None if places[-1] is None else episodes[places[-1]]
+        told: Any = outcome(episodes, top, rewarded_by)
+        told.pop("rounds_done")
+        return cast(Row, {**row, **told, "episodes": episodes, "chosen": places})
+
+    return fill(folder, [ended], work, whole, tell)
+
+
+def _evaluator(again: Again, plan: Plan) -> Evaluator | None:
+    named = replace(plan, evaluator=again["evaluator"], judge=again["judge"], rubric=again["rubric"])
+    return named_evaluator(named, find_benchmark(plan.benchmark))
+
+
+def _chooser(plan: Plan, arm: str) -> nodes.Chooser:
+    """The arm's own."""
+    given = read_arm(arm).arguments(plan.rounds, plan.shared(), pool=[Reward(value=0.0)])
+    return build(model=lambda: "", evaluator=lambda: 0.0, **given).choose
+
+
+async def _judged(row: Row, evaluator: Evaluator, plan: Plan, path: Path, as_metric: bool) -> tuple[list[Episode], str]:
+    """The attempts with their new judgements, and who gave these. Kept in a journal until the row is written."""
+    journal = SqliteJournal(path)
+    try:
+        options: Any = {"journal": journal, "pace": plan.pace(), "prices": plan.options.get("prices")}
+        built = assemble(Settings, lambda: "", evaluator, None, {}, options)
+        state = LoopState(
+            inputs={"task": row["task"], "task_data": row["task_data"]},
+            settings={**settings.resolve(built.parts.schema, None), "run": _run_id(row)},
+            episodes=[_unjudged(episode) for episode in row["episodes"]],
+        )
+        judged = (await _graph(built).ainvoke(state))["episodes"]
+    finally:
+        journal.close()
+    merge = _as_metric if as_metric else _as_reward
+    return [merge(old, new) for old, new in zip(row["episodes"], judged, strict=True)], built.parts.rewarded_by
+
+
+def _graph(built: Assembled) -> Any:
+    """A wiring of one node."""
+    graph = StateGraph(LoopState)
+    graph.add_node("evaluate", nodes.evaluate(built.evaluator, None, built.parts))
+    graph.add_edge(START, "evaluate")
+    graph.add_edge("evaluate", END)
+    return graph.compile(name="rejudge")
+
+
+def _run_id(row: Row) -> str:
+    return hashlib.sha256(f"rejudge/{row['arm']}/{row['item']}/{row['seed']}".encode()).hexdigest()[:16]
+
+
+def _unjudged(episode: Episode) -> Episode:
+    return _without(episode, "reward", "retests", "costs")
+
+
+def _as_reward(old: Episode, new: Episode) -> Episode:
+    reward = new["reward"]
+    if "metric" not in reward and "metric" in old["reward"]:
+        reward = {**reward, "metric": old["reward"]["metric"]}
+    return {**_without(old, "retests"), "reward": reward, "costs": _costs(old, new)}
+
+
+def _as_metric(old: Episode, new: Episode) -> Episode:
+    reward = Reward(**{**old["reward"], "metric": new["reward"]["value"]})
+    if new["reward"].get("error"):
+        reward.setdefault("error", f"metric: {new['reward']['error']}")
+    return {**old, "reward": reward, "costs": _costs(old, new)}
+
+
+def _without(episode: Episode, *names: str) -> Episode:
+    kept: Any = {name: value for name, value in episode.items() if name not in names}
+    return cast(Episode, kept)
+
+
+def _costs(old: Episode, new: Episode) -> dict[str, Usage]:
+    return {**old["costs"], "rejudge": new["costs"]["evaluate"]}

@@ -1,0 +1,77 @@
+"""The report of a comparison: one HTML page that needs nothing else, pictures for a paper, tables for other programs.
+
+DIR/report.html      curves, tests, costs, and every run with its exact prompts; works without a network
+DIR/curves.png       what the methods come to by round and by budget
+DIR/*.csv            methods, rounds, budgets, differences
+DIR/summary.json     all figures
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from icrl_graph import __version__
+from icrl_graph.benchmarks.report import charts, pictures, runs, tables
+from icrl_graph.benchmarks.results import read_plan, read_results
+from icrl_graph.benchmarks.summary import Summary, summarize
+from icrl_graph.errors import missing_extra
+
+
+def write_report(folder: Path) -> list[Path]:
+    """Write the report of a comparison into its folder; gives the files.
+
+    Raises:
+        ValueError: the folder holds no comparison, or none of its runs has ended.
+        ThreadMismatch: another version wrote it.
+        MissingExtra: the extra `report` is not installed.
+    """
+    plan, results = read_plan(folder), read_results(folder)
+    summary = summarize(plan, results.rows)
+    told = {
+        "plan": plan,
+        "failed": [row for row in results.rows.values() if "error" in row],
+        "damaged": results.damaged,
+    }
+    texts = {
+        "report.html": _page(summary, runs.browse(plan, results.rows), told),
+        "summary.json": json.dumps(summary, indent=2) + "\n",
+        **tables.as_csv(summary),
+    }
+    paths = []
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8", errors="replace")
+        paths.append(folder / name)
+    pictures.draw(summary, folder / "curves.png")
+    return [*paths, folder / "curves.png"]
+
+
+def _page(summary: Summary, browsed: runs.Browsed, told: Mapping[str, Any]) -> str:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from plotly.offline import get_plotlyjs
+    except ImportError as missing:
+        raise missing_extra("plotly or jinja2", "report") from missing
+    rooms = Environment(
+        loader=PackageLoader("icrl_graph.benchmarks", "report"), autoescape=True, undefined=StrictUndefined
+    )
+    rooms.filters.update(number=tables.number, between=tables.between, signed=tables.signed, chance=tables.chance)
+    return rooms.get_template("page.html").render(
+        summary=summary,
+        methods=tables.methods(summary),
+        charts=[chart._asdict() for chart in charts.draw(summary)],
+        figures=script({chart.name: chart.figure for chart in charts.draw(summary)}),
+        runs=script(browsed["runs"]),
+        messages=script(browsed["messages"]),
+        left_out=browsed["left_out"],
+        plotly=get_plotlyjs(),
+        version=__version__,
+        **told,
+    )
+
+
+def script(values: Any) -> str:
+    """Values as JSON that may stand in a script element: whatever they say, they can't end it."""
+    return json.dumps(values).replace("<", "\\u003c")

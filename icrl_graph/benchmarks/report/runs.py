@@ -1,0 +1,98 @@
+"""Every run, attempt by attempt, with the exact prompt of each: made again from its plan, for no prompt is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from icrl_graph import nodes, settings
+from icrl_graph.benchmarks.arms import read_arm
+from icrl_graph.benchmarks.results import Cell, Plan, Row
+from icrl_graph.context import text_of
+from icrl_graph.improvement import build
+from icrl_graph.rewards import Reward
+from icrl_graph.state import LoopState, Message, cost_of, metric_of, value_of
+from icrl_graph.topologies import Graph
+
+MOST_CHARACTERS = 8_000_000
+"""Of all runs on a page, about; further runs are left out, and counted."""
+
+
+class Browsed(TypedDict):
+    """The runs of a page."""
+
+    runs: list[dict[str, Any]]
+    messages: list[list[str]]
+    """Role and text of each message of any prompt, once; prompts are lists of places in it."""
+    left_out: int
+
+
+def browse(plan: Plan, rows: Mapping[Cell, Row]) -> Browsed:
+    """The runs of a comparison, those on one task next to each other."""
+    graphs = {arm: _graph(plan, arm) for arm in plan.arms}
+    known: dict[tuple[str, str], int] = {}
+    runs: list[dict[str, Any]] = []
+    items = list(dict.fromkeys(cell.item for cell in rows))
+    ordered = sorted(
+        (cell for cell, row in rows.items() if "error" not in row),
+        key=lambda cell: (items.index(cell.item), cell.seed, plan.arms.index(cell.arm)),
+    )
+    written = 0
+    for number, cell in enumerate(ordered):
+        if written > MOST_CHARACTERS:
+            return Browsed(runs=runs, messages=[list(message) for message in known], left_out=len(ordered) - number)
+        before = len(known)
+        runs.append(_run(cell, rows[cell], graphs[cell.arm], known))
+        written += sum(len(text) for _, text in list(known)[before:])
+        written += sum(len(attempt["response"] or "") + 8 * len(attempt["prompt"]) for attempt in runs[-1]["attempts"])
+    return Browsed(runs=runs, messages=[list(message) for message in known], left_out=0)
+
+
+def prompts(graph: Graph, row: Row) -> list[list[Message]]:
+    """The prompt of each attempt of a run, made again."""
+    state = LoopState(
+        inputs={"task": row["task"], "task_data": row["task_data"]},
+        settings=settings.resolve(graph.parts.schema, None),
+        episodes=row["episodes"],
+    )
+    return [nodes.prompt(state, graph.parts, at) for at in range(len(row["episodes"]))]
+
+
+def _graph(plan: Plan, arm: str) -> Graph:
+    """The graph of an arm, with nobody in it: enough to make its prompts again."""
+    given = read_arm(arm).arguments(plan.rounds, plan.shared(), pool=[Reward(value=0.0)])
+    return build(model=lambda: "", evaluator=lambda: 0.0, **given)
+
+
+def _run(cell: Cell, row: Row, graph: Graph, known: dict[tuple[str, str], int]) -> dict[str, Any]:
+    attempts = []
+    for episode, prompt in zip(row["episodes"], prompts(graph, row), strict=True):
+        places = [known.setdefault((message["role"], text_of([message])), len(known)) for message in prompt]
+        attempts.append(
+            {
+                "round": episode["round"] + episode["candidate"] + 1,
+                "instruction": episode["plan"]["instruction"],
+                "response": episode.get("response"),
+                "reward": value_of(episode),
+                "steps": episode["reward"].get("steps", []),
+                "shown": episode["shown"].get("value"),
+                "metric": metric_of(episode),
+                "feedback": episode["reward"].get("feedback"),
+                "reflection": episode.get("reflection"),
+                "error": episode.get("error") or episode["reward"].get("error") or episode.get("reflection_error"),
+                "cost": {name: amount for name, amount in cost_of(episode).items() if name != "seconds"},
+                "prompt": places,
+            }
+        )
+    chosen = [place for place in row["chosen"] if place is not None]
+    return {
+        **cell._asdict(),
+        "task": text_of(row["task"]),
+        "reward": row["reward"],
+        "metric": row["metric"],
+        "stopped": row["stopped"],
+        "chosen": chosen[-1] + 1 if chosen else None,
+        "attempts": attempts,
+    }

@@ -1,0 +1,93 @@
+"""The tables of a report, and how numbers are written in them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from icrl_graph.benchmarks.comparison import Estimate
+from icrl_graph.benchmarks.summary import UNITS, Method, Summary, amount
+
+CURVES = ("reward", "metric", "best", "answer", "solved")
+
+
+def number(value: float | None) -> str:
+    """Three digits, or a dash."""
+    return "–" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def between(found: Estimate) -> str:
+    """A mean with its interval."""
+    if found["low"] is None or found["high"] is None:
+        return number(found["mean"])
+    return f"{number(found['mean'])} [{number(found['low'])}, {number(found['high'])}]"
+
+
+def signed(value: float | None) -> str:
+    """A difference."""
+    return "–" if value is None else f"{value:+.3g}"
+
+
+def chance(value: float | None) -> str:
+    """A p."""
+    return "–" if value is None else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
+
+
+def methods(summary: Summary) -> list[dict[str, Any]]:
+    """A line for each method, for a page."""
+    return [
+        {
+            **method,
+            "first_reward": method["reward"][0],
+            "last_reward": method["reward"][-1],
+            "first_metric": method["metric"][0],
+            "last_metric": method["metric"][-1],
+            "each": {unit: amount(method["usage"], unit) / method["runs"] for unit in UNITS},
+            "unpriced": method["usage"].get("unpriced", 0),
+        }
+        for method in summary["methods"]
+    ]
+
+
+def as_csv(summary: Summary) -> dict[str, str]:
+    """The figures as files, by name."""
+    ends = ("mean", "low", "high", "tasks", "unscored")
+    return {
+        "methods.csv": _csv(_method(method, summary["measures"]) for method in summary["methods"]),
+        "rounds.csv": _csv(
+            {"arm": method["arm"], "round": at + 1, "figure": name, **{end: point[end] for end in ends}}
+            for method in summary["methods"]
+            for name in CURVES
+            for at, point in enumerate(method[name])  # type: ignore[literal-required]
+        ),
+        "budgets.csv": _csv(
+            {"arm": method["arm"], "unit": unit, "budget": point["budget"], **{e: point["value"][e] for e in ends}}  # type: ignore[literal-required]
+            for method in summary["methods"]
+            for unit, points in method["budget"].items()
+            for point in points
+        ),
+        "differences.csv": _csv(summary["pairs"]),
+    }
+
+
+def _method(method: Method, measures: Iterable[str]) -> dict[str, Any]:
+    equal = {
+        f"{name} {end}".removesuffix(" mean"): method["equal"][name][end]
+        for name in measures
+        for end in ("mean", "low", "high")
+    }
+    told = ("arm", "rewarded_by", "runs", "failed", "attempts", "unanswered", "unscored")
+    usage = {name: method["usage"].get(name, 0) for name in ("calls", "input", "cached", "output", "reasoning", "usd")}
+    return {**{name: method[name] for name in told}, **equal, "regret": method["regret"]["mean"], **usage}  # type: ignore[literal-required]
+
+
+def _csv(lines: Iterable[Mapping[str, Any]]) -> str:
+    rows = list(lines)
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()
