@@ -35,7 +35,10 @@ LAYERS = [  # a module may import only what stands to its left
     ),
     *("improvement", "loading", "meta", "benchmarks", "runs", "cli", "__main__"),
 ]
-EVERYWHERE_LAZY = {"genai_prices", "openai", "langchain_openai", "sqlite3", "torch", "matplotlib", "langchain"}
+EVERYWHERE_LAZY = {
+    *("genai_prices", "openai", "langchain_openai", "sqlite3", "torch", "langchain"),
+    *("matplotlib", "scipy", "plotly", "jinja2"),
+}
 HOME = {"openai_client": {"openai"}}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -243,12 +243,12 @@ def _conclude(folder: Path, as_json: bool) -> None:
 def _tables(summary: Any) -> Iterator[Table]:
     """The methods, and how they differ."""
     measures, calls = summary["measures"], summary["equal_calls"]
-    size = f"{summary['tasks']} tasks x {summary['seeds']} seeds"
-    title = f"{summary['benchmark']}, {size}, {summary['model']}: the answer after {calls} calls"
+    size = f"{summary['tasks']} tasks x {summary['seeds']} seeds, {calls} calls each"
+    title = f"{summary['benchmark']}, {size}, {summary['model']}"
     table = _table(title, "method", *measures, "by round", "unscored", "calls")
     for method in summary["methods"]:
         scores = (_between(method["equal"][name]) for name in measures)
-        by_round = " → ".join(_number(method["reward"][at]["mean"]) for at in (0, -1))
+        by_round = "→".join(_number(method["reward"][at]["mean"]) for at in (0, -1))
         calls_each = f"{method['usage']['calls'] / method['runs']:.1f}"
         table.add_row(method["arm"], *scores, by_round, str(method["unscored"]), calls_each)
     yield table

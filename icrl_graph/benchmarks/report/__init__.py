@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from icrl_graph import __version__
 from icrl_graph.benchmarks.report import charts, pictures, runs, tables
 from icrl_graph.benchmarks.results import read_plan, read_results
 from icrl_graph.benchmarks.summary import Summary, summarize
@@ -67,7 +67,7 @@ def _page(summary: Summary, browsed: runs.Browsed, told: Mapping[str, Any]) -> s
         messages=script(browsed["messages"]),
         left_out=browsed["left_out"],
         plotly=get_plotlyjs(),
-        version=__version__,
+        version=version("icrl-graph"),
         **told,
     )
 

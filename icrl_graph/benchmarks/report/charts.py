@@ -10,6 +10,8 @@ from icrl_graph.benchmarks.summary import Summary, amount
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
 """Told apart also by the color-blind (M. Okabe and K. Ito, "Color Universal Design")."""
+DASHES = ("solid", "dash", "dot")
+"""Once all colors are taken."""
 UNITS = {"calls": "paid calls", "tokens": "tokens, in and out", "usd": "US dollars"}
 
 
@@ -130,18 +132,15 @@ def _figure(
 ) -> dict[str, Any]:
     """Curves with their bands; a method has the same color in all charts."""
     arms = [method["arm"] for method in summary["methods"]]
-    data = [
-        trace
-        for arm, curve in values.items()
-        for trace in _curve(arm, spans[arm], curve, COLORS[arms.index(arm) % len(COLORS)])
-    ]
+    data = [trace for arm, curve in values.items() for trace in _curve(arm, spans[arm], curve, arms.index(arm))]
     layout = _layout(axis, "")
     if limits is not None:
         layout["yaxis"]["range"] = list(limits)
     return {"data": data, "layout": layout}
 
 
-def _curve(arm: str, span: Sequence[float], curve: Sequence[Estimate], color: str) -> Iterator[dict[str, Any]]:
+def _curve(arm: str, span: Sequence[float], curve: Sequence[Estimate], place: int) -> Iterator[dict[str, Any]]:
+    color, dash = COLORS[place % len(COLORS)], DASHES[place // len(COLORS) % len(DASHES)]
     known = [(at, e["mean"], e["low"], e["high"]) for at, e in zip(span, curve, strict=True) if e["mean"] is not None]
     sure = [(at, low, high) for at, _, low, high in known if low is not None]
     yield {
@@ -165,7 +164,7 @@ def _curve(arm: str, span: Sequence[float], curve: Sequence[Estimate], color: st
         "legendgroup": arm,
         "mode": "lines+markers",
         "marker": {"size": 5},
-        "line": {"color": color, "width": 2},
+        "line": {"color": color, "width": 2, "dash": dash},
     }
 
 
