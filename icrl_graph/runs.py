@@ -18,6 +18,8 @@ from icrl_graph.benchmarks import find_item
 from icrl_graph.errors import ThreadMismatch, UnknownTask
 from icrl_graph.improvement import OnEpisode, Result, check, improve
 from icrl_graph.loading import load, load_model
+from icrl_graph.preview import preview
+from icrl_graph.state import Usage
 
 FORM = 1
 """The form of run.json."""
@@ -70,6 +72,14 @@ class Run:
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
             raise
+
+    def preview(self, response_tokens: int = 300) -> Usage:
+        """What it will cost; see `icrl_graph.preview`.
+
+        Raises:
+            ValueError: something asked for is wrong.
+        """
+        return preview(**self._parts(), response_tokens=response_tokens)
 
     @classmethod
     def resume(cls, folder: Path, on_episode: OnEpisode | None = None) -> Result:

@@ -36,6 +36,7 @@ from icrl_graph.loading import load, load_model
 from icrl_graph.models import FunctionModel, as_policy
 from icrl_graph.nodes import Chooser, EpisodeEvent, check_task
 from icrl_graph.pace import Pace
+from icrl_graph.preview import preview
 from icrl_graph.rewards import Evaluator, Reward
 from icrl_graph.state import Episode, Usage, add_usage, best_retested
 from icrl_graph.topologies import Graph
@@ -73,6 +74,14 @@ class Comparison:
             ValueError: an option of an arm is wrong.
         """
         return {name: self._graph(name) for name in self.arms}
+
+    def preview(self, response_tokens: int = 300) -> dict[str, Usage]:
+        """What all runs of each arm will cost, at most and about; see `icrl_graph.preview`."""
+        runs = len(self.items()) * self.plan.seeds
+        task = self.benchmark.read(self.items()[0])
+        asked = {"score": self.evaluator, "response_tokens": response_tokens}
+        each = {arm: preview(**task, **asked, **self.arguments(arm)) for arm in self.arms}
+        return {arm: add_usage(*[usage] * runs) for arm, usage in each.items()}
 
     def _graph(self, arm: str) -> Graph:
         try:

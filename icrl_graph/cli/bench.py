@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from icrl_graph.cli.shared import Json, app, err, fail, out, printable, quiet, read_json, telling, whole
+from icrl_graph.cli.shared import Json, app, cost, err, fail, out, printable, quiet, read_json, telling, whole
 from icrl_graph.errors import MissingExtra
 
 FolderArgument = Annotated[Path, typer.Argument(help="The folder of a comparison.")]
@@ -122,8 +122,11 @@ def bench(
             attempts=attempts,
         )
         comparison = runner.prepare(plan)
-        _show_preview(comparison, response_tokens, err if as_json else out)
+        usages = comparison.preview(response_tokens)
+        _show_preview(comparison, usages, err if as_json else out)
     if preview:
+        if as_json:
+            typer.echo(json.dumps(usages))
         return
     _run(plan, out_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S"), as_json)
 
@@ -179,16 +182,6 @@ def _bar(console: Console) -> Iterator[Any]:
         yield tell
 
 
-def cost(usage: Mapping[str, Any]) -> str:
-    """What was spent, in words."""
-    told = f"{usage.get('calls', 0):,} calls"
-    if "input" in usage:
-        told += f", {usage['input'] + usage['output']:,} tokens"
-    if "usd" in usage:
-        told += f", {usage['usd']:.2f} USD"
-    return told + (f", {usage['unpriced']} replies without a price" if usage.get("unpriced") else "")
-
-
 def _table(title: str, *headings: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(headings[0], no_wrap=True)
@@ -197,13 +190,11 @@ def _table(title: str, *headings: str) -> Table:
     return table
 
 
-def _show_preview(comparison: Any, response_tokens: int, console: Console) -> None:
+def _show_preview(comparison: Any, usages: Mapping[str, Any], console: Console) -> None:
     from icrl_graph.benchmarks.comparison import detectable
-    from icrl_graph.benchmarks.preview import preview
     from icrl_graph.state import add_usage
 
     plan, tasks = comparison.plan, len(comparison.items())
-    usages = preview(comparison, response_tokens)
     runs = f"{len(comparison.cells())} runs: {len(usages)} methods x {tasks} tasks x {plan.seeds} seeds"
     console.print(f"{runs}. At most, and about, {cost(add_usage(*usages.values()))}:", highlight=False, soft_wrap=True)
     for arm, usage in usages.items():

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from icrl_graph.cli.shared import Json, app, err, fail, out, printable, quiet, read_json, telling, whole
+from icrl_graph.cli.shared import Json, app, cost, err, fail, out, printable, quiet, read_json, telling, whole
 
 
 @app.command(
@@ -54,6 +54,8 @@ def run(
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
     temperature: Annotated[float | None, typer.Option(help="For every call.")] = None,
     base_url: Annotated[str | None, typer.Option(help="An OpenAI-compatible server; default OPENAI_BASE_URL.")] = None,
+    show_preview: Annotated[bool, typer.Option("--preview", help="Say what it will cost, and stop.")] = False,
+    response_tokens: Annotated[int, typer.Option(min=1, help="Of a response, for the preview.")] = 300,
     out_dir: Annotated[Path | None, typer.Option("--out", help="The run's folder; default a new one in runs/.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -77,6 +79,10 @@ def run(
             temperature=temperature,
             options={name: value for name, value in given.items() if value is not None},
         )
+        if show_preview:
+            usage = asked.preview(response_tokens)
+            typer.echo(json.dumps(usage) if as_json else f"At most, and about, {cost(usage)}.")
+            return
     folder = out_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     with telling(resume=folder):
         with quiet(as_json):

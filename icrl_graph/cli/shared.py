@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
@@ -97,3 +97,13 @@ def read_json(text: str | None, option: str) -> Any:
         return None if text is None else json.loads(text)
     except ValueError as error:
         raise ValueError(f"{option} is JSON, got {text!r}: {error}") from None
+
+
+def cost(usage: Mapping[str, Any]) -> str:
+    """What was spent, in words."""
+    told = f"{usage.get('calls', 0):,} calls"
+    if "input" in usage:
+        told += f", {usage['input'] + usage['output']:,} tokens"
+    if "usd" in usage:
+        told += f", {usage['usd']:.2f} USD"
+    return told + (f", {usage['unpriced']} replies without a price" if usage.get("unpriced") else "")
