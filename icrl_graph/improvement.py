@@ -200,7 +200,7 @@ def _begin(graph: Graph, stored: Any, inputs: Mapping[str, Any]) -> tuple[dict[s
         ThreadMismatch: the thread is another run than the one asked for.
     """
     frozen = stored.values.get("settings")
-    if frozen is None:  # new, or killed before anything was paid
+    if not frozen:  # new, or killed before anything was paid
         return dict(inputs), None
     if frozen.get("form") != STATE_FORM:
         raise ThreadMismatch(f"the thread was written in form {frozen.get('form')}, this package reads {STATE_FORM}")

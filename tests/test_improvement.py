@@ -235,3 +235,24 @@ def test_a_run_that_an_older_version_kept_is_refused_with_both_forms(
     monkeypatch.undo()
     with pytest.raises(ThreadMismatch, match="form 1, this package reads 3"):
         kept()
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_run_that_was_stopped_before_its_first_step_had_ended_begins_anew(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call() -> Any:
+        given: Any = {"model": lambda: "42", "rounds": 1, "path": tmp_path / "run.sqlite", "task_data": {"secret": 42}}
+        if way == "sync":
+            return improve("Find the number.", nearness, **given)
+        return asyncio.run(aimprove("Find the number.", nearness, **given))
+
+    def stop(*given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("icrl_graph.nodes.settings.resolve", stop)
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    assert (tmp_path / "run.sqlite").exists()
+    assert call().reward == 1.0
