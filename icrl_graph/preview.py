@@ -2,8 +2,8 @@
 
 It is rehearsed: the real graph is run with stand-ins for the models, which say so many words and report so many tokens.
 So every prompt has its real length, whatever the method, the memory and the layout make of it, and every call goes
-through the same ledger, at the same prices, as it will be. The run is taken to use all its rounds; what a provider's
-prompt cache will save is not known ahead, and not deducted.
+through the same ledger, at the same prices, as it will be. The run is taken to use all its rounds, and no judge
+to be asked twice; what a provider's prompt cache will save is not known ahead, and not deducted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def preview(
     response_tokens: int = 300,
     **options: Any,
 ) -> Usage:
-    """What `improve` would spend with the same arguments, at most and about.
+    """What `improve` would spend with the same arguments, about.
 
     Args:
         task: as for `improve`, and so are the others.

@@ -1,6 +1,7 @@
 """Answers judged or selected anew: nothing is generated, nothing is paid again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,9 +23,9 @@ def broken(response):
 """
 
 
-def _again(folder: Path, **given: Any) -> Again:
+def _again(folder: Path, **given: Any) -> Plan:
     plain: Any = {"evaluator": None, "judge": None, "rubric": None, "as_metric": False, "select": None}
-    return cast(Again, {"folder": str(folder), **plain, **given})
+    return replace(read_plan(folder), again=cast(Again, {"folder": str(folder), **plain, **given}))
 
 
 @pytest.fixture(scope="module")

@@ -31,20 +31,23 @@ SELECT: Mapping[str, nodes.Chooser] = {"reward": best, "majority": most_common, 
 """What may give the answer."""
 
 
-def rejudge(again: Again, folder: Path, tell: Tell = lambda progress: None) -> Progress:
+def rejudge(plan: Plan, folder: Path, tell: Tell = lambda progress: None) -> Progress:
     """Judge or select the answers of a comparison anew, into a folder of its own.
 
     Args:
-        again: the comparison, and how.
+        plan: that of the comparison; its `again` says where its answers are, and how they are judged now.
         folder: new, or one in which the same was begun.
         tell: called whenever something has happened.
 
     Raises:
         ValueError: something asked for is wrong.
     """
+    again = plan.again
+    if again is None:
+        raise ValueError("the plan does not say whose answers are to be judged again, and how")
     source = Path(again["folder"])
-    plan, rows = read_plan(source), read_results(source).rows
-    if plan.again is not None:
+    rows = read_results(source).rows
+    if read_plan(source).again is not None:
         raise ValueError(f"{source} was judged again itself; take the comparison that it was made of")
     evaluator = _evaluator(again, plan)
     if evaluator is None and again["select"] is None:
@@ -53,7 +56,7 @@ def rejudge(again: Again, folder: Path, tell: Tell = lambda progress: None) -> P
         raise ValueError("what is to be the metric? name an evaluator or a judge")
     if again["select"] is not None:
         pick("selection", again["select"], SELECT)
-    whole = open_folder(folder, replace(plan, again=again))
+    whole = open_folder(folder, plan)
     ended = [cell for cell, row in rows.items() if "error" not in row]
 
     async def work(cell: Cell, made: Mapping[Cell, Row], heard: OnEpisode) -> Row:

@@ -76,7 +76,7 @@ class Comparison:
         return {name: self._graph(name) for name in self.arms}
 
     def preview(self, response_tokens: int = 300) -> dict[str, Usage]:
-        """What all runs of each arm will cost, at most and about; see `icrl_graph.preview`."""
+        """What all runs of each arm will cost, about; see `icrl_graph.preview`."""
         runs = len(self.items()) * self.plan.seeds
         task = self.benchmark.read(self.items()[0])
         asked = {"score": self.evaluator, "response_tokens": response_tokens}

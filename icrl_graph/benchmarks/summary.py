@@ -72,7 +72,10 @@ class Method(TypedDict):
 
 
 class Pair(Difference):
-    """A difference between an arm and the first one, over the same tasks, at equal calls."""
+    """A difference between an arm and the first one, over the same tasks, at equal calls.
+
+    A method that makes fewer calls, such as a single answer, is judged by what it has.
+    """
 
     arm: str
     against: str
@@ -87,7 +90,7 @@ class Summary(TypedDict):
     tasks: int
     seeds: int
     equal_calls: int
-    """The most calls that every method could have made."""
+    """The calls that a run of the first method can make: what every method is judged at."""
     measures: list[str]
     """What is compared, the most telling first: success (the share solved), metric, reward."""
     methods: list[Method]
@@ -113,7 +116,7 @@ def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
                 [[ended.get(Cell(arm, item, seed)) for seed in range(seeds)] for item in items], plan.solved_at
             )
     measures = _measures(plan, list(ended.values()))
-    calls = min(table.most_calls(plan.rounds) for table in tables.values())
+    calls = next(iter(tables.values())).most_calls(plan.rounds)
     equal = {arm: {name: table.at("calls", calls, name) for name in measures} for arm, table in tables.items()}
     return Summary(
         benchmark=plan.benchmark,

@@ -97,6 +97,7 @@ def bench(
         found = find_benchmark(benchmark)
         if model is None and found.model is None:
             raise ValueError(f"name the model, such as --model openai:gpt-4.1-mini; no learner plays {benchmark}")
+        own_rewards = any(part is not None for part in (evaluator, metric, rubric))
         given = {
             "target": target, "patience": patience, "max_calls": max_calls, "max_tokens": max_tokens,
             "max_usd": max_usd, "max_seconds": max_seconds, "prices": read_json(prices, "--prices"), "system": system,
@@ -112,7 +113,7 @@ def bench(
             limit=min(limit, len(found.items())),
             rounds=rounds,
             seeds=seeds,
-            solved_at=found.solved_at if solved_at is None else solved_at,
+            solved_at=solved_at if own_rewards or solved_at is not None else found.solved_at,
             base_url=base_url,
             temperature=temperature,
             options={name: value for name, value in given.items() if value is not None},
@@ -148,7 +149,7 @@ def _run(plan: Any, folder: Path, as_json: bool) -> None:
     console = err if as_json else out
     with telling(resume=folder):
         with quiet(as_json), _bar(console) as tell:
-            made = runner.run(plan, folder, tell) if plan.again is None else rejudge.rejudge(plan.again, folder, tell)
+            made = runner.run(plan, folder, tell) if plan.again is None else rejudge.rejudge(plan, folder, tell)
         for number in read_results(folder).damaged:
             told = f"Line {number} of {folder / 'results.jsonl'} could not be read; its run was done again."
             err.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
@@ -196,7 +197,7 @@ def _show_preview(comparison: Any, usages: Mapping[str, Any], console: Console) 
 
     plan, tasks = comparison.plan, len(comparison.items())
     runs = f"{len(comparison.cells())} runs: {len(usages)} methods x {tasks} tasks x {plan.seeds} seeds"
-    console.print(f"{runs}. At most, and about, {cost(add_usage(*usages.values()))}:", highlight=False, soft_wrap=True)
+    console.print(f"{runs}. About {cost(add_usage(*usages.values()))}:", highlight=False, soft_wrap=True)
     for arm, usage in usages.items():
         console.print(f"  {arm:30} {cost(usage)}", highlight=False, markup=False, soft_wrap=True)
     if len(usages) > 1:
@@ -234,14 +235,15 @@ def _conclude(folder: Path, as_json: bool) -> None:
 def _tables(summary: Any) -> Iterator[Table]:
     """The methods, and how they differ."""
     measures, calls = summary["measures"], summary["equal_calls"]
-    size = f"{summary['tasks']} tasks x {summary['seeds']} seeds, {calls} calls each"
+    size = f"{summary['tasks']} tasks x {summary['seeds']} seeds, within {calls} calls"
+    unscored = any(method["unscored"] for method in summary["methods"])
     title = f"{summary['benchmark']}, {size}, {summary['model']}"
-    table = _table(title, "method", *measures, "by round", "unscored", "calls")
+    table = _table(title, "method", *measures, "by round", *["unscored"] * unscored, "calls")
     for method in summary["methods"]:
         scores = (_between(method["equal"][name]) for name in measures)
         by_round = "→".join(_number(method["reward"][at]["mean"]) for at in (0, -1))
         calls_each = f"{method['usage']['calls'] / method['runs']:.1f}"
-        table.add_row(method["arm"], *scores, by_round, str(method["unscored"]), calls_each)
+        table.add_row(method["arm"], *scores, by_round, *[str(method["unscored"])] * unscored, calls_each)
     yield table
     if summary["pairs"]:
         against = summary["pairs"][0]["against"]
@@ -255,7 +257,7 @@ def _tables(summary: Any) -> Iterator[Table]:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}".removeprefix("0")
+    return "-" if value is None else f"{value:.2f}".removeprefix("0") if abs(value) < 1 else f"{value:.3g}"
 
 
 def _between(found: Any) -> str:
@@ -293,6 +295,9 @@ def rejudge(
     select: Annotated[
         str | None, typer.Option(help="What gives the answer: reward, majority or last; default as each method does.")
     ] = None,
+    solved_at: Annotated[
+        float | None, typer.Option(help="With --as-metric: from which a task counts as solved.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Judge or select the answers of a comparison anew, without paying for them again."""
@@ -307,5 +312,6 @@ def rejudge(
             as_metric=as_metric,
             select=select,
         )
-        plan = replace(read_plan(folder), again=again)
+        kept = read_plan(folder)
+        plan = replace(kept, again=again, solved_at=solved_at if as_metric else kept.solved_at)
     _run(plan, out_dir, as_json)

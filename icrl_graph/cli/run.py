@@ -81,7 +81,7 @@ def run(
         )
         if show_preview:
             usage = asked.preview(response_tokens)
-            typer.echo(json.dumps(usage) if as_json else f"At most, and about, {cost(usage)}.")
+            typer.echo(json.dumps(usage) if as_json else f"About {cost(usage)}.")
             return
     folder = out_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     with telling(resume=folder):
