@@ -7,15 +7,14 @@ DIR/result.json   the answer and every attempt, once it has ended
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from icrl_graph.benchmarks import find_item
-from icrl_graph.errors import ThreadMismatch, UnknownTask
+from icrl_graph.errors import UnknownTask
+from icrl_graph.files import read_form, write_whole
 from icrl_graph.improvement import OnEpisode, Result, check, improve
 from icrl_graph.loading import load, load_model
 from icrl_graph.preview import preview
@@ -64,7 +63,7 @@ class Run:
         parts = self._parts()
         check(**parts)  # nothing is written if something is wrong
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "run.json", {"form": FORM, **asdict(self)})
+        write_whole(folder / "run.json", {"form": FORM, **asdict(self)})
         try:
             return _go(parts, folder, on_episode)
         except UnknownTask:  # as wrong as an argument, but told by the model only when it is asked
@@ -88,17 +87,7 @@ class Run:
         Raises:
             ValueError: the folder holds no run, or one of another version.
         """
-        try:
-            stored = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            form = stored.pop("form")
-        except FileNotFoundError:
-            raise ValueError(f"{folder} holds no run: there is no {folder / 'run.json'}") from None
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(f"{folder / 'run.json'} can't be read: {error!r}") from None
-        if form != FORM:
-            raise ThreadMismatch(f"{folder} was written in form {form}, this package reads {FORM}")
-        if strange := set(stored) ^ set(cls.__dataclass_fields__):
-            raise ValueError(f"{folder / 'run.json'} can't be read: it lacks or adds {', '.join(sorted(strange))}")
+        stored = read_form(folder / "run.json", FORM, cls.__dataclass_fields__, "run")
         return _go(cls(**stored)._parts(), folder, on_episode)
 
     def _parts(self) -> dict[str, Any]:
@@ -128,17 +117,10 @@ class Run:
 
 def _go(parts: dict[str, Any], folder: Path, on_episode: OnEpisode | None) -> Result:
     result = improve(**parts, path=folder / "run.sqlite", thread_id="run", on_episode=on_episode)
-    _write(folder / "result.json", as_json(result))
+    write_whole(folder / "result.json", as_json(result))
     return result
 
 
 def as_json(result: Result) -> dict[str, Any]:
     """The result as plain values."""
     return {key: getattr(result, key) for key in Result.__dataclass_fields__}
-
-
-def _write(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a whole file or none."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)

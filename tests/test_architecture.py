@@ -33,7 +33,7 @@ LAYERS = [  # a module may import only what stands to its left
         "options",
         "topologies",
     ),
-    *("improvement", "preview", "loading", "meta", "benchmarks", "runs", "cli", "__main__"),
+    *("improvement", "preview", "loading", "files", "meta", "benchmarks", "runs", "cli", "__main__"),
 ]
 EVERYWHERE_LAZY = {
     *("genai_prices", "openai", "langchain_openai", "sqlite3", "torch", "langchain"),

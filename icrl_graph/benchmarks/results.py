@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple, cast
 from typing_extensions import TypedDict
 
 from icrl_graph.errors import ThreadMismatch
+from icrl_graph.files import read_form, write_whole
 from icrl_graph.pace import Pace
 from icrl_graph.state import Episode, Usage
 
@@ -169,9 +170,7 @@ def open_folder(folder: Path, plan: Plan) -> Plan:
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "unfinished").mkdir(exist_ok=True)
-    unfinished = folder / "bench.tmp"
-    unfinished.write_text(json.dumps({"form": FORM, **asdict(whole)}, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, folder / "bench.json")
+    write_whole(folder / "bench.json", {"form": FORM, **asdict(whole)})
     return whole
 
 
@@ -186,19 +185,7 @@ def read_plan(folder: Path) -> Plan:
         ValueError: the folder holds no comparison, or bench.json can't be read.
         ThreadMismatch: it was written by another version.
     """
-    path = folder / "bench.json"
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        form = stored.pop("form")
-    except FileNotFoundError:
-        raise ValueError(f"{folder} holds no comparison: there is no {path}") from None
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} can't be read: {error!r}") from None
-    if form != FORM:
-        raise ThreadMismatch(f"{folder} was written in form {form}, this package reads {FORM}")
-    if strange := set(stored) ^ set(Plan.__dataclass_fields__):
-        raise ValueError(f"{path} can't be read: it lacks or adds {', '.join(sorted(strange))}")
-    return Plan(**stored)
+    return Plan(**read_form(folder / "bench.json", FORM, Plan.__dataclass_fields__, "comparison"))
 
 
 class Results(NamedTuple):

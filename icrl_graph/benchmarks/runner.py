@@ -207,9 +207,7 @@ def run(plan: Plan, folder: Path, tell: Tell = lambda progress: None) -> Progres
     pace, cells = comparison.plan.pace(), comparison.cells()
     drawing = {name for name, arm in comparison.arms.items() if arm.draws_from is not None}
     early = [cell for cell in cells if cell.arm not in drawing]
-    late = [
-        cell for cell in cells if cell.arm in drawing
-    ]  # the rewards of other tasks are known once these were played
+    late = [cell for cell in cells if cell.arm in drawing]  # the rewards of other tasks are known after the others
 
     async def work(cell: Cell, rows: Mapping[Cell, Row], heard: OnEpisode) -> Row:
         return await _play(comparison, cell, thread(folder, cell), rows, pace, heard)
