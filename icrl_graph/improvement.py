@@ -8,6 +8,7 @@ it stopped, and pays for nothing twice but the call that was in flight; after th
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -275,7 +276,25 @@ async def _async_saver(path: str | PathLike[str] | None) -> AsyncIterator[BaseCh
     if path is None:
         yield InMemorySaver()
         return
+    import aiosqlite
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-    async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
-        yield saver
+    connecting = asyncio.ensure_future(_connected(aiosqlite.connect(str(path))))
+    try:
+        connection = await asyncio.shield(connecting)
+    except asyncio.CancelledError:  # else it would be opened all the same, and stay open, with its locks
+        await (await connecting).close()
+        raise
+    try:
+        yield AsyncSqliteSaver(connection)
+    finally:
+        await asyncio.shield(_close(connection))
+
+
+async def _connected(connection: Any) -> Any:
+    return await connection
+
+
+async def _close(connection: Any) -> None:
+    await connection.rollback()  # a run that was cancelled may hold a lock in the midst of writing
+    await connection.close()

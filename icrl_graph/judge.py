@@ -102,7 +102,7 @@ def llm_judge(
         return Reward(**reward, feedback=valid[0]) if explain and valid else reward
 
     label = f"llm_judge({_names(policies)}, {_digest(rubric, scale, samples, explain)})"
-    return _told(judge, policies, len(policies) * samples, label)
+    return _told(judge, policies, len(policies) * samples, label, JUDGE + rubric)
 
 
 def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", samples: int = 1) -> Evaluator:
@@ -142,7 +142,7 @@ def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", sam
         return _mean((yield [both(policy, questions) for policy in policies for _ in range(samples)]))
 
     label = f"pairwise_judge({_names(policies)}, {_digest(rubric, reference, samples)})"
-    return _told(judge, policies, 2 * len(policies) * samples, label)
+    return _told(judge, policies, 2 * len(policies) * samples, label, COMPARE + rubric)
 
 
 def read_score(text: str, highest: float) -> float | None:
@@ -214,9 +214,10 @@ def _digest(*asked: Any) -> str:
     return hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
 
 
-def _told(judge: Any, policies: Sequence[Policy], calls: int, label: str) -> Evaluator:
-    """Tell who judges, and by how many calls."""
+def _told(judge: Any, policies: Sequence[Policy], calls: int, label: str, frame: str) -> Evaluator:
+    """Tell who judges, by how many calls, and what each of them asks beside the task and the answer."""
     judge.calls, judge.label, judge.judges = calls, label, [policy.part for policy in policies]
+    judge.frame = frame
     return judge
 
 
@@ -263,7 +264,7 @@ def judge_game24(model: Any) -> Evaluator:
             return Reward(value=None, steps=rewards, metric=metric, error=error)
         return Reward(value=sum(rewards), steps=rewards, metric=metric)
 
-    return _told(judge, [policy], 4, f"judge_game24({name_of_part(policy.part)})")
+    return _told(judge, [policy], 4, f"judge_game24({name_of_part(policy.part)})", GAME24_STEP_JUDGE)
 
 
 def _about_step(left: Any) -> str:

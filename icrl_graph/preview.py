@@ -19,7 +19,6 @@ from icrl_graph.context import text_of
 from icrl_graph.improvement import build
 from icrl_graph.journal import one
 from icrl_graph.models import FunctionModel, as_policy, name_of_part, unbound
-from icrl_graph.prompts import JUDGE
 from icrl_graph.rewards import Evaluator, Reward, Scorer, as_scorer
 from icrl_graph.state import Message, Usage
 
@@ -74,18 +73,20 @@ def _judge(scorers: Sequence[Scorer], response_tokens: int) -> Evaluator:
     asked = [judge for scorer in scorers for judge in _judges(scorer, response_tokens)]
 
     def judge(task: Any, response: str) -> Generator[Any, Any, Reward]:
-        question = [{"role": "user", "content": f"{JUDGE}{text_of(task)}{response}"}]
-        yield [one(Call(part, question, lambda raw: "")) for part in asked]
+        said = f"{text_of(task)}{response}"
+        yield [one(Call(part, [{"role": "user", "content": frame + said}], lambda raw: "")) for part, frame in asked]
         return Reward(value=0.5)
 
     judge.calls = len(asked)  # type: ignore[attr-defined]
     return judge if asked else lambda: 0.5
 
 
-def _judges(scorer: Scorer, response_tokens: int) -> list[FunctionModel]:
-    """A stand-in for each of its calls."""
+def _judges(scorer: Scorer, response_tokens: int) -> list[tuple[FunctionModel, str]]:
+    """For each of its calls a stand-in, and what it is asked beside the task and the answer."""
     models = [_stand_in(model, response_tokens) for model in getattr(scorer.part, "judges", ())]
-    return [(models or [FunctionModel(reply=lambda: "")])[at % (len(models) or 1)] for at in range(scorer.calls)]
+    models = models or [FunctionModel(reply=lambda: "")]
+    frame = getattr(scorer.part, "frame", "")
+    return [(models[at % len(models)], frame) for at in range(scorer.calls)]
 
 
 def _stand_in(model: Any, response_tokens: int) -> FunctionModel:

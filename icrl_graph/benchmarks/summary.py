@@ -313,9 +313,10 @@ def _pass_at(arm: str, table: Table) -> dict[str, Estimate]:
     asked = read_arm(arm)
     if asked.topology != "best_of_n" and asked.options.get("memory") != "none":
         return {}
-    scored = ~np.isnan(table.metric)
-    solved = ((table.metric >= table.solved_at) & scored).sum(axis=(1, 2))
-    made = scored.sum(axis=(1, 2))
+    tried = [[e for row in seeds if row is not None for e in row["episodes"]] for seeds in table.runs]
+    scored = [[metric for e in episodes if (metric := metric_of(e)) is not None] for episodes in tried]
+    made = np.array([len(metrics) for metrics in scored])
+    solved = np.array([sum(metric >= (table.solved_at or 0.0) for metric in metrics) for metrics in scored])
     ks = [2**power for power in range(12) if 2**power <= made.min()]
     return {
         str(k): estimate(np.array([[pass_at_k(int(n), int(c), k)] for n, c in zip(made, solved, strict=True)]))

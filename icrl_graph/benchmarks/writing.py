@@ -233,17 +233,14 @@ def judged(model: Any, scale: tuple[float, float] = (1, 10)) -> Evaluator:
     Raises:
         ValueError: the scale is none, or there is no model.
     """
-    inner = llm_judge(model, WRITING_RUBRIC, scale=scale)
+    inner: Any = llm_judge(model, WRITING_RUBRIC, scale=scale)
 
     def judge(task: Any, response: str, task_data: Mapping[str, Any]) -> Generator[Any, Any, Reward]:
         checked = check(response, task_data)  # first, so that nothing is paid for a task without sentences
         reward: Reward = yield from inner(task, response)
         return {**reward, "metric": checked["metric"]}
 
-    return _told_as(judge, inner, f"judged_writing({inner.label})")
-
-
-def _told_as(judge: Any, inner: Any, label: str) -> Evaluator:
-    """Tell of a judge what its inner judge tells: who judges, and by how many calls."""
-    judge.calls, judge.judges, judge.label = inner.calls, inner.judges, label
+    told: Any = judge  # what its inner judge tells: who judges, by how many calls, and what these ask
+    told.calls, told.judges, told.frame = inner.calls, inner.judges, inner.frame
+    told.label = f"judged_writing({inner.label})"
     return judge

@@ -1,0 +1,230 @@
+"""Methods and tasks as they are written: what is read of them, and how a mistake is told."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.runnables import RunnableLambda
+
+from icrl_graph.benchmarks import BENCHMARKS, find_benchmark, from_file
+from icrl_graph.benchmarks.arms import read_arm, read_arms
+from icrl_graph.benchmarks.runner import prepare
+from icrl_graph.improvement import build
+from icrl_graph.topologies import TOPOLOGIES
+from tests.bench_child import plan_of
+
+PLAYER = f"{Path(__file__).parent / 'bench_child.py'}:player"
+SCORE = "icrl_graph.verifiers.paragraphs:endings"
+CHAIN: Any = RunnableLambda(lambda messages: "not a chat model")
+
+
+def settings_of(arm: str, **fields: Any) -> Any:
+    """What the graph of an arm is told."""
+    comparison = prepare(plan_of(arm, model=PLAYER, **fields))
+    return comparison.graphs[arm].context_schema().model_dump()  # type: ignore[misc]
+
+
+def test_an_arm_is_a_topology_with_what_is_other_about_it() -> None:
+    told = settings_of("icrl+show=zero+memory=last:5", rounds=6)
+    assert (told["show"], told["memory"], told["rounds"]) == ("zero", "last:5", 6)
+    assert {name: told[name] for name in ("layout", "schedule")} == {"layout": "turns", "schedule": "preset"}
+
+
+def test_rounds_are_attempts_side_by_side_for_best_of_n_and_an_arm_may_have_its_own() -> None:
+    assert settings_of("best_of_n", rounds=6)["n"] == 6
+    assert settings_of("best_of_n+n=1+schedule=cot", rounds=6).items() >= {"n": 1, "schedule": "cot"}.items()
+    assert settings_of("icrl+rounds=2", rounds=6)["rounds"] == 2
+
+
+def test_a_target_is_of_all_arms_but_those_that_can_not_stop_early() -> None:
+    asked = {"target": 1.0, "patience": 2, "max_calls": 9}
+    assert settings_of("reflexion", options=asked).items() >= asked.items()
+    assert settings_of("best_of_n", options=asked)["max_calls"] == 9
+
+
+@pytest.mark.parametrize(
+    ("arm", "common", "asked"), [("icrl", 0.5, 0.5), ("icrl+temperature=0", 0.5, 0.0), ("icrl", None, None)]
+)
+def test_the_temperature_of_an_arm_goes_before_that_of_all(arm: str, common: Any, asked: Any) -> None:
+    comparison = prepare(plan_of(arm, model=PLAYER, temperature=common))
+    assert comparison.graphs[arm].parts.sampling.get("default", {}).get("temperature") == asked
+
+
+@pytest.mark.parametrize("option", ["show_attempts=true", "show_attempts=false"])
+def test_a_truth_value_is_read(option: str) -> None:
+    arm = f"reflexion+{option}"
+    comparison = prepare(plan_of(arm, model=PLAYER))
+    assert ("response" in comparison.graphs[arm].parts.shows) == option.endswith("true")
+
+
+@pytest.mark.parametrize(
+    ("arm", "told"),
+    [
+        ("tree", ["tree", *TOPOLOGIES]),
+        ("icrl+", ["'icrl+'", "NAME=VALUE", "''"]),
+        ("icrl+memory", ["'icrl+memory'", "NAME=VALUE", "'memory'"]),
+        ("icrl+memory=", ["'icrl+memory='", "NAME=VALUE"]),
+        ("icrl+=all", ["'icrl+=all'", "NAME=VALUE"]),
+        ("icrl+memory=all+memory=none", ["'icrl+memory=all+memory=none'", "memory twice"]),
+        ("icrl+colour=red", ["'icrl+colour=red'", "'colour'", "memory, schedule"]),
+        ("icrl+memory=some", ["'icrl+memory=some'", "'some'", "last:N"]),
+        ("icrl+show=lies", ["'icrl+show=lies'", "'lies'", "zero"]),
+        ("icrl+schedule=later", ["'icrl+schedule=later'", "'later'", "preset"]),
+        ("icrl+rounds=many", ["'icrl+rounds=many'", "rounds='many'"]),
+        ("icrl+rounds=0", ["'icrl+rounds=0'", "rounds='0'"]),
+        ("best_of_n+show=zero", ["'best_of_n+show=zero'", "'show'", "schedule"]),
+        ("best_of_n+select=luck", ["'best_of_n+select=luck'", "'luck'", "majority"]),
+        ("self_refine+memory=best:3", ["'self_refine+memory=best:3'", "best:3", "last:N"]),
+        ("reflexion+show_attempts=yes", ["'reflexion+show_attempts=yes'", "true or false", "'yes'"]),
+        ("icrl+temperature=hot", ["'icrl+temperature=hot'", "temperature", "number", "'hot'"]),
+        ("icrl+model=openai:other", ["'icrl+model=openai:other'", "model"]),
+        ("icrl+topology=best_of_n", ["'icrl+topology=best_of_n'", "topology"]),
+        ("icrl+evaluator=mine.py:score", ["'icrl+evaluator=mine.py:score'", "evaluator"]),
+        ("icrl+seed=3", ["'icrl+seed=3'", "seed"]),
+    ],
+)
+def test_a_mistake_in_an_arm_is_told_with_the_arm_the_value_and_the_choices(arm: str, told: list[str]) -> None:
+    with pytest.raises(ValueError) as wrong:
+        prepare(plan_of("reflexion", arm, model=PLAYER))
+    assert not [word for word in told if word not in str(wrong.value)], wrong.value
+
+
+def test_arms_stand_once_each_and_at_least_one() -> None:
+    assert [arm.name for arm in read_arms(" icrl, best_of_n,")] == ["icrl", "best_of_n"]
+    with pytest.raises(ValueError, match="each arm once; icrl stands there more often"):
+        read_arms("icrl,best_of_n, icrl")
+    with pytest.raises(ValueError, match="at least one topology"):
+        read_arms(" , ")
+
+
+def test_shuffled_rewards_are_those_of_the_same_arm_and_refused_without_it() -> None:
+    arm = read_arm("icrl+show=shuffled+memory=last:2")
+    assert arm.draws_from == "icrl+memory=last:2"
+    assert read_arm("icrl+show=zero").draws_from is None
+    read_arms("icrl+show=shuffled,icrl")
+    with pytest.raises(ValueError, match=r"'icrl\+show=shuffled\+memory=last:2'.*'icrl\+memory=last:2': add that one"):
+        read_arms("icrl,icrl+show=shuffled+memory=last:2")
+    with pytest.raises(ValueError, match="add that one"):
+        prepare(plan_of("best_of_n", "icrl+show=shuffled", model=PLAYER))
+
+
+@pytest.mark.parametrize("name", [*BENCHMARKS, "hidden_color"])
+def test_a_benchmark_has_tasks_of_different_names_that_can_all_be_read(name: str) -> None:
+    benchmark = find_benchmark(name)
+    items = benchmark.items()
+    assert len(set(items)) == len(items) >= 100
+    assert all(benchmark.read(item)["task"] for item in items)
+
+
+def test_an_unknown_benchmark_is_told_with_the_choices() -> None:
+    with pytest.raises(ValueError, match=r"'chess'.*hidden-color, game24, writing.*\.jsonl"):
+        find_benchmark("chess")
+
+
+# --------------------------------------------------------------------------------------------------- tasks of your own
+
+TEXTS = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: text.strip())
+
+
+@given(st.lists(st.tuples(TEXTS, st.dictionaries(TEXTS, st.integers(0, 9))), min_size=1, max_size=5), st.booleans())
+def test_tasks_of_ones_own_are_read_as_they_were_written(tasks: Any, escaped: bool) -> None:
+    lines = [json.dumps({"task": task, "task_data": data}, ensure_ascii=escaped) for task, data in tasks]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mine.jsonl"
+        path.write_text("\n".join(lines), encoding="utf-8")
+        benchmark = from_file(path)
+    assert [benchmark.read(item) for item in benchmark.items()] == [
+        {"task": task, "task_data": data} for task, data in tasks
+    ]
+
+
+def tasks_in(folder: Path, *lines: str) -> Any:
+    path = folder / "mine.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return find_benchmark(str(path))
+
+
+def test_tasks_are_known_by_their_id_else_by_their_line(tmp_path: Path) -> None:
+    benchmark = tasks_in(tmp_path, '{"task": "a", "id": "first"}', "", '{"task": "b"}', '{"task": "c", "id": 7}')
+    assert benchmark.items() == ["first", "3", "7"]
+    assert benchmark.read("3") == {"task": "b", "task_data": {}}
+    assert benchmark.solved_at is None
+    with pytest.raises(ValueError, match="has no task 'second'"):
+        benchmark.read("second")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "this is no JSON"),
+        ("3", "no task"),
+        ('{"prompt": "a"}', "no task"),
+        ('{"task": "a", "reference": "b", "hint": "c"}', "unknown hint, reference"),
+        ('{"task": "a", "id": "1"}', "there is a task '1' already"),
+        ('{"task": ""}', "task"),
+        ('{"task": 3}', "task"),
+        ('{"task": "a", "task_data": "b"}', "task_data"),
+        ('{"task": "a", "task_data": {"x": NaN}}', "task_data"),
+    ],
+)
+def test_a_wrong_line_is_refused_with_its_number_before_anything_is_paid(line: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(f'{{"task": "a"}}\n\n{line}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"(?s)mine\.jsonl, line 3\b.*{told}"):
+        prepare(plan_of("icrl", benchmark=str(path), model=PLAYER, evaluator=SCORE))
+
+
+@pytest.mark.parametrize(("content", "told"), [(b"", "holds no task"), (b"\n \n", "holds no task"), (b"\xff", "mine")])
+def test_a_file_without_tasks_is_told_by_its_name(content: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=told):
+        find_benchmark(str(tmp_path / "mine.jsonl"))
+    with pytest.raises(ValueError, match=r"tasks.* can't be read.*there\.jsonl"):
+        find_benchmark(str(tmp_path / "there.jsonl"))
+
+
+def test_tasks_of_ones_own_need_an_evaluator_or_a_judge_with_a_rubric(tmp_path: Path) -> None:
+    tasks_in(tmp_path, '{"task": "a"}')
+    mine: Any = {"benchmark": str(tmp_path / "mine.jsonl"), "model": PLAYER}
+    with pytest.raises(ValueError, match="has no evaluator of its own: name one"):
+        prepare(plan_of("icrl", **mine))
+    with pytest.raises(ValueError, match="no rubric of its own"):
+        prepare(plan_of("icrl", judge=PLAYER, **mine))
+    with pytest.raises(ValueError, match="name the judge"):
+        prepare(plan_of("icrl", rubric="Good?", **mine))
+    with pytest.raises(ValueError, match="one of the two"):
+        prepare(plan_of("icrl", judge=PLAYER, evaluator=PLAYER, **mine))
+    assert prepare(plan_of("icrl", judge=PLAYER, rubric="Good?", **mine)).items() == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"limit": 0}, "limit must be 1 or more, got 0"),
+        ({"rounds": -1}, "rounds must be 1 or more, got -1"),
+        ({"seeds": 0}, "seeds must be 1 or more"),
+        ({"concurrency": 0}, "concurrency must be 1 or more"),
+        ({"requests_per_minute": 0}, "requests must be above 0"),
+        ({"tokens_per_minute": -3}, "tokens must be above 0"),
+        ({"attempts": 0}, "attempts must be above 0"),
+        ({"options": {"max_calls": -1}}, "max_calls=-1"),
+        ({"options": {"max_dollars": 1}}, "'max_dollars'"),
+        ({"temperature": 0.5, "model": f"{Path(__file__)}:CHAIN"}, "chat models only"),
+        ({"evaluator": "json:no_such"}, "no 'no_such'"),
+        ({"metric": "no_such_module:x"}, "can't be loaded"),
+    ],
+)
+def test_a_wrong_number_or_name_in_a_plan_is_refused(wrong: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        prepare(plan_of("icrl", **{"model": PLAYER, **wrong}))
+
+
+def test_an_arm_takes_any_setting_that_is_a_number() -> None:
+    """As the documentation of arms says: any option that takes a name or a number."""
+    for option in ("retests=2", "warmup=1", "max_usd=0.5", "target=0.9", "timeout=20"):
+        arm = read_arm(f"icrl+{option}")
+        build(model=lambda: "", evaluator=lambda: 0.5, **arm.arguments(3, {"prices": {}}))

@@ -1,0 +1,315 @@
+"""What rows come to, held against examples that were worked out by hand."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icrl_graph.benchmarks.results import Cell, Plan, Row, failure
+from icrl_graph.benchmarks.summary import amount, spent_until, summarize
+from icrl_graph.state import add_usage, spent
+
+ONE: Any = {"calls": 1, "input": 10, "output": 5, "usd": 0.25}
+
+
+def attempt(at: int, value: float | None, *, metric: Any = "none", beside: bool = False, **costs: Any) -> Any:
+    """An attempt with its reward; `beside` the others of one round, or after them."""
+    return {
+        "round": 0 if beside else at,
+        "candidate": at if beside else 0,
+        "plan": {"shown": [], "instruction": "explore" if at % 2 == 0 else "exploit", "left_out": 0},
+        "response": f"answer {at}",
+        "reward": {"value": value, **({} if metric == "none" else {"metric": metric})},
+        "shown": {"value": value},
+        "costs": {"generate": ONE, **costs},
+    }
+
+
+def best_so_far(values: Sequence[float | None]) -> list[int | None]:
+    found: list[int | None] = []
+    for value in values:
+        top = found[-1] if found else None
+        at = len(found)
+        better = value is not None and (top is None or value > (values[top] or 0.0))
+        found.append(at if better else top)
+    return found
+
+
+def row(cell: Cell, episodes: list[Any], chosen: Any = None, stopped: str = "rounds") -> Row:
+    values = [episode["reward"]["value"] for episode in episodes]
+    places = best_so_far(values) if chosen is None else chosen
+    made: Any = {
+        **cell._asdict(),
+        "answer": None if places[-1] is None else episodes[places[-1]]["response"],
+        "regret": 0.0,
+        "rewarded_by": "oracle",
+        "stopped": stopped,
+        "usage": spent(episodes),
+        "episodes": episodes,
+        "chosen": places,
+    }
+    return made  # type: ignore[no-any-return]
+
+
+def rows_of(*made: Row) -> dict[Cell, Row]:
+    return {Cell(one["arm"], one["item"], one["seed"]): one for one in made}
+
+
+def plan(*arms: str, solved_at: float | None = 1.0, **fields: Any) -> Plan:
+    return Plan("game24", arms, "openai:policy", **{"rounds": 3, "solved_at": solved_at, **fields})
+
+
+def means(estimates: Any) -> list[float | None]:
+    return [one["mean"] for one in estimates]
+
+
+def played(arm: str, item: str, *values: float | None, seed: int = 0, **given: Any) -> Row:
+    """A run of these rewards."""
+    episodes = [attempt(at, value, beside=arm.startswith("best_of_n")) for at, value in enumerate(values)]
+    return row(Cell(arm, item, seed), episodes, **given)
+
+
+def reflected(item: str, *values: float | None) -> Row:
+    """A run that pays for a reflection after each attempt but the last."""
+    last = len(values) - 1
+    episodes = [attempt(at, value, **({} if at == last else {"reflect": ONE})) for at, value in enumerate(values)]
+    return row(Cell("reflexion", item, 0), episodes)
+
+
+# ---------------------------------------------------------------------------------------------------------- by rounds
+
+
+def test_curves_are_means_over_tasks_by_round_and_leave_out_what_is_unscored() -> None:
+    rows = rows_of(played("icrl", "a", 0.2, 0.6, 0.4), played("icrl", "b", 0.8, None, 1.0))
+    summary = summarize(plan("icrl"), rows)
+    (method,) = summary["methods"]
+    assert means(method["reward"]) == [0.5, 0.6, 0.7]
+    assert [(one["tasks"], one["unscored"]) for one in method["reward"]] == [(2, 0), (1, 1), (2, 0)]
+    assert means(method["best"]) == [0.5, 0.7, 0.8]
+    assert means(method["answer"]) == [0.5, 0.7, 0.8]
+    assert means(method["solved"]) == [0.0, 0.0, 0.5]
+    assert means(method["by_instruction"].values()) == [0.6, 0.6]
+    assert (method["runs"], method["attempts"], method["unscored"], method["unanswered"]) == (2, 6, 1, 0)
+    assert (summary["tasks"], summary["seeds"], summary["measures"]) == (2, 1, ["success", "reward"])
+    assert summary["pairs"] == []
+
+
+def test_seeds_of_a_task_are_averaged_before_tasks_are() -> None:
+    rows = rows_of(
+        *(played("icrl", "a", value, seed=seed) for seed, value in enumerate((0.0, 0.3, 0.6))),
+        played("icrl", "b", 0.9),
+    )
+    (method,) = summarize(plan("icrl", seeds=3), rows)["methods"]
+    assert method["reward"][0]["mean"] == pytest.approx((0.3 + 0.9) / 2)
+    assert method["reward"][0]["unscored"] == 2
+
+
+def test_what_would_be_answered_is_what_the_method_chooses_judged_by_the_metric() -> None:
+    """One goes by rewards that mislead, one takes the last."""
+    episodes = [attempt(0, 0.5, metric=1.0), attempt(1, 0.9, metric=0.0), attempt(2, 0.1, metric=1.0)]
+    rows = rows_of(
+        row(Cell("icrl", "a", 0), episodes), row(Cell("self_refine", "a", 0), episodes, chosen=[0, 1, 2], stopped="x")
+    )
+    summary = summarize(plan("icrl", "self_refine"), rows)
+    icrl, refine = summary["methods"]
+    assert means(icrl["answer"]) == means(icrl["solved"]) == [1.0, 0.0, 0.0]
+    assert means(refine["answer"]) == [1.0, 0.0, 1.0]
+    assert means(refine["best"]) == [0.5, 0.9, 0.9]
+    assert means(icrl["metric"]) == [1.0, 0.0, 1.0]
+    unmarked = summarize(plan("icrl", "self_refine", solved_at=None), rows)
+    assert unmarked["measures"] == ["metric", "reward"]
+    assert [method["equal"]["metric"]["mean"] for method in unmarked["methods"]] == [0.0, 1.0]
+    assert [method["equal"]["reward"]["mean"] for method in unmarked["methods"]] == [0.9, 0.1]
+
+
+def test_a_run_that_reached_its_target_counts_on_and_one_that_gave_up_does_not() -> None:
+    rows = rows_of(
+        played("icrl", "a", 0.4, 1.0, stopped="success"),
+        played("icrl", "b", 0.2, 0.2, 0.2, 0.4),
+        played("icrl", "c", 0.6, 0.0, stopped="plateau"),
+    )
+    (method,) = summarize(plan("icrl", rounds=4), rows)["methods"]
+    assert means(method["reward"]) == pytest.approx([0.4, 0.4, 0.6, 0.7], abs=1e-6)
+    assert [one["unscored"] for one in method["reward"]] == [0, 0, 1, 1]
+    assert means(method["solved"])[1:] == pytest.approx([1 / 3, 1 / 2, 1 / 2], abs=1e-6)
+    assert method["stopped"] == {"success": 1, "rounds": 1, "plateau": 1}
+    assert method["equal"]["success"]["mean"] == pytest.approx(1 / 3, abs=1e-6)
+
+
+def test_failed_runs_and_attempts_without_an_answer_are_counted_apart() -> None:
+    silent = attempt(1, None)
+    del silent["response"]
+    rows = rows_of(
+        row(Cell("icrl", "a", 0), [attempt(0, None), silent, attempt(2, 1.0)]), failure(Cell("icrl", "b", 0), "broken")
+    )
+    (method,) = summarize(plan("icrl"), rows)["methods"]
+    assert (method["runs"], method["failed"], method["attempts"]) == (1, 1, 3)
+    assert (method["unanswered"], method["unscored"]) == (1, 1)
+
+
+def test_without_an_ended_run_there_is_nothing_to_sum_up() -> None:
+    for rows in ({}, rows_of(failure(Cell("icrl", "a", 0), "broken"))):
+        with pytest.raises(ValueError, match="no run has ended"):
+            summarize(plan("icrl"), rows)
+
+
+def test_a_method_without_an_ended_run_is_left_out() -> None:
+    rows = rows_of(failure(Cell("icrl", "a", 0), "broken"), played("reflexion", "a", 0.5), played("best_of_n", "a", 1))
+    summary = summarize(plan("icrl", "reflexion", "best_of_n"), rows)
+    assert [method["arm"] for method in summary["methods"]] == ["reflexion", "best_of_n"]
+    assert {pair["against"] for pair in summary["pairs"]} == {"reflexion"}
+
+
+# --------------------------------------------------------------------------------------------------------- by budgets
+
+
+def test_a_reflection_is_paid_before_the_attempt_that_reads_it() -> None:
+    episodes: Any = reflected("a", 0.0, 0.5, 1.0)["episodes"]
+    assert spent_until(episodes, "calls") == [1, 3, 5]
+    assert spent_until(episodes, "tokens") == [15, 45, 75]
+    assert spent_until(episodes, "usd") == [0.25, 0.75, 1.25]
+
+
+def test_a_judgement_is_paid_before_its_attempt_counts() -> None:
+    episodes = [attempt(0, 0.5, evaluate=ONE), attempt(1, 1.0, evaluate=ONE)]
+    assert spent_until(episodes, "calls") == [2, 4]
+
+
+def test_a_budget_buys_what_it_can_pay_for() -> None:
+    rows = rows_of(reflected("a", 0.1, 0.5, 1.0), reflected("b", 0.3, 0.7, 0.0))
+    (method,) = summarize(plan("reflexion", solved_at=None), rows)["methods"]
+    points = {point["budget"]: point["value"]["mean"] for point in method["budget"]["calls"]}
+    assert points == {1: 0.2, 2: 0.2, 3: 0.6, 4: 0.6, 5: 0.85}
+    dollars = method["budget"]["usd"]
+    assert [dollars[at]["budget"] for at in (0, -1)] == [0.25, 1.25]
+    assert [dollars[at]["value"]["mean"] for at in (0, -1)] == [0.2, 0.85]
+    assert all(point["value"]["mean"] == 0.6 for point in dollars if 0.76 < point["budget"] < 1.24)
+    assert method["budget"].keys() == {"calls", "tokens", "usd"}
+
+
+def test_methods_are_held_against_each_other_within_the_calls_of_the_first() -> None:
+    """Reflexion's third attempt is its fifth call; the others have three."""
+    rows = rows_of(
+        *(played("icrl", item, 0.0, 0.2, 1.0) for item in "ab"),
+        *(reflected(item, 0.0, 0.6, 1.0) for item in "ab"),
+        *(played("best_of_n", item, 0.4, 0.0, 0.1) for item in "ab"),
+    )
+    summary = summarize(plan("icrl", "reflexion", "best_of_n"), rows)
+    assert summary["equal_calls"] == 3
+    assert [method["equal"]["reward"]["mean"] for method in summary["methods"]] == [1.0, 0.6, 0.4]
+    assert [method["equal"]["success"]["mean"] for method in summary["methods"]] == [1.0, 0.0, 0.0]
+
+
+def test_a_single_answer_is_judged_by_what_it_has() -> None:
+    rows = rows_of(
+        *(played("icrl", item, 0.0, 0.2, 1.0) for item in "ab"), *(played("best_of_n+n=1", item, 0.4) for item in "ab")
+    )
+    summary = summarize(plan("icrl", "best_of_n+n=1"), rows)
+    assert summary["equal_calls"] == 3
+    assert [method["equal"]["reward"]["mean"] for method in summary["methods"]] == [1.0, 0.4]
+    assert [(pair["measure"], pair["difference"]) for pair in summary["pairs"]] == [("success", -1.0), ("reward", -0.6)]
+
+
+def test_where_all_runs_of_a_method_reached_their_target_it_could_have_made_more_calls() -> None:
+    rows = rows_of(
+        *(played("icrl", item, 1.0, stopped="success") for item in "ab"),
+        *(played("best_of_n", item, 0.0, 0.0, 1.0) for item in "ab"),
+    )
+    summary = summarize(plan("icrl", "best_of_n"), rows)
+    assert summary["equal_calls"] == 3
+    assert [method["equal"]["success"]["mean"] for method in summary["methods"]] == [1.0, 1.0]
+
+
+def test_every_method_is_held_against_the_first_over_the_tasks_that_both_have() -> None:
+    rows = rows_of(
+        *(played("icrl", item, value) for item, value in zip("abc", (0.2, 0.4, 0.9), strict=True)),
+        *(played("best_of_n", item, value) for item, value in zip("ab", (0.5, 1.0), strict=True)),
+        *(played("icrl+memory=none", item, 0.1) for item in "abc"),
+    )
+    summary = summarize(plan("icrl", "best_of_n", "icrl+memory=none"), rows)
+    pairs = {(pair["arm"], pair["measure"]): pair for pair in summary["pairs"]}
+    assert pairs.keys() == {(arm, name) for arm in ("best_of_n", "icrl+memory=none") for name in ("success", "reward")}
+    assert {pair["against"] for pair in summary["pairs"]} == {"icrl"}
+    more = pairs["best_of_n", "reward"]
+    assert more["difference"] == pytest.approx(0.45)
+    assert more["tasks"] == 2
+    assert pairs["best_of_n", "success"]["difference"] == 0.5
+    assert pairs["icrl+memory=none", "reward"]["difference"] == -0.4
+    assert all((pair["adjusted"] or 0) >= (pair["p"] or 0) for pair in summary["pairs"])
+
+
+# ------------------------------------------------------------------------------------------------- independent attempts
+
+
+def test_pass_at_k_is_told_of_attempts_that_do_not_see_each_other_and_of_no_others() -> None:
+    arms = ["icrl", "best_of_n", "icrl+memory=none", "reflexion+memory=last:1", "best_of_n+n=4"]
+    rows = rows_of(
+        *(played(arm, "a", 1.0, 0.0, 1.0, 0.0) for arm in arms), *(played(arm, "b", 0, 0, 0, 0) for arm in arms)
+    )
+    found = {method["arm"]: method["pass_at"] for method in summarize(plan(*arms), rows)["methods"]}
+    assert found["icrl"] == found["reflexion+memory=last:1"] == {}
+    for arm in ("best_of_n", "icrl+memory=none", "best_of_n+n=4"):
+        assert {k: one["mean"] for k, one in found[arm].items()} == {
+            "1": 0.25, "2": pytest.approx((1 - 1 / 6) / 2, abs=1e-6), "4": 0.5,
+        }  # fmt: skip
+    unmarked = summarize(plan(*arms, solved_at=None), rows)
+    assert not any(method["pass_at"] for method in unmarked["methods"])
+
+
+def test_attempts_that_were_never_made_are_not_counted_in_pass_at_k() -> None:
+    """A run that reached its target made two attempts, and solved it by one of them."""
+    rows = rows_of(*(played("icrl+memory=none", item, 0.0, 1.0, stopped="success") for item in "ab"),
+                   played("icrl+memory=none", "c", 0.0, 0.0, 0.0, 0.0))  # fmt: skip
+    (method,) = summarize(plan("icrl+memory=none", rounds=4), rows)["methods"]
+    assert (method["pass_at"].get("1", {"mean": 0.0})["mean"] or 0.0) <= (1 / 2 + 1 / 2 + 0) / 3 + 1e-6
+
+
+# ------------------------------------------------------------------------------------------------------- whatever rows
+
+COSTS = st.fixed_dictionaries(
+    {"calls": st.integers(1, 3)},
+    optional={"input": st.integers(1, 99), "output": st.integers(1, 9), "usd": st.just(0.5)},
+)
+EPISODE = st.tuples(
+    st.sampled_from([None, 0.0, 0.5, 1.0]), st.sampled_from(["none", None, 0.0, 1.0]), COSTS, st.none() | COSTS
+)
+RUN = st.tuples(st.lists(EPISODE, min_size=1, max_size=3), st.sampled_from(["rounds", "success", "calls", "plateau"]))
+ARMS = ("icrl", "best_of_n", "reflexion")
+CELLS = st.lists(st.tuples(st.sampled_from(ARMS), st.sampled_from("ab"), st.integers(0, 1)), unique=True, min_size=1)
+
+
+@st.composite
+def rows_made(draw: Any) -> dict[Cell, Row]:
+    made = []
+    for cell in draw(CELLS):
+        episodes, stopped = draw(RUN)
+        attempts = []
+        for at, (value, metric, asked, reflected_on) in enumerate(episodes):
+            more = {} if reflected_on is None else {"reflect": reflected_on}
+            attempts.append({**attempt(at, value, metric=metric), "costs": {"generate": asked, **more}})
+        made.append(row(Cell(*cell), attempts, stopped=stopped))
+    return rows_of(*made)
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows_made(), st.sampled_from([None, 1.0]))
+def test_whatever_the_rows_are_the_summary_is_json_and_spends_what_they_spent(
+    rows: dict[Cell, Row], solved_at: float | None
+) -> None:
+    summary = summarize(plan(*ARMS, solved_at=solved_at, seeds=2), rows)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    for method in summary["methods"]:
+        own = [one for cell, one in rows.items() if cell.arm == method["arm"]]
+        together: Any = add_usage(*method["spent_by"].values())
+        paid: Any = add_usage(*(one["usage"] for one in own))
+        for unit in ("calls", "input", "output", "usd"):
+            assert together.get(unit, 0) == method["usage"].get(unit, 0) == paid.get(unit, 0)
+        for unit, points in method["budget"].items():
+            budgets = [point["budget"] for point in points]
+            assert budgets == sorted(set(budgets))
+            assert budgets[-1] <= max(amount(one["usage"], unit) for one in own) + 1e-9
+        assert summary["equal_calls"] <= max(3 * 6, method["usage"]["calls"])
+        assert method["attempts"] == sum(len(one["episodes"]) for one in own)
