@@ -279,22 +279,30 @@ async def _async_saver(path: str | PathLike[str] | None) -> AsyncIterator[BaseCh
     import aiosqlite
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-    connecting = asyncio.ensure_future(_connected(aiosqlite.connect(str(path))))
+    saver = AsyncSqliteSaver(await _surely(_connected(aiosqlite.connect(str(path)))))
     try:
-        connection = await asyncio.shield(connecting)
-    except asyncio.CancelledError:  # else it would be opened all the same, and stay open, with its locks
-        await (await connecting).close()
-        raise
-    try:
-        yield AsyncSqliteSaver(connection)
+        yield saver
     finally:
-        await asyncio.shield(_close(connection))
+        await _surely(_closed(saver))
+
+
+async def _surely(work: Any) -> Any:
+    """Await to its end what must not be left half done; a cancellation comes after it, and closes what was opened."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if (opened := await task) is not None:
+            await opened.close()
+        raise
 
 
 async def _connected(connection: Any) -> Any:
     return await connection
 
 
-async def _close(connection: Any) -> None:
-    await connection.rollback()  # a run that was cancelled may hold a lock in the midst of writing
-    await connection.close()
+async def _closed(saver: Any) -> None:
+    """Close, once nobody is in the midst of writing: else SQLite keeps its lock for as long as a cursor is about."""
+    async with saver.lock:
+        await saver.conn.rollback()
+        await saver.conn.close()

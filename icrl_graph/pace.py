@@ -83,7 +83,7 @@ class Pace:
     def _tries(self, call: Call) -> Any:
         longest = self._longest_wait
         waits = {"wait_initial": min(1.0, longest), "wait_max": longest, "wait_jitter": min(1.0, longest)}
-        return stamina.retry_context(on=_again(call), attempts=self._attempts, timeout=None, **waits)
+        return stamina.retry_context(on=asked_again(call), attempts=self._attempts, timeout=None, **waits)
 
     def _delay(self, attempt: int) -> float:
         """Seconds until a call may be made."""
@@ -116,13 +116,14 @@ _BROKEN = {"APIConnectionError", "TransportError", "ClientConnectionError", "Cli
 aiohttp."""
 
 
-def _again(call: Call) -> Callable[[Exception], bool | float]:
+def asked_again(call: Call) -> Callable[[Exception], bool | float]:
     """Whether a failed call is worth another attempt; the seconds to wait, where the provider says them."""
 
     def decide(error: Exception) -> bool | float:
         if not is_passing(error) or (call.timeout is not None and isinstance(error, TimeoutError)):
             return False
-        return _asked_for(error) or True
+        asked = _asked_for(error)
+        return True if asked is None else max(asked, 0.001)  # 0 would say that it is not worth it
 
     return decide
 

@@ -71,6 +71,6 @@ def plan_of(*arms: str, **fields: Any) -> Plan:
     return Plan(arms=arms, **small)
 
 
-def digest(text: str) -> int:
-    """A number that any change of a text changes."""
-    return int(sha256(text.encode()).hexdigest()[:6], 16)
+def score(response: str) -> float:
+    """A reward that any change of a response changes."""
+    return int(sha256(response.encode()).hexdigest()[:6], 16) / 16**6

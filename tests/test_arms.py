@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.runnables import RunnableLambda
 
@@ -130,6 +130,7 @@ def test_an_unknown_benchmark_is_told_with_the_choices() -> None:
 TEXTS = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: text.strip())
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(TEXTS, st.dictionaries(TEXTS, st.integers(0, 9))), min_size=1, max_size=5), st.booleans())
 def test_tasks_of_ones_own_are_read_as_they_were_written(tasks: Any, escaped: bool) -> None:
     lines = [json.dumps({"task": task, "task_data": data}, ensure_ascii=escaped) for task, data in tasks]

@@ -12,7 +12,7 @@ from langchain_core.runnables import RunnableLambda
 
 from icrl_graph import ModelError, Pace, chat_model, create_best_of_n, create_icrl
 from icrl_graph.calls import Call
-from icrl_graph.pace import Bucket, is_passing
+from icrl_graph.pace import Bucket, asked_again, is_passing
 from icrl_graph.testing import OpenAIServer
 from tests.helpers import GAME, nearness
 
@@ -75,12 +75,11 @@ def test_a_call_that_is_given_up_on_after_its_own_time_limit_is_not_repeated(pac
     assert len(log) == 1
 
 
-def test_the_wait_is_the_one_that_the_provider_asks_for(paced: Paced) -> None:
+@pytest.mark.parametrize(("said", "seconds"), [("7", 7.0), ("0", 0.001), ("Sat, 21 Nov 2026 11:00:00 GMT", True)])
+def test_the_wait_is_the_one_that_the_provider_asks_for(said: str, seconds: Any) -> None:
     error = Status(429)
-    error.response = type("Response", (), {"headers": {"retry-after": "0"}})()  # type: ignore[attr-defined]
-    call, log = _failing(error)
-    assert paced(Pace(longest_wait=3600), call) == "X"  # with its own wait this test would not end
-    assert len(log) == 2
+    error.response = type("Response", (), {"headers": {"retry-after": said}})()  # type: ignore[attr-defined]
+    assert asked_again(_failing()[0])(error) == seconds
 
 
 def test_faults_of_a_real_server_cost_a_paced_run_nothing_but_time() -> None:

@@ -293,10 +293,13 @@ async def _play(
     comparison: Comparison, cell: Cell, path: Path, rows: Mapping[Cell, Row], pace: Pace, heard: OnEpisode
 ) -> Row:
     """The row of one run."""
-    inputs = comparison.benchmark.read(cell.item)
+    inputs, arm = comparison.benchmark.read(cell.item), comparison.arms[cell.arm]
+    pool = _pool(arm, cell, rows)
+    if arm.draws_from is not None and not pool:
+        return failure(cell, f"there are no rewards of {arm.draws_from} on other tasks to draw from")
     result = await aimprove(
         **inputs,
-        **comparison.arguments(cell.arm, _pool(comparison.arms[cell.arm], cell, rows)),
+        **comparison.arguments(cell.arm, pool),
         score=comparison.evaluator,
         path=path,
         thread_id="run",

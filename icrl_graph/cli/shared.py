@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from icrl_graph.errors import IcrlError, MissingExtra, ModelError
+from icrl_graph.errors import IcrlError, JournalError, MissingExtra, ModelError
 
 app = typer.Typer(
     name="icrl",
@@ -39,7 +39,7 @@ def telling(resume: Path | None = None) -> Iterator[None]:
     except KeyboardInterrupt:
         err.print(f"\nInterrupted. {_kept(resume)}", style="yellow", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
-    except (ModelError, MissingExtra, OSError) as error:
+    except (JournalError, ModelError, MissingExtra, OSError) as error:
         fail(error, _kept(resume))
         raise typer.Exit(1) from None
     except (ValueError, IcrlError) as error:
