@@ -48,12 +48,12 @@ def _from_path(path: Path) -> Any:
     return module
 
 
-def load_model(name: str, *, base_url: str | None = None) -> Any:
-    """A model by name: "provider:name", or "path.py:name" of an object.
+def load_model(name: str, *, base_url: str | None = None, **options: Any) -> Any:
+    """A model by name: "provider:name", with options as for `chat_model`, or "path.py:name" of an object.
 
     Raises:
         ValueError: there is none of that name.
     """
     if name.rpartition(":")[0].endswith(".py"):
         return load(name)
-    return chat_model(name, base_url=base_url)
+    return chat_model(name, base_url=base_url, **options)

@@ -39,11 +39,10 @@ from icrl_graph.state import (
     Usage,
     add_usage,
     answer_of,
+    answering,
     best,
-    best_retested,
     best_value,
     cost_of,
-    last_answered,
     leaders,
     metric_of,
     outcome,
@@ -523,7 +522,7 @@ def select(
     def select(state: LoopState, part: Any) -> Flow:
         patches = yield from compare(state)
         episodes, frozen = upsert(state["episodes"], [patches]), state["settings"]
-        top = best_retested(episodes) or choose(episodes) or (last_answered(episodes) if selector is None else None)
+        top = answering(episodes, choose) if selector is None else choose(episodes)
         output = outcome(episodes, top, parts.rewarded_by)
         ended = {} if frozen["parts"] == parts.schema.parts else {"settings": {**frozen, "parts": parts.schema.parts}}
         return {**output, **ended, "episodes": patches}  # a run may be ended by another model than it was begun with

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from statistics import mean
 from typing import Annotated, Any
@@ -221,6 +221,11 @@ def best_retested(episodes: Iterable[Episode]) -> Episode | None:
     """Of the leaders that were judged again, the one with the highest mean; None if none was."""
     again = [episode for episode in episodes if episode.get("retests")]
     return max(again, key=lambda episode: mean(episode["retests"])) if again else None
+
+
+def answering(episodes: Sequence[Episode], choose: Callable[[Sequence[Episode]], Episode | None]) -> Episode | None:
+    """The episode that gives the answer: of leaders judged again the best, else the chosen one, else the last."""
+    return best_retested(episodes) or choose(episodes) or last_answered(episodes)
 
 
 def most_valued(episodes: Sequence[Episode]) -> Episode | None:

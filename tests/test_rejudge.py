@@ -132,3 +132,20 @@ def test_what_was_judged_again_is_not_judged_again(played: Path, tmp_path: Path)
     rejudge(_again(played, select="last"), tmp_path / "again")
     with pytest.raises(ValueError, match="was judged again itself"):
         rejudge(_again(tmp_path / "again", select="last"), tmp_path / "third")
+
+
+def test_all_rows_share_one_pace(played: Path, tmp_path: Path) -> None:
+    """Nine rows of four answers, and two connections are enough: never more calls are in flight."""
+    with OpenAIServer(lambda: "Fine.\nScore: 7", latency=0.01) as server:
+        asked = _again(played, judge="openai:judge", rubric="Is it a color?")
+        rejudge(replace(asked, concurrency=2, base_url=server.base_url), tmp_path / "again")
+        assert server.counts["connections"] <= 2
+        assert server.counts["answered"] == 72
+
+
+def test_a_selection_is_not_overruled_by_what_was_judged_again_before(tmp_path: Path) -> None:
+    plan = Plan("hidden-color", ["icrl+retests=2"], "learner:hidden-color", limit=2, rounds=4, solved_at=1.0)
+    runner.run(plan, tmp_path / "x")
+    rejudge(_again(tmp_path / "x", select="last"), tmp_path / "last")
+    for row in read_results(tmp_path / "last").rows.values():
+        assert (row["chosen"][-1], row["answer"]) == (3, row["episodes"][-1]["response"])

@@ -158,12 +158,18 @@ OTHER: dict[str, Any] = {
     "metric": "a.py:b",
     "rounds": 9,
     "solved_at": 0.5,
-    "base_url": "http://127.0.0.1:1/v1",
     "temperature": 0.5,
     "options": {"target": 0.5, "prices": {"a": {"input": 1}}},
     "again": {"folder": "/elsewhere", "judge": "openai:b"},
 }
-FASTER: dict[str, Any] = {"concurrency": 99, "requests_per_minute": 60.0, "tokens_per_minute": 9.0, "attempts": 1}
+FASTER: dict[str, Any] = {
+    "concurrency": 99,
+    "requests_per_minute": 60.0,
+    "tokens_per_minute": 9.0,
+    "attempts": 1,
+    "call_timeout": 9.0,
+    "base_url": "http://127.0.0.1:1/v1",
+}
 
 
 def test_every_field_of_a_plan_is_looked_at() -> None:
@@ -197,7 +203,7 @@ def test_what_is_refused_is_paid_by_nobody_and_harms_nothing(tmp_path: Path, ser
 
 
 @pytest.mark.parametrize("name", FASTER)
-def test_how_fast_it_goes_on_may_be_changed(name: str, tmp_path: Path) -> None:
+def test_how_fast_and_where_it_goes_on_may_be_changed(name: str, tmp_path: Path) -> None:
     open_folder(tmp_path, PLAN)
     assert getattr(open_folder(tmp_path, replace(PLAN, **{name: FASTER[name]})), name) == FASTER[name]
 

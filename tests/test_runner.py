@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,8 +17,8 @@ import stamina
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from icrl_graph.benchmarks import find_benchmark, runner
-from icrl_graph.benchmarks.results import Cell
-from icrl_graph.errors import ModelError, UnknownTask
+from icrl_graph.benchmarks.results import Cell, appending, open_folder
+from icrl_graph.errors import ModelError, ThreadMismatch, UnknownTask
 from icrl_graph.state import value_of
 from icrl_graph.testing import OpenAIServer
 from tests.bench_child import METHODS, calls_in, outcome, plan_of, player, rows_of
@@ -244,12 +245,46 @@ def test_a_wrong_key_stops_everything_at_once_and_loses_nothing(
         with pytest.raises(ModelError, match="401"):
             runner.run(plan, tmp_path / "x")
         assert server.counts["calls"] <= plan.concurrency * 3  # candidates of one run are asked together
-    assert not rows_of(tmp_path / "x")
+    assert all("error" in row for row in rows_of(tmp_path / "x").values())
     with OpenAIServer(player) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         assert runner.run(plan, tmp_path / "x").done == 6
         runner.run(plan, tmp_path / "whole")
     assert outcome(tmp_path / "x") == outcome(tmp_path / "whole")
+
+
+def test_one_task_that_is_refused_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """403 for one task, as a provider may answer to what is in it; not one has ended before."""
+    with OpenAIServer(player, faults={1: "401"}) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        progress = runner.run(plan_of("icrl", concurrency=1), tmp_path / "x")
+        assert (progress.done, len(progress.failed)) == (progress.runs - 1, 1)
+
+
+def test_a_task_that_is_another_one_by_now_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = tmp_path / "mine.jsonl"
+    tasks.write_text('{"task": "first"}\n{"task": "second"}\n')
+    (tmp_path / "score.py").write_text("def score(): return 1.0\ndef model(): return 'a'\n")
+    own = {"model": f"{tmp_path}/score.py:model", "evaluator": f"{tmp_path}/score.py:score"}
+    mine = plan_of("icrl", benchmark=str(tasks), limit=2, **own)
+    runner.run(mine, tmp_path / "x")
+    tasks.write_text('{"task": "new"}\n{"task": "first"}\n{"task": "second"}\n')
+    with pytest.raises(ThreadMismatch, match="is another one by now"):
+        runner.run(replace(mine, arms=["icrl", "best_of_n"]), tmp_path / "x")
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    plan = plan_of("icrl", benchmark="hidden-color", model="learner:hidden-color", limit=1)
+    open_folder(tmp_path / "x", plan)
+    with appending(tmp_path / "x"), pytest.raises(BlockingIOError, match="another process works in"):
+        runner.run(plan, tmp_path / "x")
+    assert runner.run(plan, tmp_path / "x").done == 1
+
+
+def test_more_runs_at_once_than_files_may_be_open_are_refused(tmp_path: Path) -> None:
+    plan = plan_of("icrl", benchmark="hidden-color", model="learner:hidden-color", limit=1, concurrency=10**9)
+    with pytest.raises(ValueError, match="needs about 8000000100 open files"):
+        runner.run(plan, tmp_path / "x")
 
 
 def test_shuffled_rewards_need_those_of_another_task(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_what_would_be_answered_is_what_the_method_chooses_judged_by_the_metric(
     assert [method["equal"]["reward"]["mean"] for method in unmarked["methods"]] == [0.9, 0.1]
 
 
-def test_a_run_that_reached_its_target_counts_on_and_one_that_gave_up_does_not() -> None:
+def test_a_run_that_ended_early_counts_on_with_its_answer_and_after_its_target_with_its_attempt() -> None:
     rows = rows_of(
         played("icrl", "a", 0.4, 1.0, stopped="success"),
         played("icrl", "b", 0.2, 0.2, 0.2, 0.4),
@@ -134,7 +134,8 @@ def test_a_run_that_reached_its_target_counts_on_and_one_that_gave_up_does_not()
     (method,) = summarize(plan("icrl", rounds=4), rows)["methods"]
     assert means(method["reward"]) == pytest.approx([0.4, 0.4, 0.6, 0.7], abs=1e-6)
     assert [one["unscored"] for one in method["reward"]] == [0, 0, 1, 1]
-    assert means(method["solved"])[1:] == pytest.approx([1 / 3, 1 / 2, 1 / 2], abs=1e-6)
+    assert means(method["solved"]) == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3], abs=1e-6)
+    assert [one["tasks"] for one in method["answer"]] == [3, 3, 3, 3]
     assert method["stopped"] == {"success": 1, "rounds": 1, "plateau": 1}
     assert method["equal"]["success"]["mean"] == pytest.approx(1 / 3, abs=1e-6)
 
@@ -259,12 +260,47 @@ def test_pass_at_k_is_told_of_attempts_that_do_not_see_each_other_and_of_no_othe
     assert not any(method["pass_at"] for method in unmarked["methods"])
 
 
-def test_attempts_that_were_never_made_are_not_counted_in_pass_at_k() -> None:
-    """A run that reached its target made two attempts, and solved it by one of them."""
+def test_there_is_no_pass_at_k_where_runs_stopped_once_they_were_solved() -> None:
+    """How many attempts such a run has made tells whether it was solved: the estimate would be biased."""
     rows = rows_of(*(played("icrl+memory=none", item, 0.0, 1.0, stopped="success") for item in "ab"),
                    played("icrl+memory=none", "c", 0.0, 0.0, 0.0, 0.0))  # fmt: skip
     (method,) = summarize(plan("icrl+memory=none", rounds=4), rows)["methods"]
-    assert (method["pass_at"].get("1", {"mean": 0.0})["mean"] or 0.0) <= (1 / 2 + 1 / 2 + 0) / 3 + 1e-6
+    assert method["pass_at"] == {}
+
+
+def test_a_task_without_any_score_takes_pass_at_k_from_itself_alone() -> None:
+    rows = rows_of(played("best_of_n", "a", 1.0, 0.0), played("best_of_n", "b", None, None))
+    (method,) = summarize(plan("best_of_n"), rows)["methods"]
+    assert {k: one["mean"] for k, one in method["pass_at"].items()} == {"1": 0.5, "2": 1.0}
+
+
+def test_methods_are_judged_within_what_a_solved_run_needed_though_others_gave_up_earlier() -> None:
+    rows = rows_of(
+        played("icrl", "a", 0.0, 0.0, stopped="plateau"),
+        played("icrl", "b", 0.0, 0.0, 0.0, 0.0, 1.0, stopped="success"),
+    )
+    found = summarize(plan("icrl", rounds=8), rows)
+    assert found["equal_calls"] == 5
+    assert found["methods"][0]["equal"]["success"]["mean"] == 0.5
+
+
+def test_judging_the_leaders_again_is_paid_before_the_answer() -> None:
+    episodes = [attempt(0, 0.5), attempt(1, 0.4, select=ONE), attempt(2, 0.3, select=ONE)]
+    assert spent_until(episodes, "calls") == [1, 2, 5]
+
+
+def test_dollars_are_not_told_where_a_price_is_missing() -> None:
+    priced, unpriced = {**ONE, "usd": 0.5}, {**ONE, "unpriced": 1}
+    for judge, told in ((priced, True), (unpriced, False)):
+        episodes = [{**attempt(0, 1.0), "costs": {"generate": priced, "evaluate": judge}}]
+        (method,) = summarize(plan("icrl"), rows_of(row(Cell("icrl", "a", 0), episodes)))["methods"]
+        assert ("usd" in method["budget"]) == told
+
+
+def test_what_failed_runs_have_cost_is_in_the_sum_of_all() -> None:
+    failed = failure(Cell("icrl", "b", 0), "down", {"calls": 7})
+    found = summarize(plan("icrl"), rows_of(played("icrl", "a", 1.0), failed))
+    assert (found["usage"]["calls"], found["methods"][0]["usage"]["calls"]) == (8, 1)
 
 
 # ------------------------------------------------------------------------------------------------------- whatever rows

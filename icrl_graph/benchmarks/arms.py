@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from icrl_graph.ablations import shuffled
+from icrl_graph.benchmarks.results import Plan
 from icrl_graph.context import pick
+from icrl_graph.improvement import build
 from icrl_graph.rewards import Reward
-from icrl_graph.topologies import TOPOLOGIES
+from icrl_graph.topologies import TOPOLOGIES, Graph
 
 SHUFFLED = "shuffled"
 """Of `show`: rewards drawn from those that the same arm without it got on other tasks."""
@@ -121,3 +123,9 @@ def read_arms(text: str) -> list[Arm]:
         if arm.draws_from is not None and arm.draws_from not in names:
             raise ValueError(f"the arm {arm.name!r} draws from the rewards of {arm.draws_from!r}: add that one, too")
     return arms
+
+
+def graph_of(plan: Plan, arm: str) -> Graph:
+    """The graph of an arm, with nobody in it: enough to make its prompts and its choices again."""
+    given = read_arm(arm).arguments(plan.rounds, plan.shared(), pool=[Reward(value=0.0)])
+    return build(model=lambda: "", evaluator=lambda: 0.0, **given)

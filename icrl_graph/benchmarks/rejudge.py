@@ -16,11 +16,11 @@ from langgraph.graph import END, START, StateGraph
 
 from icrl_graph import nodes, settings
 from icrl_graph.benchmarks import find_benchmark
-from icrl_graph.benchmarks.arms import read_arm
+from icrl_graph.benchmarks.arms import graph_of
 from icrl_graph.benchmarks.results import Again, Cell, Plan, Row, open_folder, read_plan, read_results
 from icrl_graph.benchmarks.runner import Progress, Tell, chosen, fill, named_evaluator, thread
 from icrl_graph.context import pick
-from icrl_graph.improvement import OnEpisode, build
+from icrl_graph.improvement import OnEpisode
 from icrl_graph.journal import SqliteJournal
 from icrl_graph.options import Assembled, assemble
 from icrl_graph.rewards import Evaluator, Reward
@@ -57,16 +57,19 @@ def rejudge(plan: Plan, folder: Path, tell: Tell = lambda progress: None) -> Pro
     if again["select"] is not None:
         pick("selection", again["select"], SELECT)
     whole = open_folder(folder, plan)
+    pace = whole.pace()
     ended = [cell for cell, row in rows.items() if "error" not in row]
 
     async def work(cell: Cell, made: Mapping[Cell, Row], heard: OnEpisode) -> Row:
         row = rows[cell]
         episodes, rewarded_by = row["episodes"], row["rewarded_by"]
         if evaluator is not None:
-            episodes, by = await _judged(row, evaluator, whole, thread(folder, cell), again["as_metric"])
+            options = {"pace": pace, "prices": whole.options.get("prices")}
+            episodes, by = await _judged(row, evaluator, options, thread(folder, cell), again["as_metric"])
             rewarded_by = rewarded_by if again["as_metric"] else by
-        choose = SELECT[again["select"]] if again["select"] else _chooser(whole, cell.arm)
-        places = chosen(episodes, choose)
+        if again["select"] is not None:
+            episodes = [_without(episode, "retests") for episode in episodes]
+        places = chosen(episodes, SELECT[again["select"]] if again["select"] else graph_of(whole, cell.arm).choose)
         top = None if places[-1] is None else episodes[places[-1]]
         told: Any = outcome(episodes, top, rewarded_by)
         told.pop("rounds_done")
@@ -80,18 +83,14 @@ def _evaluator(again: Again, plan: Plan) -> Evaluator | None:
     return named_evaluator(named, find_benchmark(plan.benchmark))
 
 
-def _chooser(plan: Plan, arm: str) -> nodes.Chooser:
-    """The arm's own."""
-    given = read_arm(arm).arguments(plan.rounds, plan.shared(), pool=[Reward(value=0.0)])
-    return build(model=lambda: "", evaluator=lambda: 0.0, **given).choose
-
-
-async def _judged(row: Row, evaluator: Evaluator, plan: Plan, path: Path, as_metric: bool) -> tuple[list[Episode], str]:
+async def _judged(
+    row: Row, evaluator: Evaluator, options: dict[str, Any], path: Path, as_metric: bool
+) -> tuple[list[Episode], str]:
     """The attempts with their new judgements, and who gave these. Kept in a journal until the row is written."""
     journal = SqliteJournal(path)
     try:
-        options: Any = {"journal": journal, "pace": plan.pace(), "prices": plan.options.get("prices")}
-        built = assemble(Settings, lambda: "", evaluator, None, {}, options)
+        given: Any = {**options, "journal": journal}
+        built = assemble(Settings, lambda: "", evaluator, None, {}, given)
         state = LoopState(
             inputs={"task": row["task"], "task_data": row["task_data"]},
             settings={**settings.resolve(built.parts.schema, None), "run": _run_id(row)},
@@ -130,6 +129,8 @@ def _as_reward(old: Episode, new: Episode) -> Episode:
 
 def _as_metric(old: Episode, new: Episode) -> Episode:
     reward = Reward(**{**old["reward"], "metric": new["reward"]["value"]})
+    if reward.get("error", "").startswith("metric: "):
+        del reward["error"]  # of the metric that it had
     if new["reward"].get("error"):
         reward.setdefault("error", f"metric: {new['reward']['error']}")
     return {**old, "reward": reward, "costs": _costs(old, new)}

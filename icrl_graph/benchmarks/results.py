@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.files import read_form, write_whole
+from icrl_graph.loading import load_model
 from icrl_graph.pace import Pace
 from icrl_graph.state import Episode, Usage
 
@@ -94,6 +95,7 @@ class Plan:
         requests_per_minute: paid calls, or None for no limit.
         tokens_per_minute: in and out, on average, or None for no limit.
         attempts: how often a call is made that fails for a while.
+        call_timeout: seconds for one of them, of a model named "openai:...".
     """
 
     benchmark: str
@@ -115,11 +117,21 @@ class Plan:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     attempts: int = 6
+    call_timeout: float = 600.0
 
     def shared(self) -> dict[str, Any]:
         """What all arms are told."""
         sampling = {} if self.temperature is None else {"sampling": {"default": {"temperature": self.temperature}}}
         return {**sampling, **self.options}
+
+    def load(self, model: str) -> Any:
+        """A model by its name; only the pace repeats its calls.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        options = {"max_retries": 0, "timeout": self.call_timeout} if model.startswith("openai:") else {}
+        return load_model(model, base_url=self.base_url, **options)
 
     def pace(self) -> Pace:
         """How fast its calls are made.
@@ -137,8 +149,8 @@ class Plan:
 
 _MAY_GROW = ("arms", "limit", "seeds")
 """What says which runs there are, not what they are."""
-_MAY_CHANGE = ("concurrency", "requests_per_minute", "tokens_per_minute", "attempts")
-"""What says how fast they are made."""
+_MAY_CHANGE = ("concurrency", "requests_per_minute", "tokens_per_minute", "attempts", "call_timeout", "base_url")
+"""What says how fast they are made, and where."""
 
 
 def open_folder(folder: Path, plan: Plan) -> Plan:
@@ -214,11 +226,28 @@ def read_results(folder: Path) -> Results:
 
 @contextmanager
 def appending(folder: Path) -> Iterator[IO[bytes]]:
-    """Open results.jsonl for `append`; what a crash has left half written there ends with its own line."""
+    """Open results.jsonl for `append`; what a crash has left half written there ends with its own line.
+
+    Raises:
+        BlockingIOError: another process works in the folder.
+    """
     with (folder / "results.jsonl").open("ab+") as file:
+        _lock(file, folder)
         if file.tell() and not _ends_a_line(file):
             file.write(b"\n")
         yield file
+
+
+def _lock(file: IO[bytes], folder: Path) -> None:
+    """Keep other processes out until the file is closed, where the system can."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BlockingIOError(f"another process works in {folder}; wait for it, or give another folder") from None
 
 
 def _ends_a_line(file: IO[bytes]) -> bool:

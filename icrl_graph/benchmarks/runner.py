@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -30,16 +31,16 @@ from icrl_graph.benchmarks.results import (
     row_of,
 )
 from icrl_graph.context import text_of
-from icrl_graph.errors import JournalError, ModelError
+from icrl_graph.errors import JournalError, ModelError, ThreadMismatch
 from icrl_graph.improvement import OnEpisode, aimprove, build
 from icrl_graph.judge import llm_judge
-from icrl_graph.loading import load, load_model
+from icrl_graph.loading import load
 from icrl_graph.models import FunctionModel, as_policy
 from icrl_graph.nodes import Chooser, EpisodeEvent
 from icrl_graph.pace import Pace
 from icrl_graph.preview import preview
 from icrl_graph.rewards import Evaluator, Reward
-from icrl_graph.state import Episode, Usage, add_usage, best_retested
+from icrl_graph.state import Episode, Usage, add_usage, answering, last_answered
 from icrl_graph.topologies import Graph
 
 
@@ -116,7 +117,7 @@ def prepare(plan: Plan) -> Comparison:
     benchmark = find_benchmark(plan.benchmark)
     arms = read_arms(",".join(plan.arms))
     evaluator, metric = _evaluator(plan, benchmark), load(plan.metric) if plan.metric else None
-    model = load_model(plan.model, base_url=plan.base_url)
+    model = plan.load(plan.model)
     comparison = Comparison(plan, benchmark, {arm.name: arm for arm in arms}, model, evaluator, metric)
     assert comparison.graphs  # builds and so checks them
     return comparison
@@ -148,7 +149,7 @@ def named_evaluator(plan: Plan, benchmark: Benchmark) -> Evaluator | None:
         return evaluator
     if plan.judge is None:
         return None
-    judge = load_model(plan.judge, base_url=plan.base_url)
+    judge = plan.load(plan.judge)
     if plan.rubric is not None:
         return llm_judge(judge, plan.rubric)
     if benchmark.judged is None:
@@ -169,36 +170,39 @@ class Progress:
     def __init__(self, cells: Sequence[Cell], rounds: int, rows: Mapping[Cell, Row]) -> None:
         self.runs, self.failed = len(cells), dict[Cell, str]()
         self.done = sum(has_ended(rows, cell) for cell in cells)
-        self._rounds, self._running = rounds, dict[Cell, list[Usage]]()
-        self._ended = {cell: row.get("usage", {}) for cell, row in rows.items()}
+        self.usage = add_usage(*(row.get("usage", {}) for row in rows.values()))
+        self._rounds, self._attempts = rounds, Counter[Cell]()
+        self._counted = {cell: row.get("usage", {}) for cell, row in rows.items() if "error" in row}
 
     @property
     def share(self) -> float:
         """How much of it is done, 0 to 1, also of the runs that have begun."""
-        begun = sum(min(len(told), self._rounds) for told in self._running.values())
+        begun = sum(min(made, self._rounds) for made in self._attempts.values())
         return (self.done + len(self.failed) + begun / self._rounds) / self.runs
-
-    @property
-    def usage(self) -> Usage:
-        """What all of it has cost so far."""
-        running = (usage for told in self._running.values() for usage in told)
-        return add_usage(*self._ended.values(), *running)
 
     def heard(self, cell: Cell, event: EpisodeEvent) -> None:
         """A run has made an attempt."""
-        self._running.setdefault(cell, []).append(event["usage"])
+        self._attempts[cell] += 1
+        self._counted[cell] = add_usage(self._counted.get(cell, {}), event["usage"])
+        self.usage = add_usage(self.usage, event["usage"])
 
     def ended(self, cell: Cell, row: Row) -> None:
-        """A run has ended, or failed."""
-        self._running.pop(cell, None)
-        self._ended[cell] = row.get("usage", {})  # of a run that was done again, all of it
+        """A run has ended, or failed; its row tells all that it has cost, also before."""
+        del self._attempts[cell]
+        before: Any = self._counted.pop(cell, {})
+        taken_back: Any = {name: -amount for name, amount in before.items()}
+        self.usage = add_usage(self.usage, taken_back, row.get("usage", {}))
         if "error" in row:
+            self._counted[cell] = row.get("usage", {})
             self.failed[cell] = row["error"]
         else:
             self.done += 1
 
 
 Tell = Callable[[Progress], None]
+
+FILES = 8
+"""That one run has open at most: its thread, its journal, its connections."""
 
 
 def run(plan: Plan, folder: Path, tell: Tell = lambda progress: None) -> Progress:
@@ -216,6 +220,7 @@ def run(plan: Plan, folder: Path, tell: Tell = lambda progress: None) -> Progres
     """
     prepare(plan)  # nothing is written if something is wrong
     comparison = prepare(open_folder(folder, plan))
+    _check_tasks(comparison, read_results(folder).rows)
     pace, cells = comparison.plan.pace(), comparison.cells()
     drawing = {name for name, arm in comparison.arms.items() if arm.draws_from is not None}
     early = [cell for cell in cells if cell.arm not in drawing]
@@ -225,6 +230,20 @@ def run(plan: Plan, folder: Path, tell: Tell = lambda progress: None) -> Progres
         return await _play(comparison, cell, thread(folder, cell), rows, pace, heard)
 
     return fill(folder, [early, late], work, comparison.plan, tell)
+
+
+def _check_tasks(comparison: Comparison, rows: Mapping[Cell, Row]) -> None:
+    """Raise if a task is another one by now than the one that was played under its name."""
+    for cell in {cell.item: cell for cell, row in rows.items() if "error" not in row}.values():
+        try:
+            now = comparison.benchmark.read(cell.item)
+        except ValueError:
+            continue  # it is not there any more, and is not played again
+        if any(rows[cell][name] != now[name] for name in ("task", "task_data")):
+            raise ThreadMismatch(
+                f"the task {cell.item!r} is another one by now than when it was played: give the tasks ids that stay, "
+                "or another folder"
+            )
 
 
 Work = Callable[[Cell, Mapping[Cell, Row], OnEpisode], Awaitable[Row]]
@@ -241,6 +260,7 @@ def fill(folder: Path, stages: Sequence[Sequence[Cell]], work: Work, plan: Plan,
         plan: says how many at once.
         tell: called whenever something has happened.
     """
+    make_room(plan.concurrency)
     try:
         return asyncio.run(_fill(folder, stages, work, plan, tell))
     except ExceptionGroup as group:
@@ -249,13 +269,14 @@ def fill(folder: Path, stages: Sequence[Sequence[Cell]], work: Work, plan: Plan,
 
 async def _fill(folder: Path, stages: Sequence[Sequence[Cell]], work: Work, plan: Plan, tell: Tell) -> Progress:
     rows = read_results(folder).rows
-    for cell in rows:
-        if has_ended(rows, cell):
-            _forget(thread(folder, cell))  # left behind by a process that ended between the two
     progress = Progress([cell for cells in stages for cell in cells], plan.rounds, rows)
-    before = progress.done
+    refused = set[str]()
+    items = {cell.item for cells in stages for cell in cells}
     tell(progress)
     with appending(folder) as file:
+        for cell in rows:
+            if has_ended(rows, cell):
+                _forget(thread(folder, cell))  # left behind by a process that ended between the two
 
         async def one(cell: Cell) -> Row:
             def heard(event: EpisodeEvent) -> None:
@@ -267,8 +288,10 @@ async def _fill(folder: Path, stages: Sequence[Sequence[Cell]], work: Work, plan
             except (JournalError, OSError):
                 raise
             except Exception as error:
-                if isinstance(error, ModelError) and progress.done == before:
-                    raise  # nothing has succeeded, and so nothing will
+                if isinstance(error, ModelError):
+                    refused.add(cell.item)
+                    if not progress.done and (len(refused) > 1 or len(items) == 1):
+                        raise  # not one task alone is refused, and so all are
                 return failure(cell, f"{type(error).__name__}: {error}")
 
         async def make_rows(waiting: Iterator[Cell]) -> None:
@@ -316,8 +339,8 @@ async def _play(
 def chosen(episodes: Sequence[Episode], choose: Chooser) -> list[int | None]:
     """After each attempt, the place of the one so far that gives the answer."""
     places = {id(episode): place for place, episode in enumerate(episodes)}
-    tops = [choose(episodes[: place + 1]) for place in range(len(episodes))]
-    tops[-1] = best_retested(episodes) or tops[-1]
+    prefixes = [episodes[: place + 1] for place in range(len(episodes))]
+    tops = [choose(prefix) or last_answered(prefix) for prefix in prefixes[:-1]] + [answering(episodes, choose)]
     return [None if top is None else places[id(top)] for top in tops]
 
 
@@ -329,11 +352,9 @@ def _seed(model: Any, cell: Cell) -> int | None:
 
 
 def _pool(arm: Arm, cell: Cell, rows: Mapping[Cell, Row]) -> list[Reward]:
-    """What the arm that it draws from was given on other tasks."""
-    if arm.draws_from is None:
-        return []
-    others = sorted(key for key in rows if key.arm == arm.draws_from and key.item != cell.item)
-    episodes = [episode for key in others for episode in rows[key].get("episodes", [])]
+    """What the arm that it draws from was given on other tasks, in an order that does not depend on who ended first."""
+    others = {key for key in rows if key.arm == arm.draws_from and key.item != cell.item}
+    episodes = [episode for key in sorted(others) for episode in rows[key].get("episodes", [])]
     return [episode["reward"] for episode in episodes if episode["reward"].get("value") is not None]
 
 
@@ -347,3 +368,24 @@ def _forget(path: Path) -> None:
     """Remove the thread of a run whose row is kept."""
     for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
         file.unlink(missing_ok=True)
+
+
+def make_room(concurrency: int) -> None:
+    """Let this process open as many files as so many runs need.
+
+    Raises:
+        ValueError: it may not.
+    """
+    try:
+        import resource
+    except ImportError:  # there is no such limit on Windows
+        return
+    needed = FILES * concurrency + 100
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise ValueError(
+                f"a concurrency of {concurrency} needs about {needed} open files, and {hard} are allowed: lower it, or "
+                "raise the limit (ulimit -n)"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

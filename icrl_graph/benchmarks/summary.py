@@ -67,8 +67,9 @@ class Method(TypedDict):
     pass_at: dict[str, Estimate]
     """By k, for attempts that don't see each other: the share of tasks solved by at least one of k."""
     usage: Usage
+    """Of the runs that have ended, without what judging them again has cost."""
     spent_by: dict[str, Usage]
-    """By node: generate, evaluate, reflect, select."""
+    """By node: generate, evaluate, reflect, select; rejudge, where they were judged again."""
 
 
 class Pair(Difference):
@@ -95,6 +96,8 @@ class Summary(TypedDict):
     """What is compared, the most telling first: success (the share solved), metric, reward."""
     methods: list[Method]
     pairs: list[Pair]
+    usage: Usage
+    """All that was spent, also by runs that failed."""
 
 
 def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
@@ -129,6 +132,7 @@ def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
             _method(arm, table, measures, failed[arm], {name: _mean(name, equal[arm][name]) for name in measures})
             for arm, table in tables.items()
         ],
+        usage=add_usage(*(row.get("usage", {}) for row in rows.values())),
         pairs=[pair for name in measures for pair in _pairs(name, {arm: equal[arm][name] for arm in equal})],
     )
 
@@ -167,15 +171,20 @@ class Table:
         """Of the longest run."""
         return max(len(row["episodes"]) for row in self.ended)
 
-    def over_rounds(self, read: Callable[[Row], Sequence[float | None]]) -> Any:
-        """An array (tasks, seeds, rounds) of what is read from each run, a number for each of its attempts."""
+    def over_rounds(self, read: Callable[[Row], Sequence[float | None]], *, lasting: bool = False) -> Any:
+        """An array (tasks, seeds, rounds) of what is read from each run, a number for each of its attempts.
+
+        Args:
+            read: gives the numbers of a run.
+            lasting: the last of them counts on when a run has ended, however it did; else only after a success.
+        """
         values = np.full((len(self.runs), len(self.runs[0]), self.rounds), np.nan)
         for task, seeds in enumerate(self.runs):
             for seed, row in enumerate(seeds):
                 if row is not None:
                     told = np.array(read(row), dtype=float)
                     values[task, seed, : len(told)] = told
-                    if row["stopped"] == "success":
+                    if lasting or row["stopped"] == "success":
                         values[task, seed, len(told) :] = told[-1]
         return values
 
@@ -196,7 +205,7 @@ class Table:
         def of_choice(row: Row) -> list[float | None]:
             return [None if place is None else read(row["episodes"][place]) for place in row["chosen"]]
 
-        values = self.over_rounds(of_choice)
+        values = self.over_rounds(of_choice, lasting=True)
         if measure != "success":
             return values
         return np.where(np.isnan(values), np.nan, values >= self.solved_at)
@@ -214,15 +223,16 @@ class Table:
 
     def most_calls(self, rounds: int) -> int:
         """The calls that its runs could make; where all stopped at their target, those that they would have made."""
-        whole = [row for row in self.ended if row["stopped"] != "success"]
-        if whole:
-            return max(int(spent_until(row["episodes"], "calls")[-1]) for row in whole)
-        made = sum(spent_until(row["episodes"], "calls")[-1] for row in self.ended)
-        return round(rounds * made / sum(len(row["episodes"]) for row in self.ended))
+        made = [spent_until(row["episodes"], "calls")[-1] for row in self.ended]
+        if any(row["stopped"] != "success" for row in self.ended):
+            return round(max(made))
+        return round(max(*made, rounds * sum(made) / sum(len(row["episodes"]) for row in self.ended)))
 
 
 def spent_until(episodes: Sequence[Episode], unit: str) -> list[float]:
-    """What was spent until each attempt was judged; reflections on it come after that.
+    """What was spent until each attempt was judged, and until the last one was judged and the answer selected.
+
+    Reflections on an attempt come after that.
 
     Args:
         episodes: of one run.
@@ -234,7 +244,9 @@ def spent_until(episodes: Sequence[Episode], unit: str) -> list[float]:
         0.0,
         *accumulate(amount(one, unit) + amount(other, unit) for one, other in zip(judged, later, strict=True)),
     ]
-    return [earlier + amount(own, unit) for earlier, own in zip(before, judged, strict=False)]
+    until = [earlier + amount(own, unit) for earlier, own in zip(before, judged, strict=False)]
+    until[-1] += sum(amount(e["costs"].get("select", {}), unit) for e in episodes)
+    return until
 
 
 def amount(usage: Usage, unit: str) -> float:
@@ -244,10 +256,16 @@ def amount(usage: Usage, unit: str) -> float:
     return usage.get("calls", 0) if unit == "calls" else usage.get("usd", 0.0)
 
 
+def is_told(usage: Usage, unit: str) -> bool:
+    """Whether all that was spent is known in a unit: dollars are not, where a price is missing."""
+    return amount(usage, unit) > 0 and not (unit == "usd" and usage.get("unpriced", 0) > 0)
+
+
 def _method(arm: str, table: Table, measures: list[str], failed: int, equal: dict[str, Estimate]) -> Method:
     episodes = [episode for row in table.ended for episode in row["episodes"]]
     unanswered = sum(episode.get("answer", episode.get("response")) is None for episode in episodes)
-    usage = add_usage(*(row["usage"] for row in table.ended))
+    spent_by = _spent_by(episodes)
+    usage = add_usage(*(spent for node, spent in spent_by.items() if node != "rejudge"))
     return Method(
         arm=arm,
         rewarded_by=" and ".join(sorted({row["rewarded_by"] for row in table.ended})),
@@ -265,10 +283,10 @@ def _method(arm: str, table: Table, measures: list[str], failed: int, equal: dic
         by_instruction=_by_instruction(table),
         regret=estimate([[np.nan if row is None else _number(row["regret"]) for row in seeds] for seeds in table.runs]),
         equal=equal,
-        budget={unit: _over_budget(table, unit, measures[0]) for unit in UNITS if amount(usage, unit)},
+        budget={unit: _over_budget(table, unit, measures[0]) for unit in UNITS if is_told(usage, unit)},
         pass_at=_pass_at(arm, table) if "success" in measures else {},
         usage=usage,
-        spent_by=_spent_by(episodes),
+        spent_by=spent_by,
     )
 
 
@@ -313,11 +331,14 @@ def _pass_at(arm: str, table: Table) -> dict[str, Estimate]:
     asked = read_arm(arm)
     if asked.topology != "best_of_n" and asked.options.get("memory") != "none":
         return {}
+    if any(row["stopped"] == "success" for row in table.ended):
+        return {}  # how many attempts a run has made tells whether it was solved
     tried = [[e for row in seeds if row is not None for e in row["episodes"]] for seeds in table.runs]
     scored = [[metric for e in episodes if (metric := metric_of(e)) is not None] for episodes in tried]
+    scored = [metrics for metrics in scored if metrics]
     made = np.array([len(metrics) for metrics in scored])
     solved = np.array([sum(metric >= (table.solved_at or 0.0) for metric in metrics) for metrics in scored])
-    ks = [2**power for power in range(12) if 2**power <= made.min()]
+    ks = [2**power for power in range(12) if 2**power <= made.min(initial=2**12)] if scored else []
     return {
         str(k): estimate(np.array([[pass_at_k(int(n), int(c), k)] for n, c in zip(made, solved, strict=True)]))
         for k in ks

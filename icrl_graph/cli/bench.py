@@ -15,8 +15,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from icrl_graph.cli.shared import Json, app, cost, err, fail, out, printable, quiet, read_json, telling, whole
+from icrl_graph.cli.shared import Json, app, cost, err, fail, out, quiet, read_json, telling, whole
 from icrl_graph.errors import MissingExtra
 
 FolderArgument = Annotated[Path, typer.Argument(help="The folder of a comparison.")]
@@ -45,7 +46,10 @@ def bench(
     benchmark: Annotated[str, typer.Argument(help="See: icrl benchmarks. Or your own tasks, a .jsonl file.")],
     topologies: Annotated[
         str,
-        typer.Option(help="The methods, such as icrl,best_of_n,icrl+show=zero. The others are held against the first."),
+        typer.Option(
+            help="The methods, such as icrl,best_of_n,icrl+show=zero+memory=last:5; the others are held against the "
+            "first. Behind +: memory, schedule, layout, show, rounds or n, select, temperature, retests, warmup, ..."
+        ),
     ] = "icrl,best_of_n",
     model: Annotated[
         str | None, typer.Option(help="provider:name or path.py:name; default the learner that plays the benchmark.")
@@ -55,14 +59,17 @@ def bench(
     evaluator: Annotated[
         str | None, typer.Option(help="path.py:name or module:name; default the benchmark's own.")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="What is reported, if it is not the reward.")] = None,
-    limit: Annotated[int, typer.Option(help="Tasks.")] = 50,
+    metric: Annotated[
+        str | None, typer.Option(help="Another evaluator, whose word is reported; no prompt sees it.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Play the first so many tasks.")] = 50,
     rounds: Annotated[int, typer.Option(help="Attempts at each of them, one after another or side by side.")] = 8,
     seeds: Annotated[int, typer.Option(help="Runs of each method on each task.")] = 1,
-    concurrency: Annotated[int, typer.Option(help="Runs, and calls, at once.")] = 8,
+    concurrency: Annotated[int, typer.Option(help="How many runs go on, and calls are in flight, at once.")] = 8,
     requests_per_minute: Annotated[float | None, typer.Option(help="Paid calls a minute at most.")] = None,
     tokens_per_minute: Annotated[float | None, typer.Option(help="Tokens a minute, in and out, on average.")] = None,
     attempts: Annotated[int, typer.Option(help="How often a call is made that fails for a while.")] = 6,
+    call_timeout: Annotated[float, typer.Option(help="Seconds for one call of a model openai:...")] = 600.0,
     target: Annotated[float | None, typer.Option(help="A run stops when a reward reaches this.")] = None,
     patience: Annotated[
         int | None, typer.Option(help="A run stops after so many rounds without a better reward.")
@@ -121,6 +128,7 @@ def bench(
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
             attempts=attempts,
+            call_timeout=call_timeout,
         )
         comparison = runner.prepare(plan)
         usages = comparison.preview(response_tokens)
@@ -150,16 +158,26 @@ def _run(plan: Any, folder: Path, as_json: bool) -> None:
     with telling(resume=folder):
         with quiet(as_json), _bar(console) as tell:
             made = runner.run(plan, folder, tell) if plan.again is None else rejudge.rejudge(plan, folder, tell)
-        for number in read_results(folder).damaged:
+        results = read_results(folder)
+        for number in results.damaged:
             told = f"Line {number} of {folder / 'results.jsonl'} could not be read; its run was done again."
             err.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
-        _conclude(folder, as_json)
+        _conclude(folder, results, as_json)
+    if silent := [row for row in results.rows.values() if _is_silent(row)]:
+        why = next((e["reward"]["error"] for row in silent for e in row["episodes"] if "error" in e["reward"]), "")
+        told = f"{len(silent)} runs have no score at all, such as {silent[0]['arm']} on {silent[0]['item']}"
+        fail(f"{told}: {why}", f"Judge their answers again with: icrl rejudge {folder}")
     if made.failed:
         cell, why = next(iter(made.failed.items()))
         count = f"{len(made.failed)} of {made.runs} runs failed"
-        told = f"{count}, such as {cell.arm} on {cell.item}: {printable(why)}"
-        fail(told, f"Do them again with: icrl resume {folder}")
+        fail(f"{count}, such as {cell.arm} on {cell.item}: {why}", f"Do them again with: icrl resume {folder}")
+    if made.failed or silent:
         raise typer.Exit(1)
+
+
+def _is_silent(row: Any) -> bool:
+    """Whether a run has ended without any score."""
+    return "error" not in row and all(episode["reward"].get("value") is None for episode in row["episodes"])
 
 
 @contextmanager
@@ -184,8 +202,8 @@ def _bar(console: Console) -> Iterator[Any]:
 
 
 def _table(title: str, *headings: str) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(headings[0], no_wrap=True)
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(headings[0], overflow="fold")  # of what does not fit, names are folded, never figures
     for heading in headings[1:]:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
@@ -205,45 +223,50 @@ def _show_preview(comparison: Any, usages: Mapping[str, Any], console: Console) 
             least = detectable(tasks, comparisons=len(usages) - 1)
         except MissingExtra:
             return
-        told = f"{least:.2f} and more" if least is not None else "more than 0.30"
+        told = "no difference" if least is None else f"a difference of {least:.2f} and more"
         how = "power .8, 5 %, if 3 of 10 tasks come out differently"
-        found = f"With {tasks} tasks a difference of {told} in what is solved can be found ({how}).\n"
+        more = " Take more tasks." if least is None else ""
+        found = f"With {tasks} tasks {told} in what is solved is likely to be found ({how}).{more}\n"
         console.print(found, highlight=False, soft_wrap=True)
 
 
-def _conclude(folder: Path, as_json: bool) -> None:
+def _conclude(folder: Path, results: Any, as_json: bool) -> None:
     """Print what the results come to; without scipy, where they are."""
-    from icrl_graph.benchmarks.results import read_plan, read_results
+    from icrl_graph.benchmarks.results import read_plan
     from icrl_graph.benchmarks.summary import summarize
 
-    results = read_results(folder)
-    if not any("error" not in row for row in results.rows.values()):
+    ended = [row for row in results.rows.values() if "error" not in row]
+    if not ended:
+        if as_json:
+            typer.echo(json.dumps({"methods": [], "failed": [row["error"] for row in results.rows.values()]}))
         return
     try:
         summary = summarize(read_plan(folder), results.rows)
     except MissingExtra as missing:
-        err.print(f"The results are in {folder}. No table: {missing}", style="yellow", markup=False, soft_wrap=True)
+        told = f"The results are in {folder}. No table: {missing}"
+        err.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
         return
     if as_json:
         typer.echo(json.dumps(summary))
         return
     for table in _tables(summary):
-        out.print(table)
-    out.print(f"Kept in {folder}. Curves, tests and every run: icrl report {folder}", highlight=False, soft_wrap=True)
+        out.print(table, width=None if out.is_terminal else 160)
+    told = f"Spent: {cost(summary['usage'])}. Kept in {folder}. Curves, tests and every run: icrl report {folder}"
+    out.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 def _tables(summary: Any) -> Iterator[Table]:
     """The methods, and how they differ."""
     measures, calls = summary["measures"], summary["equal_calls"]
     size = f"{summary['tasks']} tasks x {summary['seeds']} seeds, within {calls} calls"
-    unscored = any(method["unscored"] for method in summary["methods"])
+    lacking = [name for name in ("unanswered", "unscored") if any(method[name] for method in summary["methods"])]
     title = f"{summary['benchmark']}, {size}, {summary['model']}"
-    table = _table(title, "method", *measures, "by round", *["unscored"] * unscored, "calls")
+    table = _table(title, "method", *measures, "by round", *lacking, "calls")
     for method in summary["methods"]:
         scores = (_between(method["equal"][name]) for name in measures)
         by_round = "→".join(_number(method["reward"][at]["mean"]) for at in (0, -1))
         calls_each = f"{method['usage']['calls'] / method['runs']:.1f}"
-        table.add_row(method["arm"], *scores, by_round, *[str(method["unscored"])] * unscored, calls_each)
+        table.add_row(Text(method["arm"]), *scores, by_round, *(str(method[name]) for name in lacking), calls_each)
     yield table
     if summary["pairs"]:
         against = summary["pairs"][0]["against"]
@@ -252,7 +275,7 @@ def _tables(summary: Any) -> Iterator[Table]:
             p = "-" if pair["adjusted"] is None else f"{pair['adjusted']:.4f}"
             between = "-" if pair["low"] is None else f"{pair['low']:+.2f} to {pair['high']:+.2f}"
             change = "-" if pair["difference"] is None else f"{pair['difference']:+.2f}"
-            table.add_row(pair["arm"], pair["measure"], change, between, p)
+            table.add_row(Text(pair["arm"]), pair["measure"], change, between, p)
         yield table
 
 
@@ -296,7 +319,10 @@ def rejudge(
         str | None, typer.Option(help="What gives the answer: reward, majority or last; default as each method does.")
     ] = None,
     solved_at: Annotated[
-        float | None, typer.Option(help="With --as-metric: from which a task counts as solved.")
+        float | None,
+        typer.Option(
+            help="The metric from which a task counts as solved; the old one is not kept where answers are judged anew."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -313,5 +339,6 @@ def rejudge(
             select=select,
         )
         kept = read_plan(folder)
-        plan = replace(kept, again=again, solved_at=solved_at if as_metric else kept.solved_at)
+        anew = evaluator is not None or judge is not None  # the old threshold is not one of the new judgement
+        plan = replace(kept, again=again, solved_at=solved_at if anew or solved_at is not None else kept.solved_at)
     _run(plan, out_dir, as_json)

@@ -58,7 +58,7 @@ def _kept(folder: Path | None) -> str:
 
 def fail(error: object, hint: str = "") -> None:
     """Tell an error on stderr, and what to do."""
-    err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+    err.print(printable(f"error: {error}"), style="red", highlight=False, markup=False, soft_wrap=True)
     if hint:
         err.print(hint, highlight=False, markup=False, soft_wrap=True)
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from icrl_graph.benchmarks.comparison import Estimate
-from icrl_graph.benchmarks.summary import Summary, amount
+from icrl_graph.benchmarks.summary import Summary, amount, is_told
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
 """Told apart also by the color-blind (M. Okabe and K. Ito, "Color Universal Design")."""
 DASHES = ("solid", "dash", "dot")
 """Once all colors are taken."""
-UNITS = {"calls": "paid calls", "tokens": "tokens, in and out", "usd": "US dollars"}
+WORDS = {"calls": "paid calls", "tokens": "tokens, in and out", "usd": "US dollars"}
 
 
 class Chart(NamedTuple):
@@ -47,7 +47,7 @@ def _by_round(summary: Summary) -> Iterator[Chart]:
 
 
 def _by_budget(summary: Summary) -> Iterator[Chart]:
-    for unit, words in UNITS.items():
+    for unit, words in WORDS.items():
         curves = {m["arm"]: m["budget"][unit] for m in summary["methods"] if unit in m["budget"]}
         if curves:
             spans = {arm: [point["budget"] for point in points] for arm, points in curves.items()}
@@ -59,7 +59,9 @@ def _by_budget(summary: Summary) -> Iterator[Chart]:
 
 def _bars(summary: Summary) -> Iterator[Chart]:
     unit = next(
-        unit for unit in ("usd", "tokens", "calls") if any(amount(m["usage"], unit) for m in summary["methods"])
+        unit
+        for unit in ("usd", "tokens", "calls")
+        if unit == "calls" or all(is_told(m["usage"], unit) for m in summary["methods"])
     )
     nodes = [
         node
@@ -77,7 +79,7 @@ def _bars(summary: Summary) -> Iterator[Chart]:
         }
         for place, node in enumerate(nodes)
     ]
-    layout = {**_layout("", UNITS[unit] + " a run"), "barmode": "stack", "hovermode": "x"}
+    layout = {**_layout("", WORDS[unit] + " a run"), "barmode": "stack", "hovermode": "x"}
     what = "By node: the attempts themselves, judges, reflections, and choosing the answer."
     yield Chart("costs", "Where the money went", what, {"data": bars, "layout": layout})
     asked = list(dict.fromkeys(name for method in summary["methods"] for name in method["by_instruction"]))

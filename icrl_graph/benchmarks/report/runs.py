@@ -8,11 +8,9 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from icrl_graph import nodes, settings
-from icrl_graph.benchmarks.arms import read_arm
+from icrl_graph.benchmarks.arms import graph_of
 from icrl_graph.benchmarks.results import Cell, Plan, Row
 from icrl_graph.context import text_of
-from icrl_graph.improvement import build
-from icrl_graph.rewards import Reward
 from icrl_graph.state import LoopState, Message, cost_of, metric_of, value_of
 from icrl_graph.topologies import Graph
 
@@ -31,7 +29,7 @@ class Browsed(TypedDict):
 
 def browse(plan: Plan, rows: Mapping[Cell, Row]) -> Browsed:
     """The runs of a comparison, those on one task next to each other."""
-    graphs = {arm: _graph(plan, arm) for arm in plan.arms}
+    graphs = {arm: graph_of(plan, arm) for arm in plan.arms}
     known: dict[tuple[str, str], int] = {}
     runs: list[dict[str, Any]] = []
     items = list(dict.fromkeys(cell.item for cell in rows))
@@ -58,12 +56,6 @@ def prompts(graph: Graph, row: Row) -> list[list[Message]]:
         episodes=row["episodes"],
     )
     return [nodes.prompt(state, graph.parts, at) for at in range(len(row["episodes"]))]
-
-
-def _graph(plan: Plan, arm: str) -> Graph:
-    """The graph of an arm, with nobody in it: enough to make its prompts again."""
-    given = read_arm(arm).arguments(plan.rounds, plan.shared(), pool=[Reward(value=0.0)])
-    return build(model=lambda: "", evaluator=lambda: 0.0, **given)
 
 
 def _run(cell: Cell, row: Row, graph: Graph, known: dict[tuple[str, str], int]) -> dict[str, Any]:
