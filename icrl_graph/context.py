@@ -187,7 +187,29 @@ def make_plan(round: int, past: Sequence[Episode], memory: Memory, schedule: Sch
     shown = sorted(memory(visible)) if round >= warmup else []
     if shown and not 0 <= shown[0] <= shown[-1] < len(past):
         raise ValueError(f"the memory chose the episodes {shown}; there are {len(past)}, counted from 0")
-    return Plan(shown=_ranges(shown), instruction=schedule(round, visible), left_out=len(past) - len(set(shown)))
+    plan = Plan(shown=_ranges(shown), instruction=schedule(round, visible), left_out=len(past) - len(set(shown)))
+    first = past[-1].get("plan", {}).get("first", 0) if past else 0
+    return _from(plan, first) if first else plan
+
+
+def shrink(plan: Plan) -> Plan | None:
+    """A plan for a prompt that did not fit: without the older half of what it showed; None if it showed nothing.
+
+    Half of it, so that the prompts of the next rounds fit too, and only grow again: a prompt cache misses once.
+    """
+    shown = [i for start, end in plan["shown"] for i in range(start, end)]
+    if not shown:
+        return None
+    kept = shown[(len(shown) + 1) // 2 :]
+    return _from(plan, kept[0] if kept else shown[-1] + 1)
+
+
+def _from(plan: Plan, first: int) -> Plan:
+    """The plan without the episodes before one."""
+    shown = [i for start, end in plan["shown"] for i in range(start, end)]
+    kept = [i for i in shown if i >= first]
+    left_out = plan["left_out"] + len(shown) - len(kept)
+    return Plan(shown=_ranges(kept), instruction=plan["instruction"], left_out=left_out, first=first)
 
 
 def _without_truth(episode: Episode) -> Episode:

@@ -18,6 +18,7 @@ from random import Random
 from typing import Any, Literal
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.exceptions import ContextOverflowError
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages, convert_to_openai_messages
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -234,6 +235,12 @@ def _read_structured(raw: Mapping[str, Any]) -> dict[str, Any]:
 def is_permanent(error: Exception) -> bool:
     """Whether no other attempt can succeed: the key, the model's name or the address is wrong."""
     return getattr(error, "status_code", None) in (401, 403, 404)
+
+
+def is_overflow(error: Exception) -> bool:
+    """Whether the prompt did not fit into the model's context, as LangChain, OpenAI or vLLM say it."""
+    told = getattr(error, "code", None) == "context_length_exceeded" or "maximum context length" in str(error)
+    return told or isinstance(error, ContextOverflowError)
 
 
 def unbound(part: Any) -> Any:

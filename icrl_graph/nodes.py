@@ -26,7 +26,7 @@ from icrl_graph.calls import Call
 from icrl_graph.context import Memory
 from icrl_graph.errors import BudgetExceeded, IcrlError, ModelError
 from icrl_graph.journal import Budget, Driver, Flow, Key, Meter, exhausted, one
-from icrl_graph.models import Policy, is_permanent, read_response
+from icrl_graph.models import Policy, is_overflow, is_permanent, read_response
 from icrl_graph.prices import check_price
 from icrl_graph.prompts import INSTRUCTIONS
 from icrl_graph.rewards import Scorer, as_reward, unscored
@@ -235,22 +235,33 @@ def _render(state: LoopState, parts: Parts, past: Sequence[Episode], plan: Plan,
 
 
 def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
-    """Ask the policy. Whatever goes wrong with one attempt is data on its episode."""
+    """Ask the policy. Whatever goes wrong with one attempt is data on its episode.
+
+    A prompt that does not fit into the model's context is made again with less of the history, and that is recorded.
+    """
 
     def generate(state: LoopState, part: Any) -> Flow:
-        now = state["episodes"][-1]
+        *past, now = state["episodes"]
         kwargs = _sampling(policy, parts, state["settings"], now, now["plan"]["instruction"])
-        call = Call(part, policy.input(prompt(state, parts)), read_response, kwargs)
-        meter = Meter()
-        try:
-            said = yield from meter.read(one(call))
-        except BudgetExceeded as over:
-            return {"episodes": [{**_identity(now), "error": str(over)}], "stopped": over.cap}
-        except IcrlError:
-            raise
-        except Exception as error:
-            said = {"error": _failure(error, now)}
-        patch = Episode(**_identity(now), **said, costs={"generate": meter.usage})
+        plan, meter = now["plan"], Meter()
+        said: Any = None
+        while said is None:
+            asked = policy.input(_render(state, parts, past, plan, parts.shows))
+            try:
+                said = yield from meter.read(one(Call(part, asked, read_response, kwargs)))
+            except BudgetExceeded as over:
+                told = Episode(**_identity(now), error=str(over), costs={"generate": meter.usage})
+                return {"episodes": [told], "stopped": over.cap}
+            except IcrlError:
+                raise
+            except Exception as error:
+                smaller = context.shrink(plan) if is_overflow(error) else None
+                if smaller is None:
+                    said = {"error": _failure(error, now)}
+                else:
+                    plan = smaller
+        changed = {} if plan is now["plan"] else {"plan": plan}
+        patch: Any = {**_identity(now), **changed, **said, "costs": {"generate": meter.usage}}
         return {"episodes": [{**patch, **_extracted(patch, parts.extract)}]}
 
     return _node("generate", generate, policy.part, parts.driver)

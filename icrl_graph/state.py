@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from statistics import mean
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from langgraph.channels import DeltaChannel, EphemeralValue
 from typing_extensions import TypedDict
@@ -38,7 +38,9 @@ class Plan(TypedDict):
     instruction: str
     """The name of the instruction, or a schedule's own text."""
     left_out: int
-    """How many earlier episodes the memory left out."""
+    """How many earlier episodes it does not show."""
+    first: NotRequired[int]
+    """No prompt from here on shows an episode before this one: with them it did not fit into the model's context."""
 
 
 class Step(TypedDict, total=False):

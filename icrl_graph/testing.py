@@ -89,6 +89,7 @@ class OpenAIServer:
             (the connection breaks), "hang" (no answer until the server ends), "malformed" (broken JSON), "truncated"
             (the body ends half way), "empty" (no text), "filtered" (a content filter's empty answer).
         cache_block: tokens per block of a simulated prefix cache; its hits are reported as `cached_tokens`. 0: none.
+        context: tokens that a prompt may have; a longer one is refused as OpenAI does. None: any.
         port: 0 takes a free one.
 
     Attributes:
@@ -104,10 +105,12 @@ class OpenAIServer:
         latency: float = 0.0,
         faults: Mapping[int, Fault] | None = None,
         cache_block: int = 0,
+        context: int | None = None,
         port: int = 0,
     ) -> None:
         self._reply, self._names = reply, accepted_names(reply, ASKS, "reply function")
         self._latency, self._faults, self._cache_block, self._port = latency, faults or {}, cache_block, port
+        self._context = context
         self._cache: set[int] = set()
         self._transports: set[int] = set()
         self.prompts: list[list[Message]] = []
@@ -160,6 +163,11 @@ class OpenAIServer:
         self.counts["calls"] += 1
         fault = self._faults.get(self.counts["calls"])
         self.prompts.append(asked["messages"])
+        if self._context is not None and (read := _tokens(_told(asked["messages"]))) > self._context:
+            self.counts["overflow"] += 1
+            message = f"This model's maximum context length is {self._context} tokens, the messages have {read}."
+            too_long = {"message": message, "type": "invalid_request_error", "code": "context_length_exceeded"}
+            return web.json_response({"error": too_long}, status=400)
         await asyncio.sleep(self._latency)
         if fault is not None:
             self.counts[fault] += 1
@@ -203,8 +211,8 @@ class OpenAIServer:
         return web.Response(body=raw, content_type="application/json")
 
     def _body(self, asked: Mapping[str, Any], text: str, finish: str) -> dict[str, Any]:
-        told = "".join(f"<{message['role']}>{message['content']}" for message in asked["messages"])
-        read, written = -(-len(told) // 4), -(-len(text) // 4)
+        told = _told(asked["messages"])
+        read, written = _tokens(told), _tokens(text)
         message = {"role": "assistant", "content": text}
         return {
             "id": f"chatcmpl-{self.counts['calls']}",
@@ -229,6 +237,15 @@ class OpenAIServer:
         hits = next((i for i, prefix in enumerate(prefixes) if prefix not in self._cache), len(prefixes))
         self._cache.update(prefixes)
         return hits * self._cache_block
+
+
+def _told(messages: Sequence[Message]) -> str:
+    return "".join(f"<{message['role']}>{message['content']}" for message in messages)
+
+
+def _tokens(text: str) -> int:
+    """About four characters are a token."""
+    return -(-len(text) // 4)
 
 
 async def _stream(request: web.Request, body: dict[str, Any], text: str) -> web.StreamResponse:
