@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import stamina
-
 from icrl_graph.calls import Call, amake, make
 
 
@@ -81,6 +79,8 @@ class Pace:
         self._tokens.take(tokens)
 
     def _tries(self, call: Call) -> Any:
+        import stamina  # here, because many a graph is built without a pace
+
         longest = self._longest_wait
         waits = {"wait_initial": min(1.0, longest), "wait_max": longest, "wait_jitter": min(1.0, longest)}
         return stamina.retry_context(on=asked_again(call), attempts=self._attempts, timeout=None, **waits)

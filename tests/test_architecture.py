@@ -36,7 +36,7 @@ LAYERS = [  # a module may import only what stands to its left
     *("improvement", "preview", "loading", "files", "meta", "benchmarks", "runs", "cli", "__main__"),
 ]
 EVERYWHERE_LAZY = {
-    *("genai_prices", "openai", "langchain_openai", "sqlite3", "torch", "langchain"),
+    *("genai_prices", "openai", "langchain_openai", "sqlite3", "stamina", "torch", "langchain"),
     *("matplotlib", "scipy", "plotly", "jinja2"),
 }
 HOME = {"openai_client": {"openai"}}
