@@ -312,7 +312,7 @@ class Driver:
         pending = _Pending(call, budget, self.prices)
         with listening() as heard:
             raw = self.pace.make(call) if self.pace and call.paid else make(call)
-            reply = self._paid(pending.done(raw, heard))
+            reply = self._told(pending.done(raw, heard))
         if id is not None:
             with _journaling():
                 self.journal.put(id, str(key[0]), reply)
@@ -329,13 +329,13 @@ class Driver:
         pending = _Pending(call, budget, self.prices)
         with listening() as heard:
             raw = await (self.pace.amake(call) if self.pace and call.paid else amake(call))
-            reply = self._paid(pending.done(raw, heard))
+            reply = self._told(pending.done(raw, heard))
         if id is not None:
             with _journaling():
                 await self.journal.aput(id, str(key[0]), reply)
         return reply
 
-    def _paid(self, reply: Reply) -> Reply:
+    def _told(self, reply: Reply) -> Reply:
         """Tell the pace what a reply has used."""
         if self.pace is not None:
             self.pace.used(reply.usage.get("input", 0) + reply.usage.get("output", 0))

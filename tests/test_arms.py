@@ -227,5 +227,7 @@ def test_a_wrong_number_or_name_in_a_plan_is_refused(wrong: Any, told: str) -> N
 def test_an_arm_takes_any_setting_that_is_a_number() -> None:
     """As the documentation of arms says: any option that takes a name or a number."""
     for option in ("retests=2", "warmup=1", "max_usd=0.5", "target=0.9", "timeout=20"):
+        name, _, number = option.partition("=")
         arm = read_arm(f"icrl+{option}")
-        build(model=lambda: "", evaluator=lambda: 0.5, **arm.arguments(3, {"prices": {}}))
+        graph = build(model=lambda: "", evaluator=lambda: 0.5, **arm.arguments(3, {"prices": {}}))
+        assert graph.parts.schema().model_dump().get(name, arm.options[name]) == float(number)

@@ -42,7 +42,7 @@ class Row(TypedDict, total=False):
     item: str
     seed: int
     error: str
-    """Why it has not ended; the other fields are missing then."""
+    """Why it has not ended; beside it there is only what it has cost."""
     task: str | list[dict[str, Any]]
     task_data: dict[str, Any]
     answer: Any

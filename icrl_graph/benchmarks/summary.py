@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 from icrl_graph.benchmarks.arms import read_arm
 from icrl_graph.benchmarks.comparison import Difference, Estimate, compare, corrected, curve, estimate, pass_at_k
 from icrl_graph.benchmarks.results import Cell, Plan, Row
-from icrl_graph.state import Episode, Usage, add_usage, metric_of, value_of
+from icrl_graph.state import Episode, Usage, add_usage, answer_of, metric_of, value_of
 
 UNITS = ("calls", "tokens", "usd")
 """What a budget can be of."""
@@ -263,7 +263,7 @@ def is_told(usage: Usage, unit: str) -> bool:
 
 def _method(arm: str, table: Table, measures: list[str], failed: int, equal: dict[str, Estimate]) -> Method:
     episodes = [episode for row in table.ended for episode in row["episodes"]]
-    unanswered = sum(episode.get("answer", episode.get("response")) is None for episode in episodes)
+    unanswered = sum(answer_of(episode) is None for episode in episodes)
     spent_by = _spent_by(episodes)
     usage = add_usage(*(spent for node, spent in spent_by.items() if node != "rejudge"))
     return Method(
@@ -317,10 +317,8 @@ def _over_budget(table: Table, unit: str, measure: str) -> list[Point]:
     spent = table.spent(unit)
     first, last = spent[:, :, 0], np.where(np.isinf(spent), 0, spent)
     lowest, highest = float(first[np.isfinite(first)].max()), float(last.max())
-    if unit == "calls":
-        budgets = np.unique(np.linspace(lowest, highest, POINTS).round())
-    else:
-        budgets = np.unique(np.linspace(lowest, highest, POINTS))
+    even = np.linspace(lowest, highest, POINTS)
+    budgets = np.unique(even.round() if unit == "calls" else even)
     values = np.stack([table.at(unit, budget, measure) for budget in budgets], axis=2)
     found = curve(values, share=measure == "success")
     return [Point(budget=float(budget), value=value) for budget, value in zip(budgets, found, strict=True)]

@@ -54,15 +54,16 @@ def _page(summary: Summary, browsed: runs.Browsed, told: Mapping[str, Any]) -> s
         from plotly.offline import get_plotlyjs
     except ImportError as missing:
         raise missing_extra("plotly or jinja2", "report") from missing
-    rooms = Environment(
+    pages = Environment(
         loader=PackageLoader("icrl_graph.benchmarks", "report"), autoescape=True, undefined=StrictUndefined
     )
-    rooms.filters.update(number=tables.number, between=tables.between, signed=tables.signed, chance=tables.chance)
-    return rooms.get_template("page.html").render(
+    pages.filters.update(number=tables.number, between=tables.between, signed=tables.signed, chance=tables.chance)
+    drawn = charts.draw(summary)
+    return pages.get_template("page.html").render(
         summary=summary,
         methods=tables.methods(summary),
-        charts=[chart._asdict() for chart in charts.draw(summary)],
-        figures=script({chart.name: chart.figure for chart in charts.draw(summary)}),
+        charts=[chart._asdict() for chart in drawn],
+        figures=script({chart.name: chart.figure for chart in drawn}),
         runs=script(browsed["runs"]),
         messages=script(browsed["messages"]),
         left_out=browsed["left_out"],
