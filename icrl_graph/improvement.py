@@ -134,7 +134,7 @@ def improve(
             if update is not None:
                 compiled.update_state(config, update, as_node="evaluate")
             for event in compiled.stream(begun, config, **_streaming(path, control)):
-                if on_episode is not None:
+                if on_episode is not None and _is_episode(event):
                     on_episode(cast(EpisodeEvent, event))
         return _result(compiled.get_state(config).values)
 
@@ -185,7 +185,7 @@ async def aplay(
             if update is not None:
                 await compiled.aupdate_state(config, update, as_node="evaluate")
             async for event in compiled.astream(begun, config, context=context, **_streaming(path, control)):
-                if on_episode is not None:
+                if on_episode is not None and _is_episode(event):
                     on_episode(cast(EpisodeEvent, event))
         return _result((await compiled.aget_state(config)).values)
 
@@ -231,6 +231,11 @@ def _config(thread_id: str) -> RunnableConfig:
 
 def _streaming(path: Any, control: RunControl | None) -> dict[str, Any]:
     return {"stream_mode": "custom", "durability": "exit" if path is None else "sync", "control": control}
+
+
+def _is_episode(event: Any) -> bool:
+    """Whether it is an episode that is told; steps are told beside them, and whatever a user's own parts write."""
+    return isinstance(event, Mapping) and event.get("type") == "episode"
 
 
 def _begin(

@@ -106,6 +106,23 @@ class EpisodeEvent(TypedDict):
     usage: Usage
 
 
+class StepEvent(TypedDict):
+    """What `stream_mode="custom"` tells of each step of an episode that is played in an environment."""
+
+    type: str
+    """Always "step"."""
+    round: int
+    candidate: int
+    step: int
+    """From 0."""
+    action: str
+    observation: str
+    reward: float
+    done: bool
+    success: bool
+    info: dict[str, Any]
+
+
 def _node(name: str, flow: Callable[[Any, Any], Flow], part: Any, driver: Driver) -> Runnable[Any, Any]:
     """A flow as a node; `part` is what it calls."""
 
@@ -311,8 +328,9 @@ def _scene(state: LoopState, parts: Parts, shows: context.Shows) -> Scene:
 class Stage:
     """What an episode of many turns is played with: all that is made again, and so is no part of its state."""
 
-    prompt: list[Message]
-    """What the round asks for, with what it shows of the rounds before."""
+    prompt: Callable[[int], list[Message] | None]
+    """What the round asks for, with what it shows of the rounds before, made less so many times (`context.shrink`);
+    None if nothing is left to leave out."""
     task_data: Mapping[str, Any]
     driver: Driver
     budget: Budget
@@ -324,13 +342,22 @@ class Stage:
     """What the model may see of the rewards of the steps so far."""
     sampling: Callable[[Policy, int], dict[str, Any]]
     """The arguments of the call for a step, counted from 0."""
+    tell: Callable[[StepEvent], None]
+    """Streams what a step came to."""
 
 
 def _stage(state: LoopState, parts: Parts, prompt: list[Message]) -> Stage:
     frozen, now = state["settings"], state["episodes"][-1]
     ablation, instruction = parts.pick("show", frozen), now["plan"]["instruction"]
+
+    def shorter(times: int) -> list[Message] | None:
+        if times == 0:
+            return prompt
+        smaller = _shrunk(now["plan"], times)
+        return None if smaller is None else _render(state, parts, state["episodes"][:-1], smaller, parts.shows)
+
     return Stage(
-        prompt=prompt,
+        prompt=shorter,
         task_data=state["inputs"]["task_data"],
         driver=parts.driver,
         budget=_budget(state),
@@ -340,7 +367,16 @@ def _stage(state: LoopState, parts: Parts, prompt: list[Message]) -> Stage:
             Reward(value=sum(rewards), steps=list(rewards)), ablation, _random(frozen, now, "show")
         ),
         sampling=lambda policy, step: _sampling(policy, parts, frozen, now, instruction, step),
+        tell=get_stream_writer(),
     )
+
+
+def _shrunk(plan: Plan, times: int) -> Plan | None:
+    """The plan, made less so many times; None if nothing is left to leave out."""
+    smaller: Plan | None = plan
+    for _ in range(times):
+        smaller = None if smaller is None else context.shrink(smaller)
+    return smaller
 
 
 def _read_rollout(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -350,7 +386,13 @@ def _read_rollout(values: Mapping[str, Any]) -> dict[str, Any]:
     text = "\n".join(map(context.step_line, steps))
     said = {"error": values["error"]} if "error" in values else {"response": text}
     ended = {"stopped": values["stopped"]} if "stopped" in values else {}
-    return {**said, **ended, "steps": kept, "usage": add_usage(*values.get("costs", []))}
+    return {
+        **said,
+        **ended,
+        "steps": kept,
+        "usage": add_usage(*values.get("costs", [])),
+        "shrunk": values.get("shrunk", 0),
+    }
 
 
 def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
@@ -387,6 +429,7 @@ def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
                     said = {"error": failure(error, now["round"], now["candidate"])}
                 else:
                     plan = smaller
+        plan = _shrunk(plan, said.pop("shrunk", 0)) or plan
         changed = {} if plan is now["plan"] else {"plan": plan}
         told_once = policy.kind != "rollout"  # its prompts grow within one message, by an episode a round
         cost = add_usage(meter.usage, said.pop("usage", {}), {"breaks": breaks} if breaks and told_once else {})

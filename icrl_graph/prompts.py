@@ -74,10 +74,17 @@ GAME24_TASK = (
 
 The example's numbers are no puzzle's, which has 1 to 13, so that it gives no answer away."""
 
+ACT = "Each turn, say one action and nothing else. You then see what came of it."
+REACT = (
+    "Each turn, think first: say in a sentence or two what you know and what to do next. Then write one action on a "
+    "last line, like this:\nAction: look around\nYou then see what came of it."
+)
+"""How to answer within an episode of many turns (`icrl_graph.rollouts`); thoughts ahead of actions as in ReAct (arXiv
+2210.03629)."""
+
 SCIENCEWORLD_INSTRUCTIONS = (
-    "You act in a house with several rooms, by text, to carry out a task of school science. Each turn, say one action "
-    "and nothing else; you then see what came of it. An action has one of these forms, with an object that you can see "
-    "in place of each OBJ:\n{actions}\n\n"
+    "You act in a house with several rooms, by text, to carry out a task of school science. An action has one of these "
+    "forms, with an object that you can see in place of each OBJ:\n{actions}\n\n"
     "If you are asked which of several actions you mean, answer with its number alone.\n"
     "Take care with focus. It names the object that your task is about: focus only on what the task tells you to focus "
     "on, only as many times as the task says, in the order of the task, and only once you are sure of the object. A "

@@ -14,27 +14,35 @@ A prompt is never stored: what a turn needs beside the steps comes as the nested
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from langchain_core.runnables import Runnable
 from langgraph.channels import DeltaChannel
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import get_runtime
+from langgraph.types import Overwrite
 from typing_extensions import TypedDict
 
 from icrl_graph.calls import Call
-from icrl_graph.context import reward_line
+from icrl_graph.context import pick, reward_line
 from icrl_graph.driver import Flow, Meter, one
-from icrl_graph.environments import Environment, Outcome
+from icrl_graph.environments import Environment, Outcome, ReplayDivergence
 from icrl_graph.environments.worlds import Worlds
 from icrl_graph.errors import BudgetExceeded, IcrlError
-from icrl_graph.models import Policy, as_policy, name_of_part, read_response
-from icrl_graph.nodes import Stage, Straight, failure
+from icrl_graph.models import Policy, as_policy, is_overflow, name_of_part, read_response
+from icrl_graph.nodes import Stage, StepEvent, Straight, failure
+from icrl_graph.prompts import ACT, REACT
 from icrl_graph.rewards import Reward
 from icrl_graph.state import Message, Step, Usage, plain
+
+logger = logging.getLogger(__name__)
+
+RESTARTS = 3
+"""How often an episode is begun anew, where that is asked for."""
 
 
 class RolloutState(TypedDict, total=False):
@@ -46,6 +54,10 @@ class RolloutState(TypedDict, total=False):
     """What helps with the next action."""
     steps: Annotated[list[Step], DeltaChannel(lambda old, writes: _merged(old, writes), snapshot_frequency=1000)]
     costs: Annotated[list[Usage], DeltaChannel(lambda old, writes: sum(writes, list(old)), snapshot_frequency=1000)]
+    shrunk: int
+    """How often what the prompt shows of the rounds before was made less, to fit into the model's context."""
+    restarts: int
+    """How often it was begun anew, because a fresh environment did not go the same way."""
     error: str
     """Why it ended without the environment having ended it."""
     stopped: str
@@ -65,21 +77,25 @@ def _merged(old: Sequence[Step], writes: Sequence[list[Step]]) -> list[Step]:
 
 def rollout(
     model: Any,
-    environment: Callable[[], Environment],
+    environment: Callable[[], Environment] | Worlds,
     *,
     max_steps: int = 30,
     at_once: int | None = None,
     thoughts: bool = False,
+    on_divergence: str = "raise",
     cache: str = "auto",
 ) -> Policy:
     """A policy that plays an episode in an environment; give it to a topology as its model.
 
     Args:
         model: who acts: whatever a topology takes as a model.
-        environment: makes one.
+        environment: makes one; or the environments that several policies share.
         max_steps: actions of an episode at most.
         at_once: environments that may be open at once; None for any number.
-        thoughts: whether the model thinks aloud ahead of "Action:" (arXiv 2210.03629); else all it says is its action.
+        thoughts: whether the model is to think aloud ahead of each action, as in ReAct (arXiv 2210.03629).
+        on_divergence: what becomes of an episode whose environment was lost, and can't be brought to the same point
+            again because a fresh one does not repeat itself: "raise" `ReplayDivergence`, which ends the run, or
+            "restart" the episode, whose calls are paid again, up to three times.
         cache: how the model's provider is told what of a prompt to cache.
 
     Raises:
@@ -87,13 +103,16 @@ def rollout(
     """
     if max_steps < 1:
         raise ValueError(f"max_steps must be 1 or more, got {max_steps!r}")
-    if not callable(environment):
+    if not (callable(environment) or isinstance(environment, Worlds)):
         raise ValueError(f"environment is a function that makes one, got {environment!r:.80}")
-    policy, worlds = as_policy(model, cache), Worlds(environment, at_once)
+    pick("on_divergence", on_divergence, dict.fromkeys(("raise", "restart")))
+    policy = as_policy(model, cache)
+    worlds = environment if isinstance(environment, Worlds) else Worlds(environment, at_once)
+    most_restarts = RESTARTS if on_divergence == "restart" else 0
     graph = StateGraph(RolloutState, context_schema=Stage)
     graph.add_node("reset", _flow_node("reset", _reset(worlds), worlds))
     graph.add_node("act", _flow_node("act", _act(policy, worlds, thoughts), worlds, policy.part))
-    graph.add_node("step", _flow_node("step", _step(worlds, max_steps), worlds))
+    graph.add_node("step", _flow_node("step", _step(worlds, max_steps, most_restarts), worlds))
     graph.add_edge(START, "reset")
     graph.add_edge("reset", "act")
     graph.add_conditional_edges("act", lambda state: END if "error" in state else "step", [END, "step"])
@@ -103,7 +122,7 @@ def rollout(
 
 def _is_over(state: RolloutState, max_steps: int) -> bool:
     steps = state["steps"]
-    return steps[-1]["done"] or len(steps) >= max_steps
+    return bool(steps) and (steps[-1]["done"] or len(steps) >= max_steps)
 
 
 def _flow_node(
@@ -145,7 +164,8 @@ def _abandoning(worlds: Worlds, stage: Stage) -> Iterator[None]:
 
 def _key(name: str, state: RolloutState, stage: Stage) -> tuple[Any, ...]:
     run, _, number, candidate = stage.key
-    return run, name, number, candidate, len(state.get("steps", []))
+    begun_anew = (f"{name} {state['restarts']}",) if state.get("restarts") else (name,)
+    return run, *begun_anew, number, candidate, len(state.get("steps", []))
 
 
 def _whose(stage: Stage) -> tuple[str, int, int]:
@@ -161,66 +181,92 @@ def _free(part: Callable[..., Any], **arguments: Any) -> Call:
 
 def _reset(worlds: Worlds) -> Callable[[RolloutState, Stage], Flow]:
     def reset(state: RolloutState, stage: Stage) -> Flow:
-        begun: Outcome = (yield _free(worlds.reset, key=_whose(stage), task_data=stage.task_data)).value
-        return {"first": begun.observation, "hint": begun.hint, "steps": [], "costs": []}
+        return {**(yield from _begun(worlds, stage)), "steps": [], "costs": []}
 
     return reset
 
 
+def _begun(worlds: Worlds, stage: Stage) -> Flow:
+    begun: Outcome = (yield _free(worlds.reset, key=_whose(stage), task_data=stage.task_data)).value
+    return {"first": begun.observation, "hint": begun.hint}
+
+
 def _act(policy: Policy, worlds: Worlds, thoughts: bool) -> Callable[[RolloutState, Stage], Flow]:
     def act(state: RolloutState, stage: Stage) -> Flow:
-        asked, marks = policy.cache.mark(_turns(state, stage))
-        kwargs = stage.sampling(policy, len(state["steps"]))
-        meter = Meter()
-        try:
-            call = Call(policy.part, policy.input(asked), read_response, {**marks, **kwargs})
-            said = yield from meter.read(one(call))
-        except BudgetExceeded as over:
-            yield _free(worlds.leave, key=_whose(stage))
-            return {"error": str(over), "stopped": over.cap, "costs": [meter.usage]}
-        except IcrlError:
-            raise
-        except Exception as error:
-            said = {"error": failure(error, *_whose(stage)[1:])}
+        kwargs, meter = stage.sampling(policy, len(state["steps"])), Meter()
+        shrunk, said = state.get("shrunk", 0), dict[str, Any]()
+        while not said:
+            asked, marks = policy.cache.mark(_turns(state, stage, shrunk, thoughts))
+            try:
+                call = Call(policy.part, policy.input(asked), read_response, {**marks, **kwargs})
+                said = yield from meter.read(one(call))
+            except BudgetExceeded as over:
+                said = {"error": str(over), "stopped": over.cap}
+            except IcrlError:
+                raise
+            except Exception as error:
+                if is_overflow(error) and stage.prompt(shrunk + 1) is not None:
+                    shrunk += 1
+                else:
+                    said = {"error": failure(error, *_whose(stage)[1:])}
+        spent = {"costs": [meter.usage], **({"shrunk": shrunk} if shrunk else {})}
         if "response" not in said:
             yield _free(worlds.leave, key=_whose(stage))
-            return {"error": said["error"], "costs": [meter.usage]}
-        return {"steps": [_read_action(said["response"], thoughts)], "costs": [meter.usage]}
+            return {**said, **spent}
+        return {"steps": [_read_action(said["response"], thoughts)], **spent}
 
     return act
 
 
-_ACTION = re.compile(r"^\s*action\s*:", re.I | re.M)
+_ACTION = re.compile(r"^[ \t*]*action[ \t*]*:[ \t*]*", re.I | re.M)
 
 
 def _read_action(said: str, thoughts: bool) -> Step:
-    """What a model wants to do, and what it thought ahead of it."""
-    *before, last = _ACTION.split(said)
-    action = next((line.strip() for line in last.splitlines() if line.strip()), "")
-    thought = "".join(before).strip()
-    return Step(action=action, thought=thought) if thoughts and thought else Step(action=action)
+    """What a model wants to do, and what it thought ahead of it; of several actions the first, the others see nothing.
+
+    A model may go on with what it imagines to observe; none of that is done.
+    """
+    thought, found, behind = said, _ACTION.search(said), said
+    if found:
+        thought, behind = said[: found.start()], said[found.end() :]
+    action = next((line.strip() for line in behind.splitlines() if line.strip()), "")
+    kept = thought.strip() if thoughts and found else ""
+    return Step(action=action, thought=kept) if kept else Step(action=action)
 
 
-def _step(worlds: Worlds, max_steps: int) -> Callable[[RolloutState, Stage], Flow]:
+def _step(worlds: Worlds, max_steps: int, most_restarts: int) -> Callable[[RolloutState, Stage], Flow]:
     def step(state: RolloutState, stage: Stage) -> Flow:
         actions = [each["action"] for each in state["steps"]]
         seen = [state["first"], *(each["observation"] for each in state["steps"][:-1])]
         done = {"key": _whose(stage), "task_data": stage.task_data, "seen": seen, "actions": actions}
-        outcome: Outcome = (yield _free(worlds.step, **done)).value
+        try:
+            outcome: Outcome = (yield _free(worlds.step, **done)).value
+        except ReplayDivergence as diverged:
+            restarts = state.get("restarts", 0) + 1
+            if restarts > most_restarts:
+                raise
+            logger.warning("the episode begins anew: %s", diverged)
+            return {**(yield from _begun(worlds, stage)), "steps": Overwrite([]), "restarts": restarts}
         info = plain(dict(outcome.info), "the environment's info")
         ends = {"done": outcome.done, "success": outcome.success}
         told: Any = {"observation": outcome.observation, "reward": float(outcome.reward), **ends, "info": info}
         if outcome.done or len(actions) >= max_steps:
             yield _free(worlds.leave, key=_whose(stage))
+        _, number, candidate = _whose(stage)
+        event = {"type": "step", "round": number, "candidate": candidate, "step": len(actions) - 1}
+        stage.tell(cast(StepEvent, {**event, "action": actions[-1], **told}))
         return {"steps": [told], "hint": outcome.hint}
 
     return step
 
 
-def _turns(state: RolloutState, stage: Stage) -> list[Message]:
-    """The prompt of the next action: that of the round, and the episode so far."""
-    *before, last = stage.prompt
-    prompt = [*before, {**last, "content": _with(last["content"], state["first"])}]
+def _turns(state: RolloutState, stage: Stage, shrunk: int, thoughts: bool) -> list[Message]:
+    """The prompt of the next action: that of the round, how to answer, and the episode so far."""
+    given = stage.prompt(shrunk)
+    assert given is not None
+    *before, last = given
+    opening = f"{REACT if thoughts else ACT}\n\n{state['first']}"
+    prompt = [*before, {**last, "content": _with(last["content"], opening)}]
     shown: Reward = stage.show([each["reward"] for each in state["steps"]])
     rewards: Sequence[float | None] = shown.get("steps", [])
     for at, step in enumerate(state["steps"]):

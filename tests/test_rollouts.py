@@ -8,6 +8,7 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 
 from icrl_graph.environments import EnvironmentLost, Outcome, ReplayDivergence
+from icrl_graph.improvement import improve
 from icrl_graph.rollouts import episode_return, rollout
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies import create_best_of_n, create_icrl, create_reflexion, create_self_refine
@@ -158,6 +159,98 @@ def test_a_fresh_environment_that_does_not_go_the_same_way_is_told_with_the_step
         play(create_icrl(rollout(_says("right", "jump"), lambda: Moody(log, 2)), episode_return, rounds=1), TASK)
 
 
+class _Forgetful(Corridor):
+    """Dies of the third action that is done in all its lives, and tells its rooms otherwise in each life."""
+
+    def step(self, action: str) -> Any:
+        outcome = super().step(action)
+        return outcome._replace(observation=f"{outcome.observation} Life {self.log.count('reset')}.")
+
+
+def test_an_episode_that_can_not_be_repeated_begins_anew_if_asked_and_all_that_was_paid_is_counted() -> None:
+    log: list[str] = []
+    model = _says("right", "jump", "right", "right", "right")
+    policy = rollout(model, lambda: _Forgetful(log, 3), on_divergence="restart")
+    output, (episode,) = play(create_icrl(policy, episode_return, rounds=1), TASK)
+    told = ["right -> You are in room 1. Life 3.", "right -> A treasure! Life 3."]
+    assert episode["response"] == "\n".join(told)
+    assert output["usage"]["calls"] == len(model.prompts) == 5
+    assert "Life 1" not in repr(model.prompts[3:])
+
+
+def test_an_episode_that_never_repeats_itself_is_begun_anew_three_times_and_then_told() -> None:
+    class Hopeless(_Forgetful):
+        def step(self, action: str) -> Any:
+            if action == "jump" and not dead:
+                dead.append(True)
+                raise EnvironmentLost("it died")
+            dead.clear()
+            return super().step(action)
+
+    dead: list[bool] = []
+    log: list[str] = []
+    model = _says(*["right", "jump"] * 9)
+    policy = rollout(model, lambda: Hopeless(log), on_divergence="restart")
+    with pytest.raises(ReplayDivergence):
+        play(create_icrl(policy, episode_return, rounds=1), TASK)
+    assert len(model.prompts) == 8
+
+
+def test_a_prompt_too_long_for_the_model_is_made_less_within_an_episode_and_stays_less() -> None:
+    def act(messages: Any) -> str:
+        prompts.append(messages)
+        if repr(messages).count("<attempt>") > 1:
+            raise ValueError("maximum context length exceeded")
+        return "right"
+
+    prompts: list[Any] = []
+    model = ScriptedModel(lambda messages: act(messages))
+    _, episodes = play(create_icrl(rollout(model, Corridor), episode_return, rounds=4), TASK)
+    assert [len(episode["steps"]) for episode in episodes] == [2, 2, 2, 2]
+    assert [episode["plan"]["left_out"] for episode in episodes] == [0, 0, 1, 2]
+
+
+def test_each_step_is_streamed_beside_the_episodes() -> None:
+    graph = create_icrl(rollout(_says("right", "right"), Corridor), episode_return, rounds=1).compile()
+    events: list[Any] = list(graph.stream(TASK, stream_mode="custom"))
+    assert [(e["type"], e.get("action"), e["reward"]) for e in events] == [
+        ("step", "right", 0.1),
+        ("step", "right", 1.0),
+        ("episode", None, pytest.approx(1.1)),
+    ]
+    assert (events[1]["step"], events[1]["done"], events[1]["info"]) == (1, True, {"at": 2})
+
+
+def test_whoever_listens_for_episodes_hears_no_steps() -> None:
+    heard: list[Any] = []
+    policy = rollout(_says("right", "right"), Corridor)
+    improve(**TASK, score=episode_return, model=policy, rounds=1, on_episode=heard.append)
+    assert [event["type"] for event in heard] == ["episode"]
+
+
+@pytest.mark.parametrize(
+    ("said", "done"),
+    [
+        ("I go.\nAction: right\nObservation: A treasure!\nAction: left", "right"),
+        ("**Action:** right", "right"),
+        ("action:\nright", "right"),
+        ("right", "right"),
+    ],
+)
+def test_of_what_a_model_says_the_first_action_is_done_and_nothing_that_it_imagines(said: str, done: str) -> None:
+    model = _says(said, "right")
+    _, (episode,) = play(create_icrl(rollout(model, Corridor, thoughts=True), episode_return, rounds=1), TASK)
+    assert episode["steps"][0]["action"] == done
+
+
+@pytest.mark.parametrize("thoughts", [False, True])
+def test_a_prompt_says_how_to_answer(thoughts: bool) -> None:
+    model = _says("Action: right", "Action: right")
+    play(create_icrl(rollout(model, Corridor, thoughts=thoughts), episode_return, rounds=1), TASK)
+    assert ("think first" in model.prompts[0][-1]["content"]) == thoughts
+    assert ("one action and nothing else" in model.prompts[0][-1]["content"]) != thoughts
+
+
 def test_a_failed_call_ends_the_episode_which_stays_unscored_and_gives_its_environment_back() -> None:
     model = ScriptedModel(["right", RuntimeError("no"), "right", "right"])
     _, (first, second) = play(create_icrl(rollout(model, Corridor, at_once=1), episode_return, rounds=2), TASK)
@@ -239,7 +332,10 @@ def test_the_steps_are_drawn_as_a_graph_within_the_node() -> None:
     assert {"generate:reset", "generate:act", "generate:step"} <= drawn.nodes.keys()
 
 
-@pytest.mark.parametrize(("wrong", "told"), [({"max_steps": 0}, "max_steps"), ({"environment": 3}, "environment")])
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [({"max_steps": 0}, "max_steps"), ({"environment": 3}, "environment"), ({"on_divergence": "go"}, "on_divergence")],
+)
 def test_wrong_arguments_are_told_at_once(wrong: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         rollout(**{"model": lambda: "x", "environment": Corridor, **wrong})
