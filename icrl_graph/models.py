@@ -161,12 +161,19 @@ class Policy:
             "rollout" plays an episode of many turns (`icrl_graph.rollouts`).
         cache: how its provider is told what to cache.
         calls: paid calls of an attempt, at most.
+        actor: who acts, where it plays an episode.
     """
 
     part: Runnable[Any, Any]
     kind: Literal["chat", "graph", "runnable", "rollout"]
     cache: caching.Dialect = caching.OFF
     calls: int = 1
+    actor: Policy | None = None
+
+    @property
+    def speaker(self) -> Policy:
+        """Who answers a single prompt: itself, or who acts."""
+        return self.actor or self
 
     def structured(self, form: type[BaseModel]) -> Policy:
         """The same chat model, asked for structured output.

@@ -127,16 +127,17 @@ def assemble(
     }
     names = {name: part if isinstance(part, str) else name_of_part(part) for name, part in pieces.items()}
     schema = settings.schema(base, {**defaults, **settable}, {"model": name_of_part(policy.part), **names})
-    models = _chat_models(policy.part, *pieces.values())
+    speaker = policy.speaker
+    models = _chat_models(speaker.part, *pieces.values())
     if schema.model_fields["max_usd"].default is not None:
         for name in models:
             check_price(name, given.get("prices") or {})
     sampling = given.get("sampling") or {}
-    if policy.kind != "chat":
-        if sampling and policy.kind != "rollout":
-            raise ValueError("sampling parameters are passed to chat models only; the model given is none")
-        if given.get("cache") not in (None, "auto", "off"):
-            raise ValueError(f"cache={given['cache']!r} is for chat models only; the model given is none")
+    if sampling and speaker.kind != "chat":
+        raise ValueError("sampling parameters are passed to chat models only; the model given is none")
+    if policy.kind != "chat" and given.get("cache") not in (None, "auto", "off"):
+        told = "tell it to rollout(cache=...)" if policy.actor else "the model given is none"
+        raise ValueError(f"cache={given['cache']!r} is for chat models only; {told}")
     answering, extract = _structured(policy, given.get("extract"), sampling)
     system = [{"role": "system", "content": given["system"]}] if given.get("system") else []
     parts = Parts(
@@ -147,11 +148,11 @@ def assemble(
         preamble=[*system, *convert_to_openai_messages(list(given.get("examples") or []))],
         sampling=sampling,
         extract=extract,
-        rewarded_by=rewarded_by(scorer, policy.part),
+        rewarded_by=rewarded_by(scorer, speaker.part),
         models=models,
     )
     measured = None if metric is None else as_scorer(metric, "metric")
-    return Assembled(answering, scorer, measured, policy, parts, given.get("bounds"), given.get("timeout"))
+    return Assembled(answering, scorer, measured, speaker, parts, given.get("bounds"), given.get("timeout"))
 
 
 def _sort(

@@ -64,12 +64,12 @@ def preview(
     for name in ("reflector", "critic"):
         if options.get(name) is not None:
             options[name] = _stand_in(options[name], response_tokens)
-    player = FunctionModel(reply=lambda: "") if policy.kind == "rollout" else _stand_in(model, response_tokens)
-    graph = build(topology, player, _judge(scorers, response_tokens), **options).compile()
+    player = FunctionModel(reply=lambda: WORD) if policy.kind == "rollout" else _stand_in(model, response_tokens)
+    graph = build(topology, player, _judge(scorers, response_tokens), **options)
     inputs: Any = {"task": task, "task_data": dict(task_data or {})}
-    spent: dict[str, Any] = graph.invoke(inputs, {"recursion_limit": 1_000_000})["usage"]
+    spent: dict[str, Any] = graph.compile().invoke(inputs, {"recursion_limit": 1_000_000})["usage"]
     if policy.kind == "rollout":  # how long the prompts of its turns are is not known ahead
-        return Usage(calls=spent["calls"] * policy.calls)
+        return Usage(calls=spent["calls"] + graph.settings().attempts * (policy.calls - 1))
     return cast(Usage, {name: amount for name, amount in spent.items() if name != "seconds"})
 
 

@@ -112,7 +112,7 @@ class Run:
         model, metric = load_model(self.model, base_url=self.base_url), load(self.metric) if self.metric else None
         if item is not None:
             metric = metric or item.benchmark.metric
-            model = item.benchmark.player(model) if item.benchmark.player else model
+            model = item.benchmark.player(model)() if item.benchmark.player else model
         sampling = {} if self.temperature is None else {"sampling": {"default": {"temperature": self.temperature}}}
         return {
             **inputs,

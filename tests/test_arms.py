@@ -112,6 +112,51 @@ def test_shuffled_rewards_are_those_of_the_same_arm_and_refused_without_it() -> 
         prepare(plan_of("best_of_n", "icrl+show=shuffled", model=PLAYER))
 
 
+def _actors(*arms: str) -> Any:
+    """By arm of a comparison in ScienceWorld, its graph and whether it thinks aloud."""
+    comparison = prepare(plan_of(*arms, benchmark="scienceworld", model=PLAYER, options={"warmup": 2}))
+    return {name: (graph, comparison.arms[name].thoughts) for name, graph in comparison.graphs.items()}
+
+
+def test_react_is_one_episode_that_is_thought_through_and_any_method_may_think_so() -> None:
+    found = _actors("icrl", "icrl+thoughts=true", "react", "react+n=4")
+    assert [thinks for _, thinks in found.values()] == [False, True, True, True]
+    assert [found[name][0].settings().attempts for name in ("react", "react+n=4")] == [1, 4]
+
+
+def test_rounds_that_see_no_history_are_icrls_alone() -> None:
+    found = _actors("icrl", "reflexion", "self_refine", "best_of_n", "react")
+    warmups = [getattr(graph.settings(), "warmup", None) for graph, _ in found.values()]
+    assert warmups == [2, 0, 0, None, None]
+
+
+def test_thoughts_are_refused_where_there_are_no_actions() -> None:
+    with pytest.raises(ValueError, match=r"'react': thoughts .* game24 has none"):
+        prepare(plan_of("icrl", "react", model=PLAYER))
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen"),
+    [
+        (["melt:3"], ["melt:3"]),
+        (
+            ["find-*thing:0", "find-living-thing:0", "boil:1"],
+            ["find-living-thing:0", "find-non-living-thing:0", "boil:1"],
+        ),
+        ([], None),
+    ],
+)
+def test_single_tasks_are_chosen_by_name_or_pattern_each_once(asked: list[str], chosen: Any) -> None:
+    benchmark = find_benchmark("scienceworld")
+    assert benchmark.choose(asked) == (benchmark.items() if chosen is None else chosen)
+
+
+@pytest.mark.parametrize("wrong", ["smelt:0", "find-plant", "smelt*"])
+def test_a_task_that_there_is_not_is_told(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"task|written like"):
+        find_benchmark("scienceworld").choose(["melt:3", wrong])
+
+
 @pytest.mark.parametrize("name", [*BENCHMARKS, "hidden_color"])
 def test_a_benchmark_has_tasks_of_different_names_that_can_all_be_read(name: str) -> None:
     benchmark = find_benchmark(name)

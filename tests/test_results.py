@@ -156,6 +156,7 @@ OTHER: dict[str, Any] = {
     "rubric": "Good?",
     "evaluator": "a.py:b",
     "metric": "a.py:b",
+    "items": ["4,5,6,10"],
     "rounds": 9,
     "solved_at": 0.5,
     "temperature": 0.5,

@@ -9,6 +9,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from icrl_graph.environments import EnvironmentLost, Outcome, ReplayDivergence
 from icrl_graph.improvement import improve
+from icrl_graph.judge import llm_judge
+from icrl_graph.preview import preview
 from icrl_graph.rollouts import episode_return, rollout
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies import create_best_of_n, create_icrl, create_reflexion, create_self_refine
@@ -99,6 +101,28 @@ def test_every_method_plays_and_environments_serve_one_episode_after_another(cre
     assert out["reward"] == pytest.approx(1.1)
     assert len(made) == 1 or create is create_best_of_n
     assert sum(each.log.count("reset") for each in made) == 3
+
+
+@pytest.mark.parametrize("create", [create_reflexion, create_self_refine])
+def test_who_acts_also_writes_the_reflections_where_nobody_else_is_named(create: Any) -> None:
+    model = _says("right", "left", "Go on to the right.", "right", "right", "Well done.")
+    _, (first, _) = play(create(rollout(model, Corridor, max_steps=2), episode_return, rounds=2), TASK)
+    assert first["reflection"] == "Go on to the right."
+    assert "<attempt>\nright -> You are in room 1." in model.prompts[2][0]["content"]
+    assert "<reflection>\nGo on to the right." in model.prompts[3][0]["content"]
+
+
+def test_a_preview_counts_the_turns_of_episodes_and_one_call_for_each_reflection() -> None:
+    policy = rollout(lambda: "right", Corridor, max_steps=15)
+    assert preview(TASK["task"], episode_return, model=policy, rounds=3)["calls"] == 45
+    assert preview(TASK["task"], episode_return, model=policy, rounds=3, topology="reflexion")["calls"] == 47
+    assert preview(TASK["task"], episode_return, model=policy, n=3, topology="best_of_n")["calls"] == 45
+
+
+def test_an_actor_that_judges_itself_is_told_as_self_judged() -> None:
+    actor = _says("right", "right")
+    graph = create_icrl(rollout(actor, Corridor), llm_judge(actor, "Was it quick?"))
+    assert graph.parts.rewarded_by == "self-judged"
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])

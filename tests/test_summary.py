@@ -224,6 +224,26 @@ def test_where_all_runs_of_a_method_reached_their_target_it_could_have_made_more
     assert [method["equal"]["success"]["mean"] for method in summary["methods"]] == [1.0, 1.0]
 
 
+def test_tasks_named_alike_up_to_a_colon_are_told_as_one_with_the_interval_over_them() -> None:
+    made = [played("icrl", f"melt:{at}", value) for at, value in enumerate((0.0, 0.5, 1.0))]
+    (method,) = summarize(plan("icrl", solved_at=None), rows_of(*made, played("icrl", "boil:0", 0.25)))["methods"]
+    assert {task: (found["mean"], found["tasks"]) for task, found in method["by_task"].items()} == {
+        "melt": (0.5, 3),
+        "boil": (0.25, 1),
+    }
+    assert method["by_task"]["melt"]["low"] is not None
+    assert method["by_task"]["boil"]["low"] is None
+
+
+def test_a_metric_with_more_than_two_values_is_a_measure_beside_success() -> None:
+    def told(metric: float) -> Any:
+        return summarize(plan("icrl"), rows_of(row(Cell("icrl", "a", 0), [attempt(0, 1.0, metric=metric)])))
+
+    assert told(0.4)["measures"] == ["success", "metric", "reward"]
+    assert told(1.0)["measures"] == ["success", "reward"]
+    assert told(0.4)["methods"][0]["by_task"]["a"]["mean"] == 0.4
+
+
 def test_every_method_is_held_against_the_first_over_the_tasks_that_both_have() -> None:
     rows = rows_of(
         *(played("icrl", item, value) for item, value in zip("abc", (0.2, 0.4, 0.9), strict=True)),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from icrl_graph.benchmarks import game24, scienceworld, writing
 from icrl_graph.games import game24 as puzzles
 from icrl_graph.games import hidden_color
 from icrl_graph.judge import judge_game24
+from icrl_graph.models import Policy
 from icrl_graph.nodes import check_task
 from icrl_graph.rewards import Evaluator
 from icrl_graph.rollouts import episode_return
@@ -43,10 +45,32 @@ class Benchmark:
     """The metric from which a task counts as solved; None where nothing does."""
     model: str | None = None
     """The learner that plays it, where none is named."""
-    player: Callable[[Any], Any] | None = None
-    """Makes a policy of a model, where a task is an episode of many turns."""
+    player: Callable[[Any], Callable[..., Policy]] | None = None
+    """Of a model, makes what makes policies of it, where a task is an episode of many turns; `thoughts=True` makes one
+    that thinks aloud."""
     metric: Evaluator | None = None
     """What is reported, where it is not the reward."""
+    rounds: int = 8
+    """Attempts at a task, where nobody says how many."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What else its protocol says, as options of a topology."""
+
+    def choose(self, patterns: Sequence[str] = ()) -> list[str]:
+        """The names of its items, or of those that are asked for.
+
+        Args:
+            patterns: names, also of items that are not held out, or patterns of names such as "find-*"; none for all
+                that are held out.
+
+        Raises:
+            ValueError: there is no such item.
+        """
+        names = list(self.items())
+        chosen = [[name for name in names if fnmatchcase(name, pattern)] or [pattern] for pattern in patterns]
+        for (name, *_), pattern in zip(chosen, patterns, strict=True):
+            if name == pattern:
+                self.read(name)
+        return list(dict.fromkeys(name for found in chosen for name in found)) if patterns else names
 
 
 def _hidden_color(text: str) -> Inputs:
@@ -80,16 +104,18 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         judged=writing.judged,
     ),
     "scienceworld": Benchmark(
-        about="29 tasks of school science by text, 15 actions each, as in arXiv 2506.06303; needs Java",
+        about="29 tasks of school science by text, 15 actions an attempt, as in arXiv 2506.06303; needs Java",
         items=scienceworld.paper_items,
         read=lambda text: scienceworld.task(scienceworld.read_item(text)),
         evaluator=episode_return,
         metric=scienceworld.final_score,
         player=lambda model: scienceworld.player(model, scienceworld.PAPER_STEPS),
+        rounds=scienceworld.PAPER_ROUNDS,
+        options={"warmup": scienceworld.PAPER_WARMUP},
         model="icrl_graph.environments.players:explore",
     ),
     "scienceworld-test": Benchmark(
-        about="30 tasks of school science by text, up to 10 test variations of each, 100 actions; needs Java",
+        about="up to 10 test variations of each of 30 tasks of school science, 100 actions an attempt; needs Java",
         items=scienceworld.test_items,
         read=lambda text: scienceworld.task(scienceworld.read_item(text)),
         evaluator=episode_return,

@@ -4,6 +4,8 @@ icrl                              the topology as it is
 icrl+show=zero                    with an ablation
 best_of_n+n=1+schedule=cot        one answer, thought through
 reflexion+memory=reflections:1    any option that takes a name or a number
+react                             one episode of many turns, thought through (arXiv 2210.03629)
+icrl+thoughts=true                thoughts ahead of each action, in such episodes
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from icrl_graph.improvement import build
 from icrl_graph.rewards import Reward
 from icrl_graph.topologies import TOPOLOGIES, Graph
 
+SHORTHANDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {"react": ("best_of_n", {"n": "1", "thoughts": True})}
+"""Arms by a name of their own: the topology, and what is other about it."""
 SHUFFLED = "shuffled"
 """Of `show`: rewards drawn from those that the same arm without it got on other tasks."""
 
@@ -45,6 +49,11 @@ class Arm:
             return None
         return "+".join(part for part in self.name.split("+") if part != f"show={SHUFFLED}")
 
+    @property
+    def thoughts(self) -> bool:
+        """Whether it thinks aloud ahead of each action, in episodes of many turns."""
+        return bool(self.options.get("thoughts"))
+
     def arguments(self, rounds: int, common: Mapping[str, Any], pool: Sequence[Reward] = ()) -> dict[str, Any]:
         """What `improve` takes, beside the task, the model and the evaluator.
 
@@ -53,25 +62,30 @@ class Arm:
             common: what all arms share; what this topology does not take is left out.
             pool: the rewards of other tasks, where they are shown shuffled.
         """
-        own = dict(self.options)
+        own = {name: value for name, value in self.options.items() if name != "thoughts"}
         if self.draws_from is not None:
             own["show"] = shuffled(pool or [0.0])
         if "temperature" in own:
             own["sampling"] = {"default": {"temperature": own.pop("temperature")}}
         size = "n" if self.topology == "best_of_n" else "rounds"
-        foreign = {"target", "patience"} if self.topology == "best_of_n" else set()
-        shared = {name: value for name, value in common.items() if name not in foreign}
+        shared = {name: value for name, value in common.items() if name not in _FOREIGN.get(self.topology, ("warmup",))}
         return {size: rounds, **shared, **own, "topology": self.topology}
 
 
+_FOREIGN: Mapping[str, Sequence[str]] = {"icrl": (), "best_of_n": ("target", "patience", "warmup")}
+"""What is said to all arms, and not meant for these; rounds that see no history are a part of ICRL's protocol alone."""
+
+
 def read_arm(text: str) -> Arm:
-    """An arm as it is written: "icrl", "icrl+show=zero+memory=last:5".
+    """An arm as it is written: "icrl", "icrl+show=zero+memory=last:5", "react".
 
     Raises:
         ValueError: there is no such topology, or an option is not written NAME=VALUE.
     """
-    topology, *options = text.strip().split("+")
-    create = pick("topology", topology, TOPOLOGIES)
+    name, *options = text.strip().split("+")
+    pick("topology", name, {**TOPOLOGIES, **SHORTHANDS})
+    topology, usual = SHORTHANDS.get(name, (name, {}))
+    create = TOPOLOGIES[topology]
     given: dict[str, Any] = {}
     for option in options:
         name, equals, value = option.partition("=")
@@ -85,7 +99,7 @@ def read_arm(text: str) -> Arm:
             given[name] = _value(name, value, inspect.signature(create).parameters)
         except ValueError as wrong:
             raise ValueError(f"the arm {text!r}: {wrong}") from None
-    return Arm(text.strip(), topology, given)
+    return Arm(text.strip(), topology, {**usual, **given})
 
 
 _FIXED = ("model", "evaluator", "metric", "topology", "reflector", "critic", "options", "seed")
@@ -94,7 +108,7 @@ _FIXED = ("model", "evaluator", "metric", "topology", "reflector", "critic", "op
 def _value(name: str, text: str, parameters: Mapping[str, Any]) -> Any:
     """A number or a truth value where a part of the graph is one; the settings read theirs from texts."""
     kind = str(parameters[name].annotation) if name in parameters else ""
-    if kind == "bool":
+    if kind == "bool" or name == "thoughts":
         if text not in ("true", "false"):
             raise ValueError(f"{name} is true or false, got {text!r}")
         return text == "true"

@@ -83,7 +83,8 @@ class Plan:
         rubric: what it judges by, or None for the benchmark's own.
         evaluator: "path.py:name", or None for the benchmark's own.
         metric: the same, or None.
-        limit: tasks.
+        items: names or patterns of names of its tasks; none for all.
+        limit: how many of them.
         rounds: attempts at each of them.
         seeds: runs of each method on each of them.
         solved_at: the metric from which a task counts as solved, or None.
@@ -105,6 +106,7 @@ class Plan:
     rubric: str | None = None
     evaluator: str | None = None
     metric: str | None = None
+    items: Sequence[str] = field(default_factory=list)
     limit: int = 50
     rounds: int = 8
     seeds: int = 1

@@ -66,7 +66,7 @@ class Comparison:
 
     def items(self) -> list[str]:
         """The names of its tasks."""
-        return list(self.benchmark.items()[: self.plan.limit])
+        return self.benchmark.choose(self.plan.items)[: self.plan.limit]
 
     def cells(self) -> list[Cell]:
         """All its runs: every method on a task before the next task, so that an early look compares what is there."""
@@ -75,12 +75,22 @@ class Comparison:
     def arguments(self, arm: str, pool: Sequence[Reward] = ()) -> dict[str, Any]:
         """What `improve` takes for an arm, beside the task."""
         shared = {**self.plan.shared(), "metric": self.metric}
-        return {**self.arms[arm].arguments(self.plan.rounds, shared, pool), "model": self.policy}
+        return {**self.arms[arm].arguments(self.plan.rounds, shared, pool), "model": self.policies[arm]}
 
     @cached_property
-    def policy(self) -> Any:
-        """The model, or what plays with it."""
-        return self.model if self.benchmark.player is None else self.benchmark.player(self.model)
+    def policies(self) -> Mapping[str, Any]:
+        """By arm, the model, or what plays with it.
+
+        Raises:
+            ValueError: an arm is to think ahead of its actions, and the benchmark has none.
+        """
+        if self.benchmark.player is None:
+            if thinking := [name for name, arm in self.arms.items() if arm.thoughts]:
+                many = f"thoughts stand ahead of actions, in episodes of many turns; {self.plan.benchmark} has none"
+                raise ValueError(f"the arm {thinking[0]!r}: {many}")
+            return dict.fromkeys(self.arms, self.model)
+        make = self.benchmark.player(self.model)
+        return {name: make(thoughts=arm.thoughts) for name, arm in self.arms.items()}
 
     @cached_property
     def pace(self) -> Pace:

@@ -1,8 +1,8 @@
 """ScienceWorld as a benchmark: which episodes, how many actions, and how they are judged.
 
 Two protocols. That of ICRL prompting (arXiv 2506.06303, as its code runs it): 29 tasks, all but boil, variation 0, the
-simplifications "easy", 15 actions an episode; 40 rounds there. And that of SwiftSage (arXiv 2305.17390): all 30 tasks,
-at most 10 of the test variations of each, 100 actions.
+simplifications "easy", 15 actions an episode, 40 episodes of which the first 2 see no others. And that of SwiftSage
+(arXiv 2305.17390): all 30 tasks, at most 10 of the test variations of each, 100 actions.
 
 The reward is the episode's return in points; the metric is its final score as a share of 100, at least 0, as papers
 report it.
@@ -10,15 +10,17 @@ report it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from icrl_graph.environments.scienceworld import TASKS, ScienceWorld, Spec, instructions, room
+from icrl_graph.environments.worlds import Worlds
 from icrl_graph.models import FunctionModel, Policy, as_policy, unbound
 from icrl_graph.rollouts import rollout
 
 PAPER_STEPS, TEST_STEPS = 15, 100
+PAPER_ROUNDS, PAPER_WARMUP = 40, 2
 TEST_VARIATIONS = 10
 
 
@@ -49,12 +51,12 @@ def task(spec: Spec) -> dict[str, Any]:
     return {"task": instructions(spec.task, spec.simplification), "task_data": dict(vars(spec))}
 
 
-def player(model: Any, max_steps: int) -> Policy:
-    """A policy that plays an episode; as many at once as this machine has room for."""
+def player(model: Any, max_steps: int) -> Callable[..., Policy]:
+    """What makes policies that play an episode; together, as many at once as this machine has room for."""
     part = unbound(as_policy(model).part)
     reads_valid = isinstance(part, FunctionModel) and getattr(part.reply, "reads_valid", False)
     world = partial(ScienceWorld, max_actions=max_steps, show_valid=reads_valid)
-    return rollout(model, world, max_steps=max_steps, at_once=room())
+    return partial(rollout, model, Worlds(world, room()), max_steps=max_steps)
 
 
 def final_score(steps: Sequence[Mapping[str, Any]]) -> float:

@@ -64,6 +64,9 @@ class Method(TypedDict):
     """At equal calls: by measure."""
     budget: dict[str, list[Point]]
     """By unit: the first of the measures over what was spent."""
+    by_task: dict[str, Estimate]
+    """At equal calls, by task: the metric of the answer where it is measured, else the first of the measures. Tasks
+    that are named alike up to a colon, such as the variations of one, are one task here."""
     pass_at: dict[str, Estimate]
     """By k, for attempts that don't see each other: the share of tasks solved by at least one of k."""
     usage: Usage
@@ -119,6 +122,7 @@ def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
                 [[ended.get(Cell(arm, item, seed)) for seed in range(seeds)] for item in items], plan.solved_at
             )
     measures = _measures(plan, list(ended.values()))
+    by_task = "metric" if "metric" in measures else measures[0]
     calls = next(iter(tables.values())).most_calls(plan.rounds)
     equal = {arm: {name: table.at("calls", calls, name) for name in measures} for arm, table in tables.items()}
     return Summary(
@@ -129,7 +133,7 @@ def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
         equal_calls=calls,
         measures=measures,
         methods=[
-            _method(arm, table, measures, failed[arm], {name: _mean(name, equal[arm][name]) for name in measures})
+            _method(arm, table, measures, failed[arm], equal[arm], _by_task(items, by_task, equal[arm][by_task]))
             for arm, table in tables.items()
         ],
         usage=add_usage(*(row.get("usage", {}) for row in rows.values())),
@@ -138,9 +142,10 @@ def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
 
 
 def _measures(plan: Plan, rows: Sequence[Row]) -> list[str]:
-    own = any("metric" in episode["reward"] for row in rows for episode in row["episodes"])
+    own = [episode["reward"]["metric"] for row in rows for episode in row["episodes"] if "metric" in episode["reward"]]
     solved = ["success"] if plan.solved_at is not None else []
-    return [*solved, *(["metric"] if own and not solved else []), "reward"]
+    is_finer = any(value not in (None, 0, 1) for value in own)
+    return [*solved, *(["metric"] if own and (is_finer or not solved) else []), "reward"]
 
 
 def _mean(measure: str, values: Any) -> Estimate:
@@ -261,7 +266,15 @@ def is_told(usage: Usage, unit: str) -> bool:
     return amount(usage, unit) > 0 and not (unit == "usd" and usage.get("unpriced", 0) > 0)
 
 
-def _method(arm: str, table: Table, measures: list[str], failed: int, equal: dict[str, Estimate]) -> Method:
+def _by_task(items: Sequence[str], measure: str, values: Any) -> dict[str, Estimate]:
+    tasks = [item.partition(":")[0] for item in items]
+    places = {task: [at for at, other in enumerate(tasks) if other == task] for task in dict.fromkeys(tasks)}
+    return {task: _mean(measure, values[at]) for task, at in places.items()}
+
+
+def _method(
+    arm: str, table: Table, measures: list[str], failed: int, equal: Mapping[str, Any], by_task: dict[str, Estimate]
+) -> Method:
     episodes = [episode for row in table.ended for episode in row["episodes"]]
     unanswered = sum(answer_of(episode) is None for episode in episodes)
     spent_by = _spent_by(episodes)
@@ -282,8 +295,9 @@ def _method(arm: str, table: Table, measures: list[str], failed: int, equal: dic
         solved=curve(table.answered("success"), share=True) if "success" in measures else [],
         by_instruction=_by_instruction(table),
         regret=estimate([[np.nan if row is None else _number(row["regret"]) for row in seeds] for seeds in table.runs]),
-        equal=equal,
+        equal={name: _mean(name, equal[name]) for name in measures},
         budget={unit: _over_budget(table, unit, measures[0]) for unit in UNITS if is_told(usage, unit)},
+        by_task=by_task,
         pass_at=_pass_at(arm, table) if "success" in measures else {},
         usage=usage,
         spent_by=spent_by,

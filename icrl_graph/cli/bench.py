@@ -62,8 +62,16 @@ def bench(
     metric: Annotated[
         str | None, typer.Option(help="Another evaluator, whose word is reported; no prompt sees it.")
     ] = None,
+    item: Annotated[
+        list[str] | None, typer.Option(help="Play this task, or those of a pattern such as 'find-*'; may be repeated.")
+    ] = None,
     limit: Annotated[int, typer.Option(help="Play the first so many tasks.")] = 50,
-    rounds: Annotated[int, typer.Option(help="Attempts at each of them, one after another or side by side.")] = 8,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            help="Attempts at each of them, one after another or side by side; default the benchmark's own, mostly 8."
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each method on each task.")] = 1,
     concurrency: Annotated[int, typer.Option(help="How many runs go on, and calls are in flight, at once.")] = 8,
     requests_per_minute: Annotated[float | None, typer.Option(help="Paid calls a minute at most.")] = None,
@@ -106,7 +114,7 @@ def bench(
             raise ValueError(f"name the model, such as --model openai:gpt-4.1-mini; no learner plays {benchmark}")
         own_rewards = any(part is not None for part in (evaluator, metric, rubric))
         given = {
-            "target": target, "patience": patience, "max_calls": max_calls, "max_tokens": max_tokens,
+            **found.options, "target": target, "patience": patience, "max_calls": max_calls, "max_tokens": max_tokens,
             "max_usd": max_usd, "max_seconds": max_seconds, "prices": read_json(prices, "--prices"), "system": system,
         }  # fmt: skip
         plan = Plan(
@@ -117,8 +125,9 @@ def bench(
             rubric=rubric,
             evaluator=whole(evaluator),
             metric=whole(metric),
-            limit=min(limit, len(found.items())),
-            rounds=rounds,
+            items=item or [],
+            limit=min(limit, len(found.choose(item or []))),
+            rounds=found.rounds if rounds is None else rounds,
             seeds=seeds,
             solved_at=solved_at if own_rewards or solved_at is not None else found.solved_at,
             base_url=base_url,

@@ -2,7 +2,7 @@
 
 DIR/report.html      curves, tests, costs, and every run with its exact prompts; works without a network
 DIR/curves.png       what the methods come to by round and by budget
-DIR/*.csv            methods, rounds, budgets, differences
+DIR/*.csv            methods, rounds, budgets, tasks, differences
 DIR/summary.json     all figures
 """
 

@@ -68,6 +68,11 @@ def as_csv(summary: Summary) -> dict[str, str]:
             for unit, points in method["budget"].items()
             for point in points
         ),
+        "tasks.csv": _csv(
+            {"arm": method["arm"], "task": task, **{end: found[end] for end in ends}}  # type: ignore[literal-required]
+            for method in summary["methods"]
+            for task, found in method["by_task"].items()
+        ),
         "differences.csv": _csv(summary["pairs"]),
     }
 
