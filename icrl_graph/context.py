@@ -457,6 +457,8 @@ _OUTCOME = re.compile(
     re.X | re.S,
 )
 _ATTEMPT = re.compile(r"<attempt>\n(.*?)\n</attempt>(?:\n|(?=\n\n)|\Z)", re.S)
+_OPENS = re.compile(r"(?:\A|\n\n)(?=<attempt>\n)")
+_FURTHER = re.compile(r"\n\n(?:<instruction>\n(?:(?!</?instruction>).)*\n</instruction>\n\n)?(?=<attempt>\n)", re.S)
 _INSTRUCTION = re.compile(r"(?:\A|\n\n)<instruction>\n((?:(?!</?instruction>).)*)\n</instruction>\Z", re.S)
 
 
@@ -484,7 +486,8 @@ def parse(messages: Sequence[Mapping[str, Any]]) -> Prompt:
 
     An assistant turn counts as an attempt if the user turn after it opens with an outcome; so few-shot turns ahead of
     the task don't, unless they imitate one. Whatever label the reward has is read. Of a task that is a chat, its last
-    turn is the task. A task that opens with markup of ours is not told apart from it.
+    turn is the task. A task that holds markup of ours is not told apart from it. Of an episode that was played in an
+    environment, the response is what a prompt tells of it, step by step.
     """
     texts = [_text(message.get("content")) for message in messages]
     tail = texts[-1] if texts else ""
@@ -500,23 +503,24 @@ def parse(messages: Sequence[Mapping[str, Any]]) -> Prompt:
     if attempts:
         return Prompt(_INSTRUCTION.sub("", opening or ""), tuple(attempts), instruction)
     for i, text in enumerate(texts):
-        if told := list(_told(text)):
-            behind = text[told[-1][1] :].removeprefix("\n\n")
-            task = behind if i == len(texts) - 1 else tail
+        told = _told(text, opens.end()) if (opens := _OPENS.search(text)) else []
+        if opens and told:
+            behind = text[told[-1][1] :].removeprefix("\n\n") if i == len(texts) - 1 else tail
+            task = text[: opens.start()] or behind  # in turns it stands ahead of them, in a transcript behind
             return Prompt(_INSTRUCTION.sub("", task), tuple(attempt for attempt, _ in told), instruction)
     return Prompt(_INSTRUCTION.sub("", tail), (), instruction)
 
 
-def _told(text: str) -> Any:
-    """The attempts that a transcript opens with, each with the position behind it."""
-    at = 0
+def _told(text: str, at: int) -> list[tuple[Attempt, int]]:
+    """The attempts that are told from a place in a text on, each with the position behind it."""
+    told = []
     while begun := _ATTEMPT.match(text, at):
         outcome = _OUTCOME.match(text, begun.end())
-        at = outcome.end() if outcome else begun.end()
-        yield _attempt(_unescape(begun[1]), outcome), at
-        if not text.startswith("\n\n<attempt>\n", at):
-            return
-        at += 2
+        told.append((_attempt(_unescape(begun[1]), outcome), outcome.end() if outcome else begun.end()))
+        if (further := _FURTHER.match(text, told[-1][1])) is None:
+            break
+        at = further.end()
+    return told
 
 
 def _attempt(response: str, outcome: re.Match[str] | None) -> Attempt:

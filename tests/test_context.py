@@ -23,6 +23,7 @@ from icrl_graph.context import (
     nothing,
     number,
     parse,
+    played,
     render,
     tokens,
 )
@@ -76,6 +77,31 @@ def test_parse_undoes_render(layout: str, past: list[Episode], task: str, instru
         )
         for episode in past
     )
+    assert parse(_prompt(past, task, instruction, layout)) == Prompt(task, expected, Style().text(instruction))
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.tuples(answers, answers, values), min_size=1, max_size=3), values), max_size=4),
+    answers,
+    st.sampled_from(["explore", "exploit", "plain"]),
+)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_parse_undoes_render_of_episodes_that_were_played_step_by_step(
+    layout: str, runs: Any, task: str, instruction: str
+) -> None:
+    assume(not any(f"<{tag}>" in task for tag in TAGS))
+    past = [
+        Episode(
+            round=i,
+            candidate=0,
+            plan=Plan(shown=[], instruction=instruction, left_out=0),
+            response="not shown",
+            steps=[{"action": action, "observation": seen} for action, seen, _ in steps],
+            shown=Reward(value=value, steps=[reward for *_, reward in steps]),
+        )
+        for i, (steps, value) in enumerate(runs)
+    ]
+    expected = tuple(Attempt(played(episode, Style()), episode["shown"]["value"]) for episode in past)
     assert parse(_prompt(past, task, instruction, layout)) == Prompt(task, expected, Style().text(instruction))
 
 
