@@ -117,7 +117,7 @@ def rollout(
     graph.add_edge("reset", "act")
     graph.add_conditional_edges("act", lambda state: END if "error" in state else "step", [END, "step"])
     graph.add_conditional_edges("step", lambda state: END if _is_over(state, max_steps) else "act", [END, "act"])
-    return Policy(graph.compile(name=name_of_part(policy.part)), "rollout", calls=max_steps)
+    return Policy(graph.compile(name=name_of_part(policy.part)), "rollout", calls=max_steps, actor=policy)
 
 
 def _is_over(state: RolloutState, max_steps: int) -> bool:
