@@ -67,6 +67,7 @@ def _run(cell: Cell, row: Row, graph: Graph, known: dict[tuple[str, str], int]) 
                 "round": episode["round"] + episode["candidate"] + 1,
                 "instruction": episode["plan"]["instruction"],
                 "response": episode.get("response"),
+                "played": bool(episode.get("steps")),
                 "reward": value_of(episode),
                 "steps": episode["reward"].get("steps", []),
                 "shown": episode["shown"].get("value"),
