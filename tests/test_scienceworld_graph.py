@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
-from icrl_graph.benchmarks import find_benchmark
+from icrl_graph.benchmarks import find_benchmark, runner
+from icrl_graph.benchmarks.results import Plan, read_results
 from icrl_graph.benchmarks.scienceworld import final_score
 from icrl_graph.environments.players import explore, follow
 from icrl_graph.environments.scienceworld import TASKS, ScienceWorld, gold_path
+from icrl_graph.prompts import CRITIQUE, REFLECT
 from icrl_graph.rollouts import episode_return, rollout
+from icrl_graph.testing import OpenAIServer
 from icrl_graph.topologies import create_icrl
 from tests.helpers import play
 
@@ -27,17 +30,16 @@ CHILD = Path(__file__).parent / "rollout_child.py"
 SHORT = ("find-living-thing", "lifespan-longest-lived")
 
 
-def _tasks(request: pytest.FixtureRequest) -> list[str]:
-    return list(TASKS) if request.config.getoption("--soak") else list(SHORT)
-
-
-def test_a_player_with_the_solution_scores_100_through_the_whole_graph(request: pytest.FixtureRequest) -> None:
-    for task in _tasks(request):
-        path = gold_path(task)
-        policy = rollout(follow(path), lambda: ScienceWorld(max_actions=300), max_steps=300)
-        graph = create_icrl(policy, episode_return, metric=final_score, rounds=1)
-        _, (episode,) = play(graph, {"task": "Do it.", "task_data": {"task": task}})
-        assert (task, episode["reward"]["value"], episode["reward"]["metric"]) == (task, 100.0, 1.0)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_player_with_the_solution_scores_100_through_the_whole_graph(
+    task: str, request: pytest.FixtureRequest
+) -> None:
+    if task not in SHORT and not request.config.getoption("--soak"):
+        pytest.skip("takes minutes: pytest tests/test_scienceworld_graph.py --soak")
+    policy = rollout(follow(gold_path(task)), lambda: ScienceWorld(max_actions=300), max_steps=300)
+    graph = create_icrl(policy, episode_return, metric=final_score, rounds=1)
+    _, (episode,) = play(graph, {"task": "Do it.", "task_data": {"task": task}})
+    assert (episode["reward"]["value"], episode["reward"]["metric"]) == (100.0, 1.0)
 
 
 def _run(folder: Path, task: str, actions: list[str], kill_after: int | None, whom: str = "python") -> str | None:
@@ -122,9 +124,37 @@ def test_the_benchmark_plays_the_papers_episodes_through_the_command_line(tmp_pa
         assert len(episode["steps"]) <= 15
 
 
+def _student(messages: list[dict[str, Any]]) -> str:
+    """A model over HTTP: thinks where it is asked to, reflects where it is asked to, and walks on otherwise."""
+    asked = str(messages[-1]["content"])
+    if REFLECT in asked or CRITIQUE in asked:
+        return "The greenhouse has plants."
+    done = sum(message["role"] == "assistant" for message in messages)
+    action = ["teleport to greenhouse", "look around", "wait1"][done % 3]
+    told = "\n".join(str(message["content"]) for message in messages)
+    return f"Plants grow in a greenhouse.\nAction: {action}" if "think first" in told else action
+
+
+def test_reflexion_and_react_play_the_benchmark_with_a_model_over_http(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with OpenAIServer(_student) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        plan = Plan("scienceworld", ["reflexion", "react"], "openai:student", items=["find-plant:0"], rounds=2)
+        assert not runner.run(plan, tmp_path / "out").failed
+    rows = {cell.arm: row for cell, row in read_results(tmp_path / "out").rows.items()}
+    reflected, thought = rows["reflexion"]["episodes"], rows["react"]["episodes"]
+    assert (len(reflected), len(thought)) == (2, 1)
+    assert reflected[0]["reflection"] == "The greenhouse has plants."
+    assert [step.get("thought") for step in thought[0]["steps"]] == ["Plants grow in a greenhouse."] * 15
+    assert [step["action"] for step in thought[0]["steps"]] == [step["action"] for step in reflected[0]["steps"]]
+    assert {arm: row["usage"]["calls"] for arm, row in rows.items()} == {"reflexion": 31, "react": 15}
+
+
 def test_the_protocols_are_those_of_the_papers() -> None:
     paper, standard = (find_benchmark(name) for name in ("scienceworld", "scienceworld_test"))
     assert len(paper.items()) == 29
+    assert (paper.rounds, paper.options) == (40, {"warmup": 2})
     assert "boil:0" not in paper.items()
     assert len({item.partition(":")[0] for item in standard.items()}) == 30
     assert standard.items()[:3] == ["boil:21", "boil:22", "boil:23"]
