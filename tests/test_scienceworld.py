@@ -14,14 +14,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
+from langchain_core.embeddings import Embeddings
+from langgraph.checkpoint.memory import InMemorySaver
 
-from icrl_graph.environments import Outcome, replay, scienceworld
+from icrl_graph.environments import Outcome, replay
 from icrl_graph.environments.java import SimulatorDied, asked
+from icrl_graph.environments.players import follow
 from icrl_graph.environments.scienceworld import (
     REFUSED,
     SIMPLIFICATIONS,
@@ -32,23 +37,49 @@ from icrl_graph.environments.scienceworld import (
     Simulator,
     Spec,
     actions,
+    closest,
     describe,
     gold_path,
     instructions,
     nearest,
 )
-from icrl_graph.errors import IcrlError, NoEpisode, SimulatorError, SimulatorUnavailable
+from icrl_graph.environments.scienceworld.matching import memoized
+from icrl_graph.errors import IcrlError, ModelError, NoEpisode, SimulatorError, SimulatorUnavailable
+from icrl_graph.rollouts import episode_return, rollout
+from icrl_graph.topologies import create_icrl
+from tests import helpers
 
 java = pytest.mark.skipif(
     not os.environ.get("CI") and (shutil.which("java") is None or find_spec("scienceworld") is None),
     reason="needs Java and the extra scienceworld",
 )
 EASY: Any = {"task": "find-living-thing", "variation": 0}
+ROOM = "icrl_graph.environments.scienceworld"
+
+
+class BagOfWords(Embeddings):
+    """Tells which words a text has, but for those that say little; `asked` are the texts so far."""
+
+    little = frozenset(("i", "would", "please", "me", "my", "over", "to", "the", "now", "on", "in", "into"))
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.asked += texts
+        return [self.embed_query(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        vector = [0.0] * 500
+        for word in text.lower().split():
+            vector[crc32(word.encode()) % 500] += word not in self.little
+        return vector
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[ScienceWorld]:
-    made = ScienceWorld(max_actions=200, details=True)
+    """One for all who need any, for each takes a JVM; it reads free text, and each test begins an episode."""
+    made = ScienceWorld(max_actions=200, details=True, embeddings=BagOfWords())
     yield made
     asyncio.run(made.close())
 
@@ -68,19 +99,27 @@ ACTIONS = (
 )
 
 
-async def wandering(world: ScienceWorld, task_data: Any, seed: int, length: int = 10) -> list[Any]:
+async def wandering(
+    world: ScienceWorld, task_data: Any, seed: int, length: int = 10, choices: Sequence[str] = ACTIONS
+) -> list[Any]:
     """A random walk: its first observation, and each action with what it led to."""
     rng = random.Random(seed)
     seen: list[Any] = [await world.reset(task_data)]
     objects: Sequence[str] = ["door"]
     for _ in range(length):
-        action = rng.choice(ACTIONS).format(rng.choice(objects), rng.choice(objects))
+        action = rng.choice(choices).format(rng.choice(objects), rng.choice(objects))
         outcome = await world.step(action)
         seen.append((action, outcome))
         objects = outcome.info["objects"]
         if outcome.done:
             break
     return seen
+
+
+def stop(pid: int) -> None:
+    """Have a child stand still; its threads go on until it has taken notice."""
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
 
 
 def gone(pidfd: int) -> bool:
@@ -128,7 +167,12 @@ def test_a_wrong_episode_is_refused_before_java_starts(task_data: Any, message: 
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_actions": 0}, {"max_actions": True}, {"failure": "x"}, {"similarity": 0}, {"patience": 0}]
+    "options",
+    [
+        *({"max_actions": 0}, {"max_actions": True}, {"failure": "x"}, {"similarity": 0}, {"patience": 0}),
+        *({"closeness": wrong} for wrong in (-0.1, 1, 80, float("nan"))),
+        {"embeddings": "openai:text-embedding-3-small"},
+    ],
 )
 def test_a_wrong_option_is_refused(options: Any) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
@@ -160,6 +204,44 @@ OBJECTS = ("red apple", "metal pot", "stove", "door to kitchen", "kitchen", "sto
 )
 def test_a_slip_is_understood_but_never_what_to_focus_on(text: str, meant: str | None) -> None:
     assert nearest(text, OBJECTS, 0.85) == meant
+
+
+VALID = ("look at apple", "focus on metal pot", "teleport to kitchen", "pick up metal pot", "wait")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("please teleport me over to the kitchen now", "teleport to kitchen"),
+        ("**Please pick up my metal pot.**", "pick up metal pot"),
+        ("I would focus on the metal pot", None),
+        ("teleport over to a secret kitchen", None),  # not close enough
+        ("sing a song", None),
+        ("over to me", None),
+        (" ... ", None),
+        ("x" * 5000, None),
+    ],
+)
+def test_a_free_text_is_understood_but_never_what_to_focus_on(text: str, meant: str | None) -> None:
+    assert closest(text, VALID, BagOfWords().embed_documents, 0.8) == meant
+    assert closest(text, (), BagOfWords().embed_documents, 0.8) is None
+
+
+def test_a_text_must_be_closer_than_the_threshold() -> None:
+    embed = {"one": [3.0, 4.0], "other": [4.0, 3.0], "orthogonal": [4.0, -3.0]}
+    for threshold, meant in ((0.95, "other"), (0.96, None)):
+        assert closest("one", ["orthogonal", "other"], lambda texts: [*map(embed.get, texts)], threshold) == meant
+
+
+def test_a_text_is_embedded_once_and_the_latest_are_kept() -> None:
+    words = BagOfWords()
+    embed = memoized(words.embed_documents, most=2)
+    for texts, new in (("abab", "ab"), ("ba", ""), ("ca", "c"), ("a", ""), ("b", "b"), ("abcd", "cd"), ("", "")):
+        words.asked.clear()
+        assert [[*vector] for vector in embed([*texts])] == [words.embed_query(text) for text in texts]
+        assert words.asked == [*new]
+    with pytest.raises(ValueError, match="shorter"):
+        memoized(lambda texts: [])(["a"])
 
 
 def test_instructions_list_the_actions_that_there_are_and_warn_of_focus() -> None:
@@ -238,7 +320,7 @@ class FakeSimulator:
 
 def test_what_was_worked_out_once_is_kept_where_that_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("scienceworld")
-    monkeypatch.setattr(scienceworld, "Simulator", FakeSimulator)
+    monkeypatch.setattr(f"{ROOM}.offline.Simulator", FakeSimulator)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for _ in range(2):
         assert describe("boil", 3) == "Your task is to boil it."
@@ -328,11 +410,12 @@ def test_a_pool_has_a_size() -> None:
 
 
 @java
-def test_the_tables_are_the_simulators(request: pytest.FixtureRequest) -> None:
-    simulator = Simulator()
-    simulator.connect()
+def test_the_tables_are_the_simulators(world: ScienceWorld, request: pytest.FixtureRequest) -> None:
     few = ("boil", "grow-plant", "identify-life-stages-1", "inclined-plane-friction-unnamed-surfaces")
-    try:
+    inner: Any = world
+
+    def compare() -> None:
+        simulator: Simulator = inner._simulator
         assert simulator.tasks() == {name: len(task.variations()) for name, task in TASKS.items()}
         for name in TASKS if request.config.getoption("--soak") else few:
             splits = [[*TASKS[name].variations(split)] for split in ("train", "dev", "test")]
@@ -344,35 +427,45 @@ def test_the_tables_are_the_simulators(request: pytest.FixtureRequest) -> None:
             assert simulator.simplified() == spec.simplifications()
         simulator.load(Spec("boil", 0, ",".join(SIMPLIFICATIONS)))
         assert simulator.simplified() == set(SIMPLIFICATIONS)
-    finally:
-        simulator.jvm.end()
+
+    reset(world)
+    asyncio.run(inner._done(compare))
 
 
 @java
-def test_two_simulators_tell_the_same_story_whatever_came_before() -> None:
-    walks: Any = [("freeze", 25, 2), ("use-thermometer", 143, 4)]
+def test_worlds_side_by_side_do_not_mix_and_those_that_are_forgotten_end(
+    world: ScienceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it matter what came before: each story is told again, by one of them alone and in another order."""
+    monkeypatch.setattr(world, "_embed", None)
+    walks: Any = [("freeze", 25, 2), ("use-thermometer", 143, 4), ("find-plant", 7, 2), ("freeze", 3, 1)]
 
-    async def played(order: list[Any]) -> dict[str, Any]:
-        world = ScienceWorld(details=True)
-        try:
-            return {task: await wandering(world, {"task": task, "variation": v}, seed) for task, v, seed in order}
-        finally:
-            await world.close()
+    async def walk(world: ScienceWorld, task: str, variation: int, seed: int) -> list[Any]:
+        return await wandering(world, {"task": task, "variation": variation}, seed, length=7)
 
-    one, other = asyncio.run(played(walks)), asyncio.run(played(walks[::-1]))
-    assert one == other
-    assert any(UNKNOWN in outcome.observation for _, outcome in one["freeze"][1:])
+    async def play() -> list[int]:
+        worlds = [*(ScienceWorld(max_actions=200, details=True) for _ in walks[1:]), world]
+        together = await asyncio.gather(*(walk(one, *told) for one, told in zip(worlds, walks, strict=True)))
+        alone = [await walk(world, *told) for told in reversed(walks)]
+        assert together == alone[::-1]
+        assert any(UNKNOWN in outcome.observation for _, outcome in together[0][1:])
+        return [os.pidfd_open(one.pid) for one in worlds[:-1] if one.pid is not None]
+
+    ended = asyncio.run(play())
+    gc.collect()
+    assert [gone(one) for one in ended] == [True] * 3
+
+
+FREE = "please teleport me over to the kitchen now"
 
 
 @java
 def test_a_killed_simulator_is_replaced_and_the_episode_goes_on(world: ScienceWorld) -> None:
+    """With embeddings, which have it draw random numbers: what is done again must draw them again."""
     task: Any = {"task": "freeze", "variation": 25}
 
     async def play() -> None:
-        first, *told = await wandering(world, task, seed=5)
-        assert await world.reset(task) == first
-        half = [await world.step(action) for action, _ in told[:5]]
-        assert half == [outcome for _, outcome in told[:5]]
+        first, *told = await wandering(world, task, seed=6, length=8, choices=(FREE, "hum a song", *ACTIONS))
         pid = world.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
@@ -380,10 +473,10 @@ def test_a_killed_simulator_is_replaced_and_the_episode_goes_on(world: ScienceWo
             await world.step("look around")
         with pytest.raises(NoEpisode, match="the simulator failed"):
             await world.step("look around")
-        seen = [first.observation, *(outcome.observation for outcome in half)]
-        await replay(world, task, seen, [action for action, _ in told[:5]])
+        seen = [first.observation, *(outcome.observation for _, outcome in told[:4])]
+        await replay(world, task, seen, [action for action, _ in told[:4]])
         assert world.pid != pid
-        assert [await world.step(action) for action, _ in told[5:]] == [outcome for _, outcome in told[5:]]
+        assert [await world.step(action) for action, _ in told[4:]] == [outcome for _, outcome in told[4:]]
 
     asyncio.run(play())
 
@@ -396,7 +489,7 @@ def test_a_silent_simulator_is_given_up_on(world: ScienceWorld) -> None:
     pid = world.pid
     assert pid is not None
     ended = os.pidfd_open(pid)
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     with pytest.raises(SimulatorDied, match="timed out"):
         steps(world, "look around")
     assert gone(ended)
@@ -408,7 +501,7 @@ def test_a_cancelled_action_ends_the_simulator_and_nothing_hangs(world: ScienceW
     pid = world.pid
     assert pid is not None
     ended = os.pidfd_open(pid)
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
 
     async def play() -> None:
         with pytest.raises(TimeoutError):
@@ -478,6 +571,56 @@ def test_whatever_an_agent_says_is_answered(world: ScienceWorld, monkeypatch: py
 
 
 @java
+def test_a_free_text_is_taken_for_the_valid_action_that_says_the_same(
+    world: ScienceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = BagOfWords()
+    monkeypatch.setattr(world, "_embed", ScienceWorld(embeddings=words)._embed)
+    texts = ("please focus on the picture", "sing a song", "...", "look arond", "now close my door to kitchen", FREE)
+    done = (*texts[:3], "look around", "close door to kitchen", "teleport to kitchen")
+    first = [reset(world, {"task": "boil"}), *steps(world, *texts)]
+    asked = len(words.asked)
+    assert tuple(outcome.info["action"] for outcome in first[1:]) == done
+    unknown = [outcome.observation == UNKNOWN for outcome in first[1:]]
+    assert unknown == [text == action for text, action in zip(texts, done, strict=True)]
+    assert first[-1].observation == "You teleport to the kitchen."
+    assert "reset task" not in words.asked
+    assert len(set(words.asked)) == asked
+    assert [reset(world, {"task": "boil"}), *steps(world, *texts)] == first
+    assert len(words.asked) == asked
+    monkeypatch.setattr(world, "_similarity", None)
+    monkeypatch.setattr(world, "_show_valid", True)  # the list that is shown serves for this, too
+    reset(world, {"task": "boil"})
+    assert [outcome.info["action"] for outcome in steps(world, "look arond", FREE)] == ["look arond", done[-1]]
+    monkeypatch.setattr(world, "_embed", None)
+    reset(world, {"task": "boil"})
+    assert steps(world, FREE)[0].observation == UNKNOWN
+
+
+@java
+def test_embeddings_that_fail_end_the_run_which_can_be_resumed(
+    world: ScienceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(texts: list[str]) -> list[list[float]]:
+        raise ConnectionError("down")
+
+    policy = rollout(follow(["teleport to outside", FREE, "inventory"]), lambda: world, max_steps=3)
+    graph: Any = create_icrl(policy, episode_return, rounds=1).compile(checkpointer=InMemorySaver())
+    with monkeypatch.context() as patch:
+        patch.setattr(world, "_embed", down)
+        with pytest.raises(ModelError, match="the embeddings failed: ConnectionError: down"):
+            graph.invoke({"task": "Do it.", "task_data": EASY}, helpers.thread())
+    pid = world.pid
+    with pytest.raises(NoEpisode, match="the embeddings failed; reset begins one"):
+        steps(world, "look around")
+    graph.invoke(None, helpers.thread())
+    (episode,) = graph.get_state(helpers.thread()).values["episodes"]
+    assert [step["action"] for step in episode["steps"]] == ["teleport to outside", FREE, "inventory"]
+    assert episode["steps"][1]["observation"] == "You teleport to the kitchen."
+    assert world.pid == pid is not None
+
+
+@java
 def test_an_ambiguous_action_is_asked_back(world: ScienceWorld) -> None:
     reset(world, {"task": "use-thermometer", "variation": 143})
     *_, asked_back, chosen = steps(world, "teleport to kitchen", "look at orange", "0")
@@ -503,17 +646,35 @@ def test_an_episode_comes_first(world: ScienceWorld) -> None:
 
 
 @java
-def test_only_a_worlds_own_thread_speaks_to_java(world: ScienceWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_worlds_own_thread_speaks_to_java_and_each_word_may_fail(
+    world: ScienceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is said outside of `asked` would raise an error of py4j's if Java died just then."""
+    inner: Any = world
+    reset(world)
     names, plain = set(), asked
+    inside, outside = [], []
+    (connection,) = inner._simulator.jvm._connections
+    send = connection.send_command
 
     def watched(*args: Any) -> Any:
         names.add(threading.current_thread().name)
-        return plain(*args)
+        inside.append(args)
+        try:
+            return plain(*args)
+        finally:
+            inside.pop()
 
-    monkeypatch.setattr(scienceworld, "asked", watched)
+    def sent(command: str) -> Any:
+        outside.extend([] if inside else [command])
+        return send(command)
+
+    monkeypatch.setattr(f"{ROOM}.simulator.asked", watched)
+    monkeypatch.setattr(connection, "send_command", sent)
     reset(world)
-    steps(world, "look around")
+    steps(world, "look around", "hum a song")
     assert names == {"scienceworld"}
+    assert outside == []
     monkeypatch.setattr(world, "_owner", -1)
     with pytest.raises(NoEpisode, match="fork"):
         reset(world)
@@ -525,7 +686,7 @@ def test_valid_actions_are_shown_on_demand_and_a_tired_simulator_is_replaced(
 ) -> None:
     reset(world)
     pid = world.pid
-    monkeypatch.setattr(scienceworld, "EPISODES", 1)
+    monkeypatch.setattr(f"{ROOM}.world.EPISODES", 1)
     monkeypatch.setattr(world, "_show_valid", True)
     first = reset(world)
     assert world.pid not in (pid, None)
@@ -535,58 +696,38 @@ def test_valid_actions_are_shown_on_demand_and_a_tired_simulator_is_replaced(
     assert "reset task" not in outcome.info["valid"]
 
 
-@java
-def test_worlds_side_by_side_do_not_mix_and_one_that_is_forgotten_ends(world: ScienceWorld) -> None:
-    one, two = {"task": "freeze", "variation": 3}, {"task": "find-plant", "variation": 7}
-
-    async def play() -> int:
-        other = ScienceWorld(max_actions=200, details=True)
-        first, second = await asyncio.gather(wandering(world, one, 1), wandering(other, two, 2))
-        assert first == await wandering(world, one, 1)
-        assert second == await wandering(world, two, 2)
-        assert other.pid is not None
-        return os.pidfd_open(other.pid)
-
-    ended = asyncio.run(play())
-    gc.collect()
-    assert gone(ended)
-
-
 CHILD = """
 import asyncio, sys
 from icrl_graph.environments.scienceworld import ScienceWorld
 world = ScienceWorld()
 asyncio.run(world.reset({"task": "boil"}))
 print(world.pid, flush=True)
-sys.stdin.readline()
-asyncio.run(asyncio.sleep(600)) if sys.argv[1] == "stay" else sys.exit("enough")
+sys.exit(sys.stdin.readline())
 """
 
 
 @java
-@pytest.mark.parametrize("end", ["SIGKILL", "SIGINT", "exit"])
-def test_no_simulator_outlives_its_python(end: str) -> None:
-    command = [sys.executable, "-c", CHILD, "exit" if end == "exit" else "stay"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as child:
-        assert child.stdout is not None
-        ended = os.pidfd_open(int(child.stdout.readline()))
-        child.communicate("\n") if end == "exit" else child.send_signal(signal.Signals[end])
-        assert gone(ended)
-        assert child.wait(60) != 0
+def test_no_simulator_outlives_its_python() -> None:
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with ExitStack() as stack:  # side by side
+        children: dict[str, Any] = {
+            end: stack.enter_context(subprocess.Popen([sys.executable, "-c", CHILD], **pipes))
+            for end in ("SIGKILL", "SIGINT", "exit")
+        }
+        for end, child in children.items():
+            ended = os.pidfd_open(int(child.stdout.readline()))
+            child.communicate("\n") if end == "exit" else child.send_signal(signal.Signals[end])
+            assert (end, gone(ended)) == (end, True)
+            assert (end, child.wait(60)) != (end, 0)
 
 
 @java
-@pytest.mark.parametrize("task", ["find-living-thing", "power-component", "lifespan-longest-lived"])
-def test_the_solution_earns_everything(
-    task: str, world: ScienceWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_solution_earns_everything(world: ScienceWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    solution = gold_path(task)
-    monkeypatch.setattr(scienceworld, "Simulator", None)  # from now on only the cache knows
-    assert gold_path(task) == solution
-    outcomes = solved(world, {"task": task}, solution)
+    solution = gold_path("power-component")
+    monkeypatch.setattr(f"{ROOM}.offline.Simulator", None)  # from now on only the cache knows
+    assert gold_path("power-component") == solution
+    outcomes = solved(world, {"task": "power-component"}, solution)
     assert (outcomes[-1].done, outcomes[-1].success, outcomes[-1].info["final"]) == (True, True, 100)
     assert sum(outcome.reward for outcome in outcomes) == 100
 

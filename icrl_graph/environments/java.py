@@ -171,7 +171,7 @@ def asked(function: Callable[..., Any], *args: Any) -> Any:
     try:
         return function(*args)
     except Py4JJavaError as error:
-        said = str(error.java_exception)  # asks Java
+        said = asked(str, error.java_exception)  # which asks Java
         raise SimulatorError(f"the simulator failed: {said}") from None
     except Py4JError as error:
         raise SimulatorDied(f"the simulator has died: {error}: {getattr(error, 'cause', None)}") from None
