@@ -25,7 +25,10 @@ def begun_by_another(messages: list[dict[str, Any]], rng: Random) -> str:
 def play(name: str, graph: Any, puzzles: Any, marks: tuple[int, ...] = (8, 16)) -> None:
     """Print the share of puzzles that are solved within k attempts."""
     run = graph.compile().stream
-    games = [list(run(task(p), context=Settings(seed=i), stream_mode="custom")) for i, p in enumerate(puzzles)]
+    games = [
+        [event for event in run(task(p), context=Settings(seed=i), stream_mode="custom") if event["type"] == "episode"]
+        for i, p in enumerate(puzzles)
+    ]
     for k in marks:
         share = interval([any(event["metric"] for event in events[:k]) for events in games])
         print(f"{name:44} within {k:2}: {share['mean']:.3f} ({share['low']:.3f} to {share['high']:.3f})", flush=True)

@@ -32,6 +32,9 @@ CASES: dict[str, dict[str, Any]] = {
 games = hidden_color.tasks(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
 for name, options in CASES.items():
     graph = create_icrl(evaluator=hidden_color.closeness, **{"model": LEARNER, **options}).compile()
-    runs = [list(graph.stream(g, context=Settings(seed=i), stream_mode="custom")) for i, g in enumerate(games)]
+    runs = [
+        [event for event in graph.stream(g, context=Settings(seed=i), stream_mode="custom") if event["type"] == "episode"]
+        for i, g in enumerate(games)
+    ]
     last, best = (interval([run[-1][key] for run in runs]) for key in ("reward", "best"))
     print(f"{name:38} last round {last['mean']:.3f} ({last['low']:.3f} to {last['high']:.3f}), best {best['mean']:.3f}")

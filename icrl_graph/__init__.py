@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from icrl_graph.ablations import shuffled
     from icrl_graph.context import parse, render
     from icrl_graph.errors import BudgetExceeded, IcrlError, MissingExtra, ModelError, ThreadMismatch, UnknownTask
+    from icrl_graph.events import EpisodeEvent
     from icrl_graph.improvement import Result, aimprove, improve
     from icrl_graph.journal import Journal
     from icrl_graph.judge import judge_game24, llm_judge, pairwise_judge
     from icrl_graph.models import FunctionModel, chat_model
-    from icrl_graph.nodes import EpisodeEvent
     from icrl_graph.pace import Pace
     from icrl_graph.rewards import Reward
     from icrl_graph.settings import Settings
@@ -34,7 +34,7 @@ __version__ = "0.1.0"
 _HOME = {
     "BudgetExceeded": "errors",
     "Episode": "state",
-    "EpisodeEvent": "nodes",
+    "EpisodeEvent": "events",
     "FunctionModel": "models",
     "IcrlError": "errors",
     "Journal": "journal",

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -25,7 +25,8 @@ from langgraph.runtime import RunControl
 
 from icrl_graph import context
 from icrl_graph.errors import ThreadMismatch
-from icrl_graph.nodes import EpisodeEvent, check_form, check_task
+from icrl_graph.events import EpisodeEvent, is_episode
+from icrl_graph.nodes import check_form, check_task
 from icrl_graph.rewards import Evaluator
 from icrl_graph.settings import RunSettings
 from icrl_graph.state import Episode, Message, Usage, plain, value_of
@@ -134,8 +135,8 @@ def improve(
             if update is not None:
                 compiled.update_state(config, update, as_node="evaluate")
             for event in compiled.stream(begun, config, **_streaming(path, control)):
-                if on_episode is not None and _is_episode(event):
-                    on_episode(cast(EpisodeEvent, event))
+                if on_episode is not None and is_episode(event):
+                    on_episode(event)
         return _result(compiled.get_state(config).values)
 
 
@@ -185,8 +186,8 @@ async def aplay(
             if update is not None:
                 await compiled.aupdate_state(config, update, as_node="evaluate")
             async for event in compiled.astream(begun, config, context=context, **_streaming(path, control)):
-                if on_episode is not None and _is_episode(event):
-                    on_episode(cast(EpisodeEvent, event))
+                if on_episode is not None and is_episode(event):
+                    on_episode(event)
         return _result((await compiled.aget_state(config)).values)
 
 
@@ -233,11 +234,6 @@ def _streaming(path: Any, control: RunControl | None) -> dict[str, Any]:
     return {"stream_mode": "custom", "durability": "exit" if path is None else "sync", "control": control}
 
 
-def _is_episode(event: Any) -> bool:
-    """Whether it is an episode that is told; steps are told beside them, and whatever a user's own parts write."""
-    return isinstance(event, Mapping) and event.get("type") == "episode"
-
-
 def _begin(
     graph: Graph, stored: Any, inputs: Mapping[str, Any], settings: RunSettings
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -253,9 +249,9 @@ def _begin(
     if stored.values["inputs"] != inputs:
         raise ThreadMismatch("the thread holds a run on another task; give another thread_id or another path")
     names, asked = settings.parts, settings.model_dump()
-    pairs = [(name, frozen.get(name), asked[name]) for name in asked]
     gave_up = stored.values.get("stopped") == "failures"
     ended = not stored.next and not gave_up  # a run that has not ended may go on with other models
+    pairs = [(name, frozen.get(name), asked[name]) for name in asked if ended or name != "model"]
     fixed = [part for part in {**frozen["parts"], **names} if ended or part not in ("model", "reflector", "critic")]
     pairs += [(part, frozen["parts"].get(part), names.get(part)) for part in fixed]
     changed = [f"{name} {kept!r} -> {wanted!r}" for name, kept, wanted in pairs if kept != wanted]

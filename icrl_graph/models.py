@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Literal
 
@@ -162,6 +162,7 @@ class Policy:
         cache: how its provider is told what to cache.
         calls: paid calls of an attempt, at most.
         actor: who acts, where it plays an episode.
+        form: what a structured answer is asked to be.
     """
 
     part: Runnable[Any, Any]
@@ -169,6 +170,7 @@ class Policy:
     cache: caching.Dialect = caching.OFF
     calls: int = 1
     actor: Policy | None = None
+    form: type[BaseModel] | None = None
 
     @property
     def speaker(self) -> Policy:
@@ -181,7 +183,20 @@ class Policy:
         Raises:
             NotImplementedError: it gives none.
         """
-        return Policy(self.part.with_structured_output(form, include_raw=True), "runnable")  # type: ignore[attr-defined]
+        asked = self.part.with_structured_output(form, include_raw=True)  # type: ignore[attr-defined]
+        return Policy(asked, "runnable", form=form)
+
+    def by(self, other: Policy) -> Policy:
+        """The same policy with another chat model.
+
+        Raises:
+            ValueError: this one has no chat model that could be replaced.
+        """
+        if self.form is not None:
+            return other.structured(self.form)
+        if self.speaker.kind != "chat":
+            raise ValueError(f"no model can replace {name_of_part(self.part)}, which is no chat model")
+        return other if self.actor is None else replace(self, actor=other)
 
     def input(self, messages: list[Message]) -> Any:
         """The input that a prompt is handed over in."""

@@ -21,15 +21,15 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.config import get_stream_writer
 from langgraph.runtime import Runtime
 from langgraph.types import Overwrite
-from typing_extensions import TypedDict
 
 from icrl_graph import ablations, context, settings
 from icrl_graph.calls import Call
 from icrl_graph.context import Memory
 from icrl_graph.driver import Budget, Driver, Flow, Key, Meter, exhausted, one
 from icrl_graph.errors import BudgetExceeded, IcrlError, ModelError, ThreadMismatch
+from icrl_graph.events import BudgetEvent, DoneEvent, EpisodeEvent, ResponseEvent, RoundEvent, Tell
 from icrl_graph.growing import Scene, next_prompt
-from icrl_graph.models import Policy, is_overflow, is_permanent, read_response
+from icrl_graph.models import Policy, as_policy, is_overflow, is_permanent, name_of_part, read_response, same_model
 from icrl_graph.prices import check_price
 from icrl_graph.prompts import INSTRUCTIONS
 from icrl_graph.rewards import Reward, Scorer, as_reward, unscored
@@ -55,7 +55,7 @@ from icrl_graph.state import (
     upsert,
     value_of,
 )
-from icrl_graph.stops import caps_of, why_stop
+from icrl_graph.stops import caps_of, more_rounds, why_stop
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ Chooser = Callable[[Sequence[Episode]], Episode | None]
 """Which episode gives the answer; None if none can."""
 Extract = Callable[[str], Any]
 """Makes the answer of a response; None if there is none in it."""
+Complete = Callable[[Mapping[str, Any], Random], Mapping[str, Any]]
+"""Adds what is missing to an input, `task` and `task_data`, such as a task where none is given."""
 
 
 @dataclass(frozen=True)
@@ -71,56 +73,44 @@ class Parts:
 
     schema: type[settings.RunSettings]
     driver: Driver
+    policy: Policy
+    """Who answers, unless the settings name another model."""
+    evaluator: Scorer
     shows: context.Shows = ("response", "shown")
     instructions: Mapping[str, str] = field(default_factory=lambda: INSTRUCTIONS)
     preamble: Sequence[Message] = ()
     sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     extract: Extract | None = None
-    rewarded_by: str = "oracle"
+    complete: Complete | None = None
     models: Sequence[str] = ()
     """The names of the chat models, as far as they can be told ahead."""
+    others: dict[str, Policy] = field(default_factory=dict)
+    """The models that runs have named, in place of the graph's own."""
+
+    def by(self, policy: Policy, frozen: Mapping[str, Any]) -> Policy:
+        """A policy, or the same one with the model that the settings name.
+
+        Raises:
+            ValueError: there is none of that name, its key is missing, or the policy has no chat model to replace.
+        """
+        name = frozen["model"]
+        if name in (None, self.schema.model_fields["model"].default):
+            return policy
+        if name not in self.others:
+            self.others[name] = as_policy(name)
+        return policy.by(self.others[name])
+
+    def rewarded_by(self, frozen: Mapping[str, Any] | None = None) -> str:
+        """Who gives the rewards of a run with these settings: "oracle", "judged" or "self-judged"."""
+        policy = self.policy if frozen is None else self.by(self.policy, frozen)
+        judges = getattr(self.evaluator.part, "judges", ())
+        if any(same_model(judge, policy.speaker.part) for judge in judges):
+            return "self-judged"
+        return "judged" if self.evaluator.calls else "oracle"
 
     def pick(self, kind: str, frozen: Mapping[str, Any]) -> Any:
         """The memory, schedule, layout or ablation that the settings name."""
         return settings.part(kind, frozen[kind], self.schema.custom)
-
-
-class EpisodeEvent(TypedDict):
-    """What `stream_mode="custom"` tells of each episode, once it is judged."""
-
-    type: str
-    """Always "episode"."""
-    round: int
-    candidate: int
-    instruction: str
-    response: str | None
-    answer: Any
-    reward: float | None
-    steps: list[float | None]
-    """The reward of each of its steps; empty where the evaluator gives none."""
-    metric: float | None
-    error: str | None
-    """Why there is no response, no answer or no reward."""
-    best: float | None
-    """The highest reward so far."""
-    usage: Usage
-
-
-class StepEvent(TypedDict):
-    """What `stream_mode="custom"` tells of each step of an episode that is played in an environment."""
-
-    type: str
-    """Always "step"."""
-    round: int
-    candidate: int
-    step: int
-    """From 0."""
-    action: str
-    observation: str
-    reward: float
-    done: bool
-    success: bool
-    info: dict[str, Any]
 
 
 def _node(name: str, flow: Callable[[Any, Any], Flow], part: Any, driver: Driver) -> Runnable[Any, Any]:
@@ -214,28 +204,51 @@ def _random(frozen: Mapping[str, Any], episode: Episode, what: str) -> Random:
 
 
 def prepare(parts: Parts) -> Callable[..., Any]:
-    """Check the input, freeze the settings of this run into the state, and start with no episodes."""
+    """Check the input, freeze the settings of this run into the state, and start with no episodes.
+
+    Or, with `more`, go on with the run that is there.
+    """
 
     def prepare(state: LoopState, runtime: Runtime[Any]) -> dict[str, Any]:
+        if "more" in state:
+            return go_on(state, settings.told(parts.schema, runtime.context))
         frozen = settings.resolve(parts.schema, runtime.context)
-        if frozen["max_usd"] is not None:
-            for name in parts.models:
-                check_price(name, parts.driver.prices)
+        check_models(frozen)
         where = runtime.execution_info  # the same again when a killed run is resumed, another for every other run
         source = f"{where.thread_id}/{where.checkpoint_ns}/{where.checkpoint_id}" if where else repr(object())
         frozen["run"] = hashlib.sha256(source.encode()).hexdigest()[:16]
         frozen["form"] = STATE_FORM
         frozen["parts"] = dict(parts.schema.parts)
-        inputs = {"task": check_task(state.get("task")), "task_data": dict(state.get("task_data") or {})}
-        fresh = Output(
+        given: Any = {"task": state.get("task"), "task_data": dict(state.get("task_data") or {})}
+        if parts.complete is not None:
+            drawn = Random(f"{frozen['run'] if frozen['seed'] is None else frozen['seed']}/inputs")
+            given = {**given, **parts.complete(given, drawn)}
+        inputs = {"task": check_task(given["task"]), "task_data": given["task_data"]}
+        return {**fresh(state), "inputs": Overwrite(inputs), "settings": frozen, "episodes": Overwrite([])}
+
+    def check_models(frozen: Mapping[str, Any]) -> None:
+        speaker = parts.by(parts.policy, frozen).speaker
+        if frozen["max_usd"] is not None:
+            named = [name_of_part(speaker.part)] if speaker is not parts.policy.speaker else []
+            for name in (*parts.models, *named):
+                check_price(name, parts.driver.prices)
+
+    def fresh(state: LoopState) -> dict[str, Any]:
+        """No output yet; each key costs every checkpoint, so only those that are there."""
+        none = Output(
             answer=None, reward=None, metric=None, regret=None, rewarded_by=None, rounds_done=0, stopped=None, usage={}
         )
-        return {
-            **{name: value for name, value in fresh.items() if name in state},  # each key costs every checkpoint
-            "inputs": Overwrite(inputs),
-            "settings": frozen,
-            "episodes": Overwrite([]),
-        }
+        return {name: value for name, value in none.items() if name in state}
+
+    def go_on(state: LoopState, told: Mapping[str, Any]) -> dict[str, Any]:
+        if state.get("task") is not None or state.get("task_data"):
+            raise ValueError("more goes on with the run of the thread, on its task: give no other one")
+        if not state.get("episodes"):
+            raise ValueError("there is no run on this thread to go on with; give a task")
+        check_form(state["settings"])
+        frozen = more_rounds(state["settings"], state["episodes"], state["more"], told)
+        check_models(frozen)
+        return {**fresh(state), "settings": frozen}
 
     return prepare
 
@@ -292,6 +305,16 @@ def build_context(parts: Parts, calls_each: int = 1) -> Runnable[Any, Any]:
         width = frozen.get("n", 1)
         if width > 1 and frozen["max_calls"] is not None:  # side by side, they can't see what the others spend
             width = max(1, min(width, frozen["max_calls"] // calls_each))
+        get_stream_writer()(
+            RoundEvent(
+                type="round",
+                round=number,
+                instruction=plan["instruction"],
+                shown=len(context.chosen(past, plan)),
+                left_out=plan["left_out"],
+                attempts=width,
+            )
+        )
         return {"episodes": [Episode(round=number, candidate=c, plan=plan) for c in range(width)]}
 
     async def abuild_context(state: LoopState) -> dict[str, Any]:
@@ -331,6 +354,7 @@ class Stage:
     prompt: Callable[[int], list[Message] | None]
     """What the round asks for, with what it shows of the rounds before, made less so many times (`context.shrink`);
     None if nothing is left to leave out."""
+    actor: Policy
     task_data: Mapping[str, Any]
     driver: Driver
     budget: Budget
@@ -340,13 +364,13 @@ class Stage:
     """The word ahead of a reward."""
     show: Callable[[list[float]], Reward]
     """What the model may see of the rewards of the steps so far."""
-    sampling: Callable[[Policy, int], dict[str, Any]]
+    sampling: Callable[[int], dict[str, Any]]
     """The arguments of the call for a step, counted from 0."""
-    tell: Callable[[StepEvent], None]
+    tell: Tell
     """Streams what a step came to."""
 
 
-def _stage(state: LoopState, parts: Parts, prompt: list[Message]) -> Stage:
+def _stage(state: LoopState, parts: Parts, actor: Policy, prompt: list[Message]) -> Stage:
     frozen, now = state["settings"], state["episodes"][-1]
     ablation, instruction = parts.pick("show", frozen), now["plan"]["instruction"]
 
@@ -358,6 +382,7 @@ def _stage(state: LoopState, parts: Parts, prompt: list[Message]) -> Stage:
 
     return Stage(
         prompt=shorter,
+        actor=actor,
         task_data=state["inputs"]["task_data"],
         driver=parts.driver,
         budget=_budget(state),
@@ -366,7 +391,7 @@ def _stage(state: LoopState, parts: Parts, prompt: list[Message]) -> Stage:
         show=lambda rewards: ablations.show(
             Reward(value=sum(rewards), steps=list(rewards)), ablation, _random(frozen, now, "show")
         ),
-        sampling=lambda policy, step: _sampling(policy, parts, frozen, now, instruction, step),
+        sampling=lambda step: _sampling(actor, parts, frozen, now, instruction, step),
         tell=get_stream_writer(),
     )
 
@@ -403,20 +428,21 @@ def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
 
     def generate(state: LoopState, part: Any) -> Flow:
         *past, now = state["episodes"]
-        kwargs = _sampling(policy, parts, state["settings"], now, now["plan"]["instruction"])
+        who = parts.by(policy, state["settings"])
+        kwargs = _sampling(who, parts, state["settings"], now, now["plan"]["instruction"])
         plan, meter = now["plan"], Meter()
         scene, run = _scene(state, parts, parts.shows), state["settings"]["run"]
-        shares = policy.cache.waits and state["settings"].get("n", 1) > 1
+        shares = who.cache.waits and state["settings"].get("n", 1) > 1
         said: Any = None
         while said is None:
             messages, breaks = next_prompt(parts.driver.remembered, run, now["candidate"], scene, past, plan)
             try:
-                if policy.kind == "rollout":
-                    stage = {"context": _stage(state, parts, messages)}
-                    call = Call(part, {"steps": []}, _read_rollout, stage, paid=False, accounts=True)
+                if who.kind == "rollout":
+                    stage = {"context": _stage(state, parts, who.speaker, messages)}
+                    call = Call(who.part, {"steps": []}, _read_rollout, stage, paid=False, accounts=True)
                 else:
-                    asked, marks = policy.cache.mark(messages)
-                    call = Call(part, policy.input(asked), read_response, {**marks, **kwargs}, shares=shares)
+                    asked, marks = who.cache.mark(messages)
+                    call = Call(who.part, who.input(asked), read_response, {**marks, **kwargs}, shares=shares)
                 said = yield from meter.read(one(call))
             except BudgetExceeded as over:
                 told = Episode(**_identity(now), error=str(over), costs={"generate": meter.usage})
@@ -431,11 +457,21 @@ def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
                     plan = smaller
         plan = _shrunk(plan, said.pop("shrunk", 0)) or plan
         changed = {} if plan is now["plan"] else {"plan": plan}
-        told_once = policy.kind != "rollout"  # its prompts grow within one message, by an episode a round
+        told_once = who.kind != "rollout"  # its prompts grow within one message, by an episode a round
         cost = add_usage(meter.usage, said.pop("usage", {}), {"breaks": breaks} if breaks and told_once else {})
         ended = {"stopped": said.pop("stopped")} if "stopped" in said else {}
         patch: Any = {**_identity(now), **changed, **said, "costs": {"generate": cost}}
-        return {"episodes": [{**patch, **_extracted(patch, parts.extract)}], **ended}
+        patch = {**patch, **_extracted(patch, parts.extract)}
+        get_stream_writer()(
+            ResponseEvent(
+                type="response",
+                round=now["round"],
+                candidate=now["candidate"],
+                response=patch.get("response"),
+                error=patch.get("error"),
+            )
+        )
+        return {"episodes": [patch], **ended}
 
     return _node("generate", generate, policy.part, parts.driver)
 
@@ -525,7 +561,7 @@ def evaluate(
             patch["costs"] = _costs(episode, "evaluate", usage)
             patches.append(patch)
         episodes = upsert(episodes, [patches])
-        _tell(episodes, len(patches))
+        _tell(frozen, episodes, len(patches))
         return {"episodes": patches, "stopped": state.get("stopped") or why_stop(frozen, episodes, calls_each)}
 
     return _node("evaluate", evaluate, evaluator.part, parts.driver)
@@ -570,7 +606,7 @@ def _all(flows: list[Flow], *scorers: Scorer | None) -> Flow:
     return judged
 
 
-def _tell(episodes: Sequence[Episode], new: int) -> None:
+def _tell(frozen: Mapping[str, Any], episodes: Sequence[Episode], new: int) -> None:
     write = get_stream_writer()
     for at in range(len(episodes) - new, len(episodes)):
         episode = episodes[at]
@@ -590,13 +626,15 @@ def _tell(episodes: Sequence[Episode], new: int) -> None:
                 usage=cost_of(episode),
             )
         )
+    if caps := caps_of(frozen):
+        write(BudgetEvent(type="budget", spent=spent(episodes), caps=caps))
 
 
 # ------------------------------------------------------------------------------------------------------------- reflect
 
 
 def reflect(
-    policy: Policy, parts: Parts, instruction: str, shows: context.Shows, memory: Memory | None = None
+    policy: Policy, parts: Parts, instruction: str, shows: context.Shows, memory: Memory | None = None, own: bool = True
 ) -> Runnable[Any, Any]:
     """Have the last attempt looked at in words; they are kept with it.
 
@@ -606,6 +644,7 @@ def reflect(
         instruction: the name of what is asked for.
         shows: what of each attempt the question shows.
         memory: which attempts it shows beside the last; default the run's own.
+        own: whether it is the run's own model, for which the settings may name another one.
     """
 
     def reflect(state: LoopState, part: Any) -> Flow:
@@ -621,9 +660,9 @@ def reflect(
             lambda number, past: instruction,
         )
         asked = _render(state, parts, episodes, plan, shows)
-        meter = Meter()
+        who, meter = parts.by(policy, frozen) if own else policy, Meter()
         try:
-            call = Call(part, policy.input(asked), read_response, _sampling(policy, parts, frozen, now, instruction))
+            call = Call(who.part, who.input(asked), read_response, _sampling(who, parts, frozen, now, instruction))
             said = yield from meter.read(one(call))
         except BudgetExceeded as over:
             return {"stopped": over.cap}
@@ -708,8 +747,19 @@ def select(
         patches = yield from compare(state)
         episodes, frozen = upsert(state["episodes"], [patches]), state["settings"]
         top = answering(episodes, choose) if selector is None else choose(episodes)
-        output = outcome(episodes, top, parts.rewarded_by)
+        output = outcome(episodes, top, parts.rewarded_by(frozen))
         parts.driver.remembered.forget(frozen["run"])
+        get_stream_writer()(
+            DoneEvent(
+                type="done",
+                stopped=state.get("stopped"),
+                answer=output["answer"],
+                reward=output["reward"],
+                metric=output["metric"],
+                rounds=output["rounds_done"],
+                usage=output["usage"],
+            )
+        )
         ended = {} if frozen["parts"] == parts.schema.parts else {"settings": {**frozen, "parts": parts.schema.parts}}
         return {**output, **ended, "episodes": patches}  # a run may be ended by another model than it was begun with
 

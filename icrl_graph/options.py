@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -15,7 +16,7 @@ from icrl_graph import caching, settings
 from icrl_graph.context import Shows
 from icrl_graph.driver import Driver
 from icrl_graph.journal import Journal
-from icrl_graph.models import FunctionModel, Policy, as_policy, name_of_part, same_model, unbound
+from icrl_graph.models import FunctionModel, Policy, as_policy, name_of_part, unbound
 from icrl_graph.nodes import Parts
 from icrl_graph.pace import Pace
 from icrl_graph.prices import Prices, are_prices, check_price
@@ -41,6 +42,9 @@ class Options(TypedDict, total=False):
     """Texts of your own for "explore", "exploit", "autonomous" or names that your schedule gives."""
     sampling: Mapping[str, Mapping[str, Any]]
     """Sampling parameters per instruction: `{"explore": {"temperature": 1.2}, "default": {...}}`. Chat models only."""
+    inputs: Callable[[Mapping[str, Any], Random], Mapping[str, Any]] | None
+    """Completes a run's input: called with `task` and `task_data` (None and {} where they are not given) and a random
+    generator of the run's own; gives those that are to be others."""
     extract: Callable[[str], Any] | type[BaseModel] | None
     """Makes the answer of a response, in JSON-able values; a pydantic model instead asks for structured output."""
     cache: str | None
@@ -126,7 +130,8 @@ def assemble(
         name: part for name, part in {"evaluator": evaluator, "metric": metric, **others}.items() if part is not None
     }
     names = {name: part if isinstance(part, str) else name_of_part(part) for name, part in pieces.items()}
-    schema = settings.schema(base, {**defaults, **settable}, {"model": name_of_part(policy.part), **names})
+    named = {"model": model} if isinstance(model, str) else {}
+    schema = settings.schema(base, {**named, **defaults, **settable}, {"model": name_of_part(policy.part), **names})
     speaker = policy.speaker
     models = _chat_models(speaker.part, *pieces.values())
     if schema.model_fields["max_usd"].default is not None:
@@ -143,12 +148,14 @@ def assemble(
     parts = Parts(
         schema=schema,
         driver=Driver(given.get("journal"), given.get("prices"), given.get("pace")),
+        policy=answering,
+        evaluator=scorer,
         shows=shows,
         instructions={**INSTRUCTIONS, **(given.get("instructions") or {})},
         preamble=[*system, *convert_to_openai_messages(list(given.get("examples") or []))],
         sampling=sampling,
         extract=extract,
-        rewarded_by=rewarded_by(scorer, speaker.part),
+        complete=given.get("inputs"),
         models=models,
     )
     measured = None if metric is None else as_scorer(metric, "metric")
@@ -178,14 +185,6 @@ def _structured(policy: Policy, extract: Any, sampling: Any) -> tuple[Policy, An
     if not isinstance(policy.part, BaseChatModel) or sampling:
         raise ValueError("structured output is asked of a chat model, without sampling parameters per instruction")
     return policy.structured(extract), None
-
-
-def rewarded_by(evaluator: Scorer, model: Any) -> str:
-    """Who gives the rewards of a run: "oracle", "judged" or "self-judged"."""
-    judges = getattr(evaluator.part, "judges", ())
-    if any(same_model(judge, model) for judge in judges):
-        return "self-judged"
-    return "judged" if evaluator.calls else "oracle"
 
 
 def _chat_models(*parts: Any) -> tuple[str, ...]:
@@ -230,6 +229,7 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         _maps_names_to(Mapping),
         "parameters by instruction or 'default', such as {'explore': {'temperature': 1.2}}",
     ),
+    "inputs": (callable, "a function of the input and a random generator"),
     "extract": (callable, "a function or a pydantic model"),
     "cache": (lambda value: value in caching.CHOICES, f"one of {', '.join(map(repr, caching.CHOICES))}"),
     "prices": (are_prices, "US dollars for a million tokens by model, such as {'my-model': {'input': 1, 'output': 4}}"),

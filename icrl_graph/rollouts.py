@@ -33,8 +33,9 @@ from icrl_graph.driver import Flow, Meter, one
 from icrl_graph.environments import Environment, Outcome, ReplayDivergence
 from icrl_graph.environments.worlds import Worlds
 from icrl_graph.errors import BudgetExceeded, IcrlError
+from icrl_graph.events import StepEvent
 from icrl_graph.models import Policy, as_policy, is_overflow, name_of_part, read_response
-from icrl_graph.nodes import Stage, StepEvent, Straight, failure
+from icrl_graph.nodes import Stage, Straight, failure
 from icrl_graph.prompts import ACT, REACT
 from icrl_graph.rewards import Reward
 from icrl_graph.state import Message, Step, Usage, plain
@@ -111,7 +112,7 @@ def rollout(
     most_restarts = RESTARTS if on_divergence == "restart" else 0
     graph = StateGraph(RolloutState, context_schema=Stage)
     graph.add_node("reset", _flow_node("reset", _reset(worlds), worlds))
-    graph.add_node("act", _flow_node("act", _act(policy, worlds, thoughts), worlds, policy.part))
+    graph.add_node("act", _flow_node("act", _act(worlds, thoughts), worlds, policy.part))
     graph.add_node("step", _flow_node("step", _step(worlds, max_steps, most_restarts), worlds))
     graph.add_edge(START, "reset")
     graph.add_edge("reset", "act")
@@ -191,14 +192,14 @@ def _begun(worlds: Worlds, stage: Stage) -> Flow:
     return {"first": begun.observation, "hint": begun.hint}
 
 
-def _act(policy: Policy, worlds: Worlds, thoughts: bool) -> Callable[[RolloutState, Stage], Flow]:
+def _act(worlds: Worlds, thoughts: bool) -> Callable[[RolloutState, Stage], Flow]:
     def act(state: RolloutState, stage: Stage) -> Flow:
-        kwargs, meter = stage.sampling(policy, len(state["steps"])), Meter()
+        actor, kwargs, meter = stage.actor, stage.sampling(len(state["steps"])), Meter()
         shrunk, said = state.get("shrunk", 0), dict[str, Any]()
         while not said:
-            asked, marks = policy.cache.mark(_turns(state, stage, shrunk, thoughts))
+            asked, marks = actor.cache.mark(_turns(state, stage, shrunk, thoughts))
             try:
-                call = Call(policy.part, policy.input(asked), read_response, {**marks, **kwargs})
+                call = Call(actor.part, actor.input(asked), read_response, {**marks, **kwargs})
                 said = yield from meter.read(one(call))
             except BudgetExceeded as over:
                 said = {"error": str(over), "stopped": over.cap}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from icrl_graph import ablations, context
 
@@ -33,6 +33,9 @@ class RunSettings(BaseModel):
     made: ClassVar[bool] = False
     """Whether `schema` made the class, for one graph."""
 
+    model: str | None = Field(
+        default=None, description="Who answers, if not the graph's own model: provider:name, as openai:gpt-4.1-mini."
+    )
     max_calls: int | None = Field(default=None, ge=1, description="Stop before a paid call would pass this.")
     max_tokens: int | None = Field(
         default=None, ge=1, description="Start no call once so many tokens (in and out) are spent."
@@ -55,6 +58,15 @@ class RunSettings(BaseModel):
     def attempts(self) -> int:
         """How many there are at most."""
         raise NotImplementedError
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_known(cls, given: Any) -> Any:
+        """Told in our words, also where LangGraph makes settings of a context."""
+        if isinstance(given, Mapping) and (unknown := [name for name in given if name not in cls.model_fields]):
+            told = ", ".join(map(repr, unknown))
+            raise ValueError(f"unknown setting {told}; choose among {', '.join(cls.model_fields)}")
+        return given
 
     @field_validator("*")
     @classmethod
@@ -208,6 +220,22 @@ def resolve(graph: type[RunSettings], given: Any) -> dict[str, Any]:
     Raises:
         ValueError: an unknown setting or name, or a number out of range.
     """
+    return {**Settings().model_dump(), **graph.fixed, **_validated(graph, _meant(graph, given)).model_dump()}
+
+
+def told(graph: type[RunSettings], given: Any) -> dict[str, Any]:
+    """As `resolve`, but only what is given.
+
+    Raises:
+        ValueError: an unknown setting or name, or a number out of range.
+    """
+    meant = _meant(graph, given)
+    checked = _validated(graph, meant).model_dump()
+    return {name: checked[name] for name in meant}
+
+
+def _meant(graph: type[RunSettings], given: Any) -> Mapping[str, Any]:
+    """What of a context is meant for a graph."""
     if isinstance(given, RunSettings):
         if given.made and not isinstance(given, graph):
             given = None  # of another graph, around this one
@@ -217,24 +245,21 @@ def resolve(graph: type[RunSettings], given: Any) -> dict[str, Any]:
             raise ValueError(f"the context's {graph.namespace!r} must be settings or a mapping, got {own!r}")
         given = own
     if isinstance(given, RunSettings):
-        given = {name: getattr(given, name) for name in given.model_fields_set}
-    return {**Settings().model_dump(), **graph.fixed, **_validated(graph, given or {}).model_dump()}
+        return {name: getattr(given, name) for name in given.model_fields_set}
+    return given or {}
 
 
 def _validated(graph: type[RunSettings], given: Mapping[str, Any]) -> RunSettings:
     try:
         return graph(**{str(name): value for name, value in given.items()})
     except ValidationError as error:
-        raise ValueError(explain(error, graph)) from None
+        raise ValueError(explain(error)) from None
 
 
-def explain(error: ValidationError, graph: type[RunSettings]) -> str:
+def explain(error: ValidationError) -> str:
     """A validation error in one line, with the value and the choices of each mistake."""
     lines = []
     for mistake in error.errors():
-        name = ".".join(map(str, mistake["loc"]))
-        if mistake["type"] == "extra_forbidden":
-            lines.append(f"unknown setting {name!r}; choose among {', '.join(graph.model_fields)}")
-        else:
-            lines.append(f"{name}={mistake['input']!r}: {mistake['msg'].removeprefix('Value error, ')}")
+        said = mistake["msg"].removeprefix("Value error, ")
+        lines.append(f"{mistake['loc'][0]}={mistake['input']!r}: {said}" if mistake["loc"] else said)
     return "; ".join(lines)

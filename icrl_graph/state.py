@@ -143,6 +143,8 @@ class Input(TypedDict, total=False):
     """The task: text, or chat messages in OpenAI's format."""
     task_data: dict[str, Any]
     """For the evaluator and the environment only; it never reaches a prompt."""
+    more: int
+    """Instead of a task: go on with the thread's latest run, for so many rounds more."""
 
 
 class Output(TypedDict, total=False):
@@ -178,6 +180,7 @@ class LoopState(Output, total=False):
     task: Annotated[str | list[Message], EphemeralValue]
     """As given; `prepare` alone sees it, and keeps it under `inputs`."""
     task_data: Annotated[dict[str, Any], EphemeralValue]
+    more: Annotated[int, EphemeralValue]
     inputs: Annotated[dict[str, Any], _Once]
     """The task, checked, and the task data, under their names."""
     settings: Annotated[dict[str, Any], _Once]

@@ -60,3 +60,33 @@ def reopen(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> dict[str, 
     lost = number - max(_last_answered(episodes) + 1, frozen.get("reopened", 0))
     again = {"reopened": number, "lost_rounds": frozen.get("lost_rounds", 0) + lost}
     return {"stopped": None, "settings": {**frozen, **again}}
+
+
+def more_rounds(
+    frozen: Mapping[str, Any], episodes: Sequence[Episode], more: Any, told: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings with which a run that has ended goes on.
+
+    Its target is dropped, for whoever asks for more rounds wants them; patience begins anew.
+
+    Args:
+        frozen: the run's settings.
+        episodes: all so far.
+        more: how many rounds.
+        told: settings that are others from here on.
+
+    Raises:
+        ValueError: it can't go on; says why.
+    """
+    if type(more) is not int or more < 1:
+        raise ValueError(f"more is a number of rounds, an integer from 1; got {more!r}")
+    if "n" in frozen:
+        raise ValueError("attempts that stand side by side don't see each other: begin a run with a larger n")
+    if "reward" not in episodes[-1]:
+        raise ValueError("the run on this thread has not ended; resume it first")
+    number = episodes[-1]["round"] + 1
+    rounds = number + more - frozen.get("lost_rounds", 0)
+    now = {**frozen, "target": None, **told, "rounds": rounds, "reopened": number}
+    if cap := exhausted(caps_of(now), spent(episodes)):
+        raise ValueError(f"the run's cap of {cap} is reached; give it a higher one by context=, or None")
+    return now

@@ -145,7 +145,9 @@ def create_reflexion(
     shows: Shows = ("response", "shown", "reflection") if show_attempts else ("reflection",)
     others = {"reflector": writer and writer.part, "attempts": "shown" if show_attempts else None}
     built = assemble(ReflexionSettings, model, evaluator, metric, defaults, options, shows, **others)
-    reflect = nodes.reflect(writer or built.plain, built.parts, "reflect", ("response", "shown"), memory=last(1))
+    reflect = nodes.reflect(
+        writer or built.plain, built.parts, "reflect", ("response", "shown"), memory=last(1), own=writer is None
+    )
     return _reflecting(built, reflect)
 
 
@@ -192,7 +194,7 @@ def create_self_refine(
     shows: Shows = ("response", "reflection")
     others = {"critic": writer and writer.part}
     built = assemble(SelfRefineSettings, model, evaluator, metric, defaults, options, shows, **others)
-    reflect = nodes.reflect(writer or built.plain, built.parts, "critique", shows)
+    reflect = nodes.reflect(writer or built.plain, built.parts, "critique", shows, own=writer is None)
     return _reflecting(built, reflect, choose=last_answered)
 
 

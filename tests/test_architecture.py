@@ -12,6 +12,7 @@ LAYERS = [  # a module may import only what stands to its left
         "prompts",
         "rewards",
         "state",
+        "events",
         "context",
         "growing",
         "ablations",

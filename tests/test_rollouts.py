@@ -122,7 +122,7 @@ def test_a_preview_counts_the_turns_of_episodes_and_one_call_for_each_reflection
 def test_an_actor_that_judges_itself_is_told_as_self_judged() -> None:
     actor = _says("right", "right")
     graph = create_icrl(rollout(actor, Corridor), llm_judge(actor, "Was it quick?"))
-    assert graph.parts.rewarded_by == "self-judged"
+    assert graph.parts.rewarded_by() == "self-judged"
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
@@ -237,12 +237,13 @@ def test_a_prompt_too_long_for_the_model_is_made_less_within_an_episode_and_stay
 def test_each_step_is_streamed_beside_the_episodes() -> None:
     graph = create_icrl(rollout(_says("right", "right"), Corridor), episode_return, rounds=1).compile()
     events: list[Any] = list(graph.stream(TASK, stream_mode="custom"))
-    assert [(e["type"], e.get("action"), e["reward"]) for e in events] == [
-        ("step", "right", 0.1),
-        ("step", "right", 1.0),
-        ("episode", None, pytest.approx(1.1)),
+    assert [event["type"] for event in events] == ["round", "step", "step", "response", "episode", "done"]
+    _, first, second, *_ = events
+    assert [(step["step"], step["action"], step["reward"]) for step in (first, second)] == [
+        (0, "right", 0.1),
+        (1, "right", 1.0),
     ]
-    assert (events[1]["step"], events[1]["done"], events[1]["info"]) == (1, True, {"at": 2})
+    assert (second["done"], second["info"]) == (True, {"at": 2})
 
 
 def test_whoever_listens_for_episodes_hears_no_steps() -> None:

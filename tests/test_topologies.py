@@ -1,6 +1,7 @@
 """Whole graphs: what a run does, whatever it is made of."""
 
 import asyncio
+import json
 import re
 import threading
 from itertools import count, pairwise
@@ -19,13 +20,14 @@ from typing_extensions import TypedDict
 from icrl_graph.ablations import shuffled
 from icrl_graph.context import parse
 from icrl_graph.errors import ModelError
+from icrl_graph.events import is_episode
 from icrl_graph.models import chat_model
 from icrl_graph.nodes import prompt
 from icrl_graph.pace import Pace
 from icrl_graph.rewards import Reward
 from icrl_graph.state import metric_of, value_of
 from icrl_graph.testing import OpenAIServer, ScriptedModel
-from icrl_graph.topologies import TOPOLOGIES, create_best_of_n, create_icrl
+from icrl_graph.topologies import TOPOLOGIES, create_best_of_n, create_icrl, create_reflexion
 from tests.helpers import GAME, climber, digest, nearness, play, thread, without_cost
 
 
@@ -452,18 +454,11 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
 
 def test_a_prompt_can_be_made_again_from_the_state() -> None:
     model = ScriptedModel(digest)
-    graph = create_icrl(model, nearness, rounds=4, memory="best:2", layout="transcript").compile(
-        checkpointer=InMemorySaver()
-    )
+    built = create_icrl(model, nearness, rounds=4, memory="best:2", layout="transcript")
+    graph = built.compile(checkpointer=InMemorySaver())
     graph.invoke(GAME, thread())
     state: Any = graph.get_state(thread()).values
-    from icrl_graph.driver import Driver
-    from icrl_graph.journal import MemoryJournal
-    from icrl_graph.nodes import Parts
-    from icrl_graph.settings import Settings
-
-    parts = Parts(schema=Settings, driver=Driver(MemoryJournal()))
-    assert [prompt(state, parts, at) for at in range(4)] == model.prompts
+    assert [prompt(state, built.parts, at) for at in range(4)] == model.prompts
 
 
 # --------------------------------------------------------------------------------------------------------------- stops
@@ -545,10 +540,23 @@ def test_best_of_n_makes_no_more_calls_than_its_budget() -> None:
 # ------------------------------------------------------------------------------------------------ LangGraph's own ways
 
 
+def test_a_run_tells_each_round_response_reward_and_budget_and_its_end_in_the_custom_stream() -> None:
+    graph = create_icrl(climber, nearness, rounds=2, max_calls=9).compile()
+    events: list[Any] = list(graph.stream(GAME, stream_mode="custom"))
+    assert [event["type"] for event in events] == [*["round", "response", "episode", "budget"] * 2, "done"]
+    assert json.loads(json.dumps(events)) == events
+    _, _, _, spent, begun, said, _, _, done = events
+    assert (spent["spent"]["calls"], spent["caps"]) == (1, {"calls": 9})
+    assert (begun["round"], begun["instruction"], begun["shown"], begun["attempts"]) == (1, "exploit", 1, 1)
+    assert (said["round"], said["response"], said["error"]) == (1, "42", None)
+    assert (done["stopped"], done["answer"], done["reward"], done["rounds"]) == ("rounds", "42", 1.0, 2)
+    assert done["usage"]["calls"] == 2
+
+
 def test_each_episode_is_an_event_in_the_custom_stream() -> None:
     graph = create_icrl(climber, nearness, rounds=2).compile()
-    first, second = graph.stream(GAME, stream_mode="custom")
-    assert (first["type"], first["round"], first["instruction"]) == ("episode", 0, "explore")
+    first, second = filter(is_episode, graph.stream(GAME, stream_mode="custom"))
+    assert (first["round"], first["instruction"]) == (0, "explore")
     assert (second["response"], second["reward"], second["best"], second["error"]) == ("42", 1.0, 1.0, None)
     assert second["usage"]["calls"] == 1
 
@@ -564,12 +572,114 @@ def test_a_new_input_on_a_used_thread_starts_afresh() -> None:
     assert output["usage"]["calls"] == 2
 
 
-def test_more_rounds_can_be_added_to_a_finished_thread() -> None:
-    graph = create_icrl(digest, nearness, rounds=2).compile(checkpointer=InMemorySaver())
+def test_a_finished_thread_goes_on_for_so_many_rounds_more_with_all_that_it_has_seen() -> None:
+    model = ScriptedModel(digest)
+    graph = create_icrl(model, nearness, rounds=2).compile(checkpointer=InMemorySaver())
     graph.invoke(GAME, thread())
-    frozen = graph.get_state(thread()).values["settings"]
-    on = graph.update_state(thread(), {"settings": {**frozen, "rounds": 5}, "stopped": None}, as_node="evaluate")
-    assert graph.invoke(None, on)["rounds_done"] == 5
+    output = graph.invoke({"more": 3}, thread())
+    assert (output["rounds_done"], output["usage"]["calls"], output["stopped"]) == (5, 5, "rounds")
+    assert [len(parse(asked).attempts) for asked in model.prompts] == [0, 1, 2, 3, 4]
+    assert graph.invoke({"more": 1}, thread())["rounds_done"] == 6
+
+
+def test_further_rounds_run_past_a_target_that_was_reached_and_may_have_other_settings() -> None:
+    graph = create_icrl(climber, nearness, rounds=9, target=1.0).compile(checkpointer=InMemorySaver())
+    reached = graph.invoke(GAME, thread())
+    assert reached["stopped"] == "success"
+    output = graph.invoke({"more": 2}, thread(), context={"schedule": "explore"})
+    assert (output["stopped"], output["rounds_done"]) == ("rounds", reached["rounds_done"] + 2)
+    episodes = graph.get_state(thread()).values["episodes"]
+    assert [episode["plan"]["instruction"] for episode in episodes[-2:]] == ["explore", "explore"]
+    assert graph.invoke({"more": 2}, thread(), context={"target": 1.0})["stopped"] == "success"
+
+
+@pytest.mark.parametrize(
+    ("begun", "asked", "context", "told"),
+    [
+        (False, {"more": 2}, {}, "no run on this thread"),
+        (True, {"more": 0}, {}, "integer from 1; got 0"),
+        (True, {"more": "two"}, {}, "integer from 1; got 'two'"),
+        (True, {"more": 2, "task": "Another."}, {}, "give no other one"),
+        (True, {"more": 2}, {"max_calls": 2}, "cap of calls is reached"),
+        (True, {"more": 2}, {"colour": "red"}, "unknown setting 'colour'"),
+    ],
+)
+def test_further_rounds_that_can_not_be_played_are_refused_and_change_nothing(
+    begun: bool, asked: Any, context: Any, told: str
+) -> None:
+    graph = create_icrl(climber, nearness, rounds=2).compile(checkpointer=InMemorySaver())
+    if begun:
+        graph.invoke(GAME, thread())
+    with pytest.raises(ValueError, match=told):
+        graph.invoke(asked, thread(), context=context)
+    assert len(graph.get_state(thread()).values.get("episodes", [])) == (2 if begun else 0)
+
+
+def test_attempts_side_by_side_are_not_gone_on_with() -> None:
+    graph = create_best_of_n(climber, nearness, n=2).compile(checkpointer=InMemorySaver())
+    graph.invoke(GAME, thread())
+    with pytest.raises(ValueError, match="larger n"):
+        graph.invoke({"more": 2}, thread())
+
+
+def test_a_run_may_name_another_model_than_the_graphs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ScriptedModel(lambda: "1")
+    with OpenAIServer(lambda: "41") as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        graph = create_icrl(own, nearness, rounds=2).compile()
+        assert graph.invoke(GAME, context={"model": "openai:other"})["answer"] == "41"
+        assert graph.invoke(GAME)["answer"] == "1"
+        assert server.counts["calls"] == 2
+
+
+def test_a_model_of_a_run_reflects_too_unless_another_one_was_named_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with OpenAIServer(lambda: "41") as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        for reflector, asked in ((None, 3), (lambda: "Higher.", 2)):
+            graph = create_reflexion(lambda: "1", nearness, reflector=reflector, rounds=2).compile()
+            graph.invoke(GAME, context={"model": "openai:other"})
+            assert server.counts["calls"] == asked
+            server.counts.clear()
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [("openai:x", "OPENAI_API_KEY"), ("nobody", "provider:name"), ("learner:chess", "unknown learner 'chess'")],
+)
+def test_a_model_of_a_run_that_can_not_be_had_is_told_before_anything_is_paid(
+    model: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    own = ScriptedModel(lambda: "1")
+    with pytest.raises(ValueError, match=told):
+        create_icrl(own, nearness).compile().invoke(GAME, context={"model": model})
+    assert not own.prompts
+
+
+def test_an_agent_of_ones_own_is_not_replaced_by_a_model() -> None:
+    graph = create_icrl(RunnableLambda(lambda messages: "1"), nearness).compile()
+    with pytest.raises(ValueError, match="no chat model"):
+        graph.invoke(GAME, context={"model": "learner:hidden-color"})
+
+
+def test_a_graph_that_was_given_a_name_shows_it_as_the_models_default() -> None:
+    fields = create_icrl("learner:hidden-color", nearness).parts.schema.model_json_schema()["properties"]
+    assert fields["model"]["default"] == "learner:hidden-color"
+
+
+def test_an_input_is_completed_the_same_way_for_the_same_seed() -> None:
+    def inputs(given: Any, rng: Any) -> Any:
+        return {"task": given["task"] or "Find it.", "task_data": given["task_data"] or {"secret": rng.randrange(100)}}
+
+    graph = create_icrl(climber, nearness, rounds=1, inputs=inputs).compile(checkpointer=InMemorySaver())
+    made = []
+    for name, asked in (("a", {}), ("b", {}), ("c", {"task": "Mine.", "task_data": {"secret": 7}})):
+        graph.invoke(asked, thread(name), context={"seed": 5})
+        made.append(graph.get_state(thread(name)).values["inputs"])
+    assert made[0] == made[1]
+    assert made[0]["task"] == "Find it."
+    assert made[2] == {"task": "Mine.", "task_data": {"secret": 7}}
 
 
 def test_a_fork_with_another_reward_keeps_both_branches() -> None:
@@ -593,7 +703,7 @@ def test_the_output_is_small() -> None:
     graph = create_icrl(climber, nearness, rounds=2).compile()
     told = {"answer", "reward", "metric", "regret", "rewarded_by", "rounds_done", "stopped", "usage"}
     assert set(graph.invoke(GAME)) == told
-    assert set(graph.get_input_jsonschema()["properties"]) == {"task", "task_data"}
+    assert set(graph.get_input_jsonschema()["properties"]) == {"task", "task_data", "more"}
 
 
 class _Parent(TypedDict, total=False):

@@ -110,7 +110,7 @@ async def _judged(
     finally:
         journal.close()
     merge = _as_metric if as_metric else _as_reward
-    return [merge(old, new) for old, new in zip(row["episodes"], judged, strict=True)], built.parts.rewarded_by
+    return [merge(old, new) for old, new in zip(row["episodes"], judged, strict=True)], built.parts.rewarded_by()
 
 
 def _graph(built: Assembled) -> Any:

@@ -37,11 +37,12 @@ from icrl_graph.benchmarks.results import (
 )
 from icrl_graph.context import text_of
 from icrl_graph.errors import JournalError, ModelError, ThreadMismatch
+from icrl_graph.events import EpisodeEvent
 from icrl_graph.improvement import OnEpisode, aplay, build, check_inputs
 from icrl_graph.judge import llm_judge
 from icrl_graph.loading import load
 from icrl_graph.models import FunctionModel, as_policy
-from icrl_graph.nodes import Chooser, EpisodeEvent
+from icrl_graph.nodes import Chooser
 from icrl_graph.pace import Pace
 from icrl_graph.preview import preview
 from icrl_graph.rewards import Evaluator, Reward

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from random import Random
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from rich.text import Text
 from typing_extensions import TypedDict
 
 from icrl_graph.ablations import shuffled
 from icrl_graph.benchmarks import game24 as benchmark
+from icrl_graph.events import is_episode
 from icrl_graph.games import game24
 from icrl_graph.learner import game24 as learner
 from icrl_graph.learner.game24 import Strength
@@ -185,7 +186,7 @@ def _play(job: _Job) -> list[Row]:
 
 
 def _attempts(graph: Any, puzzle: game24.Numbers, settings: Settings) -> Iterator[Any]:
-    return cast(Iterator[Any], graph.stream(benchmark.task(puzzle), context=settings, stream_mode="custom"))
+    return filter(is_episode, graph.stream(benchmark.task(puzzle), context=settings, stream_mode="custom"))
 
 
 def _graph(base: Strength, arm: str, pool: Sequence[Reward]) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -20,9 +20,9 @@ from typing_extensions import TypedDict
 from icrl_graph.ablations import shuffled
 from icrl_graph.benchmarks.demos import draw_curve, dress, figure, short
 from icrl_graph.benchmarks.statistics import Interval, half_width, interval, share_interval
+from icrl_graph.events import EpisodeEvent, is_episode
 from icrl_graph.games import hidden_color
 from icrl_graph.models import FunctionModel, learner
-from icrl_graph.nodes import EpisodeEvent
 from icrl_graph.settings import Settings
 from icrl_graph.topologies import create_best_of_n, create_icrl
 
@@ -68,7 +68,7 @@ def opening(seed: int) -> Iterator[Text]:
     secret = game["task_data"]["secret"]
     yield Text.assemble("The hidden color is ", _swatch(secret), f" {secret}. The learner sees only its rewards.")
     graph = create_icrl(learner("hidden-color"), hidden_color.closeness, rounds=ROUNDS).compile()
-    for event in graph.stream(game, context=Settings(seed=seed), stream_mode="custom"):
+    for event in filter(is_episode, graph.stream(game, context=Settings(seed=seed), stream_mode="custom")):
         guess = hidden_color.read_color(event["response"])
         drawn = _swatch(hidden_color.write_color(guess)) if guess else Text("?")
         told = f" {event['response']}  {event['reward']:.2f}  "
@@ -103,7 +103,7 @@ def play(count: int, seed: int, progress: Callable[[str, int], None] | None = No
         }[name]().compile(name=name)
         for number, game in enumerate(games):
             sampled = Settings(seed=seed * count + number)
-            events = cast(Iterator[EpisodeEvent], graph.stream(game, context=sampled, stream_mode="custom"))
+            events = filter(is_episode, graph.stream(game, context=sampled, stream_mode="custom"))
             for row in _rows(name, number, game["task_data"]["secret"], events):
                 if name == "icrl" and row["reward"] is not None:
                     pool.append(row["reward"])
