@@ -456,7 +456,7 @@ _OUTCOME = re.compile(
         (?=\n\n|\Z)""",
     re.X | re.S,
 )
-_ATTEMPT = re.compile(r"<attempt>\n(.*?)\n</attempt>(?:\n|(?=\n\n)|\Z)", re.S)
+_ATTEMPT = re.compile(r"<attempt>\n(.*?)\n</attempt>(?:(?=\n\n)|\n|\Z)", re.S)
 _OPENS = re.compile(r"(?:\A|\n\n)(?=<attempt>\n)")
 _FURTHER = re.compile(r"\n\n(?:<instruction>\n(?:(?!</?instruction>).)*\n</instruction>\n\n)?(?=<attempt>\n)", re.S)
 _INSTRUCTION = re.compile(r"(?:\A|\n\n)<instruction>\n((?:(?!</?instruction>).)*)\n</instruction>\Z", re.S)
@@ -484,10 +484,10 @@ class Prompt(NamedTuple):
 def parse(messages: Sequence[Mapping[str, Any]]) -> Prompt:
     """Read a prompt of either layout back: the inverse of `render` for every response, reward and instruction.
 
-    An assistant turn counts as an attempt if the user turn after it opens with an outcome; so few-shot turns ahead of
-    the task don't, unless they imitate one. Whatever label the reward has is read. Of a task that is a chat, its last
-    turn is the task. A task that holds markup of ours is not told apart from it. Of an episode that was played in an
-    environment, the response is what a prompt tells of it, step by step.
+    An assistant turn counts as an attempt if the user turn after it opens with an outcome or with an instruction; so
+    few-shot turns ahead of the task don't, unless they imitate one. Whatever label the reward has is read. Of a task
+    that is a chat, its last turn is the task. A task that holds markup of ours is not told apart from it. Of an episode
+    that was played in an environment, the response is what a prompt tells of it, step by step.
     """
     texts = [_text(message.get("content")) for message in messages]
     tail = texts[-1] if texts else ""
@@ -496,8 +496,10 @@ def parse(messages: Sequence[Mapping[str, Any]]) -> Prompt:
     attempts: list[Attempt] = []
     opening: str | None = None
     for i, message in enumerate(messages[:-1]):
-        outcome = _OUTCOME.match(texts[i + 1]) if message.get("role") == "assistant" else None
-        if outcome and outcome.end() > 0:
+        if message.get("role") != "assistant":
+            continue
+        outcome = _OUTCOME.match(texts[i + 1])
+        if (outcome and outcome.end() > 0) or texts[i + 1].startswith("<instruction>\n"):
             opening = texts[i - 1] if opening is None and i > 0 else opening
             attempts.append(_attempt(texts[i], outcome))
     if attempts:

@@ -156,6 +156,14 @@ def test_the_label_of_the_reward_can_be_another_word_and_is_still_read() -> None
         assert parse(prompt).attempts == (Attempt("a", 0.25, (1.0, None)),)
 
 
+def test_an_attempt_whose_outcome_is_not_shown_is_still_read() -> None:
+    plan = Plan(shown=[], instruction="plain", left_out=0)
+    past = [Episode(round=0, candidate=0, plan=plan, response="a", shown=Reward(value=0.25))]
+    for layout in LAYOUTS:
+        prompt = _prompt(past, "task", "critique", layout, Style(shows=("response",)))
+        assert parse(prompt) == Prompt("task", (Attempt("a", None),), Style().text("critique"))
+
+
 CHAT: Any = [
     {"role": "user", "content": "Capital of France?"},
     {"role": "assistant", "content": "Paris"},

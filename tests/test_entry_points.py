@@ -10,7 +10,8 @@ from icrl_graph.loading import load
 from icrl_graph.rewards import as_scorer
 
 ROOT = Path(__file__).parents[1]
-GRAPHS = json.loads((ROOT / "langgraph.json").read_text())["graphs"]
+CONFIG = json.loads((ROOT / "langgraph.json").read_text())
+GRAPHS = CONFIG["graphs"]
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
 
 
@@ -23,9 +24,16 @@ def test_a_listed_graph_loads_under_its_name_and_without_a_saver(name: str) -> N
 
 
 def test_every_graph_file_is_listed() -> None:
-    assert {Path(spec.split(":")[0]).name for spec in GRAPHS.values()} == {
-        p.name for p in (ROOT / "graphs").glob("*.py")
-    }
+    listed = [*GRAPHS.values(), CONFIG["checkpointer"]["path"]]
+    assert {Path(spec.split(":")[0]).name for spec in listed} == {p.name for p in (ROOT / "graphs").glob("*.py")}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_listed_graph_runs_at_once_without_any_input(name: str) -> None:
+    path, attribute = GRAPHS[name].split(":")
+    output = runpy.run_path(str(ROOT / path))[attribute].invoke({}, context={"seed": 1})
+    assert output["answer"] is not None
+    assert output["reward"] is not None
 
 
 @pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.stem)

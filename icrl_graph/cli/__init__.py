@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from icrl_graph.cli import bench, demo, learner, run, topologies  # noqa: F401 - each adds its commands
+from icrl_graph.cli import bench, demo, learner, run, studio, topologies  # noqa: F401 - each adds its commands
 from icrl_graph.cli.shared import app
 
 

@@ -81,6 +81,12 @@ def task(secret: Sequence[int]) -> dict[str, Any]:
     return {"task": HIDDEN_COLOR_TASK, "task_data": {"secret": write_color(secret)}}
 
 
+def drawn(given: Mapping[str, Any], rng: Random) -> dict[str, Any]:
+    """The input of a graph with what is missing in it: the task, and a held-out color to be found."""
+    made = task(rng.choice(colors("test")))
+    return {name: given[name] or made[name] for name in made}
+
+
 def tasks(count: int, *, split: Split = "test", seed: int = 0) -> list[dict[str, Any]]:
     """`count` different games of a split, the same for the same seed.
 
