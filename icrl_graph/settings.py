@@ -204,6 +204,8 @@ def schema(
     for name in named:
         field = copy(base.model_fields[name])
         field.default = getattr(checked, name)
+        if name in _NAMED:  # Studio offers them to choose from
+            field.json_schema_extra = {"enum": [*_NAMED[name], *custom.get(name, {})]}
         fields[name] = (field.annotation, field)
     made: type[RunSettings] = create_model("Settings", __base__=own_base, **fields)  # type: ignore[call-overload]
     return made

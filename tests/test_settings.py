@@ -10,6 +10,16 @@ from icrl_graph.topologies import TOPOLOGIES, create_best_of_n, create_icrl
 from tests.helpers import GAME, climber, nearness, play
 
 
+def test_studio_offers_the_names_of_schedules_and_layouts_a_users_own_among_them() -> None:
+    def mine(round: int, past: object) -> str:
+        return "Try."
+
+    fields = create_icrl(lambda: "", lambda: 0.0, schedule=mine).parts.schema.model_json_schema()["properties"]
+    assert fields["layout"]["enum"] == ["turns", "transcript"]
+    assert {"preset", "plain", "mine"} <= set(fields["schedule"]["enum"])
+    assert fields["schedule"]["default"] == "mine"
+
+
 def test_a_graph_has_its_own_defaults() -> None:
     own = schema(Settings, {"rounds": 20, "memory": "last:3"})
     assert own().model_dump()["rounds"] == 20
