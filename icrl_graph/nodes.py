@@ -19,6 +19,7 @@ from typing import Any
 from langchain_core.messages import convert_to_openai_messages
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.config import get_stream_writer
+from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
 from langgraph.types import Overwrite
 
@@ -101,9 +102,11 @@ class Parts:
         return policy.by(self.others[name])
 
     def rewarded_by(self, frozen: Mapping[str, Any] | None = None) -> str:
-        """Who gives the rewards of a run with these settings: "oracle", "judged" or "self-judged"."""
+        """Who gives the rewards of a run with these settings: "oracle", "judged", "self-judged" or "human"."""
         policy = self.policy if frozen is None else self.by(self.policy, frozen)
         judges = getattr(self.evaluator.part, "judges", ())
+        if told := getattr(self.evaluator.part, "rewarded_by", None):
+            return str(told)
         if any(same_model(judge, policy.speaker.part) for judge in judges):
             return "self-judged"
         return "judged" if self.evaluator.calls else "oracle"
@@ -194,7 +197,7 @@ def _costs(episode: Episode, node: str, usage: Usage) -> dict[str, Usage]:
     return {**episode.get("costs", {}), node: usage}
 
 
-def _random(frozen: Mapping[str, Any], episode: Episode, what: str) -> Random:
+def random_of(frozen: Mapping[str, Any], episode: Episode, what: str) -> Random:
     """A generator of an episode's own: the same again if the run is repeated with the same seed, or resumed."""
     source = frozen["run"] if frozen["seed"] is None else frozen["seed"]
     return Random(f"{source}/{episode['round']}/{episode['candidate']}/{what}")
@@ -302,6 +305,8 @@ def build_context(parts: Parts, calls_each: int = 1) -> Runnable[Any, Any]:
         number = past[-1]["round"] + 1 if past else 0
         memory, schedule = parts.pick("memory", frozen), parts.pick("schedule", frozen)
         plan = context.make_plan(number, past, memory, schedule, frozen["warmup"])
+        if frozen.get("said", {}).get("round") == number:  # a person has (see `icrl_graph.people`)
+            plan = {**plan, "instruction": frozen["said"]["text"]}
         width = frozen.get("n", 1)
         if width > 1 and frozen["max_calls"] is not None:  # side by side, they can't see what the others spend
             width = max(1, min(width, frozen["max_calls"] // calls_each))
@@ -389,7 +394,7 @@ def _stage(state: LoopState, parts: Parts, actor: Policy, prompt: list[Message])
         key=_key("generate", state),
         label=frozen["label"],
         show=lambda rewards: ablations.show(
-            Reward(value=sum(rewards), steps=list(rewards)), ablation, _random(frozen, now, "show")
+            Reward(value=sum(rewards), steps=list(rewards)), ablation, random_of(frozen, now, "show")
         ),
         sampling=lambda step: _sampling(actor, parts, frozen, now, instruction, step),
         tell=get_stream_writer(),
@@ -498,7 +503,7 @@ def _sampling(
     kwargs = {**policy.cache.key(frozen["run"]), **sampling}
     if frozen["seed"] is not None:
         asked = "sample" if instruction == now["plan"]["instruction"] else instruction
-        kwargs["seed"] = _random(frozen, now, asked if step is None else f"{asked}/{step}").getrandbits(31)
+        kwargs["seed"] = random_of(frozen, now, asked if step is None else f"{asked}/{step}").getrandbits(31)
     return kwargs
 
 
@@ -557,7 +562,7 @@ def evaluate(
         for episode, (reward, usage) in zip(todo, judged, strict=True):
             patch = _identity(episode)
             patch["reward"] = reward
-            patch["shown"] = ablations.show(reward, ablation, _random(frozen, episode, "show"))
+            patch["shown"] = ablations.show(reward, ablation, random_of(frozen, episode, "show"))
             patch["costs"] = _costs(episode, "evaluate", usage)
             patches.append(patch)
         episodes = upsert(episodes, [patches])
@@ -576,6 +581,7 @@ def _ask(
         response=episode["response"],
         answer=answer_of(episode),
         steps=episode.get("steps"),
+        history=_history(state, episode) if "history" in scorer.names else None,
     )
     if scorer.flow:
         flow = scorer.part(**arguments)
@@ -586,11 +592,18 @@ def _ask(
         given = yield from meter.read(flow, timeout)
     except BudgetExceeded as over:
         return unscored(str(over)), meter.usage
-    except IcrlError:
+    except (IcrlError, GraphBubbleUp):  # a flow may ask a person
         raise
     except Exception as error:
         return unscored(failure(error, episode["round"], episode["candidate"])), meter.usage
     return as_reward(given, bounds), meter.usage
+
+
+def _history(state: LoopState, episode: Episode) -> list[dict[str, Any]]:
+    """The attempts of the rounds before, as somebody who judges may see them."""
+    before = (e for e in state["episodes"] if e["round"] < episode["round"])
+    told = ((e, e.get("reward", {})) for e in before)
+    return [{"response": e.get("response"), "reward": r.get("value"), "feedback": r.get("feedback")} for e, r in told]
 
 
 def _all(flows: list[Flow], *scorers: Scorer | None) -> Flow:
@@ -598,7 +611,7 @@ def _all(flows: list[Flow], *scorers: Scorer | None) -> Flow:
 
     Functions may ask a person by `interrupt`, and LangGraph hands out the answers in the order of the questions.
     """
-    if all(scorer.calls for scorer in scorers if scorer is not None):
+    if all(scorer.calls and not scorer.asks for scorer in scorers if scorer is not None):
         return (yield flows)
     judged = []
     for flow in flows:

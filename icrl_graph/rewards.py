@@ -29,6 +29,8 @@ from typing_extensions import TypedDict
 OFFERED = ("task", "response", "answer", "steps", "task_data")
 """What an evaluator may ask for: the task as given (text or messages); the response as text; the answer, which is what
 `extract` made of it (or the response again); the steps of a multi-turn episode, or None; the task data."""
+ASKABLE = (*OFFERED, "history")
+"""A function may also ask for the attempts of the rounds before, each with its `response`, `reward` and `feedback`."""
 
 Evaluator = Any
 """A callable (sync or async, or a generator function), a LangChain tool, or a Runnable; returns a number, a `Reward`,
@@ -108,6 +110,7 @@ class Scorer:
         part: the callable, tool or Runnable.
         names: which of `OFFERED` it is called with.
         flow: whether it is a generator function, which yields the calls that it wants made.
+        asks: whether it asks a person beside its paid calls, and so judges attempts one after another.
         calls: paid calls that one judgement takes, retries apart; each is counted and journaled. 0 for a function or a
             tool, 1 for a Runnable, which may hold a model; a flow tells it by an attribute `calls`, else it is 1.
     """
@@ -116,6 +119,7 @@ class Scorer:
     names: tuple[str, ...]
     flow: bool = False
     calls: int = 0
+    asks: bool = False
 
     def arguments(self, **offered: Any) -> dict[str, Any]:
         """Those of the offered values that the evaluator asked for."""
@@ -137,11 +141,12 @@ def as_scorer(evaluator: Evaluator, what: str = "evaluator") -> Scorer:
     if not callable(evaluator):
         raise ValueError(f"the {what} must be a callable, a LangChain tool or a Runnable, got {evaluator!r}")
     flows = any(map(inspect.isgeneratorfunction, (evaluator, getattr(evaluator, "__call__", None))))  # noqa: B004
-    names = accepted_names(evaluator, OFFERED, what)
+    names = accepted_names(evaluator, ASKABLE, what)
     if not flows:
         return Scorer(evaluator, names)
     told = getattr(evaluator, "calls", 1)
-    return Scorer(evaluator, names, flow=True, calls=told if isinstance(told, int) else 1)
+    calls, asks = told if isinstance(told, int) else 1, bool(getattr(evaluator, "asks", False))
+    return Scorer(evaluator, names, flow=True, calls=calls, asks=asks)
 
 
 def accepted_names(function: Callable[..., Any], offered: tuple[str, ...], what: str) -> tuple[str, ...]:

@@ -162,8 +162,8 @@ class Output(TypedDict, total=False):
     """How much higher the best metric among all attempts is than that of the answer: what an oracle would have selected
     better. None if either is missing."""
     rewarded_by: str | None
-    """Who gave the rewards: "oracle" (a function or tool), "judged" (what may hold a model) or "self-judged" (the model
-    itself)."""
+    """Who gave the rewards: "oracle" (a function or tool), "judged" (what may hold a model), "self-judged" (the model
+    itself) or "human"."""
     rounds_done: int
     stopped: str | None
     """Why it ended: rounds, success, plateau, calls, tokens, usd, time or failures."""

@@ -41,6 +41,8 @@ LAYERS = [  # a module may import only what stands to its left
         "rollouts",
         "options",
         "topologies",
+        "people",
+        "agents",
     ),
     *("improvement", "preview", "loading", "files", "meta", "benchmarks", "runs", "cli", "__main__"),
 ]
