@@ -21,7 +21,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.config import get_stream_writer
 from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import Runtime
-from langgraph.types import Overwrite
+from langgraph.types import Overwrite, TracePolicy
 
 from icrl_graph import ablations, context, settings
 from icrl_graph.calls import Call
@@ -156,6 +156,17 @@ class Straight(RunnableLambda[Any, Any]):
         """Call the other."""
         afunc: Callable[[Any], Awaitable[Any]] = self.afunc  # type: ignore[assignment]
         return await afunc(input)
+
+
+def _brief(state: Any) -> dict[str, Any]:
+    """What a trace records of a node's input: not the whole history again with each span."""
+    now: Any = (state.get("episodes") or [{}])[-1]
+    where = {name: now[name] for name in ("round", "candidate") if name in now}
+    return {**where, **{name: len(state[name]) for name in ("episodes", "steps") if name in state}}
+
+
+TRACED = TracePolicy(process_inputs=_brief)
+"""How every node is traced, with LangSmith or anything else that listens to LangChain's callbacks."""
 
 
 def straight(function: Callable[[Any], Any]) -> Runnable[Any, Any]:

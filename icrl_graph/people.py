@@ -36,8 +36,9 @@ def human_reward(bounds: Bounds | None = None, question: str = "How good is this
     """An evaluator that asks a person.
 
     The interrupt's value has the `question`, `task`, `response`, the `steps` of an episode of many turns, the earlier
-    attempts as `history` (response, reward, feedback) and the `bounds`. It is resumed with a number, or with `{"reward":
-    a number, "comment": words}`, whose words reach the model as feedback; the reward None leaves the attempt unscored.
+    attempts as `history` (response, reward, feedback) and the `bounds`. It is resumed with a number, or with
+    `{"reward": a number, "comment": words}`, whose words reach the model as feedback; the reward None leaves the
+    attempt unscored.
 
     Args:
         bounds: lowest and highest reward.

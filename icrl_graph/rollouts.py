@@ -35,7 +35,7 @@ from icrl_graph.environments.worlds import Worlds
 from icrl_graph.errors import BudgetExceeded, IcrlError
 from icrl_graph.events import StepEvent
 from icrl_graph.models import Policy, as_policy, is_overflow, name_of_part, read_response
-from icrl_graph.nodes import Stage, Straight, failure
+from icrl_graph.nodes import TRACED, Stage, Straight, failure
 from icrl_graph.prompts import ACT, REACT
 from icrl_graph.rewards import Reward
 from icrl_graph.state import Message, Step, Usage, plain
@@ -111,9 +111,10 @@ def rollout(
     worlds = environment if isinstance(environment, Worlds) else Worlds(environment, at_once)
     most_restarts = RESTARTS if on_divergence == "restart" else 0
     graph = StateGraph(RolloutState, context_schema=Stage)
-    graph.add_node("reset", _flow_node("reset", _reset(worlds), worlds))
-    graph.add_node("act", _flow_node("act", _act(worlds, thoughts), worlds, policy.part))
-    graph.add_node("step", _flow_node("step", _step(worlds, max_steps, most_restarts), worlds))
+    flows = {"reset": _reset(worlds), "act": _act(worlds, thoughts), "step": _step(worlds, max_steps, most_restarts)}
+    for name, flow in flows.items():
+        part = policy.part if name == "act" else None
+        graph.add_node(name, _flow_node(name, flow, worlds, part), trace_policy=TRACED)
     graph.add_edge(START, "reset")
     graph.add_edge("reset", "act")
     graph.add_conditional_edges("act", lambda state: END if "error" in state else "step", [END, "step"])

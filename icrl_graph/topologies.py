@@ -44,6 +44,11 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         super().__init__(LoopState, context_schema=parts.schema, input_schema=Input, output_schema=Output)
         self.parts, self.choose = parts, choose
 
+    def add(self, **named: Any) -> None:
+        """Add nodes by their names."""
+        for name, node in named.items():
+            self.add_node(name, node, trace_policy=nodes.TRACED)
+
     def settings(self, given: Mapping[str, Any] | None = None) -> RunSettings:
         """The settings of a run: the graph's own, but for what is given."""
         return self.parts.schema(**(given or {}))
@@ -266,7 +271,7 @@ def _fan_out(state: LoopState) -> list[Send]:
 def _reflecting(built: Assembled, reflect: Runnable[Any, Any], choose: nodes.Chooser = best) -> Graph:
     """A loop that reflects on each attempt before the next."""
     graph = _graph(built, choose, extra_calls=1)
-    graph.add_node("reflect", reflect)
+    graph.add(reflect=reflect)
     graph.add_edge("build_context", "generate")
     graph.add_edge("generate", "evaluate")
     graph.add_conditional_edges("evaluate", nodes.straight(_route_to_reflect), ["reflect", "select"])
@@ -286,11 +291,13 @@ def _graph(
     judges = [scorer for scorer in (evaluator, built.metric, selector) if scorer is not None]
     calls_each = 1 + extra_calls + sum(judge.calls for judge in judges)
     graph = Graph(parts, choose)
-    graph.add_node("prepare", nodes.prepare(parts))
-    graph.add_node("build_context", nodes.build_context(parts, calls_each))
-    graph.add_node("generate", nodes.generate(built.policy, parts))
-    graph.add_node("evaluate", nodes.evaluate(evaluator, built.metric, parts, *limits, calls_each))
-    graph.add_node("select", nodes.select(parts, evaluator, choose, selector, *limits))
+    graph.add(
+        prepare=nodes.prepare(parts),
+        build_context=nodes.build_context(parts, calls_each),
+        generate=nodes.generate(built.policy, parts),
+        evaluate=nodes.evaluate(evaluator, built.metric, parts, *limits, calls_each),
+        select=nodes.select(parts, evaluator, choose, selector, *limits),
+    )
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "build_context")
     graph.add_edge("select", END)
