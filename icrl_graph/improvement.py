@@ -30,7 +30,7 @@ from icrl_graph.nodes import check_form, check_task
 from icrl_graph.rewards import Evaluator
 from icrl_graph.settings import RunSettings
 from icrl_graph.state import Episode, Message, Usage, plain, value_of
-from icrl_graph.stops import reopen
+from icrl_graph.stops import reopen, why_stop
 from icrl_graph.topologies import TOPOLOGIES, Graph
 
 OnEpisode = Callable[[EpisodeEvent], None]
@@ -254,9 +254,13 @@ def _begin(
     pairs = [(name, frozen.get(name), asked[name]) for name in asked if ended or name != "model"]
     fixed = [part for part in {**frozen["parts"], **names} if ended or part not in ("model", "reflector", "critic")]
     pairs += [(part, frozen["parts"].get(part), names.get(part)) for part in fixed]
-    changed = [f"{name} {kept!r} -> {wanted!r}" for name, kept, wanted in pairs if kept != wanted]
+    changed = {name: f"{name} {kept!r} -> {wanted!r}" for name, kept, wanted in pairs if kept != wanted}
+    if ended and [*changed] == ["rounds"] and frozen["rounds"] < asked["rounds"]:
+        longer = {**frozen, "rounds": asked["rounds"]}
+        return None, {"settings": longer, "stopped": why_stop(longer, stored.values["episodes"])}
     if changed:
-        raise ThreadMismatch(f"the thread holds another run ({', '.join(changed)}); give another thread_id or path")
+        told = ", ".join(changed.values())
+        raise ThreadMismatch(f"the thread holds another run ({told}); give another thread_id or path")
     if gave_up and "n" in frozen:  # nothing was answered: begin anew
         return dict(inputs), None
     return None, reopen(frozen, stored.values["episodes"]) if gave_up else None

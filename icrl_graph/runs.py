@@ -8,7 +8,7 @@ DIR/result.json   the answer and every attempt, once it has ended
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from icrl_graph.improvement import OnEpisode, Result, check, improve
 from icrl_graph.loading import load, load_model
 from icrl_graph.pace import Pace
 from icrl_graph.preview import preview
+from icrl_graph.settings import Settings
 from icrl_graph.state import Usage
 
 FORM = 1
@@ -86,14 +87,38 @@ class Run:
         return preview(**self._parts(), response_tokens=response_tokens)
 
     @classmethod
-    def resume(cls, folder: Path, on_episode: OnEpisode | None = None, control: RunControl | None = None) -> Result:
+    def resume(
+        cls, folder: Path, on_episode: OnEpisode | None = None, control: RunControl | None = None, more: int = 0
+    ) -> Result:
         """Go on with the run of a folder; of one that has ended, give the result again.
 
+        Args:
+            folder: holds it.
+            on_episode: called with each episode.
+            control: ends it early.
+            more: rounds that it is to have beyond those that were asked for.
+
         Raises:
-            ValueError: the folder holds no run, or one of another version.
+            ValueError: the folder holds no run, or one of another version, or the run has no rounds.
         """
-        stored = read_form(folder / "run.json", FORM, cls.__dataclass_fields__, "run")
-        return _go(cls(**stored)._parts(), folder, on_episode, control)
+        run = cls(**read_form(folder / "run.json", FORM, cls.__dataclass_fields__, "run"))
+        longer = run.with_more(more) if more else None
+        result = _go(run._parts(), folder, on_episode, control)
+        if longer is None:
+            return result
+        write_whole(folder / "run.json", {"form": FORM, **asdict(longer)})
+        return _go(longer._parts(), folder, on_episode, control)
+
+    def with_more(self, more: int) -> Run:
+        """The same run with so many rounds more.
+
+        Raises:
+            ValueError: it has no rounds.
+        """
+        if self.topology == "best_of_n":
+            raise ValueError("attempts that stand side by side don't see each other: begin a run with a larger --n")
+        rounds = self.options.get("rounds", Settings().rounds)
+        return replace(self, options={**self.options, "rounds": rounds + more})
 
     def _parts(self) -> dict[str, Any]:
         """The arguments of `improve` that the names stand for."""

@@ -5,6 +5,7 @@ import json
 import re
 import threading
 from itertools import count, pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -19,8 +20,9 @@ from typing_extensions import TypedDict
 
 from icrl_graph.ablations import shuffled
 from icrl_graph.context import parse
-from icrl_graph.errors import ModelError
+from icrl_graph.errors import ModelError, ThreadMismatch
 from icrl_graph.events import is_episode
+from icrl_graph.improvement import improve
 from icrl_graph.models import chat_model
 from icrl_graph.nodes import prompt
 from icrl_graph.pace import Pace
@@ -613,6 +615,27 @@ def test_further_rounds_that_can_not_be_played_are_refused_and_change_nothing(
     with pytest.raises(ValueError, match=told):
         graph.invoke(asked, thread(), context=context)
     assert len(graph.get_state(thread()).values.get("episodes", [])) == (2 if begun else 0)
+
+
+def test_the_same_call_with_more_rounds_goes_on_with_the_run_that_is_kept(tmp_path: Path) -> None:
+    model = ScriptedModel(digest)
+    kept: Any = {**GAME, "score": nearness, "model": model, "path": tmp_path / "run.sqlite", "thread_id": "1"}
+    assert improve(**kept, rounds=2).stopped == "rounds"
+    longer = improve(**kept, rounds=5)
+    assert (len(longer.episodes), len(model.prompts), longer.usage["calls"]) == (5, 5, 5)
+    assert improve(**kept, rounds=5).answer == longer.answer
+    with pytest.raises(ThreadMismatch, match="rounds 5 -> 3"):
+        improve(**kept, rounds=3)
+    with pytest.raises(ThreadMismatch, match="show"):
+        improve(**kept, rounds=9, show="zero")
+    assert len(model.prompts) == 5
+
+
+def test_a_run_that_has_reached_its_target_plays_no_round_more(tmp_path: Path) -> None:
+    kept: Any = {**GAME, "score": nearness, "model": climber, "path": tmp_path / "run.sqlite", "target": 1.0}
+    reached = improve(**kept, rounds=9)
+    again = improve(**kept, rounds=20)
+    assert (again.stopped, again.episodes) == ("success", reached.episodes)
 
 
 def test_attempts_side_by_side_are_not_gone_on_with() -> None:

@@ -106,20 +106,24 @@ def run(
         _finish(result, folder, as_json)
 
 
-@app.command(epilog="Example:\n\n  icrl resume runs/pangram")
+@app.command(epilog="Examples:\n\n  icrl resume runs/pangram\n\n  icrl resume runs/pangram --more 10")
 def resume(
     folder: Annotated[Path, typer.Argument(help="The folder of a run or of a comparison.")],
+    more: Annotated[int, typer.Option(min=0, help="Rounds beyond those that the run was to have.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Go on with what was interrupted; nothing is paid twice but the calls that were in flight."""
+    """Go on with what was interrupted, or for more rounds; nothing is paid twice but the calls that were in flight."""
     from icrl_graph.cli import bench
     from icrl_graph.runs import Run
 
     if (folder / "bench.json").exists():
+        with telling():
+            if more:
+                raise ValueError("a comparison is given more arms, tasks and seeds by icrl bench, and no more rounds")
         return bench.go_on(folder, as_json)
     with telling(resume=folder):
         with quiet(as_json), telling_repeats(), draining() as control:
-            result = Run.resume(folder, _round_printer(as_json), control)
+            result = Run.resume(folder, _round_printer(as_json), control, more)
         _finish(result, folder, as_json)
 
 
