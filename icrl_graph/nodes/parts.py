@@ -1,0 +1,196 @@
+"""What nodes are made of: the parts of a graph, and how a flow or a function becomes a node."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langgraph.types import TracePolicy
+
+from icrl_graph import context, settings
+from icrl_graph.driver import Budget, Driver, Flow, Key
+from icrl_graph.errors import ThreadMismatch
+from icrl_graph.models import Policy, as_policy, same_model
+from icrl_graph.prompts import INSTRUCTIONS
+from icrl_graph.rewards import Scorer
+from icrl_graph.state import (
+    Episode,
+    LoopState,
+    Message,
+    Usage,
+    spent,
+)
+from icrl_graph.stops import caps_of
+
+Chooser = Callable[[Sequence[Episode]], Episode | None]
+"""Which episode gives the answer; None if none can."""
+Extract = Callable[[str], Any]
+"""Makes the answer of a response; None if there is none in it."""
+Complete = Callable[[Mapping[str, Any], Random], Mapping[str, Any]]
+"""Adds what is missing to an input, `task` and `task_data`, such as a task where none is given."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a graph is built of, beside its settings: all that is no name or number."""
+
+    schema: type[settings.RunSettings]
+    driver: Driver
+    policy: Policy
+    """Who answers, unless the settings name another model."""
+    evaluator: Scorer
+    shows: context.Shows = ("response", "shown")
+    instructions: Mapping[str, str] = field(default_factory=lambda: INSTRUCTIONS)
+    preamble: Sequence[Message] = ()
+    sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    extract: Extract | None = None
+    complete: Complete | None = None
+    models: Sequence[str] = ()
+    """The names of the chat models, as far as they can be told ahead."""
+    others: dict[str, Policy] = field(default_factory=dict)
+    """The models that runs have named, in place of the graph's own."""
+
+    def by(self, policy: Policy, frozen: Mapping[str, Any]) -> Policy:
+        """A policy, or the same one with the model that the settings name.
+
+        Raises:
+            ValueError: there is none of that name, its key is missing, or the policy has no chat model to replace.
+        """
+        name = frozen["model"]
+        if name in (None, self.schema.model_fields["model"].default):
+            return policy
+        if name not in self.others:
+            self.others[name] = as_policy(name)
+        return policy.by(self.others[name])
+
+    def rewarded_by(self, frozen: Mapping[str, Any] | None = None) -> str:
+        """Who gives the rewards of a run with these settings: "oracle", "judged", "self-judged" or "human"."""
+        policy = self.policy if frozen is None else self.by(self.policy, frozen)
+        judges = getattr(self.evaluator.part, "judges", ())
+        if told := getattr(self.evaluator.part, "rewarded_by", None):
+            return str(told)
+        if any(same_model(judge, policy.speaker.part) for judge in judges):
+            return "self-judged"
+        return "judged" if self.evaluator.calls else "oracle"
+
+    def pick(self, kind: str, frozen: Mapping[str, Any]) -> Any:
+        """The memory, schedule, layout or ablation that the settings name."""
+        return settings.part(kind, frozen[kind], self.schema.custom)
+
+
+def node(name: str, flow: Callable[[Any, Any], Flow], part: Any, driver: Driver) -> Runnable[Any, Any]:
+    """A flow as a node; `part` is what it calls."""
+
+    def run(state: LoopState) -> Any:
+        with _forgetting(driver, state):
+            return driver.perform(flow(state, part), key_of(name, state), budget_of(state))
+
+    async def arun(state: LoopState) -> Any:
+        with _forgetting(driver, state):
+            return await driver.aperform(flow(state, part), key_of(name, state), budget_of(state))
+
+    return Straight(run, arun, name, part)
+
+
+class Straight(RunnableLambda[Any, Any]):
+    """Functions as a node, called straight: LangGraph has set up around a node all that a RunnableLambda would.
+
+    Args:
+        func: called under `invoke`.
+        afunc: called under `ainvoke`.
+        name: the node's.
+        part: what they call; LangGraph looks there for a graph within the node.
+    """
+
+    def __init__(
+        self, func: Callable[[Any], Any], afunc: Callable[[Any], Awaitable[Any]], name: str, part: Any = None
+    ) -> None:
+        super().__init__(func, afunc=afunc, name=name)
+        called = getattr(part, "__self__", part)
+        # told, not found: LangChain would keep what it finds in a function, the journal too, when the graph has gone
+        self.deps = [called] if isinstance(called, Runnable) else []
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Call the one."""
+        return self.func(input)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Call the other."""
+        afunc: Callable[[Any], Awaitable[Any]] = self.afunc  # type: ignore[assignment]
+        return await afunc(input)
+
+
+def _brief(state: Any) -> dict[str, Any]:
+    """What a trace records of a node's input: not the whole history again with each span."""
+    now: Any = (state.get("episodes") or [{}])[-1]
+    where = {name: now[name] for name in ("round", "candidate") if name in now}
+    return {**where, **{name: len(state[name]) for name in ("episodes", "steps") if name in state}}
+
+
+TRACED = TracePolicy(process_inputs=_brief)
+"""How every node is traced, with LangSmith or anything else that listens to LangChain's callbacks."""
+
+
+def straight(function: Callable[[Any], Any]) -> Runnable[Any, Any]:
+    """A function that never waits, as a node or a router: LangGraph would give it a thread under `ainvoke`."""
+
+    async def afunction(state: Any) -> Any:
+        return function(state)
+
+    return Straight(function, afunction, function.__name__)
+
+
+@contextmanager
+def _forgetting(driver: Driver, state: LoopState) -> Iterator[None]:
+    """Hold on to nothing of a run that something has ended."""
+    try:
+        yield
+    except BaseException:
+        driver.remembered.forget(state["settings"]["run"])
+        raise
+
+
+def key_of(name: str, state: LoopState) -> Key:
+    """Who asks in a node: the run, the node, the round, the candidate."""
+    check_form(state["settings"])
+    now = state["episodes"][-1]
+    return state["settings"]["run"], name, now["round"], now["candidate"]
+
+
+def budget_of(state: LoopState) -> Budget:
+    """The run's caps, and what is spent of them."""
+    caps = caps_of(state["settings"])
+    return Budget(caps, spent(state["episodes"]) if caps else {})
+
+
+def identity(episode: Episode) -> Episode:
+    """Which episode a patch is for."""
+    return Episode(round=episode["round"], candidate=episode["candidate"])
+
+
+def costs(episode: Episode, node: str, usage: Usage) -> dict[str, Usage]:
+    """What an episode has cost, with what a node has spent on it now."""
+    return {**episode.get("costs", {}), node: usage}
+
+
+def random_of(frozen: Mapping[str, Any], episode: Episode, what: str) -> Random:
+    """A generator of an episode's own: the same again if the run is repeated with the same seed, or resumed."""
+    source = frozen["run"] if frozen["seed"] is None else frozen["seed"]
+    return Random(f"{source}/{episode['round']}/{episode['candidate']}/{what}")
+
+
+STATE_FORM = 3
+"""The form of the state; stored with every run."""
+
+
+def check_form(frozen: Mapping[str, Any]) -> None:
+    """Raise `ThreadMismatch` if a run was written by another version of this package than can go on with it."""
+    if (form := frozen.get("form")) != STATE_FORM:
+        raise ThreadMismatch(
+            f"the thread was written in form {form}, this version of icrl_graph reads form {STATE_FORM}: go on with "
+            "the version that wrote it, or begin a new thread"
+        )
