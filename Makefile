@@ -7,7 +7,7 @@ comma := ,
 EXTRAS := test$(if $(CI),$(comma)train)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check soak perf format clean
+.PHONY: demo test check docs soak perf format clean
 
 demo: $(VENV)/.demo ## watch the shipped learner get better from its rewards
 	$(BIN)/icrl demo
@@ -20,6 +20,10 @@ test: $(VENV)/.test ## everything that CI runs
 	$(BIN)/pytest tests/performance
 
 check: test
+
+docs: $(VENV)/.docs ## build the pages into site/, strictly; look at them with: python3 -m http.server -d site
+	rm -rf site
+	$(BIN)/zensical build --strict
 
 soak: $(VENV)/.test ## kill runs at 108 random points, and resume them; play the solutions of all of ScienceWorld's tasks
 	$(BIN)/pytest tests/test_crash.py tests/test_scienceworld.py tests/test_scienceworld_graph.py --soak
@@ -41,10 +45,15 @@ $(VENV)/.demo: $(VENV)/pip pyproject.toml constraints.txt
 	@$(INSTALL) -e '.[report]'
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/pip pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) ..."
+	@$(INSTALL) -e '.[docs]'
+	@touch $@
+
 $(VENV)/.test: $(VENV)/pip pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) ..."
 	@$(INSTALL) -e '.[$(EXTRAS)]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis runs dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache runs dist site

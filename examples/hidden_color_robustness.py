@@ -9,6 +9,7 @@ from typing import Any
 
 from icrl_graph import FunctionModel, Settings, chat_model, create_icrl, parse
 from icrl_graph.benchmarks.statistics import interval
+from icrl_graph.events import is_episode
 from icrl_graph.games import hidden_color
 from icrl_graph.learner import LEARNERS
 
@@ -32,9 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
 games = hidden_color.tasks(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
 for name, options in CASES.items():
     graph = create_icrl(evaluator=hidden_color.closeness, **{"model": LEARNER, **options}).compile()
-    runs = [
-        [event for event in graph.stream(g, context=Settings(seed=i), stream_mode="custom") if event["type"] == "episode"]
-        for i, g in enumerate(games)
-    ]
+    streams = (graph.stream(g, context=Settings(seed=i), stream_mode="custom") for i, g in enumerate(games))
+    runs = [list(filter(is_episode, stream)) for stream in streams]
     last, best = (interval([run[-1][key] for run in runs]) for key in ("reward", "best"))
     print(f"{name:38} last round {last['mean']:.3f} ({last['low']:.3f} to {last['high']:.3f}), best {best['mean']:.3f}")

@@ -6,12 +6,13 @@ the same prompt again, byte for byte.
 `render` and `parse` are inverses. What a model says or an evaluator writes may hold anything, also what looks like our
 own markup: inside a block it is escaped, and an assistant turn is left verbatim. So nobody can write himself a reward.
 
-Layouts:
-    turns       the chat grows and nothing in it ever changes: the task and the first instruction, then for each
-                attempt an assistant turn with the response, verbatim, and a user turn with its reward and the next
-                instruction. Prompt k is a prefix of prompt k+1, which is what prompt caches want.
-    transcript  one message: all attempts with their rewards, then the task and the instruction (the form of arXiv
-                2506.06303).
+There are two layouts:
+
+* "turns": the chat grows and nothing in it ever changes. The task and the first instruction, then for each attempt an
+  assistant turn with the response, verbatim, and a user turn with its reward and the next instruction. Prompt k is a
+  prefix of prompt k+1, which is what prompt caches want.
+* "transcript": one message with all attempts and their rewards, then the task and the instruction (the form of arXiv
+  2506.06303).
 """
 
 from __future__ import annotations

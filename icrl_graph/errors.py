@@ -26,7 +26,7 @@ class BudgetExceeded(IcrlError):
     """One more call would pass a cap.
 
     Args:
-        cap: which one: "calls", "tokens" or "time".
+        cap: which one: "calls", "tokens", "usd" or "time".
     """
 
     def __init__(self, cap: str) -> None:

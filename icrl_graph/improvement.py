@@ -51,7 +51,8 @@ class Result:
     regret: float | None
     """How much higher the best metric of all attempts is than that of the answer."""
     rewarded_by: str | None
-    """Who gave the rewards: "oracle" (a function or tool), "judged" (what may hold a model) or "self-judged"."""
+    """Who gave the rewards: "oracle" (a function or tool), "judged" (what may hold a model), "self-judged" or
+    "human"."""
     stopped: str | None
     """Why it ended: rounds, success, plateau, calls, tokens, usd, time or failures; None if it has not ended."""
     usage: Usage
@@ -107,7 +108,7 @@ def improve(
     Args:
         task: text, or chat messages in OpenAI's format.
         score: gives the reward: a callable, LangChain tool or Runnable, called with the arguments that it names among
-            task, response, answer, steps and task_data; sync or async.
+            task, response, answer, steps, task_data and history; sync or async.
         model: a chat model, "provider:name", a Runnable, a compiled graph that takes `messages`, or a function.
         topology: "icrl", "reflexion", "self_refine" or "best_of_n".
         task_data: for the score only; never shown to the model.

@@ -49,8 +49,8 @@ def preview(
         options: what the function of the topology takes.
 
     Returns:
-        Calls (of an episode of many turns, as many as it may have) and, where a model is paid by them, tokens and
-        dollars.
+        Calls and, where a model is paid by them, tokens and dollars; of episodes of many turns only the calls, as many
+        as they may have, for how long their prompts will be is not known ahead.
 
     Raises:
         ValueError: an argument is wrong.

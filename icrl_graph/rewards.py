@@ -4,14 +4,14 @@ A reward is one number, or none: an evaluator that fails, times out, or gives so
 its declared range leaves the attempt *unscored*. That is a third outcome beside right and wrong. It is never counted
 as 0, and the reason is kept.
 
-An evaluator names what it wants to know: it is called with those of `OFFERED` that stand in its signature (a LangChain
-tool: in its arguments schema). A Runnable gets all of them in one dictionary.
+An evaluator names what it wants to know: a function is called with those of `ASKABLE` that stand in its signature, a
+LangChain tool with those of `OFFERED` in its arguments schema. A Runnable gets all of `OFFERED` in one dictionary.
 
 A function or a tool is taken to be free: it is not counted, and done again where its node is. Wrap one that costs money
 in a `RunnableLambda`: then it counts as a call, is kept in the journal, and attempts that stand side by side are judged
 side by side. An evaluator that needs several paid calls is a generator function: a flow (`icrl_graph.driver.Flow`)
-that yields each call, is sent its reply, and returns the reward; see `icrl_graph.judge`. Only a function or a tool may
-ask a person by LangGraph's `interrupt` there.
+that yields each call, is sent its reply, and returns the reward; see `icrl_graph.judge`. A function or a tool may ask a
+person by LangGraph's `interrupt`, and so may a flow that says so by an attribute `asks` (see `icrl_graph.people`).
 """
 
 from __future__ import annotations

@@ -34,10 +34,11 @@ class ScriptedModel(FunctionModel):
 
     Args:
         replies: a function, as for `FunctionModel`, or what to say call after call; an exception among them is raised.
-        usage: tokens to report for each call, such as `{"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}`.
+        fields: such as `usage`.
 
     Attributes:
         prompts: the prompts that it saw, as dictionaries in OpenAI's format.
+        usage: tokens to report for each call, such as `{"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}`.
     """
 
     prompts: list[list[Message]] = Field(default_factory=list)

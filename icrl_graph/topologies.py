@@ -74,7 +74,8 @@ def create_icrl(
     Args:
         model: a chat model, "provider:name", a Runnable, a compiled graph that takes `messages`, or a function.
         evaluator: gives the reward that the method sees and optimises: a callable, LangChain tool or Runnable, called
-            with the arguments it names among task, response, answer, steps and task_data; sync or async.
+            with the arguments it names among task, response, answer, steps, task_data and history; sync or
+            async.
         metric: gives the number that is reported, if it is another one than the reward. Steers nothing.
         memory: which earlier attempts a prompt shows: "all", "none", "last:N", "best:N", "tokens:N", "positive:P" (with
             schedule "plain" the explorative ICRL of arXiv 2410.05362; "all" its naive one), or a function.

@@ -52,6 +52,8 @@ class Benchmark:
     """What is reported, where it is not the reward."""
     rounds: int = 8
     """Attempts at a task, where nobody says how many."""
+    limit: int | None = 50
+    """Tasks, where nobody says how many; None for all."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What else its protocol says, as options of a topology."""
 
@@ -117,6 +119,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "scienceworld-test": Benchmark(
         about="up to 10 test variations of each of 30 tasks of school science, 100 actions an attempt; needs Java",
         items=scienceworld.test_items,
+        limit=None,
         read=lambda text: scienceworld.task(scienceworld.read_item(text)),
         evaluator=episode_return,
         metric=scienceworld.final_score,

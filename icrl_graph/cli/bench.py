@@ -65,7 +65,9 @@ def bench(
     item: Annotated[
         list[str] | None, typer.Option(help="Play this task, or those of a pattern such as 'find-*'; may be repeated.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="Play the first so many tasks.")] = 50,
+    limit: Annotated[
+        int | None, typer.Option(help="Play the first so many tasks; default the benchmark's own, mostly 50.")
+    ] = None,
     rounds: Annotated[
         int | None,
         typer.Option(
@@ -112,6 +114,8 @@ def bench(
         found = find_benchmark(benchmark)
         if model is None and found.model is None:
             raise ValueError(f"name the model, such as --model openai:gpt-4.1-mini; no learner plays {benchmark}")
+        chosen = found.choose(item or [])
+        most = limit if limit is not None or item else found.limit
         own_rewards = any(part is not None for part in (evaluator, metric, rubric))
         given = {
             **found.options, "target": target, "patience": patience, "max_calls": max_calls, "max_tokens": max_tokens,
@@ -126,7 +130,7 @@ def bench(
             evaluator=whole(evaluator),
             metric=whole(metric),
             items=item or [],
-            limit=min(limit, len(found.choose(item or []))),
+            limit=len(chosen) if most is None else min(most, len(chosen)),
             rounds=found.rounds if rounds is None else rounds,
             seeds=seeds,
             solved_at=solved_at if own_rewards or solved_at is not None else found.solved_at,
@@ -224,7 +228,9 @@ def _show_preview(comparison: Any, usages: Mapping[str, Any], console: Console) 
     from icrl_graph.state import add_usage
 
     plan, tasks = comparison.plan, len(comparison.items())
-    runs = f"{len(comparison.cells())} runs: {len(usages)} methods x {tasks} tasks x {plan.seeds} seeds"
+    all_tasks = len(comparison.benchmark.choose(plan.items))
+    first = f" (the first of {all_tasks}; --limit says how many)" if tasks < all_tasks else ""
+    runs = f"{len(comparison.cells())} runs: {len(usages)} methods x {tasks} tasks{first} x {plan.seeds} seeds"
     console.print(f"{runs}. About {cost(add_usage(*usages.values()))}:", highlight=False, soft_wrap=True)
     for arm, usage in usages.items():
         console.print(f"  {arm:30} {cost(usage)}", highlight=False, markup=False, soft_wrap=True)

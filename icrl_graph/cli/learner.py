@@ -67,7 +67,7 @@ def serve(
     from icrl_graph.testing import OpenAIServer
 
     with telling(), OpenAIServer(find_learner(learner), latency=latency, port=port) as server:
-        item = "hidden-color:#3b9" if learner == "hidden-color" else "game24:4,5,6,10"
+        item = "hidden-color:#b94" if learner == "hidden-color" else "game24:4,5,6,10"
         use = f"OPENAI_BASE_URL={server.base_url} icrl run {item} --model openai:learner"
         hint = f"Serving at {server.base_url}; stop with Ctrl-C. Use it with:\n  {use}"
         typer.echo(json.dumps({"base_url": server.base_url}) if as_json else hint)

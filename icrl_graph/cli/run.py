@@ -28,7 +28,7 @@ from icrl_graph.cli.shared import (
 
 
 @app.command(
-    epilog="Examples:\n\n  icrl run hidden-color:#3b9 --model learner:hidden-color\n\n"
+    epilog="Examples:\n\n  icrl run hidden-color:#b94 --model learner:hidden-color\n\n"
     "  icrl run game24:4,5,6,10 --model learner:game24 --rounds 16 --target 1\n\n"
     "  icrl run game24:4,5,6,10 --model openai:gpt-4.1-mini --rounds 16 --target 1\n\n"
     "  icrl run 'Write a pangram.' --model openai:gpt-4.1-mini --evaluator my_score.py:score --out runs/pangram\n\n"
