@@ -229,8 +229,8 @@ def _show_preview(comparison: Any, usages: Mapping[str, Any], console: Console) 
 
     plan, tasks = comparison.plan, len(comparison.items())
     all_tasks = len(comparison.benchmark.choose(plan.items))
-    first = f" (the first of {all_tasks}; --limit says how many)" if tasks < all_tasks else ""
-    runs = f"{len(comparison.cells())} runs: {len(usages)} methods x {tasks} tasks{first} x {plan.seeds} seeds"
+    runs = f"{len(comparison.cells())} runs: {len(usages)} methods x {tasks} tasks x {plan.seeds} seeds"
+    runs += f". The tasks are the first of {all_tasks}; --limit says how many" if tasks < all_tasks else ""
     console.print(f"{runs}. About {cost(add_usage(*usages.values()))}:", highlight=False, soft_wrap=True)
     for arm, usage in usages.items():
         console.print(f"  {arm:30} {cost(usage)}", highlight=False, markup=False, soft_wrap=True)
