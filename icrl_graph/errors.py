@@ -18,8 +18,11 @@ attempt is no error at all: it is data on its episode.
 from __future__ import annotations
 
 
-class IcrlError(Exception):
-    """Base of the errors that are this package's own."""
+class IcrlError(RuntimeError):
+    """Base of the errors that are this package's own.
+
+    A RuntimeError, because LangGraph's server tells a client the words of built-in exceptions only.
+    """
 
 
 class BudgetExceeded(IcrlError):

@@ -278,9 +278,22 @@ def beside(saver: Any) -> TableJournal | None:
 
 def journal_of(saver: Any, store: Any) -> Journal | None:
     """The journal of whatever is compiled with these; None where replies outlive the process as little as they do."""
-    if store is not None and not isinstance(store, InMemoryStore):
+    if store is not None and not isinstance(_unwrapped(store), InMemoryStore):
         return StoreJournal(store)
-    return beside(saver) or (None if store is None else StoreJournal(store))
+    return beside(_unwrapped(saver)) or (None if store is None else StoreJournal(store))
+
+
+_WRAPPED = {
+    "langgraph_api._checkpointer._adapter._CustomCheckpointerAdapter": "_inner",
+    "langgraph_runtime_inmem.store.BatchedStore": "_store",
+}
+
+
+def _unwrapped(part: Any) -> Any:
+    """A checkpointer or a store without what `langgraph dev` puts around it."""
+    kind = type(part)
+    inner = _WRAPPED.get(f"{kind.__module__}.{kind.__qualname__}")
+    return part if inner is None else getattr(part, inner)
 
 
 def journal_of_run() -> tuple[Journal | None, str]:
