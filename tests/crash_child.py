@@ -72,10 +72,12 @@ class Child:
         return {"answer": values["answer"], "reward": values["reward"], "usage": usage, "episodes": episodes}
 
 
-def main() -> None:
-    child = Child(json.loads(sys.argv[1]))
-    with opened(child.spec["kind"], child.folder / "run.sqlite", child.spec["url"]) as database:
-        print("result " + json.dumps(child.run(database)), flush=True)
+def play(spec: dict[str, Any]) -> str:
+    """Run it to its end, here; gives what a process of it prints last."""
+    child = Child(spec)
+    with opened(spec["kind"], child.folder / "run.sqlite", spec["url"]) as database:
+        return f"result {json.dumps(child.run(database))}\n"
 
 
-main()
+if __name__ == "__main__":
+    print(play(json.loads(sys.argv[1])), end="", flush=True)

@@ -1,23 +1,17 @@
 """`icrl bench`, `icrl benchmarks` and `icrl resume`, as a user meets them."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from icrl_graph.benchmarks import BENCHMARKS
-from icrl_graph.cli.shared import app
 from icrl_graph.testing import OpenAIServer
 from tests.bench_child import player, rows_of
+from tests.command_line import icrl, process
 
-ROOT = Path(__file__).parents[1]
 MINE = """
 def score(response):
     print("noise")
@@ -44,17 +38,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
         yield started
 
 
-def icrl(*arguments: str) -> Any:
-    """The command within this process."""
-    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"}, catch_exceptions=False)
-
-
-def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "icrl_graph", *arguments]
-    surroundings = {**os.environ, "COLUMNS": "140", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=surroundings, timeout=120, check=False)
-
-
 GAME = ("bench", "game24", "--model", "openai:policy", "--limit", "2", "--rounds", "2", "--concurrency", "4")
 
 
@@ -73,7 +56,7 @@ def test_methods_are_compared_out_of_the_box_and_the_same_command_again_does_not
     kept = (folder / "results.jsonl").read_bytes()
     assert kept.count(b"\n") == 6
     again = icrl(*command, "--out", str(folder), "--json")
-    assert again.exit_code == 0, again.stderr
+    assert again.returncode == 0, again.stderr
     assert [method["runs"] for method in json.loads(again.stdout)["methods"]] == [3, 3]
     assert (folder / "results.jsonl").read_bytes() == kept
 
@@ -90,14 +73,14 @@ def test_json_is_one_value_on_stdout_whatever_a_model_prints(tmp_path: Path, mon
     (tmp_path / "elsewhere").mkdir()  # whatever was named, is found from anywhere
     monkeypatch.chdir(tmp_path / "elsewhere")
     resumed = icrl("resume", "../x", "--json")
-    assert resumed.exit_code == 0, resumed.stderr
+    assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout) == summary
 
 
 def test_a_preview_pays_nothing_and_writes_nothing(here: Path, server: OpenAIServer) -> None:
     prices = '{"policy": {"input": 1000, "output": 1000}}'
     said = icrl(*GAME, "--topologies", "icrl,reflexion", "--prices", prices, "--preview", "--response-tokens", "50")
-    assert said.exit_code == 0
+    assert said.returncode == 0
     assert "4 runs: 2 methods x 2 tasks x 1 seeds" in said.stdout
     assert re.search(r"^  reflexion +6 calls, [\d,]+ tokens, \d+\.\d\d USD$", said.stdout, re.M)
     assert server.counts["calls"] == 0
@@ -108,15 +91,15 @@ def test_a_preview_pays_nothing_and_writes_nothing(here: Path, server: OpenAISer
 
 def test_a_preview_with_json_is_json(here: Path, server: OpenAIServer) -> None:
     said = icrl(*GAME, "--preview", "--json")
-    assert said.exit_code == 0
+    assert said.returncode == 0
     assert json.loads(said.stdout)
 
 
 def test_tasks_are_added_to_a_folder_and_what_is_there_is_not_paid_again(here: Path, server: OpenAIServer) -> None:
-    assert icrl(*GAME, "--out", "x").exit_code == 0
+    assert icrl(*GAME, "--out", "x").returncode == 0
     assert server.counts["calls"] == 8
     more = icrl(*GAME, "--out", "x", "--limit", "3", "--topologies", "reflexion", "--json")
-    assert more.exit_code == 0, more.stderr
+    assert more.returncode == 0, more.stderr
     assert server.counts["calls"] == 8 + 2 * 2 + 3 * 3
     assert [method["arm"] for method in json.loads(more.stdout)["methods"]] == ["icrl", "best_of_n", "reflexion"]
 
@@ -158,7 +141,7 @@ def test_a_mistake_is_told_in_a_line_with_exit_code_2_and_leaves_nothing(
     arguments: tuple[str, ...], told: str, here: Path
 ) -> None:
     done = icrl(*arguments)
-    assert done.exit_code == 2, done.stderr
+    assert done.returncode == 2, done.stderr
     assert told in " ".join(done.stderr.split()), done.stderr
     assert done.stdout == ""
     assert not list(here.iterdir())
@@ -167,18 +150,18 @@ def test_a_mistake_is_told_in_a_line_with_exit_code_2_and_leaves_nothing(
 def test_another_comparison_in_the_folder_is_exit_code_2_and_says_what_is_other(
     here: Path, server: OpenAIServer
 ) -> None:
-    assert icrl(*GAME, "--out", "x").exit_code == 0
+    assert icrl(*GAME, "--out", "x").returncode == 0
     other = icrl(*GAME, "--out", "x", "--rounds", "5")
-    assert other.exit_code == 2
+    assert other.returncode == 2
     assert "x holds another comparison (rounds 2 -> 5)" in other.stderr
     (here / "mine").mkdir()
     (here / "mine" / "thesis.txt").write_text("precious")
     foreign = icrl(*GAME, "--out", "mine")
-    assert (foreign.exit_code, foreign.stderr) == (2, "error: mine is not an empty folder; give another one\n")
+    assert (foreign.returncode, foreign.stderr) == (2, "error: mine is not an empty folder; give another one\n")
     stored = json.loads((here / "x" / "bench.json").read_text())
     (here / "x" / "bench.json").write_text(json.dumps({**stored, "form": 99}))
     for old in (icrl("resume", "x"), icrl(*GAME, "--out", "x")):
-        assert old.exit_code == 2
+        assert old.returncode == 2
         assert "form 99" in old.stderr
     assert server.counts["calls"] == 8
 
@@ -188,15 +171,15 @@ def test_failed_runs_are_exit_code_1_and_say_how_to_do_them_again(here: Path) ->
     Path("mine.jsonl").write_text('{"task": "Be long."}\n{"task": "Broken."}\n')
     mine = ("--model", "mine.py:model", "--evaluator", "mine.py:score", "--rounds", "2", "--topologies", "icrl")
     done = icrl("bench", "mine.jsonl", *mine, "--out", "x", "--json")
-    assert done.exit_code == 1
+    assert done.returncode == 1
     assert json.loads(done.stdout)["methods"][0]["failed"] == 1  # what has ended is told all the same
     assert "error: 1 of 2 runs failed, such as icrl on 2: the model failed too often in a row: " in done.stderr
     assert "Do them again with: icrl resume x" in done.stderr
     assert "\x1b[31mno" not in done.stderr
-    assert icrl("resume", "x").exit_code == 1
+    assert icrl("resume", "x").returncode == 1
     Path("mine.py").write_text(MINE.replace("Broken.", "Mended."))
     mended = icrl("resume", "x", "--json")
-    assert mended.exit_code == 0, mended.stderr
+    assert mended.returncode == 0, mended.stderr
     assert (json.loads(mended.stdout)["tasks"], len(rows_of(here / "x"))) == (2, 2)
 
 
@@ -204,21 +187,21 @@ def test_a_wrong_key_is_exit_code_1_and_says_how_to_go_on(here: Path, monkeypatc
     with OpenAIServer(player, faults=dict.fromkeys(range(1, 99), "401")) as refusing:
         monkeypatch.setenv("OPENAI_BASE_URL", refusing.base_url)
         done = icrl(*GAME, "--out", "x")
-    assert done.exit_code == 1
+    assert done.returncode == 1
     assert "401" in done.stderr
     assert "What was done so far is kept. Go on with: icrl resume x" in done.stderr
     with OpenAIServer(player) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
-        assert icrl("resume", "x").exit_code == 0
+        assert icrl("resume", "x").returncode == 0
 
 
 def test_a_damaged_line_is_told_and_its_run_done_again(here: Path, server: OpenAIServer) -> None:
-    assert icrl(*GAME, "--out", "x").exit_code == 0
+    assert icrl(*GAME, "--out", "x").returncode == 0
     path = here / "x" / "results.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([lines[0], lines[1][:40] + b"\n", *lines[2:]]))
     done = icrl("resume", "x", "--json")
-    assert done.exit_code == 0
+    assert done.returncode == 0
     assert "Line 2 of x/results.jsonl could not be read; its run was done again." in done.stderr
     assert [method["runs"] for method in json.loads(done.stdout)["methods"]] == [2, 2]
     assert server.counts["calls"] == 8 + 2
@@ -226,7 +209,7 @@ def test_a_damaged_line_is_told_and_its_run_done_again(here: Path, server: OpenA
 
 def test_a_folder_without_a_comparison_is_told(here: Path) -> None:
     done = icrl("resume", "nowhere")
-    assert done.exit_code == 2
+    assert done.returncode == 2
     assert "nowhere holds no run" in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""The command line, as a user meets it: real processes."""
+"""The command line, as a user meets it; as a process of its own wherever that makes a difference."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,25 @@ from icrl_graph.context import parse
 from icrl_graph.games.game24 import split
 from icrl_graph.testing import OpenAIServer
 from icrl_graph.topologies import TOPOLOGIES
+from tests.command_line import ROOT, Done, icrl, process, started
 
-ROOT = Path(__file__).parents[1]
-# As a terminal starts it; tests that run in the background would hand down a SIGINT that is ignored.
-START = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from icrl_graph.cli import main; main()"
-)
-ICRL = [sys.executable, "-c", START]
 CHECKER = f"{ROOT}/tools/check_game24.py:tool"
 
 
-def icrl(*arguments: str, cwd: Path, start: str = START, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", start, *arguments]
-    surroundings = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=surroundings, timeout=240, check=False)
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def failed(done: subprocess.CompletedProcess[str], code: int, told: str) -> None:
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
+    with OpenAIServer(solver) as started_server:
+        monkeypatch.setenv("OPENAI_BASE_URL", started_server.base_url)
+        yield started_server
+
+
+def failed(done: Done, code: int, told: str) -> None:
     """It ended with this code, says what is wrong in a line, and shows no traceback."""
     assert done.returncode == code, done.stderr
     assert told in " ".join(done.stderr.split()), done.stderr
@@ -57,7 +60,7 @@ def solver(messages: list[dict[str, Any]]) -> str:
     return f"{ATTEMPTS[len(seen) % len(ATTEMPTS)]}\n" if len(seen) % 2 else f"({told})\n{ATTEMPTS[len(seen) % 6]}"
 
 
-def _outcome(done: subprocess.CompletedProcess[str]) -> Any:
+def _outcome(done: Done) -> Any:
     result = json.loads(done.stdout)
     return result["answer"], [episode["reward"] for episode in result["episodes"]]
 
@@ -76,11 +79,12 @@ RUN = (
 )
 
 
-def test_a_run_over_http_killed_half_way_is_resumed_to_the_same_answer_and_rewards(tmp_path: Path) -> None:
-    with OpenAIServer(solver) as server:
-        whole = icrl(*RUN, "--out", "whole", "--json", cwd=tmp_path, OPENAI_BASE_URL=server.base_url)
-        assert whole.returncode == 0, whole.stderr
-        assert server.counts["calls"] == 10
+def test_a_run_over_http_killed_half_way_is_resumed_to_the_same_answer_and_rewards(
+    here: Path, monkeypatch: pytest.MonkeyPatch, server: OpenAIServer
+) -> None:
+    whole = icrl(*RUN, "--out", "whole", "--json")
+    assert whole.returncode == 0, whole.stderr
+    assert server.counts["calls"] == 10
 
     child: Any = None
 
@@ -89,22 +93,21 @@ def test_a_run_over_http_killed_half_way_is_resumed_to_the_same_answer_and_rewar
             child.kill()
         return solver(messages)
 
-    with OpenAIServer(deadly) as server:
-        environment = {**os.environ, "OPENAI_BASE_URL": server.base_url, "PYTHONPATH": str(ROOT)}
-        command = [*ICRL, *RUN, "--out", "killed"]
-        with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as child:
-            child.wait(timeout=120)
+    with OpenAIServer(deadly) as another:
+        monkeypatch.setenv("OPENAI_BASE_URL", another.base_url)
+        with started(*RUN, "--out", "killed", cwd=here) as child:
+            child.communicate(timeout=120)
         assert child.returncode == -signal.SIGKILL
-        assert not (tmp_path / "killed" / "result.json").exists()
-        resumed = icrl("resume", "killed", "--json", cwd=tmp_path, OPENAI_BASE_URL=server.base_url)
+        assert not (here / "killed" / "result.json").exists()
+        resumed = icrl("resume", "killed", "--json")
         assert resumed.returncode == 0, resumed.stderr
-        assert server.counts["calls"] == 11  # the one that was in flight is asked again, no other
+        assert another.counts["calls"] == 11  # the one that was in flight is asked again, no other
     assert _outcome(resumed) == _outcome(whole)
     assert _outcome(whole)[1][4]["value"] == 1.0
-    assert json.loads((tmp_path / "killed" / "result.json").read_text()) == json.loads(resumed.stdout)
+    assert json.loads((here / "killed" / "result.json").read_text()) == json.loads(resumed.stdout)
 
 
-def test_ctrl_c_leaves_a_resumable_run_and_says_how(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_resumable_run_and_says_how(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child: Any = None
 
     def interrupting(messages: list[dict[str, Any]]) -> str:
@@ -113,48 +116,45 @@ def test_ctrl_c_leaves_a_resumable_run_and_says_how(tmp_path: Path) -> None:
         return solver(messages)
 
     with OpenAIServer(interrupting) as server:
-        environment = {**os.environ, "OPENAI_BASE_URL": server.base_url, "PYTHONPATH": str(ROOT)}
-        command = [*ICRL, *RUN, "--out", "stopped"]
-        child = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        child = started(*RUN, "--out", "stopped", cwd=here)
         _, errors = child.communicate(timeout=120)
         assert child.returncode == 1
         assert "icrl resume stopped" in " ".join(errors.split())
         assert "Traceback" not in errors
-        resumed = icrl("resume", "stopped", cwd=tmp_path, OPENAI_BASE_URL=server.base_url)
+        resumed = icrl("resume", "stopped")
     assert resumed.returncode == 0, resumed.stderr
     assert "5 * (10 - 4) - 6" in resumed.stdout
     assert resumed.stdout.count("round ") == 8  # two were done and saved before the interrupt
 
 
-def test_a_run_shows_each_round_and_where_it_is_kept(tmp_path: Path) -> None:
-    done = icrl(
-        "run", "hidden-color:#3b9", "--model", "learner:hidden-color", "--seed", "1", "--rounds", "5", cwd=tmp_path
+def test_a_run_shows_each_round_and_where_it_is_kept(here: Path) -> None:
+    done = process(
+        "run", "hidden-color:#3b9", "--model", "learner:hidden-color", "--seed", "1", "--rounds", "5", cwd=here
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert len(re.findall(r"^round \d +(explore|exploit) +reward", done.stdout, re.M)) == 5
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = (here / "runs").iterdir()
     assert folder.name in done.stdout
     assert {path.name for path in folder.iterdir()} >= {"run.json", "run.sqlite", "result.json"}
-    again = icrl("resume", str(folder), "--json", cwd=tmp_path)
+    again = icrl("resume", str(folder), "--json")
     assert json.loads(again.stdout) == json.loads((folder / "result.json").read_text())
 
 
-def test_a_score_of_ones_own_and_best_of_n(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
+def test_a_score_of_ones_own_and_best_of_n(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "mine.py").write_text(
         "def score(response):\n    return len(response)\n\ndef model(rng):\n    return 'a' * rng.randrange(1, 30)\n"
     )
     done = icrl(
         *("run", "Be long.", "--model", "mine.py:model", "--evaluator", "mine.py:score", "--topology", "best_of_n"),
         *("--n", "5", "--seed", "1", "--out", "out", "--json"),
-        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["reward"] == max(len(episode["response"]) for episode in result["episodes"])
-    (tmp_path / "elsewhere").mkdir()
-    assert icrl("resume", "../out", cwd=tmp_path / "elsewhere").returncode == 0
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert icrl("resume", "../out").returncode == 0
 
 
 LEARN = ("--model", "learner:hidden-color")
@@ -174,7 +174,7 @@ LEARN = ("--model", "learner:hidden-color")
         (("run", "hidden-color:#3b9", *LEARN, "--base-url", "http://127.0.0.1:1/v1"), "no other option, got base_url"),
         (("run", "hidden-color:#3b9", "--model", "openai:gpt-4.1"), "set OPENAI_API_KEY"),
         (("run", "hidden-color:#3b9", *LEARN, "--rounds", "0"), "rounds=0"),
-        (("run", "hidden-color:#3b9", *LEARN, "--rounds", "x"), "not a valid int"),
+        (("run", "hidden-color:#3b9", *LEARN, "--rounds", "x"), "valid integer"),
         (("run", "hidden-color:#3b9", *LEARN, "--memory", "some"), "unknown memory 'some'"),
         (("run", "hidden-color:#3b9", *LEARN, "--topology", "tree"), "unknown topology 'tree'"),
         (("run", "hidden-color:#3b9", *LEARN, "--n", "3"), "unknown argument 'n'"),
@@ -196,100 +196,103 @@ LEARN = ("--model", "learner:hidden-color")
     ids=lambda value: " ".join(value)[:50] if isinstance(value, tuple) else None,
 )
 def test_a_mistake_is_told_in_a_line_with_exit_code_2_and_leaves_nothing(
-    arguments: tuple[str, ...], told: str, tmp_path: Path
+    arguments: tuple[str, ...], told: str, here: Path
 ) -> None:
-    done = icrl(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    words = re.sub(r"[│╭╮╰╯─\s]+", " ", done.stderr)
-    assert told in words or "valid integer" in words
-    assert not list(tmp_path.rglob("*.json"))
+    failed(icrl(*arguments), 2, told)
+    assert not [path for path in here.rglob("*") if path.is_file()]
 
 
-def test_what_else_is_in_a_folder_is_never_touched(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("precious")
-    (tmp_path / "file").write_text("precious")
+def test_what_else_is_in_a_folder_is_never_touched(here: Path) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "thesis.txt").write_text("precious")
+    (here / "file").write_text("precious")
     for folder in ("mine", "file", "."):
-        failed(icrl("run", "game24:4,5,6,10", *LEARN, "--out", folder, cwd=tmp_path), 2, "not an empty folder")
-    assert (tmp_path / "mine" / "thesis.txt").read_text() == (tmp_path / "file").read_text() == "precious"
+        failed(icrl("run", "game24:4,5,6,10", *LEARN, "--out", folder), 2, "not an empty folder")
+    assert (here / "mine" / "thesis.txt").read_text() == (here / "file").read_text() == "precious"
 
 
-def test_what_a_score_prints_does_not_disturb_json(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
-        "def score():\n    print('noise')\n    return 1\n\ndef model():\n    return 'a'\n"
-    )
-    done = icrl("run", "x", "--model", "mine.py:model", "--evaluator", "mine.py:score", "--json", cwd=tmp_path)
+def test_what_a_score_prints_does_not_disturb_json(here: Path) -> None:
+    (here / "mine.py").write_text("def score():\n    print('noise')\n    return 1\n\ndef model():\n    return 'a'\n")
+    done = process("run", "x", "--model", "mine.py:model", "--evaluator", "mine.py:score", "--json", cwd=here)
     assert json.loads(done.stdout)["reward"] == 1
     assert "noise" in done.stderr
 
 
-def test_control_characters_of_a_model_do_not_reach_the_terminal(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("def score():\n    return 1\n\ndef model():\n    return 'a\\x1b[31mb'\n")
-    done = icrl("run", "x", "--model", "mine.py:model", "--evaluator", "mine.py:score", cwd=tmp_path)
+def test_control_characters_of_a_model_do_not_reach_the_terminal(here: Path) -> None:
+    (here / "mine.py").write_text("def score():\n    return 1\n\ndef model():\n    return 'a\\x1b[31mb'\n")
+    done = icrl("run", "x", "--model", "mine.py:model", "--evaluator", "mine.py:score")
     assert done.returncode == 0
     assert "\x1b" not in done.stdout
 
 
-def test_a_run_without_any_score_ends_with_1(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("def score():\n    1 / 0\n\ndef model():\n    return 'a'\n")
-    done = icrl("run", "x", "--model", "mine.py:model", "--evaluator", "mine.py:score", cwd=tmp_path)
+def test_a_run_without_any_score_ends_with_1(here: Path) -> None:
+    (here / "mine.py").write_text("def score():\n    1 / 0\n\ndef model():\n    return 'a'\n")
+    done = process("run", "x", "--model", "mine.py:model", "--evaluator", "mine.py:score", cwd=here)
     failed(done, 1, "no attempt could be scored")
     assert "ZeroDivisionError" in done.stdout
 
 
-def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_folder_that_holds_a_run_is_not_overwritten(here: Path) -> None:
     first = ("run", "hidden-color:#3b9", *LEARN, "--rounds", "1", "--out", "out")
-    assert icrl(*first, cwd=tmp_path).returncode == 0
-    failed(icrl(*first, cwd=tmp_path), 2, "icrl resume out")
+    assert icrl(*first).returncode == 0
+    failed(icrl(*first), 2, "icrl resume out")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"task": "x"}', '{"form": 99}', '{"form": 1, "tusk": "x"}'])
-def test_a_run_that_cannot_be_read_is_a_clear_error(text: str, tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(text)
-    failed(icrl("resume", ".", cwd=tmp_path), 2, "run.json can't be read" if "99" not in text else "form 99")
+def test_a_run_that_cannot_be_read_is_a_clear_error(text: str, here: Path) -> None:
+    (here / "run.json").write_text(text)
+    failed(icrl("resume", "."), 2, "run.json can't be read" if "99" not in text else "form 99")
 
 
 @pytest.mark.parametrize("code", ["401", "malformed"])
-def test_a_run_whose_model_fails_ends_with_1_and_says_why(code: Any, tmp_path: Path) -> None:
+def test_a_run_whose_model_fails_ends_with_1_and_says_why(
+    code: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with OpenAIServer(solver, faults=dict.fromkeys(range(1, 20), code)) as server:
-        given = (*RUN, "--out", "out", "--attempts", "2")
-        done = icrl(*given, cwd=tmp_path, OPENAI_BASE_URL=server.base_url)
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        done = icrl(*RUN, "--out", "out", "--attempts", "2")
     failed(done, 1, "icrl resume out")
     assert ("asked again in" in done.stderr) == (code == "malformed")
     assert ("too often" in done.stderr) == (code == "malformed")
 
 
-def test_a_server_that_is_not_there_ends_with_1(tmp_path: Path) -> None:
-    done = icrl(*RUN, "--out", "out", "--attempts", "1", cwd=tmp_path, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+def test_a_server_that_is_not_there_ends_with_1(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    done = icrl(*RUN, "--out", "out", "--attempts", "1")
     failed(done, 1, "icrl resume out")
     assert "Connection" in done.stdout
     with OpenAIServer(solver) as server:  # by now there is one; where it is stands in the environment
-        resumed = icrl("resume", "out", cwd=tmp_path, OPENAI_BASE_URL=server.base_url)
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        resumed = icrl("resume", "out")
     assert resumed.returncode == 0, resumed.stderr
     assert "5 * (10 - 4) - 6" in resumed.stdout
 
 
-def test_a_key_is_never_written_down(tmp_path: Path) -> None:
-    with OpenAIServer(solver) as server:
-        environment = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "sk-very-secret"}
-        assert icrl(*RUN, "--out", "out", cwd=tmp_path, **environment).returncode == 0
-    assert not any(b"sk-very-secret" in path.read_bytes() for path in (tmp_path / "out").iterdir())
+def test_a_key_is_never_written_down(here: Path, monkeypatch: pytest.MonkeyPatch, server: OpenAIServer) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    assert icrl(*RUN, "--out", "out").returncode == 0
+    assert not any(b"sk-very-secret" in path.read_bytes() for path in (here / "out").iterdir())
 
 
-def test_the_package_runs_as_a_module(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "icrl_graph", "topologies", "--json"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
-    assert "icrl" in json.loads(done.stdout)
+def test_the_package_runs_as_a_module_and_tells_a_mistake_apart(tmp_path: Path) -> None:
+    def module(*arguments: str) -> Done:
+        command = [sys.executable, "-m", "icrl_graph", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+
+    listed = module("topologies", "--json")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert "icrl" in json.loads(listed.stdout)
+    mistaken = module("draw", "tree")
+    failed(mistaken, 2, "unknown topology 'tree'")
+    assert mistaken.stdout == ""
 
 
-def test_topologies_are_listed_and_drawn(tmp_path: Path) -> None:
-    listed = json.loads(icrl("topologies", "--json", cwd=tmp_path).stdout)
+def test_topologies_are_listed_and_drawn() -> None:
+    listed = json.loads(icrl("topologies", "--json").stdout)
     assert list(listed) == ["icrl", "reflexion", "self_refine", "best_of_n"]
-    drawn = icrl("draw", "icrl", cwd=tmp_path).stdout
-    assert "evaluate -.-> build_context" in drawn
-    assert len(json.loads(icrl("draw", "best_of_n", "--json", cwd=tmp_path).stdout)["nodes"]) == 7
+    assert "evaluate -.-> build_context" in icrl("draw", "icrl").stdout
+    assert len(json.loads(icrl("draw", "best_of_n", "--json").stdout)["nodes"]) == 7
 
 
 def test_the_readme_shows_what_the_command_draws() -> None:
@@ -300,107 +303,105 @@ def test_the_readme_shows_what_the_command_draws() -> None:
 
 
 @pytest.mark.parametrize("command", ["demo", "run", "resume", "topologies", "draw", "train", "serve"])
-def test_every_command_has_help_with_an_example_and_json(command: str, tmp_path: Path) -> None:
-    done = icrl(command, "--help", cwd=tmp_path)
+def test_every_command_has_help_with_an_example_and_json(command: str) -> None:
+    done = icrl(command, "--help")
     assert done.returncode == 0
     assert f"icrl {command}" in done.stdout
     assert "Example" in done.stdout
     assert "--json" in done.stdout
 
 
-def test_serve_serves_until_it_is_stopped(tmp_path: Path) -> None:
-    command = [*ICRL, "serve", "--port", "0", "--json"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as server:
-        assert server.stdout is not None
-        address = json.loads(server.stdout.readline())["base_url"]
+def test_serve_serves_until_it_is_stopped(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with started("serve", "--port", "0", "--json", cwd=here) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", json.loads(server.stdout.readline())["base_url"])
         run = ("run", "hidden-color:#3b9", "--model", "openai:learner", "--rounds", "2", "--out", "out")
-        assert icrl(*run, cwd=tmp_path, OPENAI_BASE_URL=address).returncode == 0
+        assert icrl(*run).returncode == 0
         server.send_signal(signal.SIGINT)
-        server.wait(timeout=60)
-        assert server.stderr is not None
-        assert "Interrupted" in server.stderr.read()
+        _, errors = server.communicate(timeout=60)
+        assert "Interrupted" in errors
     assert server.returncode == 1
 
 
 # ---------------------------------------------------------------------------------------------------------------- demo
 
 
-def test_the_demo_shows_what_its_controls_say(tmp_path: Path) -> None:
-    done = icrl("demo", "--tasks", "60", "--json", cwd=tmp_path)
+def test_the_demo_shows_what_its_controls_say(here: Path) -> None:
+    """Two dozen games, so with wide bars; tests/test_learner.py has the narrow ones."""
+    done = icrl("demo", "--tasks", "24", "--json")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     arms = {arm["name"]: arm for arm in summary["arms"]}
     assert list(arms) == ["icrl", "best_of_n", "zero", "shuffled", "random"]
-    assert {arm["calls"] for arm in arms.values()} == {60 * 8}
+    assert {arm["calls"] for arm in arms.values()} == {24 * 8}
 
     def gain(name: str) -> float:
         curve = arms[name]["reward_by_round"]
         return float(curve[-1]["mean"] - curve[0]["mean"])
 
     assert gain("icrl") >= 0.4
-    assert gain("zero") <= 0.05
-    assert gain("shuffled") <= 0.05
+    assert gain("zero") <= 0.2
+    assert gain("shuffled") <= 0.2
     for control in ("best_of_n", "random"):
         assert arms["icrl"]["best_by_round"][-1]["low"] > arms[control]["best_by_round"][-1]["high"]
-    folder = tmp_path / "runs" / "demo"
+    folder = here / "runs" / "demo"
     assert json.loads((folder / "summary.json").read_text()) == summary
-    assert len((folder / "results.jsonl").read_text().splitlines()) == 5 * 60 * 8
+    assert len((folder / "results.jsonl").read_text().splitlines()) == 5 * 24 * 8
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_demo_draws_a_game_and_says_where_its_files_are(tmp_path: Path) -> None:
-    done = icrl("demo", "--tasks", "3", "--out", "here", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_the_demo_draws_a_game_and_says_where_its_files_are(here: Path) -> None:
+    done = process("demo", "--tasks", "3", "--out", "here", cwd=here)
+    assert (done.returncode, done.stderr) == (0, "")
     assert "The hidden color is" in done.stdout
     assert "round 8" in done.stdout
     assert "Written to here/: results.jsonl, summary.json, curves.png" in done.stdout
 
 
-def test_the_demo_of_game_of_24_shows_its_arms_on_every_base(tmp_path: Path) -> None:
-    done = icrl("demo", "game24", "--tasks", "4", "--out", "here", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_the_demo_of_game_of_24_shows_its_arms_on_every_base(here: Path) -> None:
+    """As a process, as it starts processes of its own."""
+    done = process("demo", "game24", "--tasks", "2", "--out", "here", cwd=here)
+    assert (done.returncode, done.stderr) == (0, "")
     for base in ("none", "weak", "strong"):
-        assert f"Game of 24, 4 held-out puzzles, base policy: {base}" in done.stdout
-    assert {path.name for path in (tmp_path / "here").iterdir()} == {"results.jsonl", "summary.json", "curves.png"}
+        assert f"Game of 24, 2 held-out puzzles, base policy: {base}" in done.stdout
+    assert {path.name for path in (here / "here").iterdir()} == {"results.jsonl", "summary.json", "curves.png"}
 
 
-def test_the_demo_plays_the_held_out_rows_of_a_ranked_file_and_names_the_others(tmp_path: Path) -> None:
-    """On a stand-in whose rows 900 to 999 hold three held-out puzzles."""
+def test_the_demo_plays_the_held_out_rows_of_a_ranked_file_and_names_the_others(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a stand-in whose rows 900 to 999 hold two held-out puzzles."""
     test, train, validation = (list(split(name)) for name in ("test", "train", "validation"))
     fractions = [puzzle for puzzle in puzzles() if puzzle not in {*test, *train, *validation}]
-    ranking = [*test[3:], *train[:503], *test[:3], *fractions, *train[503:584], *train[584:], *validation]
-    stand_in = tmp_path / "24.csv"
+    ranking = [*test[2:], *train[:502], *test[:2], *fractions, *train[502:584], *train[584:], *validation]
+    stand_in = here / "24.csv"
     stand_in.write_text("Rank,Puzzles\n" + "".join(f"{i},{' '.join(map(str, p))}\n" for i, p in enumerate(ranking)))
-    failed(icrl("demo", "game24", "--ranked", "24.csv", cwd=tmp_path), 2, "is not the published 24.csv")
-    pinned = hashlib.sha256(stand_in.read_bytes()).hexdigest()
-    trusting = f"import icrl_graph.benchmarks.game24 as game24; game24.RANKED_SHA256 = {pinned!r}; {START}"
-    done = icrl("demo", "game24", "--ranked", "24.csv", "--json", cwd=tmp_path, start=trusting)
+    command = ("demo", "game24", "--ranked", "24.csv", "--workers", "1", "--json")
+    failed(icrl(*command), 2, "is not the published 24.csv")
+    monkeypatch.setattr("icrl_graph.benchmarks.game24.RANKED_SHA256", hashlib.sha256(stand_in.read_bytes()).hexdigest())
+    done = icrl(*command)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert summary["puzzles"] == 3
-    assert len(summary["left_out"]) == 97
+    assert summary["puzzles"] == 2
+    assert len(summary["left_out"]) == 98
     assert [line.split(": ")[1] for line in summary["left_out"][14:18]] == ["needs fractions"] * 2 + [
         "is in the train split"
     ] * 2
-    assert summary["left_out"][0].startswith("row 903, ")
+    assert summary["left_out"][0].startswith("row 902, ")
 
 
 def test_without_matplotlib_the_demo_names_the_extra(tmp_path: Path) -> None:
     (tmp_path / "matplotlib.py").write_text("raise ImportError")
-    done = icrl("demo", "--tasks", "2", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    done = process("demo", "--tasks", "2", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert done.returncode == 0, done.stderr
     assert "pip install 'icrl-graph[report]'" in done.stderr
     assert "summary.json" in done.stdout
 
 
-def test_training_writes_weights_that_can_be_used(tmp_path: Path) -> None:
+def test_training_writes_weights_that_can_be_used(here: Path) -> None:
     if not os.environ.get("CI"):
         pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'icrl-graph[train]'")
-    done = icrl("train", "hidden-color", "--iterations", "2", "--out", "w", "--json", cwd=tmp_path)
+    done = icrl("train", "hidden-color", "--iterations", "2", "--out", "w", "--json")
     assert done.returncode == 0, done.stderr
     from icrl_graph.learner.transformer import Transformer
 
-    assert Transformer(tmp_path / json.loads(done.stdout)[0]["weights"]).shape.rounds == 8
+    assert Transformer(here / json.loads(done.stdout)[0]["weights"]).shape.rounds == 8

@@ -1,10 +1,7 @@
 """SIGTERM, as a supervisor sends it: what is in flight is finished and kept, and it is said how to go on."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -17,12 +14,7 @@ from langgraph.runtime import RunControl
 from icrl_graph import aimprove, improve
 from icrl_graph.benchmarks.results import read_results
 from icrl_graph.testing import OpenAIServer, ScriptedModel
-
-
-def _icrl(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "icrl_graph", *arguments]
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+from tests.command_line import icrl, started
 
 
 def _gate(open_at: int) -> tuple[Callable[..., str], Event, Event]:
@@ -42,19 +34,17 @@ def test_a_run_ends_with_the_call_in_flight_kept_and_goes_on_from_there(tmp_path
     reply, asked, let_go = _gate(2)
     with OpenAIServer(reply) as server:
         where = ("--model", "openai:any", "--base-url", server.base_url, "--rounds", "5", "--out", str(tmp_path / "r"))
-        child = _icrl("run", "hidden-color:#3b9", *where)
+        child = started("run", "hidden-color:#3b9", *where, cwd=tmp_path)
         assert asked.wait(60)
         child.send_signal(signal.SIGTERM)
-        assert child.stderr is not None
         assert "SIGTERM again stops at once" in child.stderr.readline()
         let_go.set()
-        out, errors = child.communicate(timeout=60)
+        _, errors = child.communicate(timeout=60)
         assert child.returncode == 143
         assert f"Stopped. What was done so far is kept. Go on with: icrl resume {tmp_path / 'r'}" in errors
         assert server.counts["calls"] == 3
-        resumed = _icrl("resume", str(tmp_path / "r"), "--json")
-        out, errors = resumed.communicate(timeout=60)
-        assert json.loads(out)["usage"]["calls"] == 5, errors
+        resumed = icrl("resume", str(tmp_path / "r"), "--json")
+        assert json.loads(resumed.stdout)["usage"]["calls"] == 5, resumed.stderr
         assert server.counts["calls"] == 5
 
 
@@ -62,17 +52,16 @@ def test_a_second_sigterm_ends_it_at_once_and_loses_only_the_call_in_flight(tmp_
     reply, asked, let_go = _gate(2)
     with OpenAIServer(reply) as server:
         where = ("--model", "openai:any", "--base-url", server.base_url, "--rounds", "5", "--out", str(tmp_path / "r"))
-        child = _icrl("run", "hidden-color:#3b9", *where)
+        child = started("run", "hidden-color:#3b9", *where, cwd=tmp_path)
         assert asked.wait(60)
         child.send_signal(signal.SIGTERM)
-        assert child.stderr is not None
         child.stderr.readline()
         child.send_signal(signal.SIGTERM)
         child.communicate(timeout=60)
         assert child.returncode == -signal.SIGTERM
         let_go.set()
-        out, errors = _icrl("resume", str(tmp_path / "r"), "--json").communicate(timeout=60)
-        assert json.loads(out)["usage"]["calls"] == 5, errors
+        resumed = icrl("resume", str(tmp_path / "r"), "--json")
+        assert json.loads(resumed.stdout)["usage"]["calls"] == 5, resumed.stderr
         assert server.counts["calls"] == 6
 
 
@@ -81,10 +70,9 @@ def test_a_comparison_begins_no_run_more_and_goes_on_later(tmp_path: Path) -> No
     with OpenAIServer(reply) as server:
         limits = ("--rounds", "4", "--limit", "3", "--concurrency", "1", "--out", str(tmp_path / "b"))
         where = ("--model", "openai:any", "--base-url", server.base_url, "--topologies", "icrl")
-        child = _icrl("bench", "hidden-color", *where, *limits)
+        child = started("bench", "hidden-color", *where, *limits, cwd=tmp_path)
         assert asked.wait(60)
         child.send_signal(signal.SIGTERM)
-        assert child.stderr is not None
         assert "SIGTERM again" in child.stderr.readline()
         let_go.set()
         _, errors = child.communicate(timeout=60)
@@ -92,9 +80,8 @@ def test_a_comparison_begins_no_run_more_and_goes_on_later(tmp_path: Path) -> No
         assert "icrl resume" in errors
         assert server.counts["calls"] == 6
         assert len(read_results(tmp_path / "b").rows) == 1
-        resumed = _icrl("resume", str(tmp_path / "b"))
-        _, errors = resumed.communicate(timeout=60)
-        assert resumed.returncode == 0, errors
+        resumed = icrl("resume", str(tmp_path / "b"))
+        assert resumed.returncode == 0, resumed.stderr
         assert len(read_results(tmp_path / "b").rows) == 3
         assert server.counts["calls"] == 12
 
@@ -147,17 +134,16 @@ def test_judging_again_is_ended_too_and_goes_on_later(tmp_path: Path) -> None:
     with OpenAIServer(lambda: "red") as server:
         where = ("--model", "openai:any", "--base-url", server.base_url, "--topologies", "icrl")
         limits = ("--rounds", "3", "--limit", "2", "--concurrency", "1", "--out", str(tmp_path / "b"))
-        _, errors = _icrl("bench", "hidden-color", *where, *limits).communicate(timeout=60)
+        assert icrl("bench", "hidden-color", *where, *limits).returncode == 0
     reply, asked, let_go = _gate(1)
     with OpenAIServer(lambda messages: json.dumps({"reasons": reply(messages), "score": 3})) as server:
         (tmp_path / "judge.py").write_text(
             f"from icrl_graph import chat_model\nmodel = chat_model('openai:judge', base_url={server.base_url!r})\n"
         )
         judge = ("--judge", f"{tmp_path / 'judge.py'}:model", "--rubric", "Is it good?")
-        child = _icrl("rejudge", str(tmp_path / "b"), *judge, "--out", str(tmp_path / "again"))
+        child = started("rejudge", str(tmp_path / "b"), *judge, "--out", str(tmp_path / "again"), cwd=tmp_path)
         assert asked.wait(60)
         child.send_signal(signal.SIGTERM)
-        assert child.stderr is not None
         while "SIGTERM again" not in child.stderr.readline():
             pass
         before = server.counts["calls"]
@@ -165,7 +151,6 @@ def test_judging_again_is_ended_too_and_goes_on_later(tmp_path: Path) -> None:
         _, errors = child.communicate(timeout=60)
         assert child.returncode == 143, errors
         assert server.counts["calls"] == before
-        resumed = _icrl("resume", str(tmp_path / "again"))
-        _, errors = resumed.communicate(timeout=60)
-        assert resumed.returncode == 0, errors
+        resumed = icrl("resume", str(tmp_path / "again"))
+        assert resumed.returncode == 0, resumed.stderr
         assert server.counts["calls"] == 6

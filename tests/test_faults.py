@@ -23,8 +23,10 @@ from icrl_graph.models import is_permanent
 from icrl_graph.state import cost_of
 from icrl_graph.testing import Fault, OpenAIServer
 from tests.helpers import play
+from tests.interrupted_child import play as play_kept
 
-TABLE = (Path(__file__).parents[1] / "docs" / "faults.md").read_text(encoding="utf-8")
+CHILD = Path(__file__).parent / "interrupted_child.py"
+TABLE = (CHILD.parents[1] / "docs" / "faults.md").read_text(encoding="utf-8")
 LOST: dict[Fault, str] = {  # what the attempt says, where nobody repeats the call
     "429": "429",
     "500": "500",
@@ -133,25 +135,11 @@ def test_where_the_wait_would_pass_the_budget_of_time_the_call_is_not_repeated()
     assert (result.rewards, server.counts["calls"]) == ([None, 1.0], 2)
 
 
-CHILD = """
-import asyncio, signal, sys
-from icrl_graph import aimprove, chat_model, improve
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
-url, way, path = sys.argv[1:]
-options = {"model": chat_model("openai:any", base_url=url, max_retries=0), "path": path}
-if way == "aimprove":
-    asyncio.run(aimprove("Say 42.", lambda: 1.0, rounds=3, **options))
-else:
-    improve("Say 42.", lambda: 1.0, topology=way, **{"n" if way == "best_of_n" else "rounds": 3}, **options)
-"""
-
-
 @pytest.mark.parametrize("way", ["icrl", "best_of_n", "aimprove"])
 def test_ctrl_c_ends_a_wait_at_once_and_nothing_that_was_paid_is_lost(way: str, tmp_path: Path) -> None:
     with OpenAIServer(lambda: "42", faults={2: "429"}, retry_after=500) as server:
-        command = [sys.executable, "-c", CHILD, server.base_url, way, str(tmp_path / "run.sqlite")]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        given = (way, server.base_url, str(tmp_path / "run.sqlite"))
+        with subprocess.Popen([sys.executable, CHILD, *given], stderr=subprocess.PIPE, text=True) as child:
             assert child.stderr is not None
             told = ""
             for line in child.stderr:
@@ -159,7 +147,7 @@ def test_ctrl_c_ends_a_wait_at_once_and_nothing_that_was_paid_is_lost(way: str, 
                 if "asked again in 500.0 s" in line:
                     child.send_signal(signal.SIGINT)
         assert "KeyboardInterrupt" in told.splitlines()[-1]
-        subprocess.run(command, check=True)
+        assert play_kept(*given).reward == 1.0
         assert server.counts["calls"] == 3 + 1
 
 

@@ -17,6 +17,7 @@ from icrl_graph.ablations import shuffled
 from icrl_graph.benchmarks.demos import game24 as demo
 from icrl_graph.benchmarks.game24 import task
 from icrl_graph.errors import UnknownTask
+from icrl_graph.events import is_episode
 from icrl_graph.games.game24 import blind, no_base, player, split
 from icrl_graph.learner import LEARNERS
 from icrl_graph.models import FunctionModel, chat_model
@@ -25,13 +26,14 @@ from icrl_graph.topologies import create_icrl
 from icrl_graph.verifiers.game24 import grade, verify
 
 PUZZLES = demo.choose(50, seed=3)
+PLAYED = demo.choose(25, seed=4)
 LEARNER = chat_model("learner:game24")
 
 
 def _solved(graph: Any, puzzles: Any = PUZZLES) -> list[list[bool]]:
     compiled = graph.compile()
     streams = (compiled.stream(task(p), context=Settings(seed=i), stream_mode="custom") for i, p in enumerate(puzzles))
-    return [[event["metric"] == 1.0 for event in stream] for stream in streams]
+    return [[event["metric"] == 1.0 for event in filter(is_episode, stream)] for stream in streams]
 
 
 def _within(solved: list[list[bool]], k: int) -> float:
@@ -40,7 +42,7 @@ def _within(solved: list[list[bool]], k: int) -> float:
 
 @pytest.fixture(scope="module")
 def rows() -> Any:
-    return list(demo.play(PUZZLES, seed=3, workers=2))
+    return list(demo.play(PLAYED, seed=4, workers=2))
 
 
 @pytest.fixture(scope="module")
@@ -52,42 +54,42 @@ def _share(arm: Any, k: int = 16) -> float:
     return float(arm["solved_within"][k - 1]["mean"])
 
 
-# The bars of 400 puzzles, lowered by what 50 puzzles may lie off by chance.
+# The bars of 400 puzzles, lowered by what 25 puzzles may lie off by chance.
 
 
 def test_without_a_base_a_frozen_network_learns_to_solve_nearly_every_puzzle(arms: Any) -> None:
     icrl = arms["none", "icrl"]
     assert _share(icrl, 1) <= 0.08
-    assert _share(icrl, 8) >= 0.45
-    assert _share(icrl) >= 0.87
-    assert icrl["solved_at"][-1]["mean"] >= 0.87
+    assert _share(icrl, 8) >= 0.36
+    assert _share(icrl) >= 0.84
+    assert icrl["solved_at"][-1]["mean"] >= 0.84
     assert icrl["step_reward"][-1]["mean"] - icrl["step_reward"][0]["mean"] >= 0.7
 
 
 @pytest.mark.parametrize("control", ["best_of_n", "no_repeats", "avoid_tried", "zero", "shuffled", "hidden", "outcome"])
 def test_without_its_true_step_rewards_little_is_solved(control: str, arms: Any) -> None:
     arm = arms["none", control]
-    assert _share(arm) <= 0.4
-    assert arm["icrl_ahead"]["16"]["low"] > 0.3
+    assert _share(arm) <= 0.48
+    assert arm["icrl_ahead"]["16"]["low"] > 0.2
     if control in ("zero", "shuffled", "hidden"):
         assert arm["solved_at"][-1]["mean"] <= 0.12
 
 
 def test_it_is_as_good_as_the_search_that_it_was_taught(arms: Any) -> None:
     for base in ("none", "weak"):
-        assert abs(arms[base, "teacher"]["icrl_ahead"]["16"]["mean"]) <= 0.12
+        assert abs(arms[base, "teacher"]["icrl_ahead"]["16"]["mean"]) <= 0.16
 
 
 def test_on_a_weak_base_it_is_well_ahead_of_sampling_and_of_variety(arms: Any) -> None:
     for control in ("best_of_n", "no_repeats"):
-        assert arms["weak", control]["icrl_ahead"]["8"]["mean"] >= 0.12
-    assert arms["weak", "avoid_tried"]["solved_at"][-1]["mean"] <= 0.1
-    assert arms["weak", "icrl"]["solved_at"][-1]["mean"] >= 0.87
+        assert arms["weak", control]["icrl_ahead"]["8"]["mean"] >= 0.08
+    assert arms["weak", "avoid_tried"]["solved_at"][-1]["mean"] <= 0.12
+    assert arms["weak", "icrl"]["solved_at"][-1]["mean"] >= 0.84
 
 
 def test_a_strong_base_leaves_next_to_nothing_to_gain(arms: Any) -> None:
-    assert _share(arms["strong", "icrl"], 1) >= 0.75
-    assert abs(arms["strong", "best_of_n"]["icrl_ahead"]["8"]["mean"]) <= 0.06
+    assert _share(arms["strong", "icrl"], 1) >= 0.72
+    assert abs(arms["strong", "best_of_n"]["icrl_ahead"]["8"]["mean"]) <= 0.08
 
 
 def test_both_layouts_give_it_the_same_history() -> None:
@@ -170,7 +172,7 @@ def test_an_attempt_takes_at_most_5_ms_of_cpu() -> None:
 
 def test_an_attempt_depends_on_its_puzzle_and_the_seed_alone(rows: Any) -> None:
     """Not on how many processes play, nor on what else is played; but the shuffled rewards are those of all puzzles."""
-    again = list(demo.play(PUZZLES[:2], seed=3, workers=1))
+    again = list(demo.play(PLAYED[:2], seed=4, workers=1))
     played = {row["puzzle"] for row in again}
     wanted = [row for row in rows if row["puzzle"] in played and row["arm"] != "shuffled"]
     assert [row for row in again if row["arm"] != "shuffled"] == wanted
@@ -235,7 +237,7 @@ def test_the_words_claim_nothing_that_the_figures_do_not_show(rows: Any) -> None
 
 def test_a_summary_is_json_and_names_what_was_left_out(rows: Any) -> None:
     summary = json.loads(json.dumps(demo.summarize(rows, ["row 901, 1 2 3 4: needs fractions"])))
-    assert summary["puzzles"] == len(PUZZLES)
+    assert summary["puzzles"] == len(PLAYED)
     assert "Not played, 1 puzzles: row 901, 1 2 3 4: needs fractions." in _words(summary)
 
 

@@ -17,6 +17,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
 from icrl_graph import create_best_of_n, create_icrl, llm_judge
+from icrl_graph.events import is_episode
 from icrl_graph.isolation import isolated
 from icrl_graph.loading import load
 from icrl_graph.models import name_of_part
@@ -50,7 +51,7 @@ def judge() -> Iterator[Any]:
 def test_whatever_a_verifier_does_costs_its_attempt_and_nothing_else(bad: str, way: str, judge: Any) -> None:
     graph = create_icrl(ScriptedModel(["fine", bad, "fine"]), judge, rounds=3).compile()
     streamed = list(graph.stream({"task": "x"}, stream_mode="custom")) if way == "invoke" else asyncio.run(_all(graph))
-    events: list[Any] = streamed
+    events = list(filter(is_episode, streamed))
     assert [event["reward"] for event in events] == [1.0, None, 1.0]
     assert BAD[bad] in events[1]["error"]
 

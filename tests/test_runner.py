@@ -1,10 +1,7 @@
 """A comparison as it runs: every method, side by side, over real HTTP; what fails; processes that are killed."""
 
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -22,9 +19,9 @@ from icrl_graph.pace import Pace
 from icrl_graph.state import value_of
 from icrl_graph.testing import OpenAIServer
 from tests.bench_child import METHODS, calls_in, outcome, plan_of, player, rows_of
+from tests.command_line import icrl, process
 
 CHILD = Path(__file__).parent / "bench_child.py"
-ROOT = CHILD.parents[1]
 GAMES = find_benchmark("game24").items()[:3]
 
 
@@ -345,13 +342,6 @@ def test_faults_that_pass_cost_nothing_but_repeats(
 # ---------------------------------------------------------------------------------------------------- processes killed
 
 
-def bench(*arguments: str, cwd: Path, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
-    """`icrl`, which dies at its call of that number."""
-    command = [sys.executable, "-c", "from icrl_graph.cli import main; main()", *arguments, "--json"]
-    surroundings = {**os.environ, "PYTHONPATH": str(ROOT), "BENCH_LOG": "paid.log", "BENCH_KILL_AT": str(kill_at)}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=surroundings, timeout=120, check=False)
-
-
 def test_a_comparison_that_is_killed_again_and_again_pays_for_no_more_than_what_was_in_flight_and_ends_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,11 +354,14 @@ def test_a_comparison_that_is_killed_again_and_again_pays_for_no_more_than_what_
     sizes = ("--limit", "2", "--rounds", "3", "--concurrency", "4", "--model", model)
     first = ("bench", "game24", "--topologies", ",".join(arms), "--out", "killed", *sizes)
     for at in range(kills):
-        killed = bench(*(("resume", "killed") if at else first), cwd=tmp_path, kill_at=rng.randint(3, 8))
+        dies = {"BENCH_LOG": "paid.log", "BENCH_KILL_AT": str(rng.randint(3, 8))}
+        killed = process(*(("resume", "killed") if at else first), cwd=tmp_path, **dies)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     begun = outcome(tmp_path / "killed")
     assert len(begun) < 8
-    ended = bench("resume", "killed", cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_LOG", "paid.log")
+    ended = icrl("resume", "killed")
     assert ended.returncode == 0, ended.stderr
     paid = (tmp_path / "paid.log").read_text().count("paid")
     # In flight: one call of each of the four runs, or all that stand side by side.

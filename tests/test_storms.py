@@ -1,6 +1,5 @@
 """When the place where a run is kept fails under it: a full disk, a lock, a database that is restarted."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,45 +13,25 @@ from icrl_graph.errors import ThreadMismatch
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies import create_icrl
 from tests.databases import opened
+from tests.full_disk_child import play
 from tests.helpers import GAME, climber, nearness, thread
 
-IN_A_FULL_DISK = """
-import json, resource, sys
-from icrl_graph import improve
-
-folder, limit = sys.argv[1], int(sys.argv[2])
-if limit:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # no file may grow beyond it
-
-def model(rng):
-    with open(folder + "/paid.log", "a") as log:
-        log.write("x")
-    return "r" * 2000 + str(rng.random())
-
-result = improve("t", lambda: 0.5, model=model, rounds=30, seed=0, path=folder + "/run.sqlite")
-print(json.dumps([result.usage["calls"], [e["response"] for e in result.episodes]]))
-"""
-
-
-def _run(folder: Path, limit: int) -> Any:
-    command = [sys.executable, "-c", IN_A_FULL_DISK, str(folder), str(limit)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+CHILD = Path(__file__).parent / "full_disk_child.py"
 
 
 def test_a_full_disk_ends_the_run_with_a_clear_error_and_it_goes_on_once_there_is_room(tmp_path: Path) -> None:
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "full").mkdir()
-    whole = _run(tmp_path / "whole", 0)
+    whole, full = tmp_path / "whole", tmp_path / "full"
+    whole.mkdir()
+    full.mkdir()
     ends = 0
     for kilobytes in (60, 90, 120, 200, 300):
-        full = _run(tmp_path / "full", kilobytes * 1024)
-        ends += full.returncode != 0
-        assert "disk" in full.stderr
-        assert "the same call goes on from there" in full.stderr
-    again = _run(tmp_path / "full", 0)
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout) == json.loads(whole.stdout)
-    assert len((tmp_path / "full" / "paid.log").read_text()) <= 30 + ends  # at most what was in flight
+        command = [sys.executable, str(CHILD), str(full), str(kilobytes * 1024)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        ends += ended.returncode != 0
+        assert "disk" in ended.stderr
+        assert "the same call goes on from there" in ended.stderr
+    assert play(full) == play(whole)
+    assert len((full / "paid.log").read_text()) <= 30 + ends  # at most what was in flight
 
 
 @pytest.mark.parametrize("kind", ["postgres pool", "async postgres pool"])
