@@ -1,7 +1,4 @@
-"""What other layouts, longer runs and foreign histories cost the learner of Game of 24, and best_of_n's temperatures.
-
-python examples/game24_robustness.py 400
-"""
+"""What layouts, longer runs and foreign histories cost the learner of Game of 24: game24_robustness.py 400."""
 
 import sys
 from itertools import product
@@ -11,6 +8,7 @@ from typing import Any
 from icrl_graph import Settings, chat_model, create_best_of_n, create_icrl, parse
 from icrl_graph.benchmarks.game24 import task
 from icrl_graph.benchmarks.statistics import interval
+from icrl_graph.events import is_episode
 from icrl_graph.games.game24 import blind, no_base, player, split
 from icrl_graph.learner import LEARNERS
 from icrl_graph.verifiers.game24 import grade
@@ -25,10 +23,8 @@ def begun_by_another(messages: list[dict[str, Any]], rng: Random) -> str:
 def play(name: str, graph: Any, puzzles: Any, marks: tuple[int, ...] = (8, 16)) -> None:
     """Print the share of puzzles that are solved within k attempts."""
     run = graph.compile().stream
-    games = [
-        [event for event in run(task(p), context=Settings(seed=i), stream_mode="custom") if event["type"] == "episode"]
-        for i, p in enumerate(puzzles)
-    ]
+    seeded = [run(task(p), context=Settings(seed=i), stream_mode="custom") for i, p in enumerate(puzzles)]
+    games = [list(filter(is_episode, events)) for events in seeded]
     for k in marks:
         share = interval([any(event["metric"] for event in events[:k]) for events in games])
         print(f"{name:44} within {k:2}: {share['mean']:.3f} ({share['low']:.3f} to {share['high']:.3f})", flush=True)

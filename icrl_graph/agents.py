@@ -12,6 +12,7 @@ from langgraph.runtime import get_runtime
 from pydantic import BaseModel, Field
 
 from icrl_graph import settings
+from icrl_graph.nodes import Stage
 from icrl_graph.topologies import Graph
 
 
@@ -74,9 +75,10 @@ def _unlimited(config: RunnableConfig) -> RunnableConfig:
 def _context() -> Any:
     """The context of the graph that the tool is called in; None outside of one."""
     try:
-        return getattr(get_runtime(), "context", None)
+        found = getattr(get_runtime(), "context", None)
     except (RuntimeError, KeyError):
         return None
+    return found.outer if isinstance(found, Stage) else found  # called by who acts in an episode
 
 
 def _told(output: dict[str, Any]) -> tuple[str, dict[str, Any]]:

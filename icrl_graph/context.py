@@ -128,7 +128,9 @@ def tokens(limit: int) -> Memory:
 
 def _tokens(episode: Episode) -> int:
     """Estimated tokens of an episode: four characters each, and a few for the markup around it."""
-    told = (episode.get("response", ""), episode.get("shown", {}).get("feedback", ""), episode.get("reflection", ""))
+    steps = [f"{step_line(step)} (Reward: -0.123)\n" for step in episode.get("steps", [])]
+    said = "".join(steps) or episode.get("response", "")
+    told = (said, episode.get("shown", {}).get("feedback", ""), episode.get("reflection", ""))
     return sum(map(len, told)) // 4 + 16
 
 

@@ -17,7 +17,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -55,7 +55,14 @@ class Budget:
 
     def __init__(self, caps: Mapping[str, float | None], spent: Usage) -> None:
         self.caps, self.spent = caps, spent
-        self._lock = threading.Lock()
+        self._lock, self._resumed = threading.Lock(), set[Hashable]()
+
+    def resume(self, who: Hashable, spent: Usage) -> None:
+        """Count what was spent in another process, if anything, the first time that somebody comes back with it."""
+        with self._lock:
+            if who not in self._resumed:
+                self._resumed.add(who)
+                self.spent = add_usage(self.spent, spent)
 
     def admit(self) -> None:
         """Count one more call, before it is made.

@@ -15,7 +15,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
 from itertools import takewhile
 from operator import is_, itemgetter
@@ -64,6 +64,14 @@ class Remembered:
             self._runs.move_to_end(run)
             while len(self._runs) > self._limit:
                 self._runs.popitem(last=False)
+
+    def share(self, run: Hashable, who: Hashable, make: Callable[[], Any]) -> Any:
+        """What was put there, or else, the first time, what is made."""
+        with self._lock:
+            found: Any = self._runs.setdefault(run, {})
+            if who not in found:
+                found[who] = make()
+            return found[who]
 
     def forget(self, run: Hashable) -> None:
         """Drop all that is known of a run."""

@@ -256,9 +256,11 @@ def _begin(
     fixed = [part for part in {**frozen["parts"], **names} if ended or part not in ("model", "reflector", "critic")]
     pairs += [(part, frozen["parts"].get(part), names.get(part)) for part in fixed]
     changed = {name: f"{name} {kept!r} -> {wanted!r}" for name, kept, wanted in pairs if kept != wanted}
-    if ended and [*changed] == ["rounds"] and frozen["rounds"] < asked["rounds"]:
-        longer = {**frozen, "rounds": asked["rounds"]}
-        return None, {"settings": longer, "stopped": why_stop(longer, stored.values["episodes"])}
+    episodes, dropped = stored.values["episodes"], {name for name in ("target", "patience") if asked.get(name) is None}
+    is_longer = ended and "n" not in frozen and asked.get("rounds", 0) > len(episodes)
+    if changed and is_longer and changed.keys() <= {"rounds", *dropped}:
+        now = {**frozen, **{name: asked[name] for name in changed}}
+        return None, {"settings": now, "stopped": why_stop(now, episodes, graph.parts.calls_each)}
     if changed:
         told = ", ".join(changed.values())
         raise ThreadMismatch(f"the thread holds another run ({told}); give another thread_id or path")

@@ -163,6 +163,8 @@ class Policy:
         calls: paid calls of an attempt, at most.
         actor: who acts, where it plays an episode.
         form: what a structured answer is asked to be.
+        abandon: gives up what the episode of a (run, round, candidate) holds, where something has broken it off.
+        told: how its provider was to be told what to cache, one of `caching.CHOICES`.
     """
 
     part: Runnable[Any, Any]
@@ -171,6 +173,8 @@ class Policy:
     calls: int = 1
     actor: Policy | None = None
     form: type[BaseModel] | None = None
+    abandon: Callable[[tuple[str, int, int]], None] | None = None
+    told: str = "auto"
 
     @property
     def speaker(self) -> Policy:
@@ -229,7 +233,7 @@ def as_policy(model: Any, cache: str = "auto") -> Policy:
         if not isinstance(unbound(model), BaseChatModel):
             return Policy(model, "runnable")
         local = isinstance(unbound(model), FunctionModel)  # nobody's cache is to be told anything
-        return Policy(model, "chat", caching.OFF if local else caching.dialect(cache, model))
+        return Policy(model, "chat", caching.OFF if local else caching.dialect(cache, model), told=cache)
     if callable(model):
         accepted_names(model, ASKS, "reply function")
         if async_only(model):
@@ -303,6 +307,13 @@ def same_model(one: Any, other: Any) -> bool:
         return True
     chat = isinstance(one, BaseChatModel) and type(one) is type(other)
     return chat and name_of_part(one) == name_of_part(other)
+
+
+def chat_models(*parts: Any) -> tuple[str, ...]:
+    """The names of the chat models among some parts and their judges; whether they have prices can be told ahead."""
+    models = [unbound(model) for part in parts for model in (part, *getattr(part, "judges", ()))]
+    chat = (m for m in models if isinstance(m, BaseChatModel) and not isinstance(m, FunctionModel))
+    return tuple(dict.fromkeys(map(name_of_part, chat)))
 
 
 def name_of_part(part: Any) -> str:

@@ -16,7 +16,7 @@ from icrl_graph import caching, settings
 from icrl_graph.context import Shows
 from icrl_graph.driver import Driver
 from icrl_graph.journal import Journal
-from icrl_graph.models import FunctionModel, Policy, as_policy, name_of_part, unbound
+from icrl_graph.models import Policy, as_policy, chat_models, name_of_part
 from icrl_graph.nodes import Parts
 from icrl_graph.pace import Pace
 from icrl_graph.prices import Prices, are_prices, check_price
@@ -132,10 +132,9 @@ def assemble(
     names = {name: part if isinstance(part, str) else name_of_part(part) for name, part in pieces.items()}
     named = {"model": model} if isinstance(model, str) else {}
     schema = settings.schema(base, {**named, **defaults, **settable}, {"model": name_of_part(policy.part), **names})
-    speaker = policy.speaker
-    models = _chat_models(speaker.part, *pieces.values())
+    speaker, models = policy.speaker, chat_models(*pieces.values())
     if schema.model_fields["max_usd"].default is not None:
-        for name in models:
+        for name in dict.fromkeys((*chat_models(speaker.part), *models)):
             check_price(name, given.get("prices") or {})
     sampling = given.get("sampling") or {}
     if sampling and speaker.kind != "chat":
@@ -149,6 +148,7 @@ def assemble(
         schema=schema,
         driver=Driver(given.get("journal"), given.get("prices"), given.get("pace")),
         policy=answering,
+        plain=speaker,
         evaluator=scorer,
         shows=shows,
         instructions={**INSTRUCTIONS, **(given.get("instructions") or {})},
@@ -185,13 +185,6 @@ def _structured(policy: Policy, extract: Any, sampling: Any) -> tuple[Policy, An
     if not isinstance(policy.part, BaseChatModel) or sampling:
         raise ValueError("structured output is asked of a chat model, without sampling parameters per instruction")
     return policy.structured(extract), None
-
-
-def _chat_models(*parts: Any) -> tuple[str, ...]:
-    """The names of the chat models among some parts and their judges; whether they have prices can be told ahead."""
-    models = [unbound(model) for part in parts for model in (part, *getattr(part, "judges", ()))]
-    chat = (m for m in models if isinstance(m, BaseChatModel) and not isinstance(m, FunctionModel))
-    return tuple(dict.fromkeys(map(name_of_part, chat)))
 
 
 def _is_number(value: Any) -> bool:

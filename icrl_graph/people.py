@@ -41,13 +41,15 @@ def human_reward(bounds: Bounds | None = None, question: str = "How good is this
     attempt unscored.
 
     Args:
-        bounds: lowest and highest reward.
+        bounds: lowest and highest reward; default those of the graph.
         question: what to ask.
     """
+    own = bounds
 
-    def ask(task: Any, response: str, steps: Any, history: Any) -> Reward:
+    def ask(task: Any, response: str, steps: Any, history: Any, bounds: Any) -> Reward:
         asked = {"question": question, "task": task, "response": response, "steps": steps, "history": history}
-        return _answered({**asked, "bounds": bounds and list(bounds)}, lambda said: _read(said, bounds))
+        within = own or bounds
+        return _answered({**asked, "bounds": within and list(within)}, lambda said: _read(said, within))
 
     ask.rewarded_by = "human"  # type: ignore[attr-defined]
     return ask
@@ -61,7 +63,8 @@ def reviewed(evaluator: Evaluator, question: str = "Is this reward right?") -> E
     leaves the attempt unscored. The metric stays what the evaluator said.
 
     Args:
-        evaluator: gives the rewards. One that is paid is not paid again while a person is waited for.
+        evaluator: gives the rewards. One that is paid is not paid again once the person has answered; a function is
+            called again then, and so has to say the same again.
         question: what to ask.
 
     Raises:
@@ -70,19 +73,20 @@ def reviewed(evaluator: Evaluator, question: str = "Is this reward right?") -> E
     scorer = as_scorer(evaluator)
 
     def review(
-        task: Any, response: str, answer: Any, steps: Any, task_data: Any, history: Any
+        task: Any, response: str, answer: Any, steps: Any, task_data: Any, history: Any, bounds: Any
     ) -> Generator[Any, Any, Reward]:
         offered = {"task": task, "response": response, "answer": answer, "steps": steps, "task_data": task_data}
-        given = scorer.arguments(**offered, history=history)
+        given = scorer.arguments(**offered, history=history, bounds=bounds)
         if scorer.flow:
             found = as_reward((yield from scorer.part(**given)))
         else:
             found = yield from one(Call(scorer.part, given, as_reward, paid=scorer.calls > 0))
         asked = {"question": question, "task": task, "response": response, "steps": steps, "history": history}
         proposed = {"reward": found["value"], "metric": found.get("metric"), "feedback": found.get("feedback")}
-        return _answered({**asked, **proposed}, lambda said: _decided(said, found))
+        within = {"bounds": bounds and list(bounds)}
+        return _answered({**asked, **proposed, **within}, lambda said: _decided(said, found, bounds))
 
-    review.calls, review.asks = scorer.calls, True  # type: ignore[attr-defined]
+    review.calls, review.asks, review.rewarded_by = scorer.calls, True, "human"  # type: ignore[attr-defined]
     if judges := getattr(scorer.part, "judges", ()):
         review.judges = judges  # type: ignore[attr-defined]
     return review
@@ -126,11 +130,11 @@ def _read(said: Any, bounds: Bounds | None) -> Reward:
     return found
 
 
-def _decided(said: Any, found: Reward) -> Reward:
+def _decided(said: Any, found: Reward, bounds: Bounds | None) -> Reward:
     """What a person has made of a reward."""
     if said is True:
         return found
-    return {**_apart(found), **(unscored(VETOED) if said is False else _read(said, None))}
+    return {**_apart(found), **(unscored(VETOED) if said is False else _read(said, bounds))}
 
 
 def _apart(reward: Reward) -> Reward:
@@ -251,12 +255,15 @@ def _revision(
     check_form(frozen)
     number = episodes[-1]["round"]
     now: dict[str, Any] = {**frozen, **settings.told(parts.schema, {parts.schema.namespace: changed})}
+    parts.by(parts.policy, now)
+    if reward is not ...:
+        now["revised"] = True
     if instruction is not None:
         now["said"] = {"round": number + 1, "text": instruction}
     patches: list[Episode] = []
     if reward is not ... or comment is not None:
         patches = [_patch(parts, now, _attempt(episodes, number, candidate), reward, comment)]
-    stopped = why_stop(now, upsert(episodes, [patches]))
+    stopped = why_stop(now, upsert(episodes, [patches]), parts.calls_each)
     return {"episodes": patches, "settings": now, "stopped": stopped}
 
 

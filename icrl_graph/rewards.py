@@ -29,8 +29,9 @@ from typing_extensions import TypedDict
 OFFERED = ("task", "response", "answer", "steps", "task_data")
 """What an evaluator may ask for: the task as given (text or messages); the response as text; the answer, which is what
 `extract` made of it (or the response again); the steps of a multi-turn episode, or None; the task data."""
-ASKABLE = (*OFFERED, "history")
-"""A function may also ask for the attempts of the rounds before, each with its `response`, `reward` and `feedback`."""
+ASKABLE = (*OFFERED, "history", "bounds")
+"""A function may also ask for the attempts of the rounds before, each with its `response`, `reward` and `feedback`, and
+for the lowest and highest reward that the graph takes, or None."""
 
 Evaluator = Any
 """A callable (sync or async, or a generator function), a LangChain tool, or a Runnable; returns a number, a `Reward`,

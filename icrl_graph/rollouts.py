@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, cast
 
 from langchain_core.runnables import Runnable
@@ -38,7 +37,7 @@ from icrl_graph.models import Policy, as_policy, is_overflow, name_of_part, read
 from icrl_graph.nodes import TRACED, Stage, Straight, failure
 from icrl_graph.prompts import ACT, REACT
 from icrl_graph.rewards import Reward
-from icrl_graph.state import Message, Step, Usage, plain
+from icrl_graph.state import Message, Step, Usage, add_usage
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +118,9 @@ def rollout(
     graph.add_edge("reset", "act")
     graph.add_conditional_edges("act", lambda state: END if "error" in state else "step", [END, "step"])
     graph.add_conditional_edges("step", lambda state: END if _is_over(state, max_steps) else "act", [END, "act"])
-    return Policy(graph.compile(name=name_of_part(policy.part)), "rollout", calls=max_steps, actor=policy)
+    return Policy(
+        graph.compile(name=name_of_part(policy.part)), "rollout", calls=max_steps, actor=policy, abandon=worlds.abandon
+    )
 
 
 def _is_over(state: RolloutState, max_steps: int) -> bool:
@@ -133,16 +134,17 @@ def _flow_node(
     """A flow as a node of the nested graph; whatever ends the run within it gives the episode's environment back."""
 
     def run(state: RolloutState) -> Any:
-        stage: Any = get_runtime().context
-        with _abandoning(worlds, stage):
-            return stage.driver.perform(closing(flow(state, stage), stage), _key(name, state, stage), stage.budget)
+        stage = begun(state)
+        return stage.driver.perform(closing(flow(state, stage), stage), _key(name, state, stage), stage.budget)
 
     async def arun(state: RolloutState) -> Any:
+        stage = begun(state)
+        return await stage.driver.aperform(closing(flow(state, stage), stage), _key(name, state, stage), stage.budget)
+
+    def begun(state: RolloutState) -> Stage:
         stage: Any = get_runtime().context
-        with _abandoning(worlds, stage):
-            return await stage.driver.aperform(
-                closing(flow(state, stage), stage), _key(name, state, stage), stage.budget
-            )
+        stage.budget.resume(_whose(stage), add_usage(*state.get("costs", [])))
+        return stage  # type: ignore[no-any-return]
 
     def closing(flow: Flow, stage: Stage) -> Flow:
         try:
@@ -152,16 +154,6 @@ def _flow_node(
             raise
 
     return Straight(run, arun, name, part)
-
-
-@contextmanager
-def _abandoning(worlds: Worlds, stage: Stage) -> Iterator[None]:
-    """Hold no place for an episode that a cancellation or a Ctrl-C has broken off; others may wait for it."""
-    try:
-        yield
-    except BaseException:
-        worlds.abandon(_whose(stage))
-        raise
 
 
 def _key(name: str, state: RolloutState, stage: Stage) -> tuple[Any, ...]:
@@ -196,6 +188,8 @@ def _begun(worlds: Worlds, stage: Stage) -> Flow:
 def _act(worlds: Worlds, thoughts: bool) -> Callable[[RolloutState, Stage], Flow]:
     def act(state: RolloutState, stage: Stage) -> Flow:
         actor, kwargs, meter = stage.actor, stage.sampling(len(state["steps"])), Meter()
+        if actor.kind == "graph":
+            kwargs["context"] = stage.outer
         shrunk, said = state.get("shrunk", 0), dict[str, Any]()
         while not said:
             asked, marks = actor.cache.mark(_turns(state, stage, shrunk, thoughts))
@@ -220,7 +214,7 @@ def _act(worlds: Worlds, thoughts: bool) -> Callable[[RolloutState, Stage], Flow
     return act
 
 
-_ACTION = re.compile(r"^[ \t*]*action[ \t*]*:[ \t*]*", re.I | re.M)
+_ACTION = re.compile(r"^[ \t*]*action(?:[ \t]+\d+)?[ \t*]*:[ \t*]*", re.I | re.M)
 
 
 def _read_action(said: str, thoughts: bool) -> Step:
@@ -231,7 +225,7 @@ def _read_action(said: str, thoughts: bool) -> Step:
     thought, found, behind = said, _ACTION.search(said), said
     if found:
         thought, behind = said[: found.start()], said[found.end() :]
-    action = next((line.strip() for line in behind.splitlines() if line.strip()), "")
+    action = next((line.strip() for line in behind.splitlines() if line.strip(" \t`")), "")
     kept = thought.strip() if thoughts and found else ""
     return Step(action=action, thought=kept) if kept else Step(action=action)
 
@@ -249,9 +243,8 @@ def _step(worlds: Worlds, max_steps: int, most_restarts: int) -> Callable[[Rollo
                 raise
             logger.warning("the episode begins anew: %s", diverged)
             return {**(yield from _begun(worlds, stage)), "steps": Overwrite([]), "restarts": restarts}
-        info = plain(dict(outcome.info), "the environment's info")
         ends = {"done": outcome.done, "success": outcome.success}
-        told: Any = {"observation": outcome.observation, "reward": float(outcome.reward), **ends, "info": info}
+        told: Any = {"observation": outcome.observation, "reward": outcome.reward, **ends, "info": dict(outcome.info)}
         if outcome.done or len(actions) >= max_steps:
             yield _free(worlds.leave, key=_whose(stage))
         _, number, candidate = _whose(stage)
@@ -273,7 +266,7 @@ def _turns(state: RolloutState, stage: Stage, shrunk: int, thoughts: bool) -> li
     rewards: Sequence[float | None] = shown.get("steps", [])
     for at, step in enumerate(state["steps"]):
         said = f"{step['thought']}\nAction: {step['action']}" if "thought" in step else step["action"]
-        told = [step["observation"], *([reward_line(stage.label, rewards[at])] if rewards else [])]
+        told = [step["observation"], *([reward_line(stage.label, rewards[at])] if at < len(rewards) else [])]
         prompt += [{"role": "assistant", "content": said}, {"role": "user", "content": "\n".join(told)}]
     if state["hint"]:
         prompt[-1] = {**prompt[-1], "content": _with(prompt[-1]["content"], state["hint"])}

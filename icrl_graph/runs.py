@@ -21,7 +21,6 @@ from icrl_graph.improvement import OnEpisode, Result, check, improve
 from icrl_graph.loading import load, load_model
 from icrl_graph.pace import Pace
 from icrl_graph.preview import preview
-from icrl_graph.settings import Settings
 from icrl_graph.state import Usage
 
 FORM = 1
@@ -102,23 +101,23 @@ class Run:
             ValueError: the folder holds no run, or one of another version, or the run has no rounds.
         """
         run = cls(**read_form(folder / "run.json", FORM, cls.__dataclass_fields__, "run"))
-        longer = run.with_more(more) if more else None
         result = _go(run._parts(), folder, on_episode, control)
-        if longer is None:
+        if not more:
             return result
+        longer = run.with_more(more, len(result.episodes))
         write_whole(folder / "run.json", {"form": FORM, **asdict(longer)})
         return _go(longer._parts(), folder, on_episode, control)
 
-    def with_more(self, more: int) -> Run:
-        """The same run with so many rounds more.
+    def with_more(self, more: int, done: int) -> Run:
+        """The same run with so many rounds beyond those that are done, whatever ended it.
 
         Raises:
             ValueError: it has no rounds.
         """
         if self.topology == "best_of_n":
             raise ValueError("attempts that stand side by side don't see each other: begin a run with a larger --n")
-        rounds = self.options.get("rounds", Settings().rounds)
-        return replace(self, options={**self.options, "rounds": rounds + more})
+        kept = {name: value for name, value in self.options.items() if name not in ("target", "patience")}
+        return replace(self, options={**kept, "rounds": done + more})
 
     def _parts(self) -> dict[str, Any]:
         """The arguments of `improve` that the names stand for."""

@@ -40,6 +40,11 @@ def why_stop(frozen: Mapping[str, Any], episodes: Sequence[Episode], calls_each:
         return "rounds" if len(episodes) >= frozen.get("n", 0) else "calls"
     if top is not None and frozen["patience"] is not None and number - max(top["round"], before) >= frozen["patience"]:
         return "plateau"
+    return _cap_reached(frozen, episodes, calls_each)
+
+
+def _cap_reached(frozen: Mapping[str, Any], episodes: Sequence[Episode], calls_each: int) -> str | None:
+    """The cap within which no further round can be paid, or None."""
     caps = caps_of(frozen)
     if "calls" in caps:
         caps["calls"] -= calls_each - 1
@@ -63,7 +68,7 @@ def reopen(frozen: Mapping[str, Any], episodes: Sequence[Episode]) -> dict[str, 
 
 
 def more_rounds(
-    frozen: Mapping[str, Any], episodes: Sequence[Episode], more: Any, told: Mapping[str, Any]
+    frozen: Mapping[str, Any], episodes: Sequence[Episode], more: Any, told: Mapping[str, Any], calls_each: int = 1
 ) -> dict[str, Any]:
     """The settings with which a run that has ended goes on.
 
@@ -74,6 +79,7 @@ def more_rounds(
         episodes: all so far.
         more: how many rounds.
         told: settings that are others from here on.
+        calls_each: paid calls that a round takes.
 
     Raises:
         ValueError: it can't go on; says why.
@@ -87,6 +93,6 @@ def more_rounds(
     number = episodes[-1]["round"] + 1
     rounds = number + more - frozen.get("lost_rounds", 0)
     now = {**frozen, "target": None, **told, "rounds": rounds, "reopened": number}
-    if cap := exhausted(caps_of(now), spent(episodes)):
+    if cap := _cap_reached(now, episodes, calls_each):
         raise ValueError(f"the run's cap of {cap} is reached; give it a higher one by context=, or None")
     return now

@@ -15,6 +15,7 @@ is shown; nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.runnables import Runnable
@@ -99,6 +100,7 @@ def create_icrl(
     """
     defaults = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
     graph = _graph(assemble(Settings, model, evaluator, metric, defaults, options))
+    graph.add_edge("prepare", "build_context")
     graph.add_edge("build_context", "generate")
     graph.add_edge("generate", "evaluate")
     graph.add_conditional_edges("evaluate", nodes.straight(_route), ["build_context", "select"])
@@ -242,6 +244,7 @@ def create_best_of_n(
     defaults = {"n": n, "schedule": schedule}
     built = assemble(BestOfNSettings, model, evaluator, metric, defaults, options, select=select)
     graph = _graph(built, choose, selector)
+    graph.add_edge("prepare", "build_context")
     graph.add_conditional_edges("build_context", nodes.straight(_fan_out), ["generate"])
     graph.add_edge("generate", "evaluate")
     graph.add_edge("evaluate", "select")
@@ -273,11 +276,19 @@ def _reflecting(built: Assembled, reflect: Runnable[Any, Any], choose: nodes.Cho
     """A loop that reflects on each attempt before the next."""
     graph = _graph(built, choose, extra_calls=1)
     graph.add(reflect=reflect)
+    graph.add_conditional_edges("prepare", nodes.straight(_route_from_prepare), ["build_context", "reflect"])
     graph.add_edge("build_context", "generate")
     graph.add_edge("generate", "evaluate")
     graph.add_conditional_edges("evaluate", nodes.straight(_route_to_reflect), ["reflect", "select"])
     graph.add_conditional_edges("reflect", nodes.straight(_route), ["build_context", "select"])
     return graph
+
+
+def _route_from_prepare(state: LoopState) -> str:
+    """With more rounds, the attempt that was the last one is reflected on first."""
+    last: Any = state["episodes"][-1] if state["episodes"] else {}
+    is_open = "response" in last and not ("reflection" in last or "reflection_error" in last)
+    return "reflect" if is_open else "build_context"
 
 
 def _route_to_reflect(state: LoopState) -> str:
@@ -288,18 +299,17 @@ def _graph(
     built: Assembled, choose: nodes.Chooser = best, selector: Scorer | None = None, extra_calls: int = 0
 ) -> Graph:
     """The nodes that all methods share, and the edges at both ends."""
-    parts, evaluator, limits = built.parts, built.evaluator, (built.bounds, built.timeout)
+    evaluator, limits = built.evaluator, (built.bounds, built.timeout)
     judges = [scorer for scorer in (evaluator, built.metric, selector) if scorer is not None]
-    calls_each = 1 + extra_calls + sum(judge.calls for judge in judges)
+    parts = replace(built.parts, calls_each=1 + extra_calls + sum(judge.calls for judge in judges))
     graph = Graph(parts, choose)
     graph.add(
         prepare=nodes.prepare(parts),
-        build_context=nodes.build_context(parts, calls_each),
+        build_context=nodes.build_context(parts),
         generate=nodes.generate(built.policy, parts),
-        evaluate=nodes.evaluate(evaluator, built.metric, parts, *limits, calls_each),
+        evaluate=nodes.evaluate(evaluator, built.metric, parts, *limits),
         select=nodes.select(parts, evaluator, choose, selector, *limits),
     )
     graph.add_edge(START, "prepare")
-    graph.add_edge("prepare", "build_context")
     graph.add_edge("select", END)
     return graph

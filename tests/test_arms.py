@@ -151,9 +151,15 @@ def test_single_tasks_are_chosen_by_name_or_pattern_each_once(asked: list[str], 
     assert benchmark.choose(asked) == (benchmark.items() if chosen is None else chosen)
 
 
+def test_a_name_that_looks_like_a_pattern_is_a_name(tmp_path: Path) -> None:
+    names = ("a1", "a[1]", "whats", "what?")
+    benchmark = tasks_in(tmp_path, *(json.dumps({"task": name, "id": name}) for name in names))
+    assert benchmark.choose(["a[1]", "what?"]) == ["a[1]", "what?"]
+
+
 @pytest.mark.parametrize("wrong", ["smelt:0", "find-plant", "smelt*"])
 def test_a_task_that_there_is_not_is_told(wrong: str) -> None:
-    with pytest.raises(ValueError, match=r"task|written like"):
+    with pytest.raises(ValueError, match=r"task|written like|named like"):
         find_benchmark("scienceworld").choose(["melt:3", wrong])
 
 

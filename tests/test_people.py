@@ -73,6 +73,20 @@ def test_an_answer_that_can_not_be_read_is_asked_for_again_with_the_reason(said:
     assert graph.invoke(Command(resume="7.5"), thread())["reward"] == 7.5
 
 
+def test_a_person_is_told_the_bounds_of_the_graph_and_held_to_them() -> None:
+    for evaluator in (human_reward(), reviewed(lambda: 5.0)):
+        graph = _kept(create_icrl(lambda: "x", evaluator, rounds=1, bounds=(0, 10)))
+        assert _question(graph.invoke(HAIKU, thread()))["bounds"] == [0, 10]
+        assert "outside the declared range" in _question(graph.invoke(Command(resume=70), thread()))["error"]
+        assert graph.invoke(Command(resume=7), thread())["reward"] == 7.0
+
+
+def test_a_reward_that_a_person_has_revised_is_told_in_who_rewarded() -> None:
+    graph = _kept(create_icrl(lambda: "7", nearness, rounds=1))
+    assert graph.invoke(GAME, thread())["rewarded_by"] == "oracle"
+    assert graph.invoke(None, revise(graph, thread(), reward=0.9))["rewarded_by"] == "oracle and human"
+
+
 def test_no_reward_from_a_person_leaves_the_attempt_unscored() -> None:
     graph = _kept(create_icrl(lambda: "x", human_reward(), rounds=1))
     graph.invoke(HAIKU, thread())
@@ -126,7 +140,7 @@ def test_a_judge_is_paid_once_however_long_a_person_is_waited_for(n: int) -> Non
         assert _question(output)["reward"] == 8.0
         output = graph.invoke(Command(resume=True), thread())
     assert len(judge.prompts) == n
-    assert (output["rewarded_by"], output["usage"]["calls"]) == ("judged", 2 * n)
+    assert (output["rewarded_by"], output["usage"]["calls"]) == ("human", 2 * n)
 
 
 def test_a_runnable_is_reviewed_like_a_function() -> None:

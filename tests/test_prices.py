@@ -8,13 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import RunnableLambda
+from pydantic import BaseModel
 
 from icrl_graph.judge import llm_judge
 from icrl_graph.models import chat_model
+from icrl_graph.pace import Pace
 from icrl_graph.prices import cost
 from icrl_graph.testing import OpenAIServer
 from icrl_graph.topologies import TOPOLOGIES, create_best_of_n, create_icrl, create_reflexion
 from tests.helpers import GAME, play
+
+
+class Answer(BaseModel):
+    x: int
+
 
 OWN: Any = {"policy": {"input": 2.0, "cached": 0.5, "output": 8.0}, "judge": {"input": 1.0, "output": 1.0}}
 
@@ -97,6 +104,20 @@ def test_a_model_without_a_price_is_refused_under_a_cap_of_dollars(create: Any) 
     known = chat_model("openai:policy", base_url="http://127.0.0.1:1/v1")
     with pytest.raises(ValueError, match="price of 'mystery'"):
         create(known, llm_judge(policy, "Good?"), max_usd=1.0, prices=OWN)
+
+
+@pytest.mark.parametrize("extract", [None, Answer], ids=["text", "structured"])
+def test_of_a_run_that_names_another_model_only_that_ones_price_is_asked_for(
+    extract: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    mystery = chat_model("openai:mystery")
+    graph = create_icrl(mystery, lambda: 1.0, extract=extract, prices=OWN, pace=Pace(attempts=1), max_failures=1)
+    compiled = graph.compile()
+    with pytest.raises(ValueError, match="price of 'other'"):
+        compiled.invoke(GAME, context={"max_usd": 1.0, "model": "openai:other"})
+    output = compiled.invoke(GAME, context={"max_usd": 1.0, "model": "openai:policy"})
+    assert output["stopped"] == "failures"  # it was asked; nobody is there
 
 
 def test_tokens_without_a_price_that_turn_up_in_a_run_end_it_under_a_cap_and_are_told_without_one() -> None:

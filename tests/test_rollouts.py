@@ -3,15 +3,24 @@
 import asyncio
 from typing import Any
 
+import numpy as np
 import pytest
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphDrained
+from langgraph.graph import START, StateGraph
+from langgraph.runtime import RunControl, get_runtime
+from typing_extensions import TypedDict
 
-from icrl_graph.environments import EnvironmentLost, Outcome, ReplayDivergence
+from icrl_graph.ablations import shuffled
+from icrl_graph.environments import EnvironmentFailed, EnvironmentLost, Outcome, ReplayDivergence
 from icrl_graph.improvement import improve
 from icrl_graph.judge import llm_judge
 from icrl_graph.preview import preview
+from icrl_graph.rewards import Reward
 from icrl_graph.rollouts import episode_return, rollout
+from icrl_graph.state import Input
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies import create_best_of_n, create_icrl, create_reflexion, create_self_refine
 from tests.helpers import play, thread, without_cost
@@ -274,6 +283,174 @@ def test_a_prompt_says_how_to_answer(thoughts: bool) -> None:
     play(create_icrl(rollout(model, Corridor, thoughts=thoughts), episode_return, rounds=1), TASK)
     assert ("think first" in model.prompts[0][-1]["content"]) == thoughts
     assert ("one action and nothing else" in model.prompts[0][-1]["content"]) != thoughts
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_budget_of_calls_holds_for_episodes_side_by_side(is_async: bool) -> None:
+    model = ScriptedModel(lambda: "jump")
+    graph = create_best_of_n(rollout(model, Corridor, max_steps=10), episode_return, n=6, max_calls=12).compile()
+    output = asyncio.run(graph.ainvoke(TASK)) if is_async else graph.invoke(TASK)
+    assert len(model.prompts) == output["usage"]["calls"] <= 12
+
+
+def test_what_was_paid_in_an_episode_that_broke_off_counts_for_the_budget_when_it_goes_on() -> None:
+    class Falling(Corridor):
+        def step(self, action: str) -> Any:
+            if len(model.prompts) == 4 and not mended:
+                raise EnvironmentLost("it fell")
+            return super().step(action)
+
+    mended: list[bool] = []
+    model = ScriptedModel(lambda: "jump")
+    graph = create_icrl(rollout(model, Falling, max_steps=20), episode_return, rounds=1, max_calls=6).compile(
+        InMemorySaver()
+    )
+    with pytest.raises(EnvironmentLost):
+        graph.invoke(TASK, thread(), durability="sync")
+    mended.append(True)
+    fresh: Any = create_icrl(rollout(model, Falling, max_steps=20), episode_return, rounds=1, max_calls=6)
+    output = fresh.compile(graph.checkpointer).invoke(None, thread(), durability="sync")
+    assert (output["stopped"], output["usage"]["calls"], len(model.prompts)) == ("calls", 6, 6)
+
+
+def test_rewards_of_a_shorter_episode_leave_later_steps_without_one() -> None:
+    pool = [Reward(value=0.5, steps=[0.25])]
+    model = _says("jump", "jump", "right", "right")
+    policy = rollout(model, Corridor)
+    _, (episode,) = play(create_icrl(policy, episode_return, rounds=1, show=shuffled(pool)), TASK)
+    assert len(episode["steps"]) == 4
+    assert [message["content"].count("Reward") for message in model.prompts[3] if message["role"] == "user"] == [
+        0,
+        1,
+        0,
+        0,
+    ]
+
+
+class _Wrong(Corridor):
+    """Gives something at its second action that no environment may."""
+
+    gives: Any = None
+
+    def step(self, action: str) -> Any:
+        outcome = super().step(action)
+        if len([each for each in self.log if each != "reset"]) == 2 and not mended:
+            if isinstance(self.gives, Exception):
+                raise self.gives
+            return self.gives if not isinstance(self.gives, dict) else outcome._replace(**self.gives)
+        return outcome
+
+
+mended: list[bool] = []
+
+
+@pytest.mark.parametrize(
+    "gives",
+    [
+        ValueError("no such thing"),
+        OSError("gone"),
+        ("You win.", 1.0),
+        {"reward": None},
+        {"reward": float("nan")},
+        {"observation": 3},
+        {"info": {"x": float("inf")}},
+    ],
+    ids=repr,
+)
+def test_what_an_environment_may_not_do_ends_the_run_which_loses_nothing_and_goes_on_once_it_is_mended(
+    gives: Any,
+) -> None:
+    mended.clear()
+    log: list[str] = []
+
+    def make() -> _Wrong:
+        made = _Wrong(log)
+        made.gives = gives
+        return made
+
+    model = _says("jump", "jump", "right", "right")
+    graph = create_icrl(rollout(model, make), episode_return, rounds=1).compile(InMemorySaver())
+    with pytest.raises(EnvironmentFailed):
+        graph.invoke(TASK, thread(), durability="sync")
+    mended.append(True)
+    output = graph.invoke(None, thread(), durability="sync")
+    assert (output["reward"], output["usage"]["calls"], len(model.prompts)) == (pytest.approx(1.1), 4, 4)
+
+
+def test_numpys_numbers_and_truth_values_are_fine() -> None:
+    class Numpy(Corridor):
+        def step(self, action: str) -> Any:
+            o: Any = super().step(action)
+            return o._replace(reward=np.float32(o.reward), done=np.bool_(o.done), success=np.bool_(o.success))
+
+    graph = create_icrl(rollout(_says("right", "right"), Numpy), episode_return, rounds=1).compile(InMemorySaver())
+    assert graph.invoke(TASK, thread())["reward"] == pytest.approx(1.1)
+
+
+def test_a_run_that_is_drained_between_two_steps_leaves_its_place_to_others() -> None:
+    control = RunControl()
+
+    def act() -> str:
+        if not drained:
+            drained.append(True)
+            control.request_drain("enough")
+        return "right"
+
+    drained: list[bool] = []
+    graph = create_icrl(rollout(act, Corridor, at_once=1), episode_return, rounds=1).compile(InMemorySaver())
+    with pytest.raises(GraphDrained):
+        graph.invoke(TASK, thread("a"), control=control)
+    assert graph.invoke(TASK, thread("b"))["reward"] == pytest.approx(1.1)
+    assert graph.invoke(None, thread("a"))["reward"] == pytest.approx(1.1)
+
+
+def test_an_agent_that_acts_gets_the_context_of_the_graph_around_it() -> None:
+    class Seen(TypedDict):
+        messages: list[Any]
+
+    def answer(state: Seen) -> Any:
+        seen.append(get_runtime().context)
+        return {"messages": [AIMessage("right")]}
+
+    seen: list[Any] = []
+    agent: Any = StateGraph(Seen)
+    agent.add_node("answer", answer)
+    agent.add_edge(START, "answer")
+    inner = create_icrl(rollout(agent.compile(), Corridor), episode_return, rounds=1).compile()
+    parent: Any = StateGraph(Input)
+    parent.add_node("icrl", inner)
+    parent.add_edge(START, "icrl")
+    parent.compile().invoke(TASK, context={"user": "me"})
+    assert seen == [{"user": "me"}] * 2
+
+
+def test_a_memory_of_so_many_tokens_counts_what_is_told_of_an_episode_also_of_one_that_failed() -> None:
+    class Talking(Corridor):
+        def step(self, action: str) -> Any:
+            return super().step(action)._replace(observation="word " * 400)
+
+    model = ScriptedModel(["jump", "jump", RuntimeError("no")] * 6)
+    policy = rollout(model, Talking, max_steps=3)
+    play(create_icrl(policy, episode_return, rounds=6, memory="tokens:1500", max_failures=9), TASK)
+    openings = [prompt for prompt in model.prompts if len(prompt) == 1]
+    assert max(len(repr(prompt)) for prompt in openings) < 4 * 1500 + 5000
+
+
+@pytest.mark.parametrize("said", ["Action 1: right", "Action:\n```\nright\n```"])
+def test_other_forms_of_an_action_are_read(said: str) -> None:
+    model = _says(said, "right")
+    _, (episode,) = play(create_icrl(rollout(model, Corridor, thoughts=True), episode_return, rounds=1), TASK)
+    assert episode["steps"][0]["action"] == "right"
+
+
+def test_an_environment_that_can_not_even_be_closed_is_replaced() -> None:
+    class Gone(Corridor):
+        def close(self) -> None:
+            raise OSError("already gone")
+
+    log: list[str] = []
+    policy = rollout(_says("right", "right"), lambda: Gone(log, 2))
+    assert play(create_icrl(policy, episode_return, rounds=1), TASK)[0]["reward"] == pytest.approx(1.1)
 
 
 def test_a_failed_call_ends_the_episode_which_stays_unscored_and_gives_its_environment_back() -> None:

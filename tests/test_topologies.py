@@ -23,6 +23,7 @@ from icrl_graph.context import parse
 from icrl_graph.errors import ModelError, ThreadMismatch
 from icrl_graph.events import is_episode
 from icrl_graph.improvement import improve
+from icrl_graph.judge import llm_judge
 from icrl_graph.models import chat_model
 from icrl_graph.nodes import prompt
 from icrl_graph.pace import Pace
@@ -107,7 +108,7 @@ def test_one_failing_candidate_does_not_lose_its_siblings(how: str) -> None:
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_all_nodes_and_edges_are_drawn(name: str) -> None:
     edges = {(e.source, e.target) for e in TOPOLOGIES[name](climber, nearness).compile().get_graph().edges}
-    reflecting = {("evaluate", "reflect"), ("reflect", "build_context"), ("reflect", "select")}
+    reflecting = {("evaluate", "reflect"), ("reflect", "build_context"), ("reflect", "select"), ("prepare", "reflect")}
     loop = {"icrl": {("evaluate", "build_context")}, "best_of_n": set()}.get(name, reflecting)
     assert edges == loop | {
         ("__start__", "prepare"),
@@ -636,6 +637,35 @@ def test_a_run_that_has_reached_its_target_plays_no_round_more(tmp_path: Path) -
     reached = improve(**kept, rounds=9)
     again = improve(**kept, rounds=20)
     assert (again.stopped, again.episodes) == ("success", reached.episodes)
+
+
+def test_with_more_rounds_the_attempt_that_was_the_last_is_reflected_on_first() -> None:
+    graph = create_reflexion(lambda: "7", nearness, reflector=lambda: "Hm.", rounds=2).compile(InMemorySaver())
+    graph.invoke(GAME, thread())
+    graph.invoke({"more": 1}, thread())
+    episodes = graph.get_state(thread()).values["episodes"]
+    assert [episode.get("reflection") for episode in episodes] == ["Hm.", "Hm.", None]
+
+
+def test_no_further_round_is_begun_that_could_not_be_judged() -> None:
+    judge = ScriptedModel(lambda: "Fine.\nScore: 5")
+    graph = create_icrl(lambda: "x", llm_judge(judge, "Good?"), rounds=9, max_calls=5).compile(InMemorySaver())
+    assert graph.invoke(GAME, thread())["usage"]["calls"] == 4
+    with pytest.raises(ValueError, match="cap of calls"):
+        graph.invoke({"more": 2}, thread())
+
+
+def test_what_retests_have_cost_before_is_still_counted_when_more_rounds_are_judged_again() -> None:
+    judge = ScriptedModel(lambda: "Fine.\nScore: 5")
+    graph = create_icrl(lambda: "x", llm_judge(judge, "Good?"), rounds=2, retests=2).compile(InMemorySaver())
+    graph.invoke(GAME, thread())
+    output = graph.invoke({"more": 1}, thread())
+    assert output["usage"]["calls"] == len(judge.prompts) + 3
+
+
+def test_an_empty_more_beside_a_task_is_none() -> None:
+    graph = create_icrl(climber, nearness, rounds=1).compile()
+    assert graph.invoke({**GAME, "more": None})["rounds_done"] == 1
 
 
 def test_attempts_side_by_side_are_not_gone_on_with() -> None:

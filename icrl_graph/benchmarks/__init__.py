@@ -68,11 +68,18 @@ class Benchmark:
             ValueError: there is no such item.
         """
         names = list(self.items())
-        chosen = [[name for name in names if fnmatchcase(name, pattern)] or [pattern] for pattern in patterns]
-        for (name, *_), pattern in zip(chosen, patterns, strict=True):
-            if name == pattern:
-                self.read(name)
-        return list(dict.fromkeys(name for found in chosen for name in found)) if patterns else names
+        chosen = [name for pattern in patterns for name in self._named(pattern, names)]
+        return list(dict.fromkeys(chosen)) if patterns else names
+
+    def _named(self, pattern: str, names: Sequence[str]) -> list[str]:
+        if pattern in names:
+            return [pattern]
+        if found := [name for name in names if fnmatchcase(name, pattern)]:
+            return found
+        if set(pattern) & set("*?"):
+            raise ValueError(f"no task is named like {pattern!r}; they are {', '.join(names[:5])}, ...")
+        self.read(pattern)
+        return [pattern]
 
 
 def _hidden_color(text: str) -> Inputs:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from icrl_graph.errors import IcrlError
+from icrl_graph.state import plain
 
 
 class Outcome(NamedTuple):
@@ -53,6 +55,10 @@ class EnvironmentLost(IcrlError):
     """An environment has died or no longer answers; a fresh one can take its place by `replay`."""
 
 
+class EnvironmentFailed(IcrlError):
+    """An environment has raised something, or given what is no outcome: the run stops here, and can be gone on with."""
+
+
 class ReplayDivergence(IcrlError):
     """A world did not repeat what it did before."""
 
@@ -78,19 +84,41 @@ async def replay(
     got = as_outcome(await called(environment.reset, task_data)).observation
     for step, expected in enumerate(seen):
         if step > 0:
-            got = (await called(environment.step, actions[step - 1])).observation
+            got = as_outcome(await called(environment.step, actions[step - 1])).observation
         if got != expected:
             raise ReplayDivergence(step, expected, got)
 
 
-def as_outcome(begun: Begun) -> Outcome:
-    """What a reset gave, as an outcome."""
-    return Outcome(begun) if isinstance(begun, str) else begun
+def as_outcome(given: Any) -> Outcome:
+    """What a reset or a step gave, checked, in plain values.
+
+    Raises:
+        EnvironmentFailed: it is neither a text nor an outcome, or something in it is of another type.
+    """
+    found = Outcome(given) if isinstance(given, str) else given
+    if not isinstance(found, Outcome) or not (isinstance(found.observation, str) and isinstance(found.hint, str)):
+        raise EnvironmentFailed(f"an environment gives an Outcome whose observation is a text, got {given!r:.200}")
+    try:
+        reward, info = float(found.reward), plain(dict(found.info), "the environment's info")
+    except (TypeError, ValueError) as wrong:
+        raise EnvironmentFailed(f"an environment gave {given!r:.200}: {wrong}") from wrong
+    if not math.isfinite(reward):
+        raise EnvironmentFailed(f"a step's reward must be finite, got {reward}")
+    return Outcome(found.observation, reward, bool(found.done), bool(found.success), info, found.hint)
 
 
 async def called(method: Callable[..., Any], *arguments: Any) -> Any:
-    """What a method gives that may be a coroutine function, or block."""
-    if inspect.iscoroutinefunction(method):
-        return await method(*arguments)
-    given = await asyncio.to_thread(method, *arguments)
-    return await given if inspect.isawaitable(given) else given
+    """What a method gives that may be a coroutine function, or block.
+
+    Raises:
+        EnvironmentFailed: it has raised something that is no error of this package's.
+    """
+    try:
+        if inspect.iscoroutinefunction(method):
+            return await method(*arguments)
+        given = await asyncio.to_thread(method, *arguments)
+        return await given if inspect.isawaitable(given) else given
+    except IcrlError:
+        raise
+    except Exception as error:
+        raise EnvironmentFailed(f"{type(error).__name__}: {error}") from error

@@ -46,7 +46,7 @@ class FromGymnasium:
         """Act."""
         try:
             meant = self._read(action)
-        except ValueError as wrong:
+        except (ValueError, LookupError) as wrong:
             return Outcome(str(wrong))
         observation, reward, terminated, truncated, info = self._env.step(meant)
         success = bool(terminated) and self._success(float(reward), info)

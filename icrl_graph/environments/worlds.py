@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 from icrl_graph.environments import Environment, EnvironmentLost, Outcome, as_outcome, called, replay
+from icrl_graph.errors import IcrlError
 from icrl_graph.pace import Places, areach
 
 ATTEMPTS = 3
@@ -72,8 +73,7 @@ class Worlds:
             try:
                 world = await self._at(key, task_data, seen, before)
                 world.steps.append(action)  # first: a step that breaks off leaves nothing that can be gone on with
-                outcome: Outcome = await called(world.environment.step, action)
-                return outcome
+                return as_outcome(await called(world.environment.step, action))
             except EnvironmentLost:
                 await self.leave(key, is_lost=True)
                 if attempt == ATTEMPTS:
@@ -88,7 +88,7 @@ class Worlds:
             if not is_lost:
                 self._idle.append(world.environment)
                 return
-            with suppress(EnvironmentLost):
+            with suppress(IcrlError):  # it is gone already
                 await called(world.environment.close)
 
     def abandon(self, key: Hashable) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_core.runnables import Runnable
 from langgraph.config import get_stream_writer
+from langgraph.runtime import get_runtime
 
 from icrl_graph import ablations, context
 from icrl_graph.calls import Call
@@ -63,6 +64,7 @@ class Stage:
     task_data: Mapping[str, Any]
     driver: Driver
     budget: Budget
+    """Of all episodes of the round."""
     key: Key
     """Of the attempt."""
     label: str
@@ -73,6 +75,8 @@ class Stage:
     """The arguments of the call for a step, counted from 0."""
     tell: Tell
     """Streams what a step came to."""
+    outer: Any
+    """The context of the graph around it."""
 
 
 def _stage(state: LoopState, parts: Parts, actor: Policy, prompt: list[Message]) -> Stage:
@@ -90,7 +94,7 @@ def _stage(state: LoopState, parts: Parts, actor: Policy, prompt: list[Message])
         actor=actor,
         task_data=state["inputs"]["task_data"],
         driver=parts.driver,
-        budget=budget_of(state),
+        budget=parts.driver.remembered.share(frozen["run"], ("budget", now["round"]), lambda: budget_of(state)),
         key=key_of("generate", state),
         label=frozen["label"],
         show=lambda rewards: ablations.show(
@@ -98,6 +102,7 @@ def _stage(state: LoopState, parts: Parts, actor: Policy, prompt: list[Message])
         ),
         sampling=lambda step: sampling_of(actor, parts, frozen, now, instruction, step),
         tell=get_stream_writer(),
+        outer=getattr(get_runtime(), "context", None),
     )
 
 
@@ -178,7 +183,7 @@ def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
         )
         return {"episodes": [patch], **ended}
 
-    return node("generate", generate, policy.part, parts.driver)
+    return node("generate", generate, policy.part, parts.driver, policy.abandon)
 
 
 def failure(error: Exception, round: int, candidate: int) -> str:

@@ -12,10 +12,11 @@ from langgraph.runtime import Runtime
 from langgraph.types import Overwrite
 
 from icrl_graph import settings
-from icrl_graph.models import name_of_part
+from icrl_graph.models import chat_models
 from icrl_graph.nodes.parts import STATE_FORM, Parts, check_form
 from icrl_graph.prices import check_price
 from icrl_graph.state import (
+    Episode,
     LoopState,
     Message,
     Output,
@@ -30,7 +31,7 @@ def prepare(parts: Parts) -> Callable[..., Any]:
     """
 
     def prepare(state: LoopState, runtime: Runtime[Any]) -> dict[str, Any]:
-        if "more" in state:
+        if state.get("more") is not None:
             return go_on(state, settings.told(parts.schema, runtime.context))
         frozen = settings.resolve(parts.schema, runtime.context)
         check_models(frozen)
@@ -47,10 +48,9 @@ def prepare(parts: Parts) -> Callable[..., Any]:
         return {**fresh(state), "inputs": Overwrite(inputs), "settings": frozen, "episodes": Overwrite([])}
 
     def check_models(frozen: Mapping[str, Any]) -> None:
-        speaker = parts.by(parts.policy, frozen).speaker
+        parts.by(parts.policy, frozen)
         if frozen["max_usd"] is not None:
-            named = [name_of_part(speaker.part)] if speaker is not parts.policy.speaker else []
-            for name in (*parts.models, *named):
+            for name in dict.fromkeys((*chat_models(parts.asked(frozen)), *parts.models)):
                 check_price(name, parts.driver.prices)
 
     def fresh(state: LoopState) -> dict[str, Any]:
@@ -66,9 +66,11 @@ def prepare(parts: Parts) -> Callable[..., Any]:
         if not state.get("episodes"):
             raise ValueError("there is no run on this thread to go on with; give a task")
         check_form(state["settings"])
-        frozen = more_rounds(state["settings"], state["episodes"], state["more"], told)
+        frozen = more_rounds(state["settings"], state["episodes"], state["more"], told, parts.calls_each)
         check_models(frozen)
-        return {**fresh(state), "settings": frozen}
+        again = [e for e in state["episodes"] if e.get("retests")]  # the leaders of then; others will be judged again
+        forgotten = [Episode(round=e["round"], candidate=e["candidate"], retests=[]) for e in again]
+        return {**fresh(state), "settings": frozen, "episodes": forgotten}
 
     return prepare
 

@@ -40,7 +40,6 @@ def evaluate(
     parts: Parts,
     bounds: tuple[float, float] | None = None,
     timeout: float | None = None,
-    calls_each: int = 1,
 ) -> Runnable[Any, Any]:
     """Judge what the round has answered, decide what later prompts may see of it, and whether the run is over.
 
@@ -50,7 +49,6 @@ def evaluate(
         parts: what the graph is built of.
         bounds: lowest and highest reward that make sense.
         timeout: seconds for one evaluation.
-        calls_each: paid calls that a round takes; the run is over where they can't all be paid.
     """
 
     def score(state: LoopState, episode: Episode) -> Flow:
@@ -81,7 +79,7 @@ def evaluate(
             patches.append(patch)
         episodes = upsert(episodes, [patches])
         _tell(frozen, episodes, len(patches))
-        return {"episodes": patches, "stopped": state.get("stopped") or why_stop(frozen, episodes, calls_each)}
+        return {"episodes": patches, "stopped": state.get("stopped") or why_stop(frozen, episodes, parts.calls_each)}
 
     return node("evaluate", evaluate, evaluator.part, parts.driver)
 
@@ -96,6 +94,7 @@ def ask(
         answer=answer_of(episode),
         steps=episode.get("steps"),
         history=_history(state, episode) if "history" in scorer.names else None,
+        bounds=bounds,
     )
     if scorer.flow:
         flow = scorer.part(**arguments)

@@ -22,6 +22,7 @@ from icrl_graph.state import (
     LoopState,
     Message,
     Usage,
+    add_usage,
     spent,
 )
 from icrl_graph.stops import caps_of
@@ -49,8 +50,12 @@ class Parts:
     sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     extract: Extract | None = None
     complete: Complete | None = None
+    plain: Policy | None = None
+    """The policy without structured output, for words about an answer."""
     models: Sequence[str] = ()
-    """The names of the chat models, as far as they can be told ahead."""
+    """The names of the chat models among the judges and others, as far as they can be told ahead."""
+    calls_each: int = 1
+    """Paid calls that a round takes, an episode of many turns taken for one; none is begun that can't be paid."""
     others: dict[str, Policy] = field(default_factory=dict)
     """The models that runs have named, in place of the graph's own."""
 
@@ -60,37 +65,54 @@ class Parts:
         Raises:
             ValueError: there is none of that name, its key is missing, or the policy has no chat model to replace.
         """
-        name = frozen["model"]
+        name = frozen.get("model")
         if name in (None, self.schema.model_fields["model"].default):
             return policy
         if name not in self.others:
-            self.others[name] = as_policy(name)
+            self.others[name] = as_policy(name, policy.speaker.told)
         return policy.by(self.others[name])
+
+    def asked(self, frozen: Mapping[str, Any]) -> Any:
+        """The model that a run with these settings asks, as it was given."""
+        return self.by(self.plain or self.policy.speaker, frozen).part
 
     def rewarded_by(self, frozen: Mapping[str, Any] | None = None) -> str:
         """Who gives the rewards of a run with these settings: "oracle", "judged", "self-judged" or "human"."""
-        policy = self.policy if frozen is None else self.by(self.policy, frozen)
-        judges = getattr(self.evaluator.part, "judges", ())
-        if told := getattr(self.evaluator.part, "rewarded_by", None):
-            return str(told)
-        if any(same_model(judge, policy.speaker.part) for judge in judges):
-            return "self-judged"
-        return "judged" if self.evaluator.calls else "oracle"
+        frozen, judges = frozen or {}, getattr(self.evaluator.part, "judges", ())
+        told = getattr(self.evaluator.part, "rewarded_by", None)
+        if told is None and any(same_model(judge, self.asked(frozen)) for judge in judges):
+            told = "self-judged"
+        told = told or ("judged" if self.evaluator.calls else "oracle")
+        return f"{told} and human" if frozen.get("revised") and told != "human" else str(told)
 
     def pick(self, kind: str, frozen: Mapping[str, Any]) -> Any:
         """The memory, schedule, layout or ablation that the settings name."""
         return settings.part(kind, frozen[kind], self.schema.custom)
 
 
-def node(name: str, flow: Callable[[Any, Any], Flow], part: Any, driver: Driver) -> Runnable[Any, Any]:
-    """A flow as a node; `part` is what it calls."""
+def node(
+    name: str,
+    flow: Callable[[Any, Any], Flow],
+    part: Any,
+    driver: Driver,
+    abandon: Callable[[tuple[str, int, int]], None] | None = None,
+) -> Runnable[Any, Any]:
+    """A flow as a node.
+
+    Args:
+        name: the node's.
+        flow: what it does.
+        part: what it calls.
+        driver: performs it.
+        abandon: called with the run, the round and the candidate if something breaks it off.
+    """
 
     def run(state: LoopState) -> Any:
-        with _forgetting(driver, state):
+        with _forgetting(driver, state, abandon):
             return driver.perform(flow(state, part), key_of(name, state), budget_of(state))
 
     async def arun(state: LoopState) -> Any:
-        with _forgetting(driver, state):
+        with _forgetting(driver, state, abandon):
             return await driver.aperform(flow(state, part), key_of(name, state), budget_of(state))
 
     return Straight(run, arun, name, part)
@@ -145,12 +167,17 @@ def straight(function: Callable[[Any], Any]) -> Runnable[Any, Any]:
 
 
 @contextmanager
-def _forgetting(driver: Driver, state: LoopState) -> Iterator[None]:
+def _forgetting(
+    driver: Driver, state: LoopState, abandon: Callable[[tuple[str, int, int]], None] | None
+) -> Iterator[None]:
     """Hold on to nothing of a run that something has ended."""
     try:
         yield
     except BaseException:
-        driver.remembered.forget(state["settings"]["run"])
+        run, now = state["settings"]["run"], state["episodes"][-1]
+        driver.remembered.forget(run)
+        if abandon is not None:
+            abandon((run, now["round"], now["candidate"]))
         raise
 
 
@@ -173,8 +200,9 @@ def identity(episode: Episode) -> Episode:
 
 
 def costs(episode: Episode, node: str, usage: Usage) -> dict[str, Usage]:
-    """What an episode has cost, with what a node has spent on it now."""
-    return {**episode.get("costs", {}), node: usage}
+    """What an episode has cost, with what a node has spent on it now, beside what it may have spent before."""
+    before = episode.get("costs", {})
+    return {**before, node: add_usage(before.get(node, {}), usage)}
 
 
 def random_of(frozen: Mapping[str, Any], episode: Episode, what: str) -> Random:

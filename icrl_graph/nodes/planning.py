@@ -17,13 +17,9 @@ from icrl_graph.state import (
 )
 
 
-def build_context(parts: Parts, calls_each: int = 1) -> Runnable[Any, Any]:
-    """Open the next round: decide, for each of its candidates, what the prompt shows and asks.
-
-    Args:
-        parts: what the graph is built of.
-        calls_each: paid calls that a candidate takes, its judges' included.
-    """
+def build_context(parts: Parts) -> Runnable[Any, Any]:
+    """Open the next round: decide, for each of its candidates, what the prompt shows and asks."""
+    calls_each = parts.calls_each - 1 + parts.policy.calls
 
     def build_context(state: LoopState) -> dict[str, Any]:
         frozen, past = state["settings"], state["episodes"]
