@@ -4,6 +4,7 @@ from icrl_graph import improve
 from icrl_graph.games import hidden_color
 
 game = hidden_color.tasks(1, seed=7)[0]
-result = improve(game["task"], hidden_color.closeness, model="learner:hidden-color", task_data=game["task_data"])
+model = "learner:hidden-color"  # a language model instead: model = "openai:gpt-4.1-mini"
+result = improve(game["task"], hidden_color.closeness, model=model, task_data=game["task_data"], seed=0)
 print(result)
 print("hidden was", game["task_data"]["secret"])

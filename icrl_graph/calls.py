@@ -82,7 +82,7 @@ def _unless_drained(call: Call) -> None:
         runtime = get_runtime()
     except RuntimeError:  # outside of a graph
         return
-    if runtime.drain_requested:
+    if runtime is not None and runtime.drain_requested:
         raise GraphDrained(runtime.drain_reason or "shutdown")
 
 
@@ -105,7 +105,9 @@ class Listener(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         """One of them has answered."""
-        self.messages += [getattr(made, "message", None) for batch in response.generations for made in batch]
+        heard = [getattr(made, "message", None) for batch in response.generations for made in batch]
+        ids = {id(message) for message in self.messages}  # a function's model may hand on what another one said
+        self.messages += [message for message in heard if id(message) not in ids]
 
 
 _listening: ContextVar[Listener | None] = ContextVar("icrl_listening", default=None)

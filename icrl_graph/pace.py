@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from itertools import count, takewhile
 from typing import Any
+from weakref import WeakSet
 
 from langchain_core.exceptions import ModelError
 from langgraph.pregel import Pregel
@@ -90,7 +91,7 @@ class Pace:
             Exception: what the last attempt raised.
         """
         end = math.inf if within is None else time.monotonic() + within
-        with self._places.one() as place:
+        with self._places.one(in_thread=True) as place:
             _reach(place, end)
             pause = self._pauses(call, end)
             while True:
@@ -177,18 +178,33 @@ class Places:
     def __init__(self, number: int | None) -> None:
         self._free: float = math.inf if number is None else number
         self._line: deque[Future[None]] = deque()
+        self._threads: WeakSet[Future[None]] = WeakSet()
         self._lock = threading.Lock()
 
     @contextmanager
-    def one(self) -> Iterator[Future[None]]:
-        """A place: one's own from when this has a result until the block ends, also if it ends before that."""
+    def one(self, in_thread: bool = False) -> Iterator[Future[None]]:
+        """A place: one's own from when this has a result until the block ends, also if it ends before that.
+
+        Args:
+            in_thread: whether a thread waits for it. Where a Ctrl-C ends one of them, it ends all that wait: they wait
+                for the same run, and would be given the place that it leaves.
+        """
         place = Future[None]()
+        if in_thread:
+            self._threads.add(place)
         try:
             self._line.append(place)
             self._serve(0)
             yield place
+        except KeyboardInterrupt as interrupt:
+            with self._lock:
+                for other in [other for other in self._line if in_thread and other in self._threads]:
+                    self._line.remove(other)
+                    if other.set_running_or_notify_cancel():
+                        other.set_exception(interrupt)
+            raise
         finally:
-            if not place.cancel():
+            if not place.cancel() and place.exception() is None:
                 self._serve(1)
 
     def _serve(self, freed: int) -> None:
@@ -213,6 +229,7 @@ def _reach(place: Future[None], end: float) -> None:
             raise KeyboardInterrupt
         if time.monotonic() > end:
             raise BudgetExceeded("time")
+    place.result()
 
 
 async def areach(place: Future[None], end: float) -> None:

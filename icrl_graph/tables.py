@@ -302,5 +302,8 @@ def journal_of_run() -> tuple[Journal | None, str]:
         configurable = get_config().get("configurable", {})
     except RuntimeError:
         return None, ""
-    saver = configurable.get(CONFIG_KEY_CHECKPOINTER)
-    return journal_of(saver, get_runtime().store), str(configurable.get("thread_id", ""))
+    saver, store = (
+        configurable.get(CONFIG_KEY_CHECKPOINTER),
+        getattr(get_runtime(), "store", None),
+    )  # None in a mere chain
+    return journal_of(saver, store), str(configurable.get("thread_id", ""))

@@ -1,22 +1,56 @@
-"""Each example runs as it stands, offline, and is short."""
+"""Each example runs as it stands, offline, is short, and prints what docs/examples.md says that it prints.
 
+`python -m tests.test_examples --write` writes into that page what they print.
+"""
+
+import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PAGE = ROOT / "docs" / "examples.md"
+PRINTED = re.compile(r"(<!-- printed by examples/(\w+)\.py -->\n\n```text\n)(.*?)(\n```\n)", re.S)
+
+
+def printed_by(path: Path, folder: Path) -> str:
+    small = ["1"] if path.stem.endswith("_robustness") else []
+    done = subprocess.run([sys.executable, path, *small], capture_output=True, text=True, cwd=folder, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _masked(text: str) -> str:
+    """Apart from how long it took."""
+    return re.sub(r"\d+\.\d+ s\b", "... s", text).strip()
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_runs_as_it_stands(path: Path, tmp_path: Path) -> None:
-    small = ["1"] if path.stem.endswith("_robustness") else []
-    done = subprocess.run([sys.executable, path, *small], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+def test_an_example_runs_as_it_stands_and_prints_what_its_page_says(path: Path, tmp_path: Path) -> None:
+    printed = printed_by(path, tmp_path)
+    shown = {name: text for _, name, text, _ in PRINTED.findall(PAGE.read_text(encoding="utf-8"))}
+    assert printed
+    if path.stem in shown:
+        assert _masked(printed) == _masked(shown[path.stem])
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 45
+
+
+def _write() -> None:
+    def printed(found: re.Match[str]) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            text = printed_by(ROOT / "examples" / f"{found[2]}.py", Path(folder)).strip("\n")
+        return found[1] + text + found[4]
+
+    PAGE.write_text(PRINTED.sub(printed, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__" and sys.argv[1:] == ["--write"]:
+    _write()

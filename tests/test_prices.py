@@ -14,7 +14,7 @@ from icrl_graph.judge import llm_judge
 from icrl_graph.models import chat_model
 from icrl_graph.pace import Pace
 from icrl_graph.prices import cost
-from icrl_graph.testing import OpenAIServer
+from icrl_graph.testing import OpenAIServer, ScriptedModel
 from icrl_graph.topologies import TOPOLOGIES, create_best_of_n, create_icrl, create_reflexion
 from tests.helpers import GAME, play
 
@@ -140,6 +140,18 @@ def test_models_deep_inside_chains_are_counted_and_capped() -> None:
         assert output["usage"]["input"] == sum(report["prompt_tokens"] for report in server.reported)
         output, _ = play(create_icrl(chain, lambda: 0.5, rounds=9, max_tokens=1))
     assert (output["stopped"], output["rounds_done"]) == ("tokens", 1)
+
+
+def test_what_a_function_hands_on_of_another_models_answer_is_counted_once() -> None:
+    usage: Any = {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
+    inner = ScriptedModel(lambda: "hi", usage=usage)
+    output, _ = play(create_icrl(lambda messages: inner.invoke(messages), lambda: 1.0, rounds=2))
+    assert (output["usage"]["input"], output["usage"]["output"]) == (20, 4)
+
+
+def test_a_judge_is_asked_within_a_chain_as_well() -> None:
+    tool = RunnableLambda(lambda _: create_icrl(lambda: "x", lambda: 1.0, rounds=1).compile().invoke({"task": "x"}))
+    assert tool.invoke(0)["reward"] == 1.0
 
 
 @pytest.mark.parametrize("form", ["object", "bound", "name"])
