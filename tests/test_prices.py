@@ -150,7 +150,9 @@ def test_what_a_function_hands_on_of_another_models_answer_is_counted_once() -> 
 
 
 def test_a_judge_is_asked_within_a_chain_as_well() -> None:
-    tool = RunnableLambda(lambda _: create_icrl(lambda: "x", lambda: 1.0, rounds=1).compile().invoke({"task": "x"}))
+    tool: Any = RunnableLambda(
+        lambda _: create_icrl(lambda: "x", lambda: 1.0, rounds=1).compile().invoke({"task": "x"})
+    )
     assert tool.invoke(0)["reward"] == 1.0
 
 
