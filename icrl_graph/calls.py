@@ -39,6 +39,7 @@ class Call:
         input: the Runnable's input, or the function's keyword arguments.
         read: makes a JSON-able value of what came back; what it raises counts as the call's failure.
         kwargs: further keyword arguments of the Runnable.
+        beside: such that don't say what is asked, and are no part of what the call is known by.
         timeout: seconds after which the call is given up on. A thread can't be stopped and is left behind.
         paid: whether the call counts against the budget and is kept in the journal.
         accounts: whether what it costs is counted within it, call by call, and not by this one.
@@ -53,6 +54,7 @@ class Call:
     paid: bool = True
     shares: bool = False
     accounts: bool = False
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make(call: Call) -> Any:
@@ -167,7 +169,7 @@ def _begin(call: Call) -> Any:
     if not hasattr(call.part, "invoke"):
         return call.part(**call.input)
     begin = call.part.ainvoke if async_only(call.part) else call.part.invoke
-    return begin(call.input, **call.kwargs)
+    return begin(call.input, **call.kwargs, **call.beside)
 
 
 def _invoke(call: Call) -> Any:
@@ -186,7 +188,7 @@ async def _ainvoke(call: Call) -> Any:
     """Make a call in the running loop; whatever may block, in a thread."""
     limited = call.timeout is not None and _made_of(call.part, "func") and not _made_of(call.part, "coroutine", "afunc")
     if hasattr(call.part, "ainvoke") and not limited:
-        raw = await call.part.ainvoke(call.input, **call.kwargs)
+        raw = await call.part.ainvoke(call.input, **call.kwargs, **call.beside)
     elif async_only(call.part):
         raw = await call.part(**call.input)
     else:

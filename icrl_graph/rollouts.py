@@ -188,13 +188,12 @@ def _begun(worlds: Worlds, stage: Stage) -> Flow:
 def _act(worlds: Worlds, thoughts: bool) -> Callable[[RolloutState, Stage], Flow]:
     def act(state: RolloutState, stage: Stage) -> Flow:
         actor, kwargs, meter = stage.actor, stage.sampling(len(state["steps"])), Meter()
-        if actor.kind == "graph":
-            kwargs["context"] = stage.outer
+        outer = {"context": stage.outer} if actor.kind == "graph" else {}
         shrunk, said = state.get("shrunk", 0), dict[str, Any]()
         while not said:
             asked, marks = actor.cache.mark(_turns(state, stage, shrunk, thoughts))
             try:
-                call = Call(actor.part, actor.input(asked), read_response, {**marks, **kwargs})
+                call = Call(actor.part, actor.input(asked), read_response, {**marks, **kwargs}, beside=outer)
                 said = yield from meter.read(one(call))
             except BudgetExceeded as over:
                 said = {"error": str(over), "stopped": over.cap}
