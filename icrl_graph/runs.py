@@ -67,6 +67,7 @@ class Run:
             raise ValueError(f"{folder} is not an empty folder; give another one")
         parts = self._parts()
         check(**parts)  # nothing is written if something is wrong
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "run.json", {"form": FORM, **asdict(self)})
         try:
@@ -74,7 +75,8 @@ class Run:
         except UnknownTask:  # as wrong as an argument, but told by the model only when it is asked
             for name in ("run.json", "run.sqlite", "run.sqlite-wal", "run.sqlite-shm"):
                 (folder / name).unlink(missing_ok=True)
-            folder.rmdir()
+            for each in made:
+                each.rmdir()
             raise
 
     def preview(self, response_tokens: int = 300) -> Usage:
