@@ -2,6 +2,11 @@
 
 import asyncio
 import operator
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -27,7 +32,7 @@ class Chat(TypedDict):
     task: str
 
 
-def _agent(tool: Any, *calls: dict[str, Any]) -> Any:
+def agent_with(tool: Any, *calls: dict[str, Any]) -> Any:
     """Calls the tool with these arguments, all at once, then answers with what it has heard."""
 
     def act(state: Chat) -> Any:
@@ -53,7 +58,7 @@ FIND = {"task": "Find the number."}
 @pytest.mark.parametrize("is_async", [False, True])
 def test_an_agent_calls_a_topology_as_a_tool_and_keeps_its_own_state(is_async: bool) -> None:
     tool = as_tool(create_icrl(climber, nearness, rounds=3), "solve", "Solves a task well.", task_data=SECRET)
-    agent = _agent(tool, FIND).compile(checkpointer=InMemorySaver())
+    agent = agent_with(tool, FIND).compile(checkpointer=InMemorySaver())
     output = asyncio.run(agent.ainvoke(ASKED, thread())) if is_async else agent.invoke(ASKED, thread())
     assert output["messages"][-1].text == "42"
     assert (output["episodes"], output["task"]) == (["mine"], "mine")
@@ -84,14 +89,14 @@ def test_the_budget_is_the_lower_of_what_the_agent_asks_for_and_what_its_graph_a
 ) -> None:
     model = ScriptedModel(lambda: "1")
     tool = as_tool(create_icrl(model, nearness, **own), "solve", "Solves.", task_data=SECRET)
-    agent = _agent(tool, {**FIND, **({"max_calls": asked} if asked else {})}).compile()
+    agent = agent_with(tool, {**FIND, **({"max_calls": asked} if asked else {})}).compile()
     agent.invoke(ASKED, context=context)
     assert len(model.prompts) == paid
 
 
 def test_the_episodes_stream_through_the_agents_graph() -> None:
     tool = as_tool(create_icrl(climber, nearness, rounds=2), "solve", "Solves.", task_data=SECRET)
-    agent = _agent(tool, FIND).compile()
+    agent = agent_with(tool, FIND).compile()
     events = [event for _, event in agent.stream(ASKED, stream_mode="custom", subgraphs=True)]
     assert [event["round"] for event in events if event["type"] == "episode"] == [0, 1]
 
@@ -104,7 +109,7 @@ def test_a_tool_that_broke_off_goes_on_inside_its_run_and_pays_for_nothing_twice
 
     model = ScriptedModel(act)
     tool = as_tool(create_icrl(model, nearness, rounds=4), "solve", "Solves.", task_data=SECRET)
-    agent = _agent(tool, FIND).compile(checkpointer=InMemorySaver())
+    agent = agent_with(tool, FIND).compile(checkpointer=InMemorySaver())
     with pytest.raises(KeyboardInterrupt):
         agent.invoke(ASKED, thread(), durability="sync")
     output = agent.invoke(None, thread(), durability="sync")
@@ -112,9 +117,19 @@ def test_a_tool_that_broke_off_goes_on_inside_its_run_and_pays_for_nothing_twice
     assert len(model.prompts) == 5  # one was in flight
 
 
+def test_an_agent_that_is_killed_within_its_tool_goes_on_inside_the_run(tmp_path: Path) -> None:
+    command = [sys.executable, str(Path(__file__).parent / "agent_child.py"), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    killed = subprocess.run([*command, "3"], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    done = subprocess.run([*command, "99"], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("6\n", "")
+    assert len((tmp_path / "paid.log").read_text().splitlines()) == 6  # five rounds, and the call in flight
+
+
 def test_two_calls_at_once_are_two_runs() -> None:
     tool = as_tool(create_icrl(climber, nearness, rounds=3), "solve", "Solves.", task_data=SECRET)
-    agent = _agent(tool, FIND, {"task": "Find it, the other one."}).compile(checkpointer=InMemorySaver())
+    agent = agent_with(tool, FIND, {"task": "Find it, the other one."}).compile(checkpointer=InMemorySaver())
     assert agent.invoke(ASKED, thread())["messages"][-1].text == "42, 42"
 
 
