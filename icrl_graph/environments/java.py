@@ -31,7 +31,6 @@ FLAGS = (
     "-XX:hashCode=2",  # the same for all objects: else the order of a set depends on their addresses
     "-Xmx512m",  # else a quarter of the machine's memory
     "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",  # compiles fast, not best: it starts with two thirds of the work, and acts as fast
     "-XX:+ExitOnOutOfMemoryError",
     "-Dfile.encoding=UTF-8",  # what it says must not depend on the machine's language
     "-Duser.language=en",
