@@ -88,11 +88,7 @@ class Options(TypedDict, total=False):
 class Assembled:
     """What a topology wires: all of its arguments, checked."""
 
-    policy: Policy
-    evaluator: Scorer
     metric: Scorer | None
-    plain: Policy
-    """The policy without structured output, for words about an answer."""
     parts: Parts
     bounds: tuple[float, float] | None
     timeout: float | None
@@ -159,7 +155,7 @@ def assemble(
         models=models,
     )
     measured = None if metric is None else as_scorer(metric, "metric")
-    return Assembled(answering, scorer, measured, speaker, parts, given.get("bounds"), given.get("timeout"))
+    return Assembled(measured, parts, given.get("bounds"), given.get("timeout"))
 
 
 def _sort(

@@ -69,7 +69,8 @@ def preview(
     inputs: Any = {"task": task, "task_data": dict(task_data or {})}
     spent: dict[str, Any] = graph.compile().invoke(inputs, {"recursion_limit": 1_000_000})["usage"]
     if policy.kind == "rollout":  # how long the prompts of its turns are is not known ahead
-        return Usage(calls=spent["calls"] + graph.settings().attempts * (policy.calls - 1))
+        told = graph.settings().model_dump()
+        return Usage(calls=spent["calls"] + told.get("n", told.get("rounds", 1)) * (policy.calls - 1))
     return cast(Usage, {name: amount for name, amount in spent.items() if name != "seconds"})
 
 

@@ -54,11 +54,6 @@ class RunSettings(BaseModel):
         default=0, ge=0, description="Judge the three leading attempts so many times more before one is chosen."
     )
 
-    @property
-    def attempts(self) -> int:
-        """How many there are at most."""
-        raise NotImplementedError
-
     @model_validator(mode="before")
     @classmethod
     def _all_known(cls, given: Any) -> Any:
@@ -107,11 +102,6 @@ class Settings(RunSettings):
     )
     max_failures: int = Field(default=3, ge=1, description="Stop after so many rounds in a row without any response.")
 
-    @property
-    def attempts(self) -> int:
-        """One a round."""
-        return self.rounds
-
 
 class ReflexionSettings(Settings):
     """The settings of Reflexion."""
@@ -143,11 +133,6 @@ class BestOfNSettings(RunSettings):
 
     schedule: str = Field(default="plain", description="What is asked for: plain, cot or long_cot.")
     n: int = Field(default=8, ge=1, description="How many attempts.")
-
-    @property
-    def attempts(self) -> int:
-        """All side by side."""
-        return self.n
 
 
 _KINDS = ("memory", "schedule", "layout", "show")

@@ -154,7 +154,7 @@ def create_reflexion(
     others = {"reflector": writer and writer.part, "attempts": "shown" if show_attempts else None}
     built = assemble(ReflexionSettings, model, evaluator, metric, defaults, options, shows, **others)
     reflect = nodes.reflect(
-        writer or built.plain, built.parts, "reflect", ("response", "shown"), memory=last(1), own=writer is None
+        writer or built.parts.plain, built.parts, "reflect", ("response", "shown"), memory=last(1), own=writer is None
     )
     return _reflecting(built, reflect)
 
@@ -202,7 +202,7 @@ def create_self_refine(
     shows: Shows = ("response", "reflection")
     others = {"critic": writer and writer.part}
     built = assemble(SelfRefineSettings, model, evaluator, metric, defaults, options, shows, **others)
-    reflect = nodes.reflect(writer or built.plain, built.parts, "critique", shows, own=writer is None)
+    reflect = nodes.reflect(writer or built.parts.plain, built.parts, "critique", shows, own=writer is None)
     return _reflecting(built, reflect, choose=last_answered)
 
 
@@ -299,16 +299,16 @@ def _graph(
     built: Assembled, choose: nodes.Chooser = best, selector: Scorer | None = None, extra_calls: int = 0
 ) -> Graph:
     """The nodes that all methods share, and the edges at both ends."""
-    evaluator, limits = built.evaluator, (built.bounds, built.timeout)
-    judges = [scorer for scorer in (evaluator, built.metric, selector) if scorer is not None]
+    limits = (built.bounds, built.timeout)
+    judges = [scorer for scorer in (built.parts.evaluator, built.metric, selector) if scorer is not None]
     parts = replace(built.parts, calls_each=1 + extra_calls + sum(judge.calls for judge in judges))
     graph = Graph(parts, choose)
     graph.add(
         prepare=nodes.prepare(parts),
         build_context=nodes.build_context(parts),
-        generate=nodes.generate(built.policy, parts),
-        evaluate=nodes.evaluate(evaluator, built.metric, parts, *limits),
-        select=nodes.select(parts, evaluator, choose, selector, *limits),
+        generate=nodes.generate(parts),
+        evaluate=nodes.evaluate(built.metric, parts, *limits),
+        select=nodes.select(parts, choose, selector, *limits),
     )
     graph.add_edge(START, "prepare")
     graph.add_edge("select", END)

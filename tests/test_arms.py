@@ -121,7 +121,7 @@ def _actors(*arms: str) -> Any:
 def test_react_is_one_episode_that_is_thought_through_and_any_method_may_think_so() -> None:
     found = _actors("icrl", "icrl+thoughts=true", "react", "react+n=4")
     assert [thinks for _, thinks in found.values()] == [False, True, True, True]
-    assert [found[name][0].settings().attempts for name in ("react", "react+n=4")] == [1, 4]
+    assert [found[name][0].settings().n for name in ("react", "react+n=4")] == [1, 4]
 
 
 def test_rounds_that_see_no_history_are_icrls_alone() -> None:

@@ -24,12 +24,6 @@ CHECKER = f"{ROOT}/tools/check_game24.py:tool"
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
     with OpenAIServer(solver) as started_server:
         monkeypatch.setenv("OPENAI_BASE_URL", started_server.base_url)

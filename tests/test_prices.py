@@ -149,13 +149,6 @@ def test_what_a_function_hands_on_of_another_models_answer_is_counted_once() -> 
     assert (output["usage"]["input"], output["usage"]["output"]) == (20, 4)
 
 
-def test_a_judge_is_asked_within_a_chain_as_well() -> None:
-    tool: Any = RunnableLambda(
-        lambda _: create_icrl(lambda: "x", lambda: 1.0, rounds=1).compile().invoke({"task": "x"})
-    )
-    assert tool.invoke(0)["reward"] == 1.0
-
-
 @pytest.mark.parametrize("form", ["object", "bound", "name"])
 def test_a_reflector_without_a_price_is_refused_in_every_form(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")

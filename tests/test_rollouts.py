@@ -17,6 +17,7 @@ from icrl_graph.ablations import shuffled
 from icrl_graph.environments import EnvironmentFailed, EnvironmentLost, Outcome, ReplayDivergence
 from icrl_graph.improvement import improve
 from icrl_graph.judge import llm_judge
+from icrl_graph.people import revise
 from icrl_graph.preview import preview
 from icrl_graph.rewards import Reward
 from icrl_graph.rollouts import episode_return, rollout
@@ -375,6 +376,34 @@ def test_what_an_environment_may_not_do_ends_the_run_which_loses_nothing_and_goe
     mended.append(True)
     output = graph.invoke(None, thread(), durability="sync")
     assert (output["reward"], output["usage"]["calls"], len(model.prompts)) == (pytest.approx(1.1), 4, 4)
+
+
+def test_an_environment_that_has_failed_serves_no_other_episode() -> None:
+    made: list[Any] = []
+
+    def make() -> Any:
+        made.append(_Wrong())
+        made[-1].gives = OSError("broken for good")
+        return made[-1]
+
+    mended.clear()
+    policy = rollout(lambda: "jump", make, max_steps=2)
+    for _ in range(2):
+        with pytest.raises(EnvironmentFailed):
+            play(create_icrl(policy, episode_return, rounds=1), TASK)
+    assert len(made) == 2
+
+
+def test_a_round_that_is_played_again_in_a_branch_has_the_budget_that_was_left_then() -> None:
+    model = ScriptedModel(lambda: "jump")
+    built = create_icrl(rollout(model, Corridor, max_steps=3), episode_return, rounds=2, max_calls=8, seed=1)
+    graph = built.compile(InMemorySaver(), interrupt_after=["evaluate"])
+    graph.invoke(TASK, thread())
+    graph.invoke(None, thread())
+    graph.invoke(None, revise(graph, thread(), 0, reward=0.5))
+    second = graph.get_state(thread()).values["episodes"][1]
+    assert len(second["steps"]) == 3
+    assert "response" in second
 
 
 def test_numpys_numbers_and_truth_values_are_fine() -> None:

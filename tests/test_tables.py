@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.store.memory import InMemoryStore
@@ -15,9 +16,10 @@ from langgraph.store.sqlite import SqliteStore
 from langgraph.store.sqlite.aio import AsyncSqliteStore
 from typing_extensions import TypedDict
 
+from icrl_graph.calls import Call, make
 from icrl_graph.errors import JournalError
 from icrl_graph.journal import Journal, MemoryJournal, Reply, StoreJournal
-from icrl_graph.tables import SqliteJournal, beside, journal_of
+from icrl_graph.tables import SqliteJournal, beside, journal_of, journal_of_run
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies import create_best_of_n, create_icrl, create_reflexion
 from tests.databases import ALL, Database, opened
@@ -246,3 +248,9 @@ def test_a_reply_that_has_come_is_kept_although_the_run_is_cancelled(tmp_path: P
 
         database.wait(main())
         assert len(_beside(database).run(("SELECT id FROM icrl_replies",))) == 1  # type: ignore[attr-defined]
+
+
+def test_within_a_chain_that_is_no_graph_there_is_no_journal_and_a_paid_call_is_made() -> None:
+    asks: Any = RunnableLambda(lambda _: journal_of_run())
+    calls: Any = RunnableLambda(lambda _: make(Call(RunnableLambda(str), 1, lambda raw: raw)))
+    assert (asks.invoke(0), calls.invoke(0)) == ((None, ""), "1")

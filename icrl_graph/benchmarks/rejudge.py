@@ -116,7 +116,7 @@ async def _judged(
 def _graph(built: Assembled) -> Any:
     """A wiring of one node."""
     graph = StateGraph(LoopState)
-    graph.add_node("evaluate", nodes.evaluate(built.evaluator, None, built.parts))
+    graph.add_node("evaluate", nodes.evaluate(None, built.parts))
     graph.add_edge(START, "evaluate")
     graph.add_edge("evaluate", END)
     return graph.compile(name="rejudge")

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from itertools import count
 from typing import Any, NamedTuple
 
-from icrl_graph.environments import Environment, EnvironmentLost, Outcome, as_outcome, called, replay
+from icrl_graph.environments import Environment, EnvironmentFailed, EnvironmentLost, Outcome, as_outcome, called, replay
 from icrl_graph.errors import IcrlError
 from icrl_graph.pace import Places, areach
 
@@ -43,15 +44,12 @@ class Worlds:
 
     async def reset(self, key: Hashable, task_data: Mapping[str, Any]) -> Outcome:
         """Begin an episode; gives the first observation."""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                world = await self._new(key)
-                return as_outcome(await called(world.environment.reset, task_data))
-            except EnvironmentLost:
-                await self.leave(key, is_lost=True)
-                if attempt == ATTEMPTS:
-                    raise
-        raise AssertionError
+
+        async def begun() -> Outcome:
+            world = await self._new(key)
+            return as_outcome(await called(world.environment.reset, task_data))
+
+        return await self._tried(key, begun)
 
     async def step(
         self, key: Hashable, task_data: Mapping[str, Any], seen: Sequence[str], actions: Sequence[str]
@@ -69,16 +67,13 @@ class Worlds:
             EnvironmentLost: it has died of the action each time.
         """
         *before, action = actions
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                world = await self._at(key, task_data, seen, before)
-                world.steps.append(action)  # first: a step that breaks off leaves nothing that can be gone on with
-                return as_outcome(await called(world.environment.step, action))
-            except EnvironmentLost:
-                await self.leave(key, is_lost=True)
-                if attempt == ATTEMPTS:
-                    raise
-        raise AssertionError
+
+        async def done() -> Outcome:
+            world = await self._at(key, task_data, seen, before)
+            world.steps.append(action)  # first: a step that breaks off leaves nothing that can be gone on with
+            return as_outcome(await called(world.environment.step, action))
+
+        return await self._tried(key, done)
 
     async def leave(self, key: Hashable, is_lost: bool = False) -> None:
         """Let others have the environment of an episode, if it is open, or close it."""
@@ -95,6 +90,17 @@ class Worlds:
         """Give an episode's place to others at once, where it was broken off: its environment may be in mid-step."""
         if (world := self._open.pop(key, None)) is not None:
             world.place.close()
+
+    async def _tried(self, key: Hashable, deed: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """Do something, again where the environment dies of it; one that has died or failed serves nobody any more."""
+        for attempt in count(1):
+            try:
+                return await deed()
+            except (EnvironmentLost, EnvironmentFailed) as error:
+                await self.leave(key, is_lost=True)
+                if attempt == ATTEMPTS or isinstance(error, EnvironmentFailed):
+                    raise
+        raise AssertionError
 
     async def _at(
         self, key: Hashable, task_data: Mapping[str, Any], seen: Sequence[str], before: Sequence[str]

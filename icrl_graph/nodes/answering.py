@@ -64,7 +64,7 @@ class Stage:
     task_data: Mapping[str, Any]
     driver: Driver
     budget: Budget
-    """Of all episodes of the round."""
+    """Of this episode and of those that are played side by side with it."""
     key: Key
     """Of the attempt."""
     label: str
@@ -83,6 +83,9 @@ def _stage(state: LoopState, parts: Parts, actor: Policy, prompt: list[Message])
     frozen, now = state["settings"], state["episodes"][-1]
     ablation, instruction = parts.pick("show", frozen), now["plan"]["instruction"]
 
+    def budget() -> Budget:
+        return budget_of(state)
+
     def shorter(times: int) -> list[Message] | None:
         if times == 0:
             return prompt
@@ -94,7 +97,7 @@ def _stage(state: LoopState, parts: Parts, actor: Policy, prompt: list[Message])
         actor=actor,
         task_data=state["inputs"]["task_data"],
         driver=parts.driver,
-        budget=parts.driver.remembered.share(frozen["run"], ("budget", now["round"]), lambda: budget_of(state)),
+        budget=parts.driver.remembered.share(frozen["run"], "budget", budget) if "n" in frozen else budget(),
         key=key_of("generate", state),
         label=frozen["label"],
         show=lambda rewards: ablations.show(
@@ -130,7 +133,7 @@ def _read_rollout(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
+def generate(parts: Parts) -> Runnable[Any, Any]:
     """Ask the policy. Whatever goes wrong with one attempt is data on its episode.
 
     A prompt that does not fit into the model's context is made again with less of the history, and that is recorded.
@@ -138,7 +141,7 @@ def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
 
     def generate(state: LoopState, part: Any) -> Flow:
         *past, now = state["episodes"]
-        who = parts.by(policy, state["settings"])
+        who = parts.by(parts.policy, state["settings"])
         kwargs = sampling_of(who, parts, state["settings"], now, now["plan"]["instruction"])
         plan, meter = now["plan"], Meter()
         scene, run = _scene(state, parts, parts.shows), state["settings"]["run"]
@@ -183,7 +186,7 @@ def generate(policy: Policy, parts: Parts) -> Runnable[Any, Any]:
         )
         return {"episodes": [patch], **ended}
 
-    return node("generate", generate, policy.part, parts.driver, policy.abandon)
+    return node("generate", generate, parts.policy.part, parts.driver, parts.policy.abandon)
 
 
 def failure(error: Exception, round: int, candidate: int) -> str:

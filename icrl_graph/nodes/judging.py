@@ -35,7 +35,6 @@ from icrl_graph.stops import caps_of, why_stop
 
 
 def evaluate(
-    evaluator: Scorer,
     metric: Scorer | None,
     parts: Parts,
     bounds: tuple[float, float] | None = None,
@@ -44,12 +43,12 @@ def evaluate(
     """Judge what the round has answered, decide what later prompts may see of it, and whether the run is over.
 
     Args:
-        evaluator: gives the reward.
-        metric: gives what is reported, if it is another one.
+        metric: gives what is reported, if it is not the reward.
         parts: what the graph is built of.
         bounds: lowest and highest reward that make sense.
         timeout: seconds for one evaluation.
     """
+    evaluator = parts.evaluator
 
     def score(state: LoopState, episode: Episode) -> Flow:
         if "response" not in episode:

@@ -43,6 +43,8 @@ class Parts:
     driver: Driver
     policy: Policy
     """Who answers, unless the settings name another model."""
+    plain: Policy
+    """The same without structured output, or who acts in its episodes: for words about an answer."""
     evaluator: Scorer
     shows: context.Shows = ("response", "shown")
     instructions: Mapping[str, str] = field(default_factory=lambda: INSTRUCTIONS)
@@ -50,8 +52,6 @@ class Parts:
     sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     extract: Extract | None = None
     complete: Complete | None = None
-    plain: Policy | None = None
-    """The policy without structured output, for words about an answer."""
     models: Sequence[str] = ()
     """The names of the chat models among the judges and others, as far as they can be told ahead."""
     calls_each: int = 1
@@ -74,7 +74,7 @@ class Parts:
 
     def asked(self, frozen: Mapping[str, Any]) -> Any:
         """The model that a run with these settings asks, as it was given."""
-        return self.by(self.plain or self.policy.speaker, frozen).part
+        return self.by(self.plain, frozen).part
 
     def rewarded_by(self, frozen: Mapping[str, Any] | None = None) -> str:
         """Who gives the rewards of a run with these settings: "oracle", "judged", "self-judged" or "human"."""

@@ -31,7 +31,6 @@ LEADERS = 3
 
 def select(
     parts: Parts,
-    evaluator: Scorer,
     choose: Chooser = best,
     selector: Scorer | None = None,
     bounds: tuple[float, float] | None = None,
@@ -40,8 +39,7 @@ def select(
     """Write the answer and what it took, once, so that no step before carries them.
 
     Args:
-        parts: what the graph is built of.
-        evaluator: who gave the rewards; judges the leaders again, if the settings ask for retests.
+        parts: what the graph is built of; its evaluator judges the leaders again, if the settings ask for retests.
         choose: which episode gives the answer; by default the one with the highest reward.
         selector: instead, an evaluator: the answer is what it values most.
         bounds: lowest and highest reward that make sense.
@@ -61,6 +59,7 @@ def select(
     def retest(state: LoopState, times: int) -> Flow:
         """What the leaders are given again: patches. A turn that could not be judged for all of them does not count."""
         candidates = leaders(state["episodes"], LEADERS)
+        evaluator = parts.evaluator
         flows = [ask(evaluator, state, each, bounds, timeout) for _ in range(times) for each in candidates]
         judged = yield from all_of(flows, evaluator)
         turns = [judged[at : at + len(candidates)] for at in range(0, len(judged), len(candidates) or 1)]
