@@ -6,9 +6,9 @@ from statistics import mean
 from typing import Any
 
 from icrl_graph import parse
-from icrl_graph.context import text_of
-from icrl_graph.prompts import CRITIQUE, REFLECT
-from icrl_graph.topologies import TOPOLOGIES
+from icrl_graph.prompts.templates import CRITIQUE, REFLECT
+from icrl_graph.prompts.text import text_of
+from icrl_graph.topologies.methods import TOPOLOGIES
 
 CALLS, SECRETS = 10, range(0, 100, 3)
 TASK = "Find the number, 0 to 99. It earns 1; others up to 0.9, and 0.1 less for each ten that they are away from it."

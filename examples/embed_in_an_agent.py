@@ -8,9 +8,9 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 
 from icrl_graph import create_best_of_n, create_icrl
-from icrl_graph.agents import as_tool
-from icrl_graph.games.hidden_color import closeness, tasks
-from icrl_graph.state import Input, Output
+from icrl_graph.state.episode import Input, Output
+from icrl_graph.tasks.hidden_color import closeness, tasks
+from icrl_graph.topologies.tool import as_tool
 
 MODEL = "learner:hidden-color"  # a language model instead: MODEL = "openai:gpt-4.1-mini"
 game = tasks(1, seed=7)[0]  # its task and task_data

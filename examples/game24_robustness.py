@@ -6,12 +6,12 @@ from random import Random
 from typing import Any
 
 from icrl_graph import Settings, chat_model, create_best_of_n, create_icrl, parse
-from icrl_graph.benchmarks.game24 import task
 from icrl_graph.benchmarks.statistics import interval
-from icrl_graph.events import is_episode
-from icrl_graph.games.game24 import blind, no_base, player, split
-from icrl_graph.learner import LEARNERS
-from icrl_graph.verifiers.game24 import grade
+from icrl_graph.models.learners import LEARNERS
+from icrl_graph.state.events import is_episode
+from icrl_graph.tasks.game24.game import blind, no_base, player, split
+from icrl_graph.tasks.game24.puzzles import task
+from icrl_graph.tasks.game24.verifier import grade
 
 
 def begun_by_another(messages: list[dict[str, Any]], rng: Random) -> str:

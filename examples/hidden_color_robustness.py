@@ -9,9 +9,9 @@ from typing import Any
 
 from icrl_graph import FunctionModel, Settings, chat_model, create_icrl, parse
 from icrl_graph.benchmarks.statistics import interval
-from icrl_graph.events import is_episode
-from icrl_graph.games import hidden_color
-from icrl_graph.learner import LEARNERS
+from icrl_graph.models.learners import LEARNERS
+from icrl_graph.state.events import is_episode
+from icrl_graph.tasks import hidden_color
 
 
 def begun_by_another(messages: list[dict[str, Any]], rng: Random) -> str:

@@ -6,7 +6,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from icrl_graph import create_icrl
-from icrl_graph.games.hidden_color import closeness, drawn
+from icrl_graph.tasks.hidden_color import closeness, drawn
 
 kept, provider = InMemorySpanExporter(), TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(kept))  # to see it in Phoenix or Jaeger: an OTLPSpanExporter instead

@@ -1,7 +1,7 @@
 """The shortest use: improve an answer by its rewards. Runs offline, with the learner that ships with the package."""
 
 from icrl_graph import improve
-from icrl_graph.games import hidden_color
+from icrl_graph.tasks import hidden_color
 
 game = hidden_color.tasks(1, seed=7)[0]
 model = "learner:hidden-color"  # a language model instead: model = "openai:gpt-4.1-mini"

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from icrl_graph import chat_model, improve
-from icrl_graph.games.hidden_color import closeness, tasks
+from icrl_graph.tasks.hidden_color import closeness, tasks
 
 MODEL = chat_model("learner:hidden-color")  # a language model instead: chat_model("openai:gpt-4.1-mini")
 

@@ -1,7 +1,7 @@
 """Reflexion on hidden color. The learner sees its attempts, too, for it can't put a reflection into words."""
 
-from icrl_graph.games.hidden_color import closeness, drawn
-from icrl_graph.topologies import create_reflexion
+from icrl_graph.tasks.hidden_color import closeness, drawn
+from icrl_graph.topologies.methods import create_reflexion
 
 graph = create_reflexion(
     "learner:hidden-color", closeness, inputs=drawn, show_attempts=True, memory="all", target=1.0

@@ -2,8 +2,8 @@
 
 from icrl_graph.environments.cellar import TASK, Cellar
 from icrl_graph.environments.players import explore
-from icrl_graph.rollouts import episode_return, rollout
-from icrl_graph.topologies import create_icrl
+from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.topologies.methods import create_icrl
 
 graph = create_icrl(
     rollout(explore, Cellar, max_steps=8), episode_return, inputs=lambda given, rng: {"task": given["task"] or TASK}

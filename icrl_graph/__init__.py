@@ -14,53 +14,56 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from icrl_graph.ablations import shuffled
-    from icrl_graph.context import parse, render
+    from icrl_graph.api import Result, aimprove, improve
+    from icrl_graph.benchmarks.judges import judge_game24
     from icrl_graph.errors import BudgetExceeded, IcrlError, MissingExtra, ModelError, ThreadMismatch, UnknownTask
-    from icrl_graph.events import EpisodeEvent
-    from icrl_graph.improvement import Result, aimprove, improve
-    from icrl_graph.journal import Journal
-    from icrl_graph.judge import judge_game24, llm_judge, pairwise_judge
-    from icrl_graph.models import FunctionModel, chat_model
-    from icrl_graph.pace import Pace
-    from icrl_graph.rewards import Reward
-    from icrl_graph.settings import Settings
-    from icrl_graph.state import Episode, best
-    from icrl_graph.tables import SqliteJournal
-    from icrl_graph.topologies import create_best_of_n, create_icrl, create_reflexion, create_self_refine
+    from icrl_graph.evaluators.judge import llm_judge, pairwise_judge
+    from icrl_graph.execution.journal import Journal
+    from icrl_graph.execution.rate_limit import Pace
+    from icrl_graph.execution.sql_journals import SqliteJournal
+    from icrl_graph.models.function import FunctionModel
+    from icrl_graph.models.registry import chat_model
+    from icrl_graph.prompts.ablations import shuffled
+    from icrl_graph.prompts.layouts import parse, render
+    from icrl_graph.state.episode import Episode
+    from icrl_graph.state.events import EpisodeEvent
+    from icrl_graph.state.reward import Reward
+    from icrl_graph.state.selection import best
+    from icrl_graph.topologies.methods import create_best_of_n, create_icrl, create_reflexion, create_self_refine
+    from icrl_graph.topologies.settings import Settings
 
 __version__ = "0.1.0"
 
 _HOME = {
     "BudgetExceeded": "errors",
-    "Episode": "state",
-    "EpisodeEvent": "events",
-    "FunctionModel": "models",
+    "Episode": "state.episode",
+    "EpisodeEvent": "state.events",
+    "FunctionModel": "models.function",
     "IcrlError": "errors",
-    "Journal": "journal",
+    "Journal": "execution.journal",
     "MissingExtra": "errors",
     "ModelError": "errors",
-    "Pace": "pace",
-    "Result": "improvement",
-    "Reward": "rewards",
-    "Settings": "settings",
-    "SqliteJournal": "tables",
+    "Pace": "execution.rate_limit",
+    "Result": "api",
+    "Reward": "state.reward",
+    "Settings": "topologies.settings",
+    "SqliteJournal": "execution.sql_journals",
     "ThreadMismatch": "errors",
     "UnknownTask": "errors",
-    "aimprove": "improvement",
-    "best": "state",
-    "chat_model": "models",
-    "create_best_of_n": "topologies",
-    "create_icrl": "topologies",
-    "create_reflexion": "topologies",
-    "create_self_refine": "topologies",
-    "improve": "improvement",
-    "judge_game24": "judge",
-    "llm_judge": "judge",
-    "pairwise_judge": "judge",
-    "parse": "context",
-    "render": "context",
-    "shuffled": "ablations",
+    "aimprove": "api",
+    "best": "state.selection",
+    "chat_model": "models.registry",
+    "create_best_of_n": "topologies.methods",
+    "create_icrl": "topologies.methods",
+    "create_reflexion": "topologies.methods",
+    "create_self_refine": "topologies.methods",
+    "improve": "api",
+    "judge_game24": "benchmarks.judges",
+    "llm_judge": "evaluators.judge",
+    "pairwise_judge": "evaluators.judge",
+    "parse": "prompts.layouts",
+    "render": "prompts.layouts",
+    "shuffled": "prompts.ablations",
 }
 
 __all__ = [

@@ -14,13 +14,15 @@ from typing import Any, cast
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 
-from icrl_graph.calls import Call
-from icrl_graph.context import text_of
-from icrl_graph.driver import one
-from icrl_graph.improvement import build
-from icrl_graph.models import FunctionModel, as_policy, name_of_part, unbound
-from icrl_graph.rewards import Evaluator, Reward, Scorer, as_scorer
-from icrl_graph.state import Message, Usage
+from icrl_graph.api import build
+from icrl_graph.evaluators.evaluator import Evaluator, Scorer, as_scorer
+from icrl_graph.execution.calls import Call
+from icrl_graph.execution.driver import one
+from icrl_graph.models.function import FunctionModel
+from icrl_graph.models.policy import as_policy, name_of_part, unbound
+from icrl_graph.prompts.text import text_of
+from icrl_graph.state.episode import Message, Usage
+from icrl_graph.state.reward import Reward
 
 CHARACTERS = 4
 """Of a token, about, in English."""

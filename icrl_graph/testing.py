@@ -22,9 +22,9 @@ from langchain_core.messages.ai import UsageMetadata
 from pydantic import Field
 
 from icrl_graph.errors import UnknownTask
-from icrl_graph.models import ASKS, FunctionModel
-from icrl_graph.rewards import accepted_names
-from icrl_graph.state import Message
+from icrl_graph.execution.signatures import accepted_names
+from icrl_graph.models.function import ASKS, FunctionModel
+from icrl_graph.state.episode import Message
 
 Replies = Callable[..., Any] | Sequence[str | AIMessage | Exception]
 
@@ -87,7 +87,7 @@ class OpenAIServer:
 
     Args:
         reply: what to answer: a function of those of `messages`, `rng` and `temperature` that it names. `rng` is seeded
-            by the request's `seed`. The shipped learner is `icrl_graph.learner.LEARNERS["hidden-color"]`.
+            by the request's `seed`. The shipped learner is `icrl_graph.models.learners.LEARNERS["hidden-color"]`.
         latency: seconds before each answer.
         faults: what goes wrong, by the number of the call, from 1: "429" (with Retry-After), "500", "401", "reset"
             (the connection breaks), "hang" (no answer until the server ends), "slow" (half a second later),

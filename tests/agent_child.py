@@ -7,8 +7,8 @@ from pathlib import Path
 
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from icrl_graph.agents import as_tool
-from icrl_graph.topologies import create_icrl
+from icrl_graph.topologies.methods import create_icrl
+from icrl_graph.topologies.tool import as_tool
 from tests.helpers import nearness, thread
 from tests.test_agents import ASKED, FIND, SECRET, agent_with
 

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any
 
 from icrl_graph.benchmarks.results import Cell, Plan, Row, read_results
-from icrl_graph.prompts import CRITIQUE, REFLECT
+from icrl_graph.prompts.templates import CRITIQUE, REFLECT
 from tests.helpers import without_cost
 
 METHODS = ["icrl", "reflexion", "self_refine", "best_of_n", "best_of_n+n=1+schedule=cot"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from langgraph.checkpoint.memory import InMemorySaver
 
-from icrl_graph.context import parse
-from icrl_graph.state import Episode
+from icrl_graph.prompts.layouts import parse
+from icrl_graph.state.episode import Episode
 
 GAME: Any = {"task": "Find the number.", "task_data": {"secret": 42}}
 

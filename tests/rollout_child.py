@@ -8,9 +8,9 @@ from typing import Any
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from icrl_graph.environments.players import follow
+from icrl_graph.environments.rollout import episode_return, rollout
 from icrl_graph.environments.scienceworld import ScienceWorld
-from icrl_graph.rollouts import episode_return, rollout
-from icrl_graph.topologies import create_icrl
+from icrl_graph.topologies.methods import create_icrl
 
 
 def main(folder: str, task: str, actions: list[str]) -> None:

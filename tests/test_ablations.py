@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icrl_graph.ablations import ablation, flipped, hidden, random, show, shuffled, zero
-from icrl_graph.rewards import Reward
+from icrl_graph.prompts.ablations import ablation, flipped, hidden, random, show, shuffled, zero
+from icrl_graph.state.reward import Reward
 from icrl_graph.testing import ScriptedModel
-from icrl_graph.topologies import create_icrl
+from icrl_graph.topologies.methods import create_icrl
 from tests.helpers import play
 
 TRUTH = Reward(value=0.75, metric=1.0, feedback="warm", steps=[1.0, 0.5], error="secret was 42")

@@ -16,9 +16,9 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.prebuilt import ToolNode
 from typing_extensions import TypedDict
 
-from icrl_graph.agents import as_tool
 from icrl_graph.testing import ScriptedModel
-from icrl_graph.topologies import create_icrl
+from icrl_graph.topologies.methods import create_icrl
+from icrl_graph.topologies.tool import as_tool
 from tests.helpers import climber, nearness, thread
 
 SECRET: Any = {"secret": 42}

@@ -6,51 +6,29 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "icrl_graph"
-LAYERS = [  # a module may import only what stands to its left
-    *(
-        "errors",
-        "prompts",
-        "rewards",
-        "state",
-        "events",
-        "context",
-        "growing",
-        "ablations",
-        "settings",
-        "prices",
-        "calls",
-        "pace",
-        "isolation",
-        "journal",
-        "tables",
-        "driver",
-        "threads",
-    ),
-    *(
-        "stops",
-        "verifiers",
-        "games",
-        "learner",
-        "caching",
-        "openai_client",
-        "models",
-        "testing",
-        "judge",
-        "environments",
-        "nodes",
-        "rollouts",
-        "options",
-        "topologies",
-        "people",
-        "agents",
-    ),
-    *("improvement", "preview", "loading", "files", "meta", "benchmarks", "runs", "cli", "__main__"),
+LAYERS = [  # a group may import only itself and what stands above it
+    "errors",
+    "state",
+    "prompts",
+    "execution",
+    "tasks",
+    "models",
+    "testing",
+    "evaluators",
+    "environments",
+    "topologies",
+    "api",
+    "preview",
+    "benchmarks",
+    "meta_rl",
+    "cli",
+    "__main__",
 ]
 EVERYWHERE_LAZY = {
     *("cloudpickle", "genai_prices", "openai", "langchain_openai", "psycopg", "sqlite3", "tenacity", "torch"),
     *("jinja2", "langchain", "matplotlib", "plotly", "py4j", "scienceworld", "scipy"),
 }
-HOME = {"openai_client": {"openai", "langchain_openai"}}
+HOME = {"models/openai.py": {"openai", "langchain_openai"}}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -68,8 +46,10 @@ def _imports(path: Path) -> set[str]:
     return _names(list(ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if _layer(f) != "__init__"], ids=lambda path: path.stem)
-def test_a_module_imports_only_what_stands_to_its_left(path: Path) -> None:
+@pytest.mark.parametrize(
+    "path", [f for f in FILES if _layer(f) != "__init__"], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_a_module_imports_only_its_group_and_those_above_it(path: Path) -> None:
     layer = _layer(path)
     allowed = LAYERS[: LAYERS.index(layer) + 1]
     inner = {name.split(".")[1] for name in _imports(path) if name.startswith("icrl_graph.")}
@@ -86,20 +66,32 @@ def test_the_library_never_imports_the_checkout_around_it(path: Path) -> None:
 def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
     top_level = _names(list(ast.iter_child_nodes(ast.parse(path.read_text(encoding="utf-8")))))
     heavy = {name.split(".")[0] for name in top_level} & EVERYWHERE_LAZY
-    assert heavy <= HOME.get(_layer(path), set())
+    assert heavy <= HOME.get(path.relative_to(PACKAGE).as_posix(), set())
 
 
 def test_what_builds_prompts_never_reads_the_true_reward() -> None:
-    """context.py may name the key `reward` once only: to take it away."""
-    tree = ast.parse((PACKAGE / "context.py").read_text(encoding="utf-8"))
-    named = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value == "reward"]
-    assert len(named) == 1
-    (owner,) = (
+    """prompts/ may name the key `reward` once only: to take it away."""
+    functions = [
         node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and any(inner is named[0] for inner in ast.walk(node))
-    )
-    assert owner.name == "_without_truth"
+        for path in PACKAGE.glob("prompts/*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    owners = [
+        function.name
+        for function in functions
+        for node in ast.walk(function)
+        if isinstance(node, ast.Constant) and node.value == "reward"
+    ]
+    assert owners == ["_without_truth"]
+
+
+def test_the_top_of_the_package_is_few_names() -> None:
+    files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert files == {"errors", "testing", "api", "preview"}
+    assert len(folders) <= 11
+    assert files | folders | {"__main__"} == set(LAYERS)
 
 
 def test_only_the_command_line_prints() -> None:

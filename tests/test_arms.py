@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.runnables import RunnableLambda
 
-from icrl_graph.benchmarks import BENCHMARKS, find_benchmark, from_file
+from icrl_graph.api import build
 from icrl_graph.benchmarks.arms import read_arm, read_arms
+from icrl_graph.benchmarks.benchmark import from_file
+from icrl_graph.benchmarks.registry import BENCHMARKS, find_benchmark
 from icrl_graph.benchmarks.runner import prepare
-from icrl_graph.improvement import build
-from icrl_graph.topologies import TOPOLOGIES
+from icrl_graph.topologies.methods import TOPOLOGIES
 from tests.bench_child import plan_of
 
 PLAYER = f"{Path(__file__).parent / 'bench_child.py'}:player"
-SCORE = "icrl_graph.verifiers.paragraphs:endings"
+SCORE = "icrl_graph.tasks.writing.verifier:endings"
 CHAIN: Any = RunnableLambda(lambda messages: "not a chat model")
 
 

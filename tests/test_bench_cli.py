@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from icrl_graph.benchmarks import BENCHMARKS
+from icrl_graph.benchmarks.registry import BENCHMARKS
 from icrl_graph.testing import OpenAIServer
 from tests.bench_child import player, rows_of
 from tests.command_line import icrl, process

@@ -14,13 +14,14 @@ from langgraph.checkpoint.memory import InMemorySaver
 from openai import DefaultHttpxClient
 from pydantic import BaseModel, SecretStr
 
-from icrl_graph.caching import DIALECTS, OFF, UNTOLD, dialect, takes_marks
-from icrl_graph.context import LAYOUTS, Style, parse, render
-from icrl_graph.journal import MemoryJournal
-from icrl_graph.models import as_policy, chat_model
-from icrl_graph.state import Episode, Plan
+from icrl_graph.execution.journal import MemoryJournal
+from icrl_graph.models.policy import as_policy
+from icrl_graph.models.prompt_cache import DIALECTS, OFF, UNTOLD, dialect, takes_marks
+from icrl_graph.models.registry import chat_model
+from icrl_graph.prompts.layouts import LAYOUTS, Style, parse, render
+from icrl_graph.state.episode import Episode, Plan
 from icrl_graph.testing import ScriptedModel
-from icrl_graph.topologies import create_icrl, create_self_refine
+from icrl_graph.topologies.methods import create_icrl, create_self_refine
 from tests.bodies import BodyServer
 from tests.helpers import GAME, climber, nearness, play, thread
 from tests.test_context import CHAT, answers, episodes

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from icrl_graph.benchmarks.game24 import puzzles
-from icrl_graph.context import parse
-from icrl_graph.games.game24 import split
+from icrl_graph.prompts.layouts import parse
+from icrl_graph.tasks.game24.game import split
+from icrl_graph.tasks.game24.puzzles import puzzles
 from icrl_graph.testing import OpenAIServer
-from icrl_graph.topologies import TOPOLOGIES
+from icrl_graph.topologies.methods import TOPOLOGIES
 from tests.command_line import ROOT, Done, icrl, process, started
 
 CHECKER = f"{ROOT}/tools/check_game24.py:tool"
@@ -371,7 +371,9 @@ def test_the_demo_plays_the_held_out_rows_of_a_ranked_file_and_names_the_others(
     stand_in.write_text("Rank,Puzzles\n" + "".join(f"{i},{' '.join(map(str, p))}\n" for i, p in enumerate(ranking)))
     command = ("demo", "game24", "--ranked", "24.csv", "--workers", "1", "--json")
     failed(icrl(*command), 2, "is not the published 24.csv")
-    monkeypatch.setattr("icrl_graph.benchmarks.game24.RANKED_SHA256", hashlib.sha256(stand_in.read_bytes()).hexdigest())
+    monkeypatch.setattr(
+        "icrl_graph.tasks.game24.puzzles.RANKED_SHA256", hashlib.sha256(stand_in.read_bytes()).hexdigest()
+    )
     done = icrl(*command)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
@@ -396,6 +398,6 @@ def test_training_writes_weights_that_can_be_used(here: Path) -> None:
         pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'icrl-graph[train]'")
     done = icrl("train", "hidden-color", "--iterations", "2", "--out", "w", "--json")
     assert done.returncode == 0, done.stderr
-    from icrl_graph.learner.transformer import Transformer
+    from icrl_graph.models.learners.transformer import Transformer
 
     assert Transformer(here / json.loads(done.stdout)[0]["weights"]).shape.rounds == 8

@@ -11,15 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from icrl_graph.benchmarks.comparison import (
-    Difference,
-    compare,
-    corrected,
-    curve,
-    detectable,
-    estimate,
-    pass_at_k,
-)
+from icrl_graph.benchmarks.comparison import Difference, compare, corrected, curve, detectable, estimate, pass_at_k
 from icrl_graph.benchmarks.statistics import difference, share_interval
 from icrl_graph.errors import MissingExtra
 

@@ -7,28 +7,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from icrl_graph.context import (
-    LAYOUTS,
-    SCHEDULES,
-    Attempt,
-    Pieces,
-    Prompt,
-    Style,
-    best,
-    everything,
-    flat,
-    last,
-    make_plan,
-    memory,
-    nothing,
-    number,
-    parse,
-    played,
-    render,
-    tokens,
-)
-from icrl_graph.rewards import Reward
-from icrl_graph.state import Episode, Plan
+from icrl_graph.prompts.layouts import LAYOUTS, Attempt, Pieces, Prompt, Style, flat, parse, played, render
+from icrl_graph.prompts.memory import best, everything, last, memory, nothing, tokens
+from icrl_graph.prompts.plan import SCHEDULES, make_plan
+from icrl_graph.prompts.text import number
+from icrl_graph.state.episode import Episode, Plan
+from icrl_graph.state.reward import Reward
 
 TAGS = ["attempt", "feedback", "reflection", "instruction"]
 HOSTILE = [f"<{slash}{tag}>" for tag in TAGS for slash in ("", "/", "\\", "\\\\/")] + [

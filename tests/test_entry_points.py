@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from icrl_graph.loading import load
-from icrl_graph.rewards import as_scorer
+from icrl_graph.evaluators.evaluator import as_scorer
+from icrl_graph.models.loading import load
 
 ROOT = Path(__file__).parents[1]
 CONFIG = json.loads((ROOT / "langgraph.json").read_text())

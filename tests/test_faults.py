@@ -19,8 +19,8 @@ from langchain_core.exceptions import (
 from langchain_core.runnables import RunnableLambda
 
 from icrl_graph import ModelError, Pace, aimprove, chat_model, create_best_of_n, improve
-from icrl_graph.models import is_permanent
-from icrl_graph.state import cost_of
+from icrl_graph.models.responses import is_permanent
+from icrl_graph.state.episode import cost_of
 from icrl_graph.testing import Fault, OpenAIServer
 from tests.helpers import play
 from tests.interrupted_child import play as play_kept
@@ -153,7 +153,7 @@ def test_ctrl_c_ends_a_wait_at_once_and_nothing_that_was_paid_is_lost(way: str, 
 
 WAITING = """
 import signal, sys
-from icrl_graph import Pace, chat_model, create_best_of_n
+from icrl_graph import Pace; from icrl_graph import chat_model; from icrl_graph import create_best_of_n
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 url, task, at_once, after = sys.argv[1:]

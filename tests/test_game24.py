@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icrl_graph.benchmarks.game24 import load_ranked, puzzles, read_puzzle, task
-from icrl_graph.verifiers.game24 import can_make, check_steps, grade, read_expression, verify
+from icrl_graph.tasks.game24.puzzles import load_ranked, puzzles, read_puzzle, task
+from icrl_graph.tasks.game24.verifier import can_make, check_steps, grade, read_expression, verify
 
 P, Q, R = (4, 5, 6, 10), (1, 2, 3, 4), (3, 3, 8, 8)
 

@@ -12,18 +12,19 @@ from typing import Any
 
 import pytest
 
-import icrl_graph.learner
-from icrl_graph.ablations import shuffled
+import icrl_graph.models.learners
 from icrl_graph.benchmarks.demos import game24 as demo
-from icrl_graph.benchmarks.game24 import task
 from icrl_graph.errors import UnknownTask
-from icrl_graph.events import is_episode
-from icrl_graph.games.game24 import blind, no_base, player, split
-from icrl_graph.learner import LEARNERS
-from icrl_graph.models import FunctionModel, chat_model
-from icrl_graph.settings import Settings
-from icrl_graph.topologies import create_icrl
-from icrl_graph.verifiers.game24 import grade, verify
+from icrl_graph.models.function import FunctionModel
+from icrl_graph.models.learners import LEARNERS
+from icrl_graph.models.registry import chat_model
+from icrl_graph.prompts.ablations import shuffled
+from icrl_graph.state.events import is_episode
+from icrl_graph.tasks.game24.game import blind, no_base, player, split
+from icrl_graph.tasks.game24.puzzles import task
+from icrl_graph.tasks.game24.verifier import grade, verify
+from icrl_graph.topologies.methods import create_icrl
+from icrl_graph.topologies.settings import Settings
 
 PUZZLES = demo.choose(50, seed=3)
 PLAYED = demo.choose(25, seed=4)
@@ -143,7 +144,7 @@ def test_it_refuses_another_task() -> None:
 
 
 def test_its_weights_are_small() -> None:
-    folder = Path(icrl_graph.learner.__file__).parent
+    folder = Path(icrl_graph.models.learners.__file__).parent
     assert sum((folder / f"game24{part}.npz").stat().st_size for part in ("", "_weak", "_strong")) <= 300_000
 
 

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icrl_graph.benchmarks.game24 import task
-from icrl_graph.context import LAYOUTS, Style, render
 from icrl_graph.errors import UnknownTask
-from icrl_graph.games.game24 import (
+from icrl_graph.prompts.layouts import LAYOUTS, Style, render
+from icrl_graph.tasks.game24.game import (
     Tried,
     avoid_tried,
     blind,
@@ -25,7 +24,8 @@ from icrl_graph.games.game24 import (
     without_repeats,
     write,
 )
-from icrl_graph.verifiers.game24 import can_make, check_steps, grade, verify
+from icrl_graph.tasks.game24.puzzles import task
+from icrl_graph.tasks.game24.verifier import can_make, check_steps, grade, verify
 
 P = (4, 5, 6, 10)
 FOUR = st.lists(st.integers(1, 13), min_size=4, max_size=4).map(lambda drawn: tuple(sorted(drawn)))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icrl_graph.games.hidden_color import (
+from icrl_graph.tasks.hidden_color import (
     closeness,
     colors,
     level,
@@ -19,7 +19,7 @@ from icrl_graph.games.hidden_color import (
     uniform,
     write_color,
 )
-from icrl_graph.topologies import create_icrl
+from icrl_graph.topologies.methods import create_icrl
 from tests.helpers import play
 
 digits = st.integers(0, 15)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from icrl_graph import aimprove, improve
+from icrl_graph.api import name_of
 from icrl_graph.errors import ModelError, ThreadMismatch
-from icrl_graph.improvement import name_of
-from icrl_graph.journal import MemoryJournal
+from icrl_graph.execution.journal import MemoryJournal
 from icrl_graph.testing import ScriptedModel
 from tests.helpers import climber, digest, nearness, without_cost
 
@@ -61,7 +61,7 @@ def test_improve_works_where_an_event_loop_runs() -> None:
 
 HANGING = """
 import asyncio, threading
-from icrl_graph import aimprove, improve
+from icrl_graph import aimprove; from icrl_graph import improve
 
 def score():
     threading.Event().wait()
@@ -238,7 +238,7 @@ def test_a_run_that_an_older_version_kept_is_refused_with_both_forms(
         return improve(TASK, nearness, model=climber, task_data=DATA, rounds=2, path=tmp_path / "run.sqlite")
 
     for part in ("beginning", "parts"):
-        monkeypatch.setattr(f"icrl_graph.nodes.{part}.STATE_FORM", 1)
+        monkeypatch.setattr(f"icrl_graph.topologies.nodes.{part}.STATE_FORM", 1)
     kept()
     monkeypatch.undo()
     with pytest.raises(ThreadMismatch, match="form 1, this version of icrl_graph reads form 3"):
@@ -259,7 +259,7 @@ def test_a_run_that_was_stopped_before_its_first_step_had_ended_begins_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("icrl_graph.nodes.beginning.settings.resolve", stop)
+        patched.setattr("icrl_graph.topologies.nodes.prepare.settings.resolve", stop)
         with pytest.raises(KeyboardInterrupt):
             call()
     assert (tmp_path / "run.sqlite").exists()

@@ -17,11 +17,11 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
 from icrl_graph import create_best_of_n, create_icrl, llm_judge
-from icrl_graph.events import is_episode
-from icrl_graph.isolation import isolated
-from icrl_graph.loading import load
-from icrl_graph.models import name_of_part
-from icrl_graph.rewards import as_scorer
+from icrl_graph.evaluators.evaluator import as_scorer
+from icrl_graph.evaluators.isolation import isolated
+from icrl_graph.models.loading import load
+from icrl_graph.models.policy import name_of_part
+from icrl_graph.state.events import is_episode
 from icrl_graph.testing import ScriptedModel
 from tests.helpers import play
 from tests.verdicts import verdict
@@ -86,7 +86,7 @@ FORKED = """
 import os, sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from icrl_graph.isolation import isolated
+from icrl_graph.evaluators.isolation import isolated
 
 def score(response):
     print("printed", flush=True)
@@ -217,7 +217,7 @@ def test_candidates_metrics_and_selectors_may_be_isolated(judge: Any) -> None:
 
 
 MODULE = """
-from icrl_graph.isolation import isolated
+from icrl_graph.evaluators.isolation import isolated
 
 def helper(text):
     return float(text == "fine")
@@ -308,7 +308,7 @@ def test_workers_end_with_what_uses_them() -> None:
 CHILD = """
 import signal, sys
 from icrl_graph import improve
-from icrl_graph.isolation import isolated
+from icrl_graph.evaluators.isolation import isolated
 from tests.verdicts import verdict
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it

@@ -12,13 +12,14 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 from langgraph.errors import GraphInterrupt
 
-from icrl_graph.calls import Call
-from icrl_graph.driver import Budget, Driver, Flow, Meter, exhausted
 from icrl_graph.errors import BudgetExceeded, JournalError, ModelError
-from icrl_graph.journal import Journal, MemoryJournal, Reply
-from icrl_graph.tables import SqliteJournal
+from icrl_graph.execution.budget import Budget, exhausted
+from icrl_graph.execution.calls import Call
+from icrl_graph.execution.driver import Driver, Flow, Meter
+from icrl_graph.execution.journal import Journal, MemoryJournal, Reply
+from icrl_graph.execution.sql_journals import SqliteJournal
 from icrl_graph.testing import ScriptedModel
-from icrl_graph.topologies import create_icrl
+from icrl_graph.topologies.methods import create_icrl
 
 Perform = Callable[..., Any]
 

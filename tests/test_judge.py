@@ -10,17 +10,20 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 
-from icrl_graph.benchmarks.game24 import task
-from icrl_graph.calls import Call
-from icrl_graph.driver import Meter
+from icrl_graph.api import improve
+from icrl_graph.benchmarks.judges import ANSWER_VALUES, STEP_VALUES, judge_game24
 from icrl_graph.errors import ModelError, ThreadMismatch
-from icrl_graph.improvement import improve
-from icrl_graph.journal import MemoryJournal, Reply
-from icrl_graph.judge import ANSWER_VALUES, STEP_VALUES, judge_game24, llm_judge, pairwise_judge, read_verdict
-from icrl_graph.models import FunctionModel, chat_model, same_model
-from icrl_graph.state import cost_of
+from icrl_graph.evaluators.judge import llm_judge, pairwise_judge, read_verdict
+from icrl_graph.execution.calls import Call
+from icrl_graph.execution.driver import Meter
+from icrl_graph.execution.journal import MemoryJournal, Reply
+from icrl_graph.models.function import FunctionModel
+from icrl_graph.models.policy import same_model
+from icrl_graph.models.registry import chat_model
+from icrl_graph.state.episode import cost_of
+from icrl_graph.tasks.game24.puzzles import task
 from icrl_graph.testing import OpenAIServer, ScriptedModel
-from icrl_graph.topologies import TOPOLOGIES, create_best_of_n, create_icrl
+from icrl_graph.topologies.methods import TOPOLOGIES, create_best_of_n, create_icrl
 from tests.helpers import play, thread
 
 P = (4, 5, 6, 10)

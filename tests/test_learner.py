@@ -10,21 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-import icrl_graph.learner
-from icrl_graph.ablations import shuffled
-from icrl_graph.context import parse
+import icrl_graph.models.learners
 from icrl_graph.errors import UnknownTask
-from icrl_graph.events import is_episode
-from icrl_graph.games.hidden_color import closeness, tasks, uniform
-from icrl_graph.learner.hidden_color import reply
-from icrl_graph.models import FunctionModel, chat_model
-from icrl_graph.prompts import HIDDEN_COLOR_TASK
-from icrl_graph.settings import Settings
-from icrl_graph.topologies import create_best_of_n, create_icrl
+from icrl_graph.models.function import FunctionModel
+from icrl_graph.models.learners.hidden_color import reply
+from icrl_graph.models.registry import chat_model
+from icrl_graph.prompts.ablations import shuffled
+from icrl_graph.prompts.layouts import parse
+from icrl_graph.prompts.templates import HIDDEN_COLOR_TASK
+from icrl_graph.state.events import is_episode
+from icrl_graph.tasks.hidden_color import closeness, tasks, uniform
+from icrl_graph.topologies.methods import create_best_of_n, create_icrl
+from icrl_graph.topologies.settings import Settings
 
 GAMES: list[Any] = tasks(60, seed=5)
 LEARNER = chat_model("learner:hidden-color")
-WEIGHTS = Path(icrl_graph.learner.__file__).parent / "hidden_color.npz"
+WEIGHTS = Path(icrl_graph.models.learners.__file__).parent / "hidden_color.npz"
 
 
 def _rewards(graph: Any, games: Any = GAMES) -> Any:

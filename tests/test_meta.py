@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from icrl_graph.errors import MissingExtra
-from icrl_graph.games.hidden_color import colors
-from icrl_graph.learner.transformer import Shape, Transformer
+from icrl_graph.models.learners.transformer import Shape, Transformer
+from icrl_graph.tasks.hidden_color import colors
 
 try:
     import torch
@@ -24,8 +24,8 @@ needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed
 
 @needs_torch
 def test_numpy_computes_what_pytorch_was_trained_as(tmp_path: Path) -> None:
-    from icrl_graph.meta.hidden_color import network
-    from icrl_graph.meta.layers import export
+    from icrl_graph.meta_rl.hidden_color import network
+    from icrl_graph.meta_rl.layers import export
 
     torch.manual_seed(0)
     student = network(Shape())
@@ -53,8 +53,8 @@ def _level(shown: int) -> int | None:
 
 @needs_torch
 def test_the_recipe_is_repeatable_and_its_loss_falls(tmp_path: Path) -> None:
-    from icrl_graph.meta.hidden_color import Recipe, train
-    from icrl_graph.meta.layers import export
+    from icrl_graph.meta_rl.hidden_color import Recipe, train
+    from icrl_graph.meta_rl.layers import export
 
     losses: list[float] = []
     for name in ("one", "two"):
@@ -70,7 +70,7 @@ def test_the_recipe_is_repeatable_and_its_loss_falls(tmp_path: Path) -> None:
 
 @needs_torch
 def test_the_teacher_never_hides_a_held_out_color_and_its_targets_are_exact() -> None:
-    from icrl_graph.meta.hidden_color import Recipe, _Teacher
+    from icrl_graph.meta_rl.hidden_color import Recipe, _Teacher
 
     torch.manual_seed(0)
     teacher = _Teacher(Shape(), Recipe(prefixed=0.0, careless=0.0, unscored=0.0))
@@ -98,13 +98,13 @@ def test_the_teacher_never_hides_a_held_out_color_and_its_targets_are_exact() ->
 
 @pytest.fixture(scope="module")
 def board() -> Any:
-    from icrl_graph.meta.game24 import Board
+    from icrl_graph.meta_rl.game24 import Board
 
     return Board()
 
 
 def _games(board: Any, student: Any = None, **changes: Any) -> Any:
-    from icrl_graph.meta.game24 import Recipe, draw, play
+    from icrl_graph.meta_rl.game24 import Recipe, draw, play
 
     torch.manual_seed(1)
     return play(board, draw(board, Recipe(batch=12, **changes)), 5, student)
@@ -112,9 +112,9 @@ def _games(board: Any, student: Any = None, **changes: Any) -> Any:
 
 @needs_torch
 def test_numpy_computes_what_the_cross_attention_was_trained_as(tmp_path: Path, board: Any) -> None:
-    from icrl_graph.learner.cross_attention import CrossAttention, Shape, Token
-    from icrl_graph.meta.game24 import _SLICES, network
-    from icrl_graph.meta.layers import export
+    from icrl_graph.meta_rl.game24 import _SLICES, network
+    from icrl_graph.meta_rl.layers import export
+    from icrl_graph.models.learners.cross_attention import CrossAttention, Shape, Token
 
     torch.manual_seed(0)
     student = network(Shape())
@@ -144,9 +144,9 @@ def test_numpy_computes_what_the_cross_attention_was_trained_as(tmp_path: Path, 
 
 @needs_torch
 def test_numpy_computes_what_the_valuation_was_trained_as(tmp_path: Path) -> None:
-    from icrl_graph.learner.valuation import Shape, Valuation
-    from icrl_graph.meta.game24_base import network
-    from icrl_graph.meta.layers import export
+    from icrl_graph.meta_rl.game24_base import network
+    from icrl_graph.meta_rl.layers import export
+    from icrl_graph.models.learners.valuation import Shape, Valuation
 
     torch.manual_seed(0)
     student = network(Shape())
@@ -161,9 +161,9 @@ def test_numpy_computes_what_the_valuation_was_trained_as(tmp_path: Path) -> Non
 
 @needs_torch
 def test_the_teacher_of_a_batch_is_the_teacher_that_plays(board: Any) -> None:
-    from icrl_graph.games.game24 import Tried, prune
-    from icrl_graph.learner.cross_attention import NOT_SHOWN
-    from icrl_graph.meta.game24 import _SLICES
+    from icrl_graph.meta_rl.game24 import _SLICES
+    from icrl_graph.models.learners.cross_attention import NOT_SHOWN
+    from icrl_graph.tasks.game24.game import Tried, prune
 
     games = _games(board, prefixed=0.5)
     for game in range(12):
@@ -184,9 +184,9 @@ def test_the_teacher_of_a_batch_is_the_teacher_that_plays(board: Any) -> None:
 
 @needs_torch
 def test_no_stage_of_the_training_plays_a_held_out_puzzle(board: Any) -> None:
-    from icrl_graph.games.game24 import split
-    from icrl_graph.meta.game24 import Recipe, draw
-    from icrl_graph.meta.game24_base import RECIPES, _positions
+    from icrl_graph.meta_rl.game24 import Recipe, draw
+    from icrl_graph.meta_rl.game24_base import RECIPES, _positions
+    from icrl_graph.tasks.game24.game import split
 
     train = set(split("train"))
     assert {board.states[i] for i in draw(board, Recipe(batch=2000)).puzzles.tolist()} <= train
@@ -198,7 +198,7 @@ def test_no_stage_of_the_training_plays_a_held_out_puzzle(board: Any) -> None:
 
 @needs_torch
 def test_the_modes_show_every_step_or_the_outcome_or_nothing() -> None:
-    from icrl_graph.meta.game24 import _shown
+    from icrl_graph.meta_rl.game24 import _shown
 
     truth = torch.tensor([[1, 1, 1], [1, 0, 0]] * 3)
     mode = torch.tensor([0, 0, 1, 1, 2, 2])
@@ -207,8 +207,8 @@ def test_the_modes_show_every_step_or_the_outcome_or_nothing() -> None:
 
 @needs_torch
 def test_the_recipes_of_game_of_24_are_repeatable(tmp_path: Path) -> None:
-    from icrl_graph.meta import game24, game24_base
-    from icrl_graph.meta.layers import export
+    from icrl_graph.meta_rl import game24, game24_base
+    from icrl_graph.meta_rl.layers import export
 
     base_losses: list[float] = []
     for name in ("one", "two"):
@@ -224,7 +224,7 @@ def test_the_recipes_of_game_of_24_are_repeatable(tmp_path: Path) -> None:
 def test_without_pytorch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    from icrl_graph.meta.hidden_color import Recipe, train
+    from icrl_graph.meta_rl.hidden_color import Recipe, train
 
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtra, match=r"icrl-graph\[train\]"):

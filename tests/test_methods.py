@@ -11,13 +11,13 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 
-from icrl_graph.context import make_plan
-from icrl_graph.judge import llm_judge
-from icrl_graph.models import chat_model
-from icrl_graph.prompts import CRITIQUE, LONG_COT, REFINE, REFLECT, RETRY
-from icrl_graph.rewards import Reward
+from icrl_graph.evaluators.judge import llm_judge
+from icrl_graph.models.registry import chat_model
+from icrl_graph.prompts.plan import make_plan
+from icrl_graph.prompts.templates import CRITIQUE, LONG_COT, REFINE, REFLECT, RETRY
+from icrl_graph.state.reward import Reward
 from icrl_graph.testing import OpenAIServer, ScriptedModel
-from icrl_graph.topologies import create_best_of_n, create_icrl, create_reflexion, create_self_refine
+from icrl_graph.topologies.methods import create_best_of_n, create_icrl, create_reflexion, create_self_refine
 from tests.helpers import GAME, nearness, play, thread, without_cost
 
 

@@ -18,15 +18,18 @@ from langgraph.graph.message import add_messages
 from pydantic import BaseModel, SecretStr
 from typing_extensions import TypedDict
 
+from icrl_graph.api import improve
 from icrl_graph.benchmarks.results import Cell
 from icrl_graph.benchmarks.runner import _seed
-from icrl_graph.games.hidden_color import tasks
-from icrl_graph.improvement import improve
-from icrl_graph.models import FunctionModel, as_policy, chat_model, name_of_part, read_response, same_model
-from icrl_graph.openai_client import LeanChatOpenAI, async_client
-from icrl_graph.state import cost_of
+from icrl_graph.models.function import FunctionModel
+from icrl_graph.models.openai import LeanChatOpenAI, async_client
+from icrl_graph.models.policy import as_policy, name_of_part, same_model
+from icrl_graph.models.registry import chat_model
+from icrl_graph.models.responses import read_response
+from icrl_graph.state.episode import cost_of
+from icrl_graph.tasks.hidden_color import tasks
 from icrl_graph.testing import OpenAIServer, ScriptedModel
-from icrl_graph.topologies import create_icrl
+from icrl_graph.topologies.methods import create_icrl
 from tests.bodies import BodyServer
 from tests.helpers import GAME, climber, nearness, play
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from langchain_core.exceptions import ContextOverflowError
 
 from icrl_graph import chat_model, create_best_of_n, create_icrl, parse
-from icrl_graph.context import everything, make_plan, shrink
-from icrl_graph.nodes import prompt
-from icrl_graph.state import Episode, LoopState, Plan, cost_of
+from icrl_graph.prompts.memory import everything
+from icrl_graph.prompts.plan import make_plan, shrink
+from icrl_graph.state.episode import Episode, LoopState, Plan, cost_of
 from icrl_graph.testing import OpenAIServer, ScriptedModel
+from icrl_graph.topologies.nodes import prompt
 from tests.helpers import GAME, play
 
 

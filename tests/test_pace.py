@@ -29,11 +29,13 @@ from langchain_core.exceptions import (
 from langchain_core.runnables import RunnableLambda
 
 from icrl_graph import ModelError, Pace, chat_model, create_best_of_n, create_icrl
-from icrl_graph.calls import Call
-from icrl_graph.driver import Budget, Driver, one
 from icrl_graph.errors import BudgetExceeded
-from icrl_graph.journal import MemoryJournal
-from icrl_graph.pace import Bucket, asked_for, is_passing
+from icrl_graph.execution.budget import Budget
+from icrl_graph.execution.calls import Call
+from icrl_graph.execution.driver import Driver, one
+from icrl_graph.execution.journal import MemoryJournal
+from icrl_graph.execution.rate_limit import Bucket
+from icrl_graph.execution.retry import asked_for, is_passing
 from icrl_graph.testing import OpenAIServer, ScriptedModel
 from tests.helpers import GAME, nearness
 
@@ -180,8 +182,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         clock.sleep(seconds)
         await pause(0)
 
-    monkeypatch.setattr("icrl_graph.pace.time", clock)
-    monkeypatch.setattr("icrl_graph.pace.random.random", lambda: 0.5)
+    monkeypatch.setattr("icrl_graph.execution.rate_limit.time", clock)
+    monkeypatch.setattr("icrl_graph.execution.rate_limit.random.random", lambda: 0.5)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     return clock
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icrl_graph.benchmarks.writing import SENTENCES
-from icrl_graph.verifiers.paragraphs import endings, plain, read_paragraphs
+from icrl_graph.tasks.writing.items import SENTENCES
+from icrl_graph.tasks.writing.verifier import endings, plain, read_paragraphs
 
 FOUR = ("It rained.", 'He said "no" to the captain\'s plan.', "The café - the old one - was shut.", "Who knew?")
 BODIES = ("We had hoped for sun.", "Then we asked.", "So we walked on.", "The door was open at last.")

@@ -9,12 +9,13 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 
-from icrl_graph.context import parse
-from icrl_graph.judge import llm_judge
-from icrl_graph.people import arevise, human_reward, reviewed, revise
-from icrl_graph.rewards import Reward
+from icrl_graph.evaluators.human import human_reward, reviewed
+from icrl_graph.evaluators.judge import llm_judge
+from icrl_graph.prompts.layouts import parse
+from icrl_graph.state.reward import Reward
 from icrl_graph.testing import ScriptedModel
-from icrl_graph.topologies import create_best_of_n, create_icrl, create_reflexion
+from icrl_graph.topologies.methods import create_best_of_n, create_icrl, create_reflexion
+from icrl_graph.topologies.revise import arevise, revise
 from tests.helpers import GAME, climber, digest, nearness, thread
 
 HAIKU: Any = {"task": "Write a haiku."}

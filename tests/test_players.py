@@ -6,8 +6,8 @@ import pytest
 
 from icrl_graph.environments import Outcome
 from icrl_graph.environments.players import VALID, Deed, explore, follow, read_episodes
-from icrl_graph.rollouts import episode_return, rollout
-from icrl_graph.topologies import create_icrl
+from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.topologies.methods import create_icrl
 from tests.helpers import play
 from tests.worlds import Corridor
 

@@ -9,8 +9,8 @@ import pytest
 
 from icrl_graph.benchmarks import runner
 from icrl_graph.benchmarks.results import Plan
-from icrl_graph.prices import cost
-from icrl_graph.state import Usage, add_usage
+from icrl_graph.execution.prices import cost
+from icrl_graph.state.episode import Usage, add_usage
 from icrl_graph.testing import OpenAIServer
 from tests.bench_child import METHODS, plan_of, rows_of
 
@@ -127,7 +127,7 @@ def score() -> float:
 
 def test_a_metric_that_asks_a_model_is_counted(tmp_path: Path, server: OpenAIServer) -> None:
     (tmp_path / "mine.py").write_text(
-        "from icrl_graph.judge import llm_judge\nfrom icrl_graph.models import chat_model\n\n"
+        "from icrl_graph.evaluators.judge import llm_judge\nfrom icrl_graph.models.registry import chat_model\n\n"
         "metric = llm_judge(chat_model('openai:judge'), 'Good?')\n"
     )
     plan = plan_of("icrl", metric=f"{tmp_path / 'mine.py'}:metric", limit=1)

@@ -10,12 +10,12 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel
 
-from icrl_graph.judge import llm_judge
-from icrl_graph.models import chat_model
-from icrl_graph.pace import Pace
-from icrl_graph.prices import cost
+from icrl_graph.evaluators.judge import llm_judge
+from icrl_graph.execution.prices import cost
+from icrl_graph.execution.rate_limit import Pace
+from icrl_graph.models.registry import chat_model
 from icrl_graph.testing import OpenAIServer, ScriptedModel
-from icrl_graph.topologies import TOPOLOGIES, create_best_of_n, create_icrl, create_reflexion
+from icrl_graph.topologies.methods import TOPOLOGIES, create_best_of_n, create_icrl, create_reflexion
 from tests.helpers import GAME, play
 
 

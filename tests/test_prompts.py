@@ -1,6 +1,6 @@
 import pytest
 
-from icrl_graph.prompts import INSTRUCTIONS, fill
+from icrl_graph.prompts.templates import INSTRUCTIONS, fill
 
 
 def test_fill_replaces_each_placeholder_once_and_leaves_braces_in_values() -> None:

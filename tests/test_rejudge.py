@@ -11,7 +11,7 @@ from icrl_graph.benchmarks import runner
 from icrl_graph.benchmarks.rejudge import rejudge
 from icrl_graph.benchmarks.report import runs
 from icrl_graph.benchmarks.results import Again, Plan, read_plan, read_results
-from icrl_graph.state import value_of
+from icrl_graph.state.episode import value_of
 from icrl_graph.testing import OpenAIServer
 
 LENGTH = """
@@ -46,7 +46,7 @@ def _without_costs(rows: Any) -> Any:
 
 
 def test_the_same_evaluator_gives_the_same_rows(played: Path, tmp_path: Path) -> None:
-    evaluator = "icrl_graph.games.hidden_color:closeness"
+    evaluator = "icrl_graph.tasks.hidden_color:closeness"
     rejudge(_again(played, evaluator=evaluator), tmp_path / "again")
     again, before = read_results(tmp_path / "again").rows, read_results(played).rows
     assert _without_costs(again) == _without_costs(before)

@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 
-from icrl_graph import growing
-from icrl_graph.context import LAYOUTS, SCHEDULES, Style, add_turn, make_plan, memory, render, turns
-from icrl_graph.growing import Remembered, Scene, digest, next_prompt
-from icrl_graph.state import Episode, Message, upsert
+from icrl_graph.execution.run_cache import Remembered, digest
+from icrl_graph.prompts import incremental as growing
+from icrl_graph.prompts.incremental import Scene, next_prompt
+from icrl_graph.prompts.layouts import LAYOUTS, Style, add_turn, render, turns
+from icrl_graph.prompts.memory import memory
+from icrl_graph.prompts.plan import SCHEDULES, make_plan
+from icrl_graph.state.episode import Episode, Message, upsert
 from icrl_graph.testing import ScriptedModel
-from icrl_graph.topologies import create_best_of_n, create_icrl, create_reflexion
+from icrl_graph.topologies.methods import create_best_of_n, create_icrl, create_reflexion
 from tests.helpers import GAME, play, thread
 
 _TEXTS = st.sampled_from(["", "one", "two", "<instruction>", "<attempt>\nx\n</attempt>", "é\ud800"])
@@ -75,7 +78,8 @@ def test_a_prompt_is_what_rendering_from_scratch_gives(
             elif what == "round":
                 plan = make_plan(len(past), past, choose, schedule)
                 scene = Scene([], task, style, layout)
-                messages, _ = next_prompt(remembered, run, 0, scene, past, plan)
+                messages, _, now = next_prompt(remembered.get(run, "rendered"), scene, past, plan)
+                remembered.put(run, "rendered", now)
                 assert messages == render([], task, past, plan, style, layout)
                 fresh = digest(Remembered(), run, 0, messages, "beside")
                 assert digest(remembered, run, 0, messages, "beside") == fresh

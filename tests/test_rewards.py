@@ -8,7 +8,8 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
-from icrl_graph.rewards import OFFERED, Reward, as_reward, as_scorer
+from icrl_graph.evaluators.evaluator import OFFERED, as_scorer
+from icrl_graph.state.reward import Reward, as_reward
 
 
 @pytest.mark.parametrize("given", [1, 0.5, True, Fraction(1, 2), Decimal("0.5"), np.float32(0.5), np.int64(3)])

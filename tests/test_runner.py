@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from icrl_graph.benchmarks import find_benchmark, runner
+from icrl_graph.benchmarks import runner
+from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.results import Cell, appending, open_folder
 from icrl_graph.errors import ModelError, ThreadMismatch, UnknownTask
-from icrl_graph.pace import Pace
-from icrl_graph.state import value_of
+from icrl_graph.execution.rate_limit import Pace
+from icrl_graph.state.episode import value_of
 from icrl_graph.testing import OpenAIServer
 from tests.bench_child import METHODS, calls_in, outcome, plan_of, player, rows_of
 from tests.command_line import icrl, process

@@ -27,6 +27,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from icrl_graph.environments import Outcome, replay
 from icrl_graph.environments.java import SimulatorDied, asked
 from icrl_graph.environments.players import follow
+from icrl_graph.environments.rollout import episode_return, rollout
 from icrl_graph.environments.scienceworld import (
     REFUSED,
     SIMPLIFICATIONS,
@@ -45,8 +46,7 @@ from icrl_graph.environments.scienceworld import (
 )
 from icrl_graph.environments.scienceworld.matching import memoized
 from icrl_graph.errors import IcrlError, ModelError, NoEpisode, SimulatorError, SimulatorUnavailable
-from icrl_graph.rollouts import episode_return, rollout
-from icrl_graph.topologies import create_icrl
+from icrl_graph.topologies.methods import create_icrl
 from tests import helpers
 
 java = pytest.mark.skipif(

@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
-from icrl_graph.benchmarks import find_benchmark, runner
+from icrl_graph.benchmarks import runner
+from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.results import Plan, read_results
 from icrl_graph.benchmarks.scienceworld import final_score
 from icrl_graph.environments.players import explore, follow
+from icrl_graph.environments.rollout import episode_return, rollout
 from icrl_graph.environments.scienceworld import TASKS, ScienceWorld, gold_path
-from icrl_graph.prompts import CRITIQUE, REFLECT
-from icrl_graph.rollouts import episode_return, rollout
+from icrl_graph.prompts.templates import CRITIQUE, REFLECT
 from icrl_graph.testing import OpenAIServer
-from icrl_graph.topologies import create_icrl
+from icrl_graph.topologies.methods import create_icrl
 from tests.helpers import play
 
 if shutil.which("java") is None and not os.environ.get("CI"):

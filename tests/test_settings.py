@@ -4,9 +4,9 @@ import pytest
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
-from icrl_graph.settings import BestOfNSettings, Settings, resolve, schema
 from icrl_graph.testing import ScriptedModel
-from icrl_graph.topologies import TOPOLOGIES, create_best_of_n, create_icrl
+from icrl_graph.topologies.methods import TOPOLOGIES, create_best_of_n, create_icrl
+from icrl_graph.topologies.settings import BestOfNSettings, Settings, resolve, schema
 from tests.helpers import GAME, climber, nearness, play
 
 

@@ -3,8 +3,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icrl_graph.rewards import Reward
-from icrl_graph.state import Episode, add_usage, best, metric_of, spent, upsert
+from icrl_graph.state.episode import Episode, add_usage, spent, upsert
+from icrl_graph.state.reward import Reward
+from icrl_graph.state.selection import best, metric_of
 
 patches: Any = st.lists(
     st.builds(

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from icrl_graph import improve, threads
+from icrl_graph import improve
 from icrl_graph.errors import ThreadMismatch
+from icrl_graph.execution import threads
 from icrl_graph.testing import ScriptedModel
-from icrl_graph.topologies import create_icrl
+from icrl_graph.topologies.methods import create_icrl
 from tests.databases import opened
 from tests.full_disk_child import play
 from tests.helpers import GAME, climber, nearness, thread

@@ -25,15 +25,15 @@ import pytest
 from langgraph_sdk import get_client, get_sync_client
 from langgraph_sdk.client import SyncLangGraphClient
 
-from icrl_graph import settings
-from icrl_graph.context import parse
 from icrl_graph.environments.cellar import Cellar
 from icrl_graph.environments.players import explore
-from icrl_graph.games.hidden_color import closeness, colors, write_color
-from icrl_graph.prompts import HIDDEN_COLOR_TASK
-from icrl_graph.rollouts import episode_return, rollout
+from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.prompts.layouts import parse
+from icrl_graph.prompts.templates import HIDDEN_COLOR_TASK
+from icrl_graph.tasks.hidden_color import closeness, colors, write_color
 from icrl_graph.testing import OpenAIServer
-from icrl_graph.topologies import create_best_of_n, create_icrl, create_reflexion, create_self_refine
+from icrl_graph.topologies import settings
+from icrl_graph.topologies.methods import create_best_of_n, create_icrl, create_reflexion, create_self_refine
 from tests.command_line import ROOT, START, Done
 
 if find_spec("langgraph_api") is None and not os.environ.get("CI"):

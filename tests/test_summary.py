@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from icrl_graph.benchmarks.results import Cell, Plan, Row, failure
 from icrl_graph.benchmarks.summary import amount, spent_until, summarize
-from icrl_graph.state import add_usage, spent
+from icrl_graph.state.episode import add_usage, spent
 
 ONE: Any = {"calls": 1, "input": 10, "output": 5, "usd": 0.25}
 

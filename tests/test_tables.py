@@ -16,12 +16,12 @@ from langgraph.store.sqlite import SqliteStore
 from langgraph.store.sqlite.aio import AsyncSqliteStore
 from typing_extensions import TypedDict
 
-from icrl_graph.calls import Call, make
 from icrl_graph.errors import JournalError
-from icrl_graph.journal import Journal, MemoryJournal, Reply, StoreJournal
-from icrl_graph.tables import SqliteJournal, beside, journal_of, journal_of_run
+from icrl_graph.execution.calls import Call, make
+from icrl_graph.execution.journal import Journal, MemoryJournal, Reply, StoreJournal
+from icrl_graph.execution.sql_journals import SqliteJournal, beside, journal_of, journal_of_run
 from icrl_graph.testing import ScriptedModel
-from icrl_graph.topologies import create_best_of_n, create_icrl, create_reflexion
+from icrl_graph.topologies.methods import create_best_of_n, create_icrl, create_reflexion
 from tests.databases import ALL, Database, opened
 from tests.helpers import thread
 
@@ -116,7 +116,7 @@ def test_an_embedded_graph_keeps_its_replies_with_the_parents_thread(database: D
 
 
 def test_judgements_are_kept_beside_the_checkpoints_too(database: Database) -> None:
-    from icrl_graph.judge import llm_judge
+    from icrl_graph.evaluators.judge import llm_judge
 
     judge = ScriptedModel(lambda: "Score: 7")
     graph = create_icrl(_models(), llm_judge(judge, "Is it good?"), rounds=2).compile(checkpointer=database.saver)

@@ -8,10 +8,10 @@ import openai
 import pytest
 from langchain_core.messages import AIMessage
 
-from icrl_graph.games import hidden_color
-from icrl_graph.improvement import improve
-from icrl_graph.learner import LEARNERS
-from icrl_graph.models import chat_model
+from icrl_graph.api import improve
+from icrl_graph.models.learners import LEARNERS
+from icrl_graph.models.registry import chat_model
+from icrl_graph.tasks import hidden_color
 from icrl_graph.testing import OpenAIServer, ScriptedModel
 
 

@@ -14,11 +14,11 @@ from langgraph.store.memory import InMemoryStore
 from langgraph.types import Overwrite
 from typing_extensions import TypedDict
 
-from icrl_graph import threads
-from icrl_graph.journal import MemoryJournal
-from icrl_graph.tables import beside
+from icrl_graph.execution import threads
+from icrl_graph.execution.journal import MemoryJournal
+from icrl_graph.execution.sql_journals import beside
 from icrl_graph.testing import ScriptedModel
-from icrl_graph.topologies import create_best_of_n, create_icrl, create_reflexion
+from icrl_graph.topologies.methods import create_best_of_n, create_icrl, create_reflexion
 from tests.databases import Database, opened
 from tests.helpers import GAME, climber, nearness, thread, without_cost
 

@@ -18,19 +18,20 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 from typing_extensions import TypedDict
 
-from icrl_graph.ablations import shuffled
-from icrl_graph.context import parse
+from icrl_graph.api import improve
 from icrl_graph.errors import ModelError, ThreadMismatch
-from icrl_graph.events import is_episode
-from icrl_graph.improvement import improve
-from icrl_graph.judge import llm_judge
-from icrl_graph.models import chat_model
-from icrl_graph.nodes import prompt
-from icrl_graph.pace import Pace
-from icrl_graph.rewards import Reward
-from icrl_graph.state import metric_of, value_of
+from icrl_graph.evaluators.judge import llm_judge
+from icrl_graph.execution.rate_limit import Pace
+from icrl_graph.models.registry import chat_model
+from icrl_graph.prompts.ablations import shuffled
+from icrl_graph.prompts.layouts import parse
+from icrl_graph.state.episode import value_of
+from icrl_graph.state.events import is_episode
+from icrl_graph.state.reward import Reward
+from icrl_graph.state.selection import metric_of
 from icrl_graph.testing import OpenAIServer, ScriptedModel
-from icrl_graph.topologies import TOPOLOGIES, create_best_of_n, create_icrl, create_reflexion
+from icrl_graph.topologies.methods import TOPOLOGIES, create_best_of_n, create_icrl, create_reflexion
+from icrl_graph.topologies.nodes import prompt
 from tests.helpers import GAME, climber, digest, nearness, play, thread, without_cost
 
 

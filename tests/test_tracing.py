@@ -7,8 +7,8 @@ import pytest
 from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
 
-from icrl_graph.rollouts import episode_return, rollout
-from icrl_graph.topologies import TOPOLOGIES, create_icrl
+from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.topologies.methods import TOPOLOGIES, create_icrl
 from tests.helpers import GAME, digest, nearness
 from tests.worlds import Corridor
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from icrl_graph.benchmarks import writing
-from icrl_graph.benchmarks.writing import ITEMS, SENTENCES, item, items, judged, load, read_item, task, tasks
-from icrl_graph.judge import llm_judge
-from icrl_graph.prompts import WRITING_RUBRIC
-from icrl_graph.rewards import as_scorer
+from icrl_graph.benchmarks.judges import judged
+from icrl_graph.evaluators.evaluator import as_scorer
+from icrl_graph.evaluators.judge import llm_judge
+from icrl_graph.prompts.templates import WRITING_RUBRIC
+from icrl_graph.tasks.writing import items as writing
+from icrl_graph.tasks.writing.items import ITEMS, SENTENCES, item, items, load, read_item, task, tasks
+from icrl_graph.tasks.writing.verifier import endings, plain
 from icrl_graph.testing import ScriptedModel
-from icrl_graph.topologies import create_icrl
-from icrl_graph.verifiers.paragraphs import endings, plain
+from icrl_graph.topologies.methods import create_icrl
 from tests.helpers import play
 
 # ------------------------------------------------------------------------------------------------------------ the items

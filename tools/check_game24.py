@@ -2,8 +2,8 @@
 
 from langchain_core.tools import tool as as_tool
 
-from icrl_graph.rewards import Reward
-from icrl_graph.verifiers.game24 import grade
+from icrl_graph.state.reward import Reward
+from icrl_graph.tasks.game24.verifier import grade
 
 
 @as_tool("check_game24")

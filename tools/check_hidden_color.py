@@ -2,8 +2,8 @@
 
 from langchain_core.tools import tool as as_tool
 
-from icrl_graph.games.hidden_color import closeness
-from icrl_graph.rewards import Reward
+from icrl_graph.state.reward import Reward
+from icrl_graph.tasks.hidden_color import closeness
 
 
 @as_tool("check_hidden_color")

@@ -2,8 +2,8 @@
 
 from langchain_core.tools import tool as as_tool
 
-from icrl_graph.rewards import Reward
-from icrl_graph.verifiers.paragraphs import endings
+from icrl_graph.state.reward import Reward
+from icrl_graph.tasks.writing.verifier import endings
 
 
 @as_tool("check_paragraphs")

@@ -15,18 +15,20 @@ from typing import Any, cast
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import RunControl
 
-from icrl_graph import nodes, settings
-from icrl_graph.benchmarks import find_benchmark
+from icrl_graph.api import OnEpisode
 from icrl_graph.benchmarks.arms import graph_of
+from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.results import Again, Cell, Plan, Row, open_folder, read_plan, read_results
 from icrl_graph.benchmarks.runner import Progress, Tell, chosen, fill, named_evaluator, thread
-from icrl_graph.context import pick
-from icrl_graph.improvement import OnEpisode
-from icrl_graph.options import Assembled, assemble
-from icrl_graph.rewards import Evaluator, Reward
-from icrl_graph.settings import Settings
-from icrl_graph.state import Episode, LoopState, Usage, best, last_answered, most_common, outcome
-from icrl_graph.tables import SqliteJournal
+from icrl_graph.evaluators.evaluator import Evaluator
+from icrl_graph.execution.sql_journals import SqliteJournal
+from icrl_graph.state.choices import pick
+from icrl_graph.state.episode import Episode, LoopState, Usage
+from icrl_graph.state.reward import Reward
+from icrl_graph.state.selection import best, last_answered, most_common, outcome
+from icrl_graph.topologies import nodes, settings
+from icrl_graph.topologies.options import Assembled, assemble
+from icrl_graph.topologies.settings import Settings
 
 SELECT: Mapping[str, nodes.Chooser] = {"reward": best, "majority": most_common, "last": last_answered}
 """What may give the answer."""

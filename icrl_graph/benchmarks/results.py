@@ -17,11 +17,11 @@ from typing import IO, Any, NamedTuple, cast
 
 from typing_extensions import TypedDict
 
+from icrl_graph.benchmarks.files import read_form, write_whole
 from icrl_graph.errors import ThreadMismatch
-from icrl_graph.files import read_form, write_whole
-from icrl_graph.loading import load_model
-from icrl_graph.pace import Pace
-from icrl_graph.state import Episode, Usage
+from icrl_graph.execution.rate_limit import Pace
+from icrl_graph.models.loading import load_model
+from icrl_graph.state.episode import Episode, Usage
 
 FORM = 1
 """The form of bench.json and results.jsonl."""

@@ -21,8 +21,10 @@ from typing import Any, cast
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
-from icrl_graph.benchmarks import Benchmark, Inputs, find_benchmark
+from icrl_graph.api import OnEpisode, aplay, build, check_inputs
 from icrl_graph.benchmarks.arms import Arm, read_arms
+from icrl_graph.benchmarks.benchmark import Benchmark, Inputs
+from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.results import (
     Cell,
     Plan,
@@ -35,19 +37,21 @@ from icrl_graph.benchmarks.results import (
     read_results,
     row_of,
 )
-from icrl_graph.context import text_of
 from icrl_graph.errors import JournalError, ModelError, ThreadMismatch
-from icrl_graph.events import EpisodeEvent
-from icrl_graph.improvement import OnEpisode, aplay, build, check_inputs
-from icrl_graph.judge import llm_judge
-from icrl_graph.loading import load
-from icrl_graph.models import FunctionModel, as_policy
-from icrl_graph.nodes import Chooser
-from icrl_graph.pace import Pace
+from icrl_graph.evaluators.evaluator import Evaluator
+from icrl_graph.evaluators.judge import llm_judge
+from icrl_graph.execution.rate_limit import Pace
+from icrl_graph.models.function import FunctionModel
+from icrl_graph.models.loading import load
+from icrl_graph.models.policy import as_policy
 from icrl_graph.preview import preview
-from icrl_graph.rewards import Evaluator, Reward
-from icrl_graph.state import Episode, Usage, add_usage, answering, last_answered
-from icrl_graph.topologies import Graph
+from icrl_graph.prompts.text import text_of
+from icrl_graph.state.episode import Episode, Usage, add_usage
+from icrl_graph.state.events import EpisodeEvent
+from icrl_graph.state.reward import Reward
+from icrl_graph.state.selection import answering, last_answered
+from icrl_graph.topologies.methods import Graph
+from icrl_graph.topologies.nodes import Chooser
 
 
 def _rehearsed(task: Inputs, **arguments: Any) -> Usage:

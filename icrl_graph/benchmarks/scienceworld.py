@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from icrl_graph.environments.pool import Worlds
+from icrl_graph.environments.rollout import rollout
 from icrl_graph.environments.scienceworld import TASKS, ScienceWorld, Spec, instructions, room
-from icrl_graph.environments.worlds import Worlds
-from icrl_graph.models import FunctionModel, Policy, as_policy, unbound
-from icrl_graph.rollouts import rollout
+from icrl_graph.models.function import FunctionModel
+from icrl_graph.models.policy import Policy, as_policy, unbound
 
 PAPER_STEPS, TEST_STEPS = 15, 100
 PAPER_ROUNDS, PAPER_WARMUP = 40, 2

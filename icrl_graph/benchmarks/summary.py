@@ -19,7 +19,8 @@ from typing_extensions import TypedDict
 from icrl_graph.benchmarks.arms import read_arm
 from icrl_graph.benchmarks.comparison import Difference, Estimate, compare, corrected, curve, estimate, pass_at_k
 from icrl_graph.benchmarks.results import Cell, Plan, Row
-from icrl_graph.state import Episode, Usage, add_usage, answer_of, metric_of, value_of
+from icrl_graph.state.episode import Episode, Usage, add_usage, answer_of, value_of
+from icrl_graph.state.selection import metric_of
 
 UNITS = ("calls", "tokens", "usd")
 """What a budget can be of."""

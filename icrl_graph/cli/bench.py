@@ -26,7 +26,7 @@ FolderArgument = Annotated[Path, typer.Argument(help="The folder of a comparison
 @app.command(epilog="Example:\n\n  icrl benchmarks --json")
 def benchmarks(as_json: Json = False) -> None:
     """List the benchmarks."""
-    from icrl_graph.benchmarks import BENCHMARKS
+    from icrl_graph.benchmarks.registry import BENCHMARKS
 
     if as_json:
         typer.echo(json.dumps({name: found.about for name, found in BENCHMARKS.items()}))
@@ -106,8 +106,9 @@ def bench(
 
     The same command on the same folder goes on with what is missing; arms, tasks and seeds may be added.
     """
-    from icrl_graph.benchmarks import find_benchmark, runner
+    from icrl_graph.benchmarks import runner
     from icrl_graph.benchmarks.arms import read_arms
+    from icrl_graph.benchmarks.registry import find_benchmark
     from icrl_graph.benchmarks.results import Plan
 
     with telling():
@@ -225,7 +226,7 @@ def _table(title: str, *headings: str) -> Table:
 
 def _show_preview(comparison: Any, usages: Mapping[str, Any], console: Console) -> None:
     from icrl_graph.benchmarks.comparison import detectable
-    from icrl_graph.state import add_usage
+    from icrl_graph.state.episode import add_usage
 
     plan, tasks = comparison.plan, len(comparison.items())
     all_tasks = len(comparison.benchmark.choose(plan.items))

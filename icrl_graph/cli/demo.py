@@ -57,8 +57,8 @@ def _demo_hidden_color(tasks: int | None, seed: int, out_dir: Path, as_json: boo
 def _demo_game24(
     tasks: int | None, seed: int, ranked: Path | None, workers: int | None, out_dir: Path, as_json: bool
 ) -> None:
-    from icrl_graph.benchmarks import game24
     from icrl_graph.benchmarks.demos import game24 as arms
+    from icrl_graph.tasks.game24 import puzzles as game24
 
     if ranked is not None and tasks is not None:
         raise ValueError("--tasks and --ranked can't be combined: the ranked file says which puzzles are played")

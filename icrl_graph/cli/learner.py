@@ -22,8 +22,8 @@ def train(
 ) -> None:
     """Train a shipped learner anew by its recipe (one CPU core, PyTorch)."""
     with telling():
-        from icrl_graph.meta import RECIPES
-        from icrl_graph.meta.layers import export
+        from icrl_graph.meta_rl import RECIPES
+        from icrl_graph.meta_rl.layers import export
 
         if learner not in RECIPES:
             raise ValueError(f"unknown learner {learner!r}; choose one of {', '.join(RECIPES)}")
@@ -63,7 +63,7 @@ def serve(
     """Serve a shipped learner over OpenAI's protocol on this machine, to try things out over real HTTP."""
     import threading
 
-    from icrl_graph.learner import find_learner
+    from icrl_graph.models.learners import find_learner
     from icrl_graph.testing import OpenAIServer
 
     with telling(), OpenAIServer(find_learner(learner), latency=latency, port=port) as server:

@@ -75,7 +75,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Improve the answer to one task, round by round; the run is kept in a folder and can be resumed."""
-    from icrl_graph.runs import Run
+    from icrl_graph.cli.run_folder import Run
 
     with telling():
         given = {
@@ -114,7 +114,7 @@ def resume(
 ) -> None:
     """Go on with what was interrupted, or for more rounds; nothing is paid twice but the calls that were in flight."""
     from icrl_graph.cli import bench
-    from icrl_graph.runs import Run
+    from icrl_graph.cli.run_folder import Run
 
     if (folder / "bench.json").exists():
         with telling():
@@ -131,8 +131,8 @@ def _round_printer(as_json: bool) -> Any:
     console = err if as_json else out
 
     def show(event: Any) -> None:
-        from icrl_graph.context import number
-        from icrl_graph.improvement import shorten
+        from icrl_graph.api import shorten
+        from icrl_graph.prompts.text import number
 
         said = event["response"]
         head = f"round {event['round']:<3} {event['instruction'][:10]:10} reward {number(event['reward']):>8}  "
@@ -147,9 +147,9 @@ def _round_printer(as_json: bool) -> Any:
 
 
 def _finish(result: Any, folder: Path, as_json: bool) -> None:
-    from icrl_graph import runs
-    from icrl_graph.context import number
-    from icrl_graph.improvement import breaks_in
+    from icrl_graph.api import breaks_in
+    from icrl_graph.cli import run_folder as runs
+    from icrl_graph.prompts.text import number
 
     if as_json:
         typer.echo(json.dumps(runs.as_json(result), ensure_ascii=False))

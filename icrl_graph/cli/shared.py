@@ -67,7 +67,7 @@ class _Repeats(logging.Handler):
 @contextmanager
 def telling_repeats() -> Iterator[None]:
     """Tell when a provider is waited for: nobody likes to look at a screen that stands still."""
-    logger, handler = logging.getLogger("icrl_graph.pace"), _Repeats()
+    logger, handler = logging.getLogger("icrl_graph.execution.rate_limit"), _Repeats()
     logger.addHandler(handler)
     try:
         yield

@@ -13,7 +13,7 @@ from icrl_graph.cli.shared import Json, app, out, telling
 @app.command(epilog="Example:\n\n  icrl topologies --json")
 def topologies(as_json: Json = False) -> None:
     """List the methods."""
-    from icrl_graph.topologies import TOPOLOGIES
+    from icrl_graph.topologies.methods import TOPOLOGIES
 
     lines = {name: (create.__doc__ or "").splitlines()[0] for name, create in TOPOLOGIES.items()}
     if as_json:
@@ -26,7 +26,7 @@ def topologies(as_json: Json = False) -> None:
 @app.command(epilog="Example:\n\n  icrl draw icrl")
 def draw(topology: Annotated[str, typer.Argument(help="See: icrl topologies.")], as_json: Json = False) -> None:
     """Print a method's graph as a mermaid diagram, or with --json as nodes and edges."""
-    from icrl_graph.improvement import build
+    from icrl_graph.api import build
 
     with telling():
         graph = build(topology, lambda: "", lambda: 0.0).compile(name=topology).get_graph()

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from icrl_graph.errors import IcrlError
-from icrl_graph.state import plain
+from icrl_graph.state.episode import plain
 
 
 class Outcome(NamedTuple):

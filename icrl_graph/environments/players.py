@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
-from icrl_graph.context import text_of
-from icrl_graph.state import Message
+from icrl_graph.prompts.text import text_of
+from icrl_graph.state.episode import Message
 
 VALID = "Valid actions: "
 """Opens the line of an observation's hint that lists them, with commas between them."""
@@ -31,7 +31,7 @@ class Deed(NamedTuple):
 
 
 def read_episodes(messages: Sequence[Message]) -> list[list[Deed]]:
-    """The earlier episodes of a prompt (`icrl_graph.context.played`)."""
+    """The earlier episodes of a prompt (`icrl_graph.prompts.layouts.played`)."""
     told = _ATTEMPT.findall(text_of(messages))
     return [[_deed(line) for line in attempt.split("\n") if " -> " in line] for attempt in told]
 

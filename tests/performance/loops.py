@@ -27,8 +27,8 @@ from typing import Annotated, Any
 from typing_extensions import TypedDict
 
 from icrl_graph import chat_model, create_icrl
+from icrl_graph.api import aplay, check_inputs
 from icrl_graph.benchmarks.runner import make_room, seldom_collecting
-from icrl_graph.improvement import aplay, check_inputs
 
 Play = Callable[[int], Awaitable[Any]]
 """One task, from its first round to its last."""

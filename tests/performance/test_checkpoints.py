@@ -6,7 +6,7 @@ from typing import Any
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from icrl_graph.testing import ScriptedModel
-from icrl_graph.topologies import create_icrl
+from icrl_graph.topologies.methods import create_icrl
 from tests.helpers import thread
 from tests.performance.lab import told
 

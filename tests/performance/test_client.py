@@ -10,8 +10,8 @@ import pytest
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from icrl_graph.models import chat_model
-from icrl_graph.openai_client import async_client
+from icrl_graph.models.openai import async_client
+from icrl_graph.models.registry import chat_model
 from icrl_graph.testing import OpenAIServer
 
 TURNS, CALLS, PAIRS = 100, 3, 7

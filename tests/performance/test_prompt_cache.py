@@ -1,6 +1,6 @@
 """What providers' prompt caches make of the prompts that are really sent, by the rules that they publish, simulated.
 
-The bodies are taken from an HTTP server; four characters are a token. The rules are those of `icrl_graph.caching`:
+The bodies are taken from an HTTP server; four characters are a token. The rules are those of `models.prompt_cache`:
 
 blocks      a prefix that was seen before is served from the cache, in whole blocks of 128 tokens, from 1024 on
 OpenAI      GPT-5.6 and later: written up to each mark, found again only at a mark or, in implicit mode, at the end of
@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from icrl_graph.models import chat_model
-from icrl_graph.rewards import Reward
-from icrl_graph.topologies import create_icrl
+from icrl_graph.models.registry import chat_model
+from icrl_graph.state.reward import Reward
+from icrl_graph.topologies.methods import create_icrl
 from tests.bodies import BodyServer
 from tests.helpers import play
 

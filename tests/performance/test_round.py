@@ -13,7 +13,7 @@ from langchain_openai import ChatOpenAI
 from openai import DefaultAsyncHttpxClient
 from pydantic import SecretStr
 
-from icrl_graph.topologies import create_icrl
+from icrl_graph.topologies.methods import create_icrl
 from tests.performance.lab import FULL, serving, told
 
 ROUNDS = 200

@@ -2,8 +2,8 @@
 
 from langgraph.types import interrupt
 
-from icrl_graph.games.hidden_color import drawn
-from icrl_graph.topologies import create_icrl
+from icrl_graph.tasks.hidden_color import drawn
+from icrl_graph.topologies.methods import create_icrl
 
 
 def asked(response: str) -> float:

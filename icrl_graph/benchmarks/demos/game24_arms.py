@@ -22,17 +22,17 @@ from typing import Any, NamedTuple
 from rich.text import Text
 from typing_extensions import TypedDict
 
-from icrl_graph.ablations import shuffled
-from icrl_graph.benchmarks import game24 as benchmark
-from icrl_graph.events import is_episode
-from icrl_graph.games import game24
-from icrl_graph.learner import game24 as learner
-from icrl_graph.learner.game24 import Strength
-from icrl_graph.models import FunctionModel
-from icrl_graph.rewards import Reward
-from icrl_graph.settings import Settings
-from icrl_graph.topologies import create_best_of_n, create_icrl
-from icrl_graph.verifiers.game24 import grade
+from icrl_graph.models.function import FunctionModel
+from icrl_graph.models.learners import game24 as learner
+from icrl_graph.models.learners.game24 import Strength
+from icrl_graph.prompts.ablations import shuffled
+from icrl_graph.state.events import is_episode
+from icrl_graph.state.reward import Reward
+from icrl_graph.tasks.game24 import game as game24
+from icrl_graph.tasks.game24 import puzzles as benchmark
+from icrl_graph.tasks.game24.verifier import grade
+from icrl_graph.topologies.methods import create_best_of_n, create_icrl
+from icrl_graph.topologies.settings import Settings
 
 ROUNDS = 16
 ARMS = {

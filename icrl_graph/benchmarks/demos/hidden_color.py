@@ -17,14 +17,15 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import TypedDict
 
-from icrl_graph.ablations import shuffled
 from icrl_graph.benchmarks.demos import draw_curve, dress, figure, short
 from icrl_graph.benchmarks.statistics import Interval, half_width, interval, share_interval
-from icrl_graph.events import EpisodeEvent, is_episode
-from icrl_graph.games import hidden_color
-from icrl_graph.models import FunctionModel, learner
-from icrl_graph.settings import Settings
-from icrl_graph.topologies import create_best_of_n, create_icrl
+from icrl_graph.models.function import FunctionModel
+from icrl_graph.models.registry import learner
+from icrl_graph.prompts.ablations import shuffled
+from icrl_graph.state.events import EpisodeEvent, is_episode
+from icrl_graph.tasks import hidden_color
+from icrl_graph.topologies.methods import create_best_of_n, create_icrl
+from icrl_graph.topologies.settings import Settings
 
 ROUNDS = 8
 ARMS = {

@@ -55,7 +55,7 @@ def _page(summary: Summary, browsed: runs.Browsed, told: Mapping[str, Any]) -> s
     except ImportError as missing:
         raise missing_extra("plotly or jinja2", "report") from missing
     pages = Environment(
-        loader=PackageLoader("icrl_graph.benchmarks", "report"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("icrl_graph.benchmarks.registry", "report"), autoescape=True, undefined=StrictUndefined
     )
     pages.filters.update(number=tables.number, between=tables.between, signed=tables.signed, chance=tables.chance)
     drawn = charts.draw(summary)

@@ -7,12 +7,13 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from icrl_graph import nodes, settings
 from icrl_graph.benchmarks.arms import graph_of
 from icrl_graph.benchmarks.results import Cell, Plan, Row
-from icrl_graph.context import text_of
-from icrl_graph.state import LoopState, Message, cost_of, metric_of, value_of
-from icrl_graph.topologies import Graph
+from icrl_graph.prompts.text import text_of
+from icrl_graph.state.episode import LoopState, Message, cost_of, value_of
+from icrl_graph.state.selection import metric_of
+from icrl_graph.topologies import nodes, settings
+from icrl_graph.topologies.methods import Graph
 
 MOST_CHARACTERS = 8_000_000
 """Of all runs on a page, about; further runs are left out, and counted."""

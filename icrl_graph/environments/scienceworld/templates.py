@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from icrl_graph.environments.scienceworld.tasks import Spec
-from icrl_graph.prompts import SCIENCEWORLD_INSTRUCTIONS, fill
+from icrl_graph.prompts.templates import SCIENCEWORLD_INSTRUCTIONS, fill
 
 _ACTIONS = {
     "open OBJ": "open a container or a door",

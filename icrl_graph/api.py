@@ -1,0 +1,346 @@
+"""`improve`: the one call for people who want a better answer and no graphs.
+
+    result = improve("Write a pangram.", score=lambda response: len(set(response.lower())) / 27, model="openai:...")
+
+With `path` a run is kept in an SQLite file, checkpoints and journal together. The same call after a crash goes on where
+it stopped, and pays for nothing twice but the call that was in flight; after the end it gives the stored result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.runtime import RunControl
+
+from icrl_graph.errors import ThreadMismatch
+from icrl_graph.evaluators.evaluator import Evaluator
+from icrl_graph.prompts.text import number
+from icrl_graph.state.choices import pick
+from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of
+from icrl_graph.state.events import EpisodeEvent, is_episode
+from icrl_graph.topologies.methods import TOPOLOGIES, Graph
+from icrl_graph.topologies.nodes import check_form, check_task
+from icrl_graph.topologies.settings import RunSettings
+from icrl_graph.topologies.stopping import reopen, why_stop
+
+OnEpisode = Callable[[EpisodeEvent], None]
+PATIENCE = 30.0
+"""Seconds to wait for somebody else who is writing into the same file."""
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """What a run came to; printed, it shows every attempt."""
+
+    answer: Any
+    """The answer of the episode that the method chose; None if no attempt gave one."""
+    reward: float | None
+    """Its reward; None if no attempt was scored."""
+    metric: float | None
+    """Its metric, where there is one; else the reward."""
+    regret: float | None
+    """How much higher the best metric of all attempts is than that of the answer."""
+    rewarded_by: str | None
+    """Who gave the rewards: "oracle" (a function or tool), "judged" (what may hold a model), "self-judged" or
+    "human"."""
+    stopped: str | None
+    """Why it ended: rounds, success, plateau, calls, tokens, usd, time or failures; None if it has not ended."""
+    usage: Usage
+    """What all of it cost."""
+    episodes: Sequence[Episode]
+    """Every attempt, in order."""
+
+    @property
+    def rewards(self) -> list[float | None]:
+        """The reward of every attempt, in order; None where unscored."""
+        return [value_of(episode) for episode in self.episodes]
+
+    def __repr__(self) -> str:
+        tokens = f", {self.usage['input']} + {self.usage['output']} tokens" if "input" in self.usage else ""
+        lines = [
+            f"Result(reward {number(self.reward)} ({self.rewarded_by}), stopped: {self.stopped}, "
+            f"{self.usage.get('calls', 0)} calls{tokens}{breaks_in(self.usage)}, {self.usage.get('seconds', 0):.1f} s)",
+            f"  answer: {shorten(self.answer)}",
+        ]
+        for episode in self.episodes:
+            said = episode.get("response") or f"! {episode.get('error', 'not answered yet')}"
+            value = number(value_of(episode))
+            lines.append(f"  {episode['round']:3} {episode['plan']['instruction'][:10]:10} {value:>8}  {shorten(said)}")
+        return "\n".join(lines)
+
+
+def breaks_in(usage: Mapping[str, Any]) -> str:
+    """How often a provider's prompt cache was of no use, in words; nothing where it always may have been."""
+    return f", {usage['breaks']} prompt cache breaks" if usage.get("breaks") else ""
+
+
+def shorten(said: Any, width: int = 80) -> str:
+    """A text on one line, cut to a width."""
+    text = " ".join((said if isinstance(said, str) else repr(said)).split())
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def improve(
+    task: str | Sequence[Message],
+    score: Evaluator,
+    *,
+    model: Any,
+    topology: str = "icrl",
+    task_data: Mapping[str, Any] | None = None,
+    path: str | PathLike[str] | None = None,
+    thread_id: str | None = None,
+    on_episode: OnEpisode | None = None,
+    control: RunControl | None = None,
+    **options: Any,
+) -> Result:
+    """Improve an answer by its rewards.
+
+    Args:
+        task: text, or chat messages in OpenAI's format.
+        score: gives the reward: a callable, LangChain tool or Runnable, called with the arguments that it names among
+            task, response, answer, steps, task_data and history; sync or async.
+        model: a chat model, "provider:name", a Runnable, a compiled graph that takes `messages`, or a function.
+        topology: "icrl", "reflexion", "self_refine" or "best_of_n".
+        task_data: for the score only; never shown to the model.
+        path: an SQLite file that keeps the run.
+        thread_id: the run's name within the file; by default made of topology, task and task data.
+        on_episode: called with each episode as soon as it is judged.
+        control: its `request_drain()`, called from a signal handler or another thread, ends the run after the step that
+            it is in.
+        options: what the function of the topology takes, such as rounds, memory, schedule, target, max_calls.
+
+    Returns:
+        The best answer, and every attempt.
+
+    Raises:
+        ValueError: an argument is wrong.
+        ThreadMismatch: the file holds another run under this thread id.
+        ModelError: the model can't answer at all, because of its key or name, say.
+        GraphDrained: the run was ended through `control`; with `path`, the same call goes on.
+    """
+    graph, inputs = build(topology, model, score, **options), check_inputs(task, task_data)
+    with _saver(path) as saver:
+        compiled, config = graph.compile(checkpointer=saver), _config(thread_id or name_of(topology, inputs))
+        begun, update = _begin(graph, compiled.get_state(config), inputs, graph.settings())
+        with _hint(path):
+            if update is not None:
+                compiled.update_state(config, update, as_node="evaluate")
+            for event in compiled.stream(begun, config, **_streaming(path, control)):
+                if on_episode is not None and is_episode(event):
+                    on_episode(event)
+        return _result(compiled.get_state(config).values)
+
+
+async def aimprove(
+    task: str | Sequence[Message],
+    score: Evaluator,
+    *,
+    model: Any,
+    topology: str = "icrl",
+    task_data: Mapping[str, Any] | None = None,
+    path: str | PathLike[str] | None = None,
+    thread_id: str | None = None,
+    on_episode: OnEpisode | None = None,
+    control: RunControl | None = None,
+    **options: Any,
+) -> Result:
+    """`improve` for async code; takes the same arguments."""
+    graph, inputs = build(topology, model, score, **options), check_inputs(task, task_data)
+    return await aplay(graph, inputs, path, thread_id or name_of(topology, inputs), on_episode, control)
+
+
+async def aplay(
+    graph: Graph,
+    inputs: Mapping[str, Any],
+    path: str | PathLike[str] | None,
+    thread_id: str,
+    on_episode: OnEpisode | None = None,
+    control: RunControl | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Result:
+    """`aimprove` with a graph that is built already, and that many runs may share.
+
+    Args:
+        graph: what to run.
+        inputs: the task and its data.
+        path: the file that keeps the run, or None.
+        thread_id: its name within the file.
+        on_episode: called with each episode.
+        control: ends it early.
+        settings: of this run, where they differ from those of the graph.
+    """
+    context = graph.settings(settings)
+    async with _async_saver(path) as saver:
+        compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
+        begun, update = _begin(graph, await compiled.aget_state(config), inputs, context)
+        with _hint(path):
+            if update is not None:
+                await compiled.aupdate_state(config, update, as_node="evaluate")
+            async for event in compiled.astream(begun, config, context=context, **_streaming(path, control)):
+                if on_episode is not None and is_episode(event):
+                    on_episode(event)
+        return _result((await compiled.aget_state(config)).values)
+
+
+def build(topology: str, model: Any, evaluator: Evaluator, **options: Any) -> Graph:
+    """The graph of a topology by name.
+
+    Raises:
+        ValueError: there is no such topology, or an argument is wrong.
+    """
+    return pick("topology", topology, TOPOLOGIES)(model, evaluator, **options)
+
+
+def check(
+    task: Any, score: Evaluator, *, model: Any, topology: str = "icrl", task_data: Any = None, **options: Any
+) -> None:
+    """Raise what `improve` would raise of wrong arguments, without asking a model anything."""
+    check_inputs(task, task_data)
+    build(topology, model, score, **options)
+
+
+def name_of(topology: str, inputs: Mapping[str, Any]) -> str:
+    """A thread id of a run's own: the same for the same topology, task and task data."""
+    source = json.dumps([topology, inputs["task"], inputs["task_data"]], sort_keys=True)
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
+def check_inputs(task: Any, task_data: Any) -> dict[str, Any]:
+    """What a graph takes, checked.
+
+    Raises:
+        ValueError: the task is empty or neither text nor messages, or the task data is no mapping of JSON values.
+    """
+    given = {} if task_data is None else task_data
+    if not isinstance(given, Mapping):
+        raise ValueError(f"task_data must be a mapping, got {given!r:.80}")
+    return {"task": check_task(task), "task_data": plain(given, "task_data")}
+
+
+def _config(thread_id: str) -> RunnableConfig:
+    return {"configurable": {"thread_id": thread_id}, "recursion_limit": 1_000_000_000}  # the rounds are the limit
+
+
+def _streaming(path: Any, control: RunControl | None) -> dict[str, Any]:
+    return {"stream_mode": "custom", "durability": "exit" if path is None else "sync", "control": control}
+
+
+def _begin(
+    graph: Graph, stored: Any, inputs: Mapping[str, Any], settings: RunSettings
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """How to go on with a thread: its input (None where it has begun), and an update as of `evaluate`, if it needs one.
+
+    Raises:
+        ThreadMismatch: the thread is another run than the one asked for.
+    """
+    frozen = stored.values.get("settings")
+    if not frozen:  # new, or killed before anything was paid
+        return dict(inputs), None
+    check_form(frozen)
+    if stored.values["inputs"] != inputs:
+        raise ThreadMismatch("the thread holds a run on another task; give another thread_id or another path")
+    names, asked = settings.parts, settings.model_dump()
+    gave_up = stored.values.get("stopped") == "failures"
+    ended = not stored.next and not gave_up  # a run that has not ended may go on with other models
+    pairs = [(name, frozen.get(name), asked[name]) for name in asked if ended or name != "model"]
+    fixed = [part for part in {**frozen["parts"], **names} if ended or part not in ("model", "reflector", "critic")]
+    pairs += [(part, frozen["parts"].get(part), names.get(part)) for part in fixed]
+    changed = {name: f"{name} {kept!r} -> {wanted!r}" for name, kept, wanted in pairs if kept != wanted}
+    episodes, dropped = stored.values["episodes"], {name for name in ("target", "patience") if asked.get(name) is None}
+    is_longer = ended and "n" not in frozen and asked.get("rounds", 0) > len(episodes)
+    if changed and is_longer and changed.keys() <= {"rounds", *dropped}:
+        now = {**frozen, **{name: asked[name] for name in changed}}
+        return None, {"settings": now, "stopped": why_stop(now, episodes, graph.parts.calls_each)}
+    if changed:
+        told = ", ".join(changed.values())
+        raise ThreadMismatch(f"the thread holds another run ({told}); give another thread_id or path")
+    if gave_up and "n" in frozen:  # nothing was answered: begin anew
+        return dict(inputs), None
+    return None, reopen(frozen, stored.values["episodes"]) if gave_up else None
+
+
+def _result(values: Mapping[str, Any]) -> Result:
+    return Result(
+        answer=values.get("answer"),
+        reward=values.get("reward"),
+        metric=values.get("metric"),
+        regret=values.get("regret"),
+        rewarded_by=values.get("rewarded_by"),
+        stopped=values.get("stopped"),
+        usage=values.get("usage", {}),
+        episodes=values["episodes"],
+    )
+
+
+@contextmanager
+def _hint(path: Any) -> Iterator[None]:
+    """Tell whoever sees a failure that nothing is lost."""
+    try:
+        yield
+    except Exception as error:
+        if path is not None:
+            error.add_note(f"What was done so far is kept in {path}; the same call goes on from there.")
+        raise
+
+
+@contextmanager
+def _saver(path: str | PathLike[str] | None) -> Iterator[BaseCheckpointSaver[Any]]:
+    if path is None:
+        yield InMemorySaver()
+        return
+    import sqlite3
+
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)) as connection:
+        yield SqliteSaver(connection)
+
+
+@asynccontextmanager
+async def _async_saver(path: str | PathLike[str] | None) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+    if path is None:
+        yield InMemorySaver()
+        return
+    import aiosqlite
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    saver = AsyncSqliteSaver(await _surely(_connected(aiosqlite.connect(str(path), timeout=PATIENCE))))
+    try:
+        yield saver
+    finally:
+        await _surely(_closed(saver))
+
+
+async def _surely(work: Any) -> Any:
+    """Await to its end what must not be left half done; a cancellation comes after it, and closes what was opened."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if (opened := await task) is not None:
+            await opened.close()
+        raise
+
+
+async def _connected(connection: Any) -> Any:
+    return await connection
+
+
+async def _closed(saver: Any) -> None:
+    """Close, once nobody is in the midst of writing: else SQLite keeps its lock for as long as a cursor is about."""
+    async with saver.lock:
+        await saver.conn.rollback()
+        await saver.conn.close()

@@ -1,0 +1,115 @@
+"""Benchmarks: tasks with their prompt, their evaluator, and what counts as solved.
+
+`BENCHMARKS` holds the shipped ones; `find_benchmark` also reads your own tasks from a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from icrl_graph.benchmarks import scienceworld
+from icrl_graph.benchmarks.benchmark import Benchmark, Inputs, from_file
+from icrl_graph.benchmarks.judges import judge_game24
+from icrl_graph.benchmarks.judges import judged as judged_writing
+from icrl_graph.environments.rollout import episode_return
+from icrl_graph.tasks import hidden_color
+from icrl_graph.tasks.game24 import game as puzzles
+from icrl_graph.tasks.game24 import puzzles as game24
+from icrl_graph.tasks.game24.verifier import grade
+from icrl_graph.tasks.writing import items as writing
+from icrl_graph.tasks.writing.verifier import endings
+
+
+def _hidden_color(text: str) -> Inputs:
+    secret = hidden_color.read_color(text)
+    if secret is None:
+        raise ValueError(f"a color is written like '#3b9', got {text!r}")
+    return hidden_color.task(secret)
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "hidden-color": Benchmark(
+        about="1000 held-out colors to be guessed from how close each guess was",
+        items=lambda: [hidden_color.write_color(color) for color in hidden_color.colors("test")],
+        read=_hidden_color,
+        evaluator=hidden_color.closeness,
+        model="learner:hidden-color",
+    ),
+    "game24": Benchmark(
+        about="400 held-out puzzles: make 24 of four numbers; each step is rewarded",
+        items=lambda: [",".join(map(str, puzzle)) for puzzle in puzzles.split("test")],
+        read=lambda text: game24.task(game24.read_puzzle(text)),
+        evaluator=grade,
+        judged=judge_game24,
+        model="learner:game24",
+    ),
+    "writing": Benchmark(
+        about="100 times four paragraphs that end with given sentences; give a judge for their coherence",
+        items=lambda: [str(number) for number in range(writing.ITEMS)],
+        read=lambda text: writing.task(writing.read_item(text)),
+        evaluator=endings,
+        judged=judged_writing,
+    ),
+    "scienceworld": Benchmark(
+        about="29 tasks of school science by text, 15 actions an attempt, as in arXiv 2506.06303; needs Java",
+        items=scienceworld.paper_items,
+        read=lambda text: scienceworld.task(scienceworld.read_item(text)),
+        evaluator=episode_return,
+        metric=scienceworld.final_score,
+        player=lambda model: scienceworld.player(model, scienceworld.PAPER_STEPS),
+        rounds=scienceworld.PAPER_ROUNDS,
+        options={"warmup": scienceworld.PAPER_WARMUP},
+        model="icrl_graph.environments.players:explore",
+    ),
+    "scienceworld-test": Benchmark(
+        about="up to 10 test variations of each of 30 tasks of school science, 100 actions an attempt; needs Java",
+        items=scienceworld.test_items,
+        limit=None,
+        read=lambda text: scienceworld.task(scienceworld.read_item(text)),
+        evaluator=episode_return,
+        metric=scienceworld.final_score,
+        player=lambda model: scienceworld.player(model, scienceworld.TEST_STEPS),
+        model="icrl_graph.environments.players:explore",
+    ),
+}
+"""By name."""
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """A benchmark by its name, or your own tasks by the name of a .jsonl file.
+
+    Raises:
+        ValueError: there is none of that name, or the file can't be read.
+    """
+    if name.endswith(".jsonl"):
+        return from_file(Path(name))
+    found = BENCHMARKS.get(name.replace("_", "-"))
+    if found is None:
+        raise ValueError(
+            f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or give your own tasks as a .jsonl "
+            'file with a line {"task": "...", "task_data": {...}} for each'
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Item:
+    """One task of a benchmark."""
+
+    inputs: Inputs
+    benchmark: Benchmark
+
+
+def find_item(text: str) -> Item | None:
+    """The item that a text such as "game24:4,5,6,10" names; None if it names no benchmark.
+
+    Raises:
+        ValueError: the benchmark has no such item.
+    """
+    name, colon, rest = text.partition(":")
+    benchmark = BENCHMARKS.get(name.replace("_", "-")) if colon else None
+    if benchmark is None or benchmark.evaluator is None:
+        return None
+    return Item(benchmark.read(rest), benchmark)

@@ -1,0 +1,321 @@
+"""Evaluators in processes of their own: one that crashes, hangs or eats memory costs its attempt, never the run.
+
+    from icrl_graph.evaluators.isolation import isolated
+
+    result = improve(task, isolated(passes_the_tests, timeout=10, memory=512), model="openai:gpt-4.1-mini")
+
+A worker is a fresh Python that reads arguments and writes rewards; it serves one evaluation after another. It leads a
+process group of its own, so what it has started is ended with it, but for what has left the group
+(`start_new_session=True`), and the kernel ends it when the run's process is gone, however that ended. What it prints
+goes to the standard error. It is no sandbox: code that runs there may do what you may. For Linux and macOS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from contextlib import suppress
+from importlib.util import find_spec
+from typing import Any
+
+from icrl_graph.evaluators.evaluator import Evaluator, as_scorer
+from icrl_graph.state.reward import Reward, as_reward, unscored
+
+LOADING = 120.0
+"""Seconds that a worker may take to load the evaluator."""
+OUT_OF_MEMORY = 77
+"""With what a worker ends that may take no more memory."""
+
+
+def isolated(
+    evaluator: Evaluator, *, timeout: float = 60.0, memory: float | None = None, workers: int | None = None
+) -> Evaluator:
+    """The same evaluator, in worker processes.
+
+    A worker that dies or takes too long leaves its attempt unscored, with the reason, and is replaced. The workers live
+    as long as what this returns, and no longer than this process. A process that is forked from it has its own.
+
+    Args:
+        evaluator: a function, sync or async, or a LangChain tool, with the arguments that evaluators have. What can
+            be imported, such as a function of a module, the workers import anew, as it is on the disk; the rest, such
+            as a lambda or what stands in a script or a notebook, is copied with the values that it has now. A change
+            that it makes to a variable stays in its worker.
+        timeout: seconds for one evaluation.
+        memory: MiB of data that a worker, and each process that it starts, may hold; None for no limit. Kept by Linux.
+        workers: evaluations at the same time at most; default as many as there are processors.
+
+    Raises:
+        ValueError: the evaluator can't be copied to another process or loaded there, is no function or tool, or a
+            number is not above 0.
+    """
+    if _is_worker:  # a module that isolates its evaluator is imported by the worker, too
+        return evaluator
+    return Isolated(evaluator, timeout, memory, (os.cpu_count() or 1) if workers is None else workers)
+
+
+_NAMES = ("model_name", "model", "model_id", "label", "name", "__qualname__")
+"""Where a stored run finds what its evaluator is called (see `models.name_of_part`), so that it knows it isolated."""
+
+
+class Isolated:
+    """What `isolated` gives: called like the evaluator, from any number of threads."""
+
+    def __init__(self, evaluator: Evaluator, timeout: float, memory: float | None, workers: int) -> None:
+        for name, number in {"timeout": timeout, "memory": memory, "workers": workers}.items():
+            if number is not None and not number > 0:
+                raise ValueError(f"{name} must be above 0, got {number!r}")
+        scorer = as_scorer(evaluator)
+        if scorer.flow or scorer.calls:
+            raise ValueError(f"only a function or a tool can be isolated, not a judge or a Runnable; got {evaluator!r}")
+        named = (getattr(evaluator, name, None) for name in _NAMES)
+        self.__qualname__ = next((n for n in named if isinstance(n, str) and n), type(evaluator).__qualname__)
+        self.__signature__ = inspect.Signature(
+            [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in scorer.names]
+        )
+        self._timeout, self._setup, self._most = timeout, (_copied(evaluator), memory), workers
+        self._here: dict[int, tuple[threading.Semaphore, list[Worker]]] = {}
+        self._shop()[1].append(Worker(self._setup))  # so that one that can't be loaded is told now
+
+    def __call__(self, **arguments: Any) -> Reward:
+        """Evaluate.
+
+        Raises:
+            TimeoutError: it took too long.
+            ChildProcessError: the worker died.
+        """
+        places, idle = self._shop()
+        with places:
+            worker = self._take(idle)
+            try:
+                reward = worker.ask(arguments, self._timeout)
+            except BaseException:
+                worker.end()
+                raise
+            idle.append(worker)
+            return reward
+
+    def close(self) -> None:
+        """End the workers that have nothing to do; what is evaluated after this starts others."""
+        _, idle = self._shop()
+        with suppress(IndexError):
+            while True:
+                idle.pop().end()
+
+    def _shop(self) -> tuple[threading.Semaphore, list[Worker]]:
+        """The places and the idle workers of this process: one that was forked shares no pipe with its parent."""
+        return self._here.setdefault(os.getpid(), (threading.BoundedSemaphore(self._most), []))
+
+    def _take(self, idle: list[Worker]) -> Worker:
+        """A worker that has nothing to do, or a new one."""
+        with suppress(IndexError):
+            while not (worker := idle.pop()).idle():
+                worker.end()
+            return worker
+        return Worker(self._setup)
+
+
+class Worker:
+    """A process that evaluates.
+
+    Args:
+        setup: what it evaluates with: the evaluator, copied, and the memory that it may take.
+
+    Raises:
+        ValueError: it can't load the evaluator.
+    """
+
+    def __init__(self, setup: tuple[bytes, float | None]) -> None:
+        from multiprocessing import Pipe
+
+        self._pipe, theirs = Pipe()
+        lifeline, held = os.pipe()  # nothing is written to it; the kernel closes our end when this process ends
+        fds = (theirs.fileno(), lifeline)
+        path = [entry for entry in sys.path if isinstance(entry, str)]
+        begin = f"import sys; sys.path[:] = {path}; from icrl_graph.evaluators.isolation import serve; serve{fds}"
+        command = [sys.executable, "-c", begin]
+        with theirs:  # what a worker prints is no output of the run: it goes to the standard error
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=fds, start_new_session=True
+            )
+        os.close(lifeline)
+        self.end = weakref.finalize(self, _end, os.getpid(), self._process, self._pipe, held)
+        try:
+            problem = self.ask(setup, LOADING).get("error")
+        except (ChildProcessError, TimeoutError) as error:
+            problem = str(error)
+        if problem is not None:
+            self.end()
+            raise ValueError(f"the evaluator can't be loaded in a process of its own: {problem}; {_ADVICE}")
+
+    def ask(self, question: Any, timeout: float) -> Reward:
+        """Send the worker something, and wait for its reply.
+
+        The limit is on the reply: sending waits only for a worker that somebody has stopped while it was idle.
+
+        Raises:
+            TimeoutError: there was none in time.
+            ChildProcessError: the worker died.
+        """
+        from icrl_graph.execution.queue import interrupted  # here, because workers load this module, too
+
+        end = time.monotonic() + timeout
+        try:
+            self._pipe.send(question)
+            while not self._pipe.poll(min(0.1, max(0.0, end - time.monotonic()))):
+                if interrupted():
+                    raise KeyboardInterrupt
+                if time.monotonic() > end:
+                    raise TimeoutError(f"nothing came back within {timeout:g} s")
+            reply: Reward = json.loads(self._pipe.recv_bytes())
+        except (BrokenPipeError, ConnectionError, EOFError):
+            raise ChildProcessError(f"the evaluator's process died: {self._fate()}") from None
+        return reply
+
+    def idle(self) -> bool:
+        """Whether it waits for work; else it has died."""
+        return not self._pipe.poll()
+
+    def _fate(self) -> str:
+        with suppress(subprocess.TimeoutExpired):  # it may have closed its pipe and be about to end by itself
+            self._process.wait(1)
+        self.end()
+        code = self._process.returncode
+        if code == OUT_OF_MEMORY:
+            return "out of memory"
+        return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+
+def _end(owner: int, process: subprocess.Popen[bytes], pipe: Any, held: int) -> None:
+    """End a worker with all that it has started, and wait until it is gone; in a fork, only let go of it."""
+    pipe.close()
+    if os.getpid() == owner:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    os.close(held)
+
+
+_ADVICE = (
+    "give a function that refers to nothing but other functions and plain values, and opens its files, locks and "
+    "connections itself"
+)
+
+
+def _copied(evaluator: Evaluator) -> bytes:
+    """An evaluator as bytes: by its name where another process can import it, else with its code.
+
+    Raises:
+        ValueError: it can't be.
+    """
+    import cloudpickle
+
+    code = getattr(evaluator, "func", None) or getattr(evaluator, "coroutine", None) or evaluator
+    module = sys.modules.get(getattr(code, "__module__", None) or "")
+    by_value = module is not None and not _importable(module.__name__)
+    try:
+        if by_value:
+            cloudpickle.register_pickle_by_value(module)
+        copied: bytes = cloudpickle.dumps(evaluator)
+    except Exception as error:
+        raise ValueError(f"the evaluator can't be copied to a process of its own: {error}; {_ADVICE}") from error
+    finally:
+        if by_value:
+            cloudpickle.unregister_pickle_by_value(module)
+    return copied
+
+
+def _importable(module: str) -> bool:
+    """Whether another process finds a module; else it was loaded from a path, or is no file at all."""
+    try:
+        return find_spec(module.partition(".")[0]) is not None
+    except ValueError:  # it has no spec; of __main__, cloudpickle itself takes care
+        return module == "__main__"
+
+
+# ------------------------------------------------------------------------------------------------------- in the worker
+
+_is_worker = False
+
+
+def serve(pipe: int, lifeline: int) -> None:
+    """Evaluate what comes through a pipe, until it is closed.
+
+    Args:
+        pipe: the file descriptor of our end.
+        lifeline: the one of a pipe that is closed when this process is to end.
+    """
+    from multiprocessing.connection import Connection
+
+    global _is_worker
+    _is_worker = True
+    _end_with(lifeline)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # a supervisor may send it to all; the run says when this one ends
+    os.set_inheritable(pipe, False)
+    connection: Any = Connection(pipe)
+    worker = os.getpid()
+    try:
+        part, reply = _loaded(*connection.recv())
+        while True:
+            if os.getpid() != worker:  # the evaluator has forked; one of the two answers
+                os._exit(0)
+            connection.send_bytes(json.dumps(reply).encode())
+            reply = _judged(part, connection.recv())
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+    except (EOFError, ConnectionError):  # it is no longer needed
+        pass
+
+
+def _end_with(lifeline: int) -> None:
+    """Have the kernel end this process and what it has started when a pipe is closed, whatever they are doing then."""
+    import fcntl
+
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    os.set_inheritable(lifeline, False)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    with suppress(BlockingIOError):  # it is open, so there is nothing to read
+        os.read(lifeline, 1)
+        os._exit(1)
+
+
+def _loaded(copied: bytes, memory: float | None) -> tuple[Any, Reward]:
+    """The evaluator, and what is wrong with it."""
+    import pickle
+    import resource
+
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as first:
+        first.write("1000")  # where memory is short, Linux shall end this process rather than the run
+    if memory is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (int(memory * 2**20),) * 2)
+    try:
+        return pickle.loads(copied), Reward()
+    except Exception as error:
+        return None, unscored(f"{type(error).__name__}: {error}")
+
+
+def _judged(part: Any, arguments: dict[str, Any]) -> Reward:
+    """What the evaluator says; what it raises leaves the attempt unscored."""
+    try:
+        if hasattr(part, "invoke"):
+            from icrl_graph.execution.calls import Call, make
+
+            return as_reward(make(Call(part, arguments, read=as_reward)))
+        given = part(**arguments)
+        return as_reward(asyncio.run(_awaited(given)) if inspect.isawaitable(given) else given)
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:
+        return unscored(f"{type(error).__name__}: {error}")
+
+
+async def _awaited(given: Any) -> Any:
+    return await given

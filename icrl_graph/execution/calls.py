@@ -1,0 +1,239 @@
+"""One call, and how it is made: of a Runnable or a function, sync or async, in whatever surroundings.
+
+Under `invoke` a part without a sync side gets an event loop of its own; under `ainvoke` what may block gets a thread
+of its own. A call with a time limit is given up on when the limit is reached. A thread cannot be stopped; it is left
+behind, as a daemon that holds neither a pool nor the process. (Threads that a part starts itself, as LangChain's
+`ainvoke` of a sync part without a limit does, may still hold the process until they end.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.outputs import LLMResult
+from langchain_core.runnables import RunnableSequence
+from langchain_core.tracers.context import register_configure_hook
+from langgraph.errors import GraphDrained
+from langgraph.runtime import get_runtime
+
+from icrl_graph.execution.prices import Prices, cost
+from icrl_graph.state.episode import Usage, add_usage
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: the only thing a flow can ask of the world.
+
+    Attributes:
+        part: a Runnable (its `invoke` or `ainvoke` is used) or a function, sync or async.
+        input: the Runnable's input, or the function's keyword arguments.
+        read: makes a JSON-able value of what came back; what it raises counts as the call's failure.
+        kwargs: further keyword arguments of the Runnable.
+        beside: such that don't say what is asked, and are no part of what the call is known by.
+        timeout: seconds after which the call is given up on. A thread can't be stopped and is left behind.
+        paid: whether the call counts against the budget and is kept in the journal.
+        accounts: whether what it costs is counted within it, call by call, and not by this one.
+        shares: whether its prompt is one that others are asked with side by side, at a provider that caches prompts.
+    """
+
+    part: Any
+    input: Any
+    read: Callable[[Any], Any]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+    paid: bool = True
+    shares: bool = False
+    accounts: bool = False
+    beside: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make(call: Call) -> Any:
+    """Make a call; gives what came back.
+
+    Raises:
+        TimeoutError: nothing came back in time.
+        GraphDrained: it is a paid one, and the run was asked to end.
+    """
+    _unless_drained(call)
+    if call.timeout is not None or async_only(call.part):
+        return _result(_in_thread(partial(_invoke, call)), call.timeout)
+    return _invoke(call)
+
+
+async def amake(call: Call) -> Any:
+    """`make` under `ainvoke`."""
+    _unless_drained(call)
+    return await _aresult(_ainvoke(call), call.timeout)
+
+
+def _unless_drained(call: Call) -> None:
+    """Begin no paid call in a run that was asked to end, however many of a step still wait for their turn."""
+    if not call.paid:
+        return
+    try:
+        runtime = get_runtime()
+    except RuntimeError:  # outside of a graph
+        return
+    if runtime is not None and runtime.drain_requested:
+        raise GraphDrained(runtime.drain_reason or "shutdown")
+
+
+class Listener(BaseCallbackHandler):
+    """Hears every chat model that answers within a call, also deep inside a chain or an agent.
+
+    Attributes:
+        messages: what they said, each with its usage and the name of its model.
+    """
+
+    run_inline = True  # else each answer would take a thread under `ainvoke`
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+
+    @property
+    def ignore_chat_model(self) -> bool:
+        """Not to be told the prompts: LangChain would write each out as one text."""
+        return True
+
+    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+        """One of them has answered."""
+        heard = [getattr(made, "message", None) for batch in response.generations for made in batch]
+        ids = {id(message) for message in self.messages}  # a function's model may hand on what another one said
+        self.messages += [message for message in heard if id(message) not in ids]
+
+
+_listening: ContextVar[Listener | None] = ContextVar("icrl_listening", default=None)
+register_configure_hook(_listening, inheritable=True)
+
+
+@contextmanager
+def listening() -> Iterator[Listener]:
+    """Hear the chat models that answer while a call is made."""
+    listener = Listener()
+    token = _listening.set(listener)
+    try:
+        yield listener
+    finally:
+        _listening.reset(token)
+
+
+def usage_of(raw: Any, heard: Listener, own: Prices) -> Usage:
+    """The tokens of the chat models that answered within a call, and what they cost; empty if none are told.
+
+    Args:
+        raw: what came back; its own messages count where no model was heard.
+        heard: who was heard while the call was made.
+        own: the user's own prices.
+    """
+    own_words = [raw.get("raw"), *raw.get("messages", ())] if isinstance(raw, Mapping) else [raw]
+    messages = heard.messages or own_words
+    total: Usage = {}
+    for message in messages:
+        if not (told := getattr(message, "usage_metadata", None)):
+            continue
+        cached = (told.get("input_token_details") or {}).get("cache_read") or 0
+        reasoning = (told.get("output_token_details") or {}).get("reasoning") or 0
+        tokens = Usage(input=told["input_tokens"], cached=cached, output=told["output_tokens"], reasoning=reasoning)
+        usd = cost(message.response_metadata.get("model_name") or "", tokens, own)
+        total = add_usage(total, tokens, {"unpriced": 1} if usd is None else {"usd": usd})
+    return total
+
+
+def async_only(part: Any) -> bool:
+    """Whether a part has no sync side: a coroutine function, or an object, a tool or a Runnable made of one."""
+    if not hasattr(part, "invoke"):
+        return inspect.iscoroutinefunction(part) or inspect.iscoroutinefunction(getattr(part, "__call__", None))  # noqa: B004
+    if (bound := getattr(part, "bound", None)) is not None:
+        return async_only(bound)
+    if isinstance(part, RunnableSequence):
+        return any(map(async_only, part.steps))
+    return _made_of(part, "coroutine", "afunc") and not _made_of(part, "func")
+
+
+def _made_of(part: Any, *names: str) -> bool:
+    return any(getattr(part, name, None) is not None for name in names)
+
+
+def _begin(call: Call) -> Any:
+    """Make a call; what has no sync side gives something to await."""
+    if not hasattr(call.part, "invoke"):
+        return call.part(**call.input)
+    begin = call.part.ainvoke if async_only(call.part) else call.part.invoke
+    return begin(call.input, **call.kwargs, **call.beside)
+
+
+def _invoke(call: Call) -> Any:
+    """Make a call and wait for it, without an event loop or in one of its own."""
+    raw = _begin(call)
+    if not inspect.isawaitable(raw):
+        return raw
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_aresult(raw, None))
+    return _in_thread(lambda: asyncio.run(_aresult(raw, None))).result()  # a loop runs here already, as in a notebook
+
+
+async def _ainvoke(call: Call) -> Any:
+    """Make a call in the running loop; whatever may block, in a thread."""
+    limited = call.timeout is not None and _made_of(call.part, "func") and not _made_of(call.part, "coroutine", "afunc")
+    if hasattr(call.part, "ainvoke") and not limited:
+        raw = await call.part.ainvoke(call.input, **call.kwargs, **call.beside)
+    elif async_only(call.part):
+        raw = await call.part(**call.input)
+    else:
+        raw = await asyncio.wrap_future(_in_thread(partial(_begin, call)))
+    return await raw if inspect.isawaitable(raw) else raw
+
+
+def _in_thread(work: Callable[[], Any]) -> Future[Any]:
+    """Start work in a thread of its own: what hangs must neither hold a pool nor keep the process alive."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()  # from here on it can't be cancelled, only left alone
+    context = copy_context()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(work))
+        except StopIteration as error:  # a future can't carry it
+            future.set_exception(RuntimeError(f"StopIteration: {error}"))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="icrl-call").start()
+    return future
+
+
+def _result(future: Future[Any], timeout: float | None) -> Any:
+    if not wait([future], timeout).done and timeout is not None:
+        raise _too_late(timeout)
+    return future.result()
+
+
+async def _aresult(waiting: Awaitable[Any], timeout: float | None) -> Any:
+    try:
+        async with asyncio.timeout(timeout) as limit:
+            return await waiting
+    except TimeoutError:
+        if timeout is not None and limit.expired():
+            raise _too_late(timeout) from None
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError("something that the call waited for was cancelled") from error  # no reason to end the run
+
+
+def _too_late(timeout: float) -> TimeoutError:
+    return TimeoutError(f"nothing came back within {timeout:g} s")

@@ -1,0 +1,140 @@
+"""The journal: where the reply to every paid call is kept before anything else is done with it.
+
+A node that is run again, because the process was killed before LangGraph had saved its result, finds there what was
+already paid for. `driver` reads and writes it; `sql_journals` holds the journals in databases, and finds the one of a
+run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+from langgraph.store.base import BaseStore
+
+from icrl_graph.state.episode import Usage
+
+
+class Reply(NamedTuple):
+    """What a call gave, in plain JSON-able values."""
+
+    value: Any
+    usage: Usage
+
+
+class Journal(ABC):
+    """Where replies are kept, by the thread that they belong to."""
+
+    @abstractmethod
+    def get(self, id: str, thread: str) -> Reply | None:
+        """The reply to a call, or None."""
+
+    @abstractmethod
+    def put(self, id: str, thread: str, reply: Reply) -> None:
+        """Keep a reply; it is durable when this returns."""
+
+    @abstractmethod
+    def delete(self, thread: str) -> None:
+        """Forget all replies of a thread."""
+
+    async def aget(self, id: str, thread: str) -> Reply | None:
+        """`get`, without blocking the event loop."""
+        return await asyncio.to_thread(self.get, id, thread)
+
+    async def aput(self, id: str, thread: str, reply: Reply) -> None:
+        """`put`, without blocking the event loop."""
+        await asyncio.to_thread(self.put, id, thread, reply)
+
+
+class MemoryJournal(Journal):
+    """Keeps the latest replies in this process: enough for a node that is run again, nothing after a crash.
+
+    Args:
+        limit: replies to keep.
+    """
+
+    def __init__(self, limit: int = 4096) -> None:
+        self._replies: OrderedDict[tuple[str, str], Reply] = OrderedDict()
+        self._limit, self._lock = limit, threading.Lock()
+
+    def get(self, id: str, thread: str) -> Reply | None:
+        """The reply to a call, or None."""
+        with self._lock:
+            return self._replies.get((thread, id))
+
+    def put(self, id: str, thread: str, reply: Reply) -> None:
+        """Keep a reply."""
+        with self._lock:
+            self._replies[thread, id] = reply
+            while len(self._replies) > self._limit:
+                self._replies.popitem(last=False)
+
+    def delete(self, thread: str) -> None:
+        """Forget all replies of a thread."""
+        with self._lock:
+            for key in [key for key in self._replies if key[0] == thread]:
+                del self._replies[key]
+
+    async def aget(self, id: str, thread: str) -> Reply | None:
+        """`get`: memory doesn't block."""
+        return self.get(id, thread)
+
+    async def aput(self, id: str, thread: str, reply: Reply) -> None:
+        """`put`: memory doesn't block."""
+        self.put(id, thread, reply)
+
+
+class StoreJournal(Journal):
+    """Keeps every reply in a LangGraph store, under the namespace ("icrl_replies", a hash of the thread).
+
+    Args:
+        store: any store; as durable as it is.
+    """
+
+    def __init__(self, store: BaseStore) -> None:
+        self._store = store
+
+    def get(self, id: str, thread: str) -> Reply | None:
+        """The reply to a call, or None."""
+        return _read(self._store.get(_namespace(thread), id, refresh_ttl=False))
+
+    def put(self, id: str, thread: str, reply: Reply) -> None:
+        """Keep a reply, for as long as the store is kept, and out of its search index."""
+        self._store.put(_namespace(thread), id, _written(reply), index=False, ttl=None)
+
+    def delete(self, thread: str) -> None:
+        """Forget all replies of a thread."""
+        while found := self._store.search(_namespace(thread), limit=1000):
+            for item in found:
+                self._store.delete(item.namespace, item.key)
+
+    async def aget(self, id: str, thread: str) -> Reply | None:
+        """`get`, without blocking the event loop."""
+        try:
+            return _read(await self._store.aget(_namespace(thread), id, refresh_ttl=False))
+        except NotImplementedError:  # a store without an async side
+            return await super().aget(id, thread)
+
+    async def aput(self, id: str, thread: str, reply: Reply) -> None:
+        """`put`, without blocking the event loop."""
+        try:
+            await self._store.aput(_namespace(thread), id, _written(reply), index=False, ttl=None)
+        except NotImplementedError:
+            await super().aput(id, thread, reply)
+
+
+def _namespace(thread: str) -> tuple[str, ...]:
+    return "icrl_replies", hashlib.sha256(thread.encode()).hexdigest()[:16]  # its parts may not hold any character
+
+
+def _written(reply: Reply) -> dict[str, str]:
+    return {"reply": json.dumps(reply)}  # as text, for PostgreSQL's JSON refuses some characters that a model may say
+
+
+def _read(item: Any) -> Reply | None:
+    return None if item is None else Reply(*json.loads(item.value["reply"]))

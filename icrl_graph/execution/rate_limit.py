@@ -1,0 +1,192 @@
+"""How fast calls are made, and when one that failed is made again.
+
+A provider that is busy, limits its rate, breaks a connection or sends what can't be read gets the same call again,
+later and later, at the time that it asks for if it says one. What can't get better by waiting is not repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from icrl_graph.errors import BudgetExceeded
+from icrl_graph.execution.calls import Call, amake, make
+from icrl_graph.execution.queue import Places, _reach, areach, interrupted
+from icrl_graph.execution.retry import asked_again, asked_for
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 600.0
+"""Seconds that a provider may ask for; one that wants more is busy for longer than a run should stand still."""
+
+
+class Pace:
+    """A pace that many runs may share.
+
+    Every graph has one. `Pace()` limits nothing and repeats what may succeed later; `Pace(attempts=1)` repeats nothing.
+
+    Args:
+        at_once: calls in flight at most, from however many threads and event loops; None for no limit. A graph that
+            stands for a model is a call, too: it needs another pace, for with this one it would wait for itself.
+        requests: calls a minute, evenly spread; None for no limit.
+        tokens: tokens a minute, in and out; None for no limit. They are known once a reply is there, so the limit is
+            kept on average: what was used delays the calls that come after.
+        attempts: how often one call is made at most. Where that was in vain, each later call is made once, until one is
+            answered: a provider that is not there costs the wait once.
+        longest_wait: seconds between two of them at most, unless the provider asks for more: up to ten minutes (or
+            this, where it is longer), else the call is not repeated.
+
+    Attributes:
+        repeats: calls that were made again so far.
+
+    Raises:
+        ValueError: a number is not above 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        at_once: int | None = None,
+        requests: float | None = None,
+        tokens: float | None = None,
+        attempts: int = 6,
+        longest_wait: float = 60.0,
+    ) -> None:
+        given = {"at_once": at_once, "requests": requests, "tokens": tokens, "attempts": attempts}
+        for name, number in given.items():
+            if number is not None and not number > 0:
+                raise ValueError(f"{name} must be above 0, got {number!r}")
+        self._attempts, self._longest_wait = attempts, longest_wait
+        self._requests, self._tokens = Bucket(requests), Bucket(tokens)
+        self._places = Places(at_once)
+        self._is_down = False
+        self.repeats = 0
+
+    def make(self, call: Call, within: float | None = None) -> Any:
+        """Make a call; gives what came back.
+
+        Args:
+            call: what to make.
+            within: seconds that are left: a call that would begin later is not made, nor repeated. None: any.
+
+        Raises:
+            BudgetExceeded: it can't be made in time.
+            Exception: what the last attempt raised.
+        """
+        end = math.inf if within is None else time.monotonic() + within
+        with self._places.one(in_thread=True) as place:
+            _reach(place, end)
+            pause = self._pauses(call, end)
+            while True:
+                _sleep(self._turn(end))
+                try:
+                    return self._answered(make(call))
+                except Exception as error:
+                    seconds = pause(error)
+                _sleep(seconds)
+
+    async def amake(self, call: Call, within: float | None = None) -> Any:
+        """`make` under `ainvoke`."""
+        end = math.inf if within is None else time.monotonic() + within
+        with self._places.one() as place:
+            await areach(place, end)
+            pause = self._pauses(call, end)
+            while True:
+                if delay := self._turn(end):
+                    await asyncio.sleep(delay)
+                try:
+                    return self._answered(await amake(call))
+                except Exception as error:
+                    seconds = pause(error)
+                await asyncio.sleep(seconds)
+
+    def _answered(self, raw: Any) -> Any:
+        self._is_down = False
+        return raw
+
+    def used(self, tokens: int) -> None:
+        """Count what a reply has used."""
+        self._tokens.take(tokens)
+
+    def _pauses(self, call: Call, end: float) -> Callable[[Exception], float]:
+        """Gives the seconds to wait after each failure of a call; raises the one that is not worth another attempt."""
+        numbers = count(1)
+
+        def pause(error: Exception) -> float:
+            number = next(numbers)
+            if not asked_again(call, error):
+                raise error
+            if number >= self._attempts or self._is_down:  # the next call is tried once, until one is answered
+                self._is_down = True
+                raise error
+            asked, usual = asked_for(error) or 0.0, self._wait(number)
+            seconds = max(asked, usual)
+            too_long = asked > max(PATIENCE, self._longest_wait)
+            if too_long or time.monotonic() + max(seconds, self._delay(0)) > end:
+                raise error
+            self.repeats += 1
+            logger.warning("%s: %s; asked again in %.1f s", type(error).__name__, error, seconds)
+            return seconds
+
+        return pause
+
+    def _wait(self, number: int) -> float:
+        """Seconds after the failure of an attempt: doubled each time, and never the same for two at once."""
+        return min(2.0 ** min(number - 1, 30) + random.random(), self._longest_wait)
+
+    def _turn(self, end: float) -> float:
+        """Take the next turn; gives the seconds until it comes.
+
+        Raises:
+            BudgetExceeded: it comes too late, and is left to others.
+        """
+        delay = self._delay(1)
+        if time.monotonic() + delay > end:
+            self._requests.take(-1)
+            raise BudgetExceeded("time")
+        return delay
+
+    def _delay(self, requests: int) -> float:
+        """Take as many requests; gives the seconds until they may be made."""
+        return max(self._requests.take(requests), self._tokens.take(0))
+
+
+class Bucket:
+    """Something that flows evenly, and may be overdrawn: whoever comes next waits until the debt is paid.
+
+    Args:
+        rate: units a minute; None for no limit.
+    """
+
+    def __init__(self, rate: float | None) -> None:
+        self._seconds_each = 0.0 if rate is None else 60 / rate
+        self._free_at, self._lock = 0.0, threading.Lock()
+
+    def take(self, units: float) -> float:
+        """Take units; gives the seconds to wait until they are one's own."""
+        with self._lock:
+            now = time.monotonic()
+            start = max(now, self._free_at)
+            self._free_at = start + units * self._seconds_each
+            return start - now
+
+
+def _sleep(seconds: float) -> None:
+    """Sleep, but not through a Ctrl-C: LangGraph lets it out only when the threads of its nodes have ended.
+
+    Raises:
+        KeyboardInterrupt: there was one, maybe long before this.
+    """
+    end = time.monotonic() + seconds
+    while not interrupted():
+        if (left := end - time.monotonic()) <= 0:
+            return
+        time.sleep(min(left, 0.1))
+    raise KeyboardInterrupt

@@ -1,0 +1,35 @@
+"""Which keyword arguments a function takes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+
+def accepted_names(function: Callable[..., Any], offered: tuple[str, ...], what: str) -> tuple[str, ...]:
+    """Which of the offered keyword arguments a function takes.
+
+    Raises:
+        ValueError: it needs an argument that is not offered, or takes one by position only.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        raise ValueError(f"the signature of the {what} {function!r} can't be read; wrap it in a function") from None
+    named = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    required = {name for name, p in named.items() if p.default is p.empty}
+    taken = {name for name, p in named.items() if p.kind is not p.POSITIONAL_ONLY}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        taken |= set(offered)
+    return _offered(taken, required, what, offered)
+
+
+def _offered(names: Any, required: set[str], what: str, offered: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = (required - set(offered)) | (required - set(names))
+    if unknown:
+        raise ValueError(
+            f"the {what} asks for {', '.join(map(repr, sorted(unknown)))}; it is called with the arguments that it "
+            f"names among {', '.join(offered)}"
+        )
+    return tuple(name for name in offered if name in names)

@@ -1,0 +1,23 @@
+"""Cross-episode meta-RL: how models are trained to learn in their context. Needs PyTorch (the extra `train`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def _hidden_color() -> dict[str, Any]:
+    from icrl_graph.meta_rl.hidden_color import Recipe, train
+
+    return {"hidden_color.npz": (Recipe(), train)}
+
+
+def _game24() -> dict[str, Any]:
+    from icrl_graph.meta_rl import game24, game24_base
+
+    bases = {f"game24_{name}.npz": (recipe, game24_base.train) for name, recipe in game24_base.RECIPES.items()}
+    return {"game24.npz": (game24.Recipe(), game24.train), **bases}
+
+
+RECIPES: Mapping[str, Callable[[], dict[str, Any]]] = {"hidden-color": _hidden_color, "game24": _game24}
+"""What each shipped learner is made of: its files, each with the recipe and the function that runs it."""

@@ -1,0 +1,1 @@
+"""Models by name, functions as models, and what a policy is."""

@@ -1,0 +1,64 @@
+"""Functions wrapped as chat models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
+from langchain_core.outputs import ChatGeneration, ChatResult
+from pydantic import PrivateAttr
+
+from icrl_graph.execution.signatures import accepted_names
+
+ASKS = ("messages", "rng", "temperature")
+
+
+class FunctionModel(BaseChatModel):
+    """A function that answers prompts, as a chat model.
+
+    The function is called with those of these arguments that it names: `messages`, the prompt as dictionaries in
+    OpenAI's format; `rng`, a `random.Random` seeded by the call's `seed`, or unseeded without one; `temperature`, the
+    call's or None. It returns the response, as text or as an `AIMessage`.
+
+    Attributes:
+        reply: the function.
+        label: the model's name in traces.
+        temperature: for calls that give none.
+    """
+
+    reply: Callable[..., str | AIMessage]
+    label: str = "function"
+    temperature: float | None = None
+    _names: tuple[str, ...] = PrivateAttr()
+
+    def model_post_init(self, context: Any) -> None:
+        """Check the function's signature."""
+        super().model_post_init(context)
+        self._names = accepted_names(self.reply, ASKS, "reply function")
+
+    @property
+    def _llm_type(self) -> str:
+        return self.label
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        offered = {
+            "messages": convert_to_openai_messages(messages),
+            "rng": Random(kwargs.get("seed")),
+            "temperature": kwargs.get("temperature", self.temperature),
+        }
+        said = self._answer(offered)
+        message = AIMessage(said) if isinstance(said, str) else said
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _answer(self, offered: Mapping[str, Any]) -> str | AIMessage:
+        return self.reply(**{name: offered[name] for name in self._names})

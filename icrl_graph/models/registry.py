@@ -1,0 +1,75 @@
+"""Chat models by name."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from pydantic import SecretStr
+
+from icrl_graph.errors import missing_extra
+from icrl_graph.models.function import FunctionModel
+from icrl_graph.models.learners import find_learner
+
+
+def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = None, **options: Any) -> BaseChatModel:
+    """A chat model by "provider:name".
+
+    Args:
+        name: such as "openai:gpt-4.1-mini" or "learner:hidden-color".
+        base_url: the server's address; for openai by default the environment's OPENAI_BASE_URL, else OpenAI's.
+        api_key: for openai by default the environment's OPENAI_API_KEY; a server at a `base_url` may need none.
+        options: passed on to the model's class, such as `temperature` or `timeout` (seconds).
+
+    Raises:
+        ValueError: the name has no provider, the learner or the provider is unknown, a key is missing, or an option is
+            one that the learner does not take.
+        MissingExtra: the provider is not openai, and langchain is not installed.
+    """
+    provider, colon, model = name.partition(":")
+    if not (provider and colon and model):
+        raise ValueError(f"a model is named 'provider:name', such as 'openai:gpt-4.1-mini', got {name!r}")
+    if provider == "openai":
+        return _openai(model, base_url=base_url, api_key=api_key, **options)
+    options |= {key: given for key, given in (("base_url", base_url), ("api_key", api_key)) if given is not None}
+    if provider == "learner":
+        if strange := options.keys() - {"temperature"}:
+            raise ValueError(f"a learner takes a temperature and no other option, got {', '.join(sorted(strange))}")
+        return learner(model, **options)
+    try:
+        from langchain.chat_models import init_chat_model
+    except ImportError as missing:
+        raise missing_extra(f"langchain, which knows the provider {provider!r},", "providers") from missing
+    try:
+        chosen: BaseChatModel = init_chat_model(name, **options)
+    except ImportError as missing:
+        raise ValueError(f"the model {name!r} can't be loaded: {missing}") from missing
+    return chosen
+
+
+def learner(name: str, *, temperature: float | None = None) -> FunctionModel:
+    """A shipped in-context learner by name.
+
+    Args:
+        name: "hidden-color"; "game24", "game24-weak" or "game24-strong" (see `icrl_graph.models.learners`).
+        temperature: default 1, as it was trained; 0 takes what is likeliest.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    return FunctionModel(reply=find_learner(name), label=f"learner:{name}", temperature=temperature)
+
+
+def _openai(model: str, *, base_url: str | None, api_key: str | None, **options: Any) -> BaseChatModel:
+    from icrl_graph.models.openai import LeanChatOpenAI, async_client
+
+    base_url = base_url or os.environ.get("OPENAI_BASE_URL")
+    api_key = api_key or os.environ.get("OPENAI_API_KEY") or ("none" if base_url else None)
+    if api_key is None:
+        raise ValueError(
+            f"the model 'openai:{model}' needs a key: set OPENAI_API_KEY, or give base_url (or OPENAI_BASE_URL) for a "
+            "server of your own"
+        )
+    options = {"use_responses_api": False, "http_async_client": async_client(), "max_retries": 0, **options}
+    return LeanChatOpenAI(model=model, base_url=base_url, api_key=SecretStr(api_key), **options)

@@ -1,0 +1,83 @@
+"""What a model gave: responses, structured answers, and the words for a call that failed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.exceptions import (
+    ContextOverflowError,
+    ModelAuthenticationError,
+    ModelNotFoundError,
+    ModelPermissionDeniedError,
+)
+from langchain_core.messages import BaseMessage, convert_to_messages
+from pydantic import BaseModel
+
+from icrl_graph.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+
+def failure(error: Exception, round: int, candidate: int) -> str:
+    """The words for a call that failed.
+
+    Raises:
+        ModelError: no other attempt can succeed either.
+    """
+    told = f"{type(error).__name__}: {error}"
+    if is_permanent(error):
+        raise ModelError(told) from error
+    logger.warning("round %d, candidate %d: %s", round, candidate, told)
+    return told
+
+
+def read_response(raw: Any) -> dict[str, Any]:
+    """What a policy gave, as fields of an episode: `response`, of a structured reply its `answer`, or an `error`.
+
+    An empty answer, a refusal and a filtered answer are replies like others: paid for, and kept.
+
+    Raises:
+        ValueError: it is neither text nor a message.
+    """
+    if isinstance(raw, Mapping) and "raw" in raw and "parsed" in raw:
+        return _read_structured(raw)
+    if isinstance(raw, Mapping) and raw.get("messages"):
+        (raw,) = convert_to_messages(raw["messages"][-1:])
+    if isinstance(raw, BaseMessage):
+        text = str(raw.text)
+        if refusal := raw.additional_kwargs.get("refusal"):
+            return {"error": f"the model refused: {refusal}"}
+        if raw.response_metadata.get("finish_reason") == "content_filter":
+            return {"error": "the provider's content filter withheld the answer"}
+    elif isinstance(raw, str):
+        text = raw
+    else:
+        raise ValueError(f"a model gives text or a message, got {raw!r:.80}")
+    return {"response": text} if text.strip() else {"error": "the model gave an empty answer"}
+
+
+def _read_structured(raw: Mapping[str, Any]) -> dict[str, Any]:
+    parsed = raw["parsed"]
+    answer = parsed.model_dump(mode="json") if isinstance(parsed, BaseModel) else parsed
+    text = str(raw["raw"].text) or ("" if answer is None else json.dumps(answer))
+    said = {"response": text} if text.strip() else {}
+    if answer is None:
+        why = raw.get("parsing_error") or "the model answered in words of its own"
+        return {**said, "answer": None, "error": f"not in the asked-for form: {why}"}
+    return {**said, "answer": answer}
+
+
+def is_permanent(error: Exception) -> bool:
+    """Whether no other attempt can succeed: the key, the model's name or the address is wrong."""
+    kinds = (ModelAuthenticationError, ModelPermissionDeniedError, ModelNotFoundError)
+    # Not `pace.status_of`: what an agent's tools fetch tells its status otherwise, and is no reason to end a run.
+    return isinstance(error, kinds) or getattr(error, "status_code", None) in (401, 403, 404)
+
+
+def is_overflow(error: Exception) -> bool:
+    """Whether the prompt did not fit into the model's context, as LangChain, OpenAI or vLLM say it."""
+    told = getattr(error, "code", None) == "context_length_exceeded" or "maximum context length" in str(error)
+    return told or isinstance(error, ContextOverflowError)

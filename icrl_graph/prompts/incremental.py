@@ -1,0 +1,139 @@
+"""Prompts that grow: of a run's next prompt only what is new is rendered and hashed.
+
+A prompt of round 200 says what that of round 199 said, and a little more. What was made of a run's latest prompt is
+remembered while the run lasts and extended, so that a round costs the same early and late. What is remembered is never
+trusted further than it can be checked: an episode, a text or a style that is not the very same is rendered and hashed
+from scratch. So a prompt is byte for byte what `prompts.layouts.render` gives, also after somebody has edited an
+older episode or gone back to an earlier checkpoint, and nothing is lost with what is forgotten but time.
+
+Layouts other than "turns" are rendered from scratch; the latest round may stand anywhere in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from operator import is_
+from typing import Any, NamedTuple
+
+from icrl_graph.prompts.layouts import Layout, Pieces, Style, add_turn, as_messages, instruct, render, transcript, turns
+from icrl_graph.prompts.plan import chosen
+from icrl_graph.prompts.text import as_json
+from icrl_graph.state.episode import Episode, Message, Plan
+
+# ------------------------------------------------------------------------------------------------------------ rendering
+
+
+class Scene(NamedTuple):
+    """What the prompts of a run have in common."""
+
+    preamble: Sequence[Message]
+    task: str | Sequence[Message]
+    style: Style
+    layout: Layout
+
+
+class Rendered(NamedTuple):
+    """A prompt, and what its successor is made of and compared with."""
+
+    number: int
+    """How many episodes there were before it."""
+    scene: Scene
+    shown: list[Episode]
+    told: list[Message]
+    """The prompt up to its last instruction; only of "turns"."""
+    kept: list[Message] | tuple[int, int]
+    """What its successor should begin with: messages, or the length and the hash of a text."""
+
+
+def next_prompt(
+    last: Rendered | None, scene: Scene, past: Sequence[Episode], plan: Plan
+) -> tuple[list[Message], int, Rendered]:
+    """The prompt of a plan, and whether the run's prompts have broken with it.
+
+    They break where a prompt does not begin with the one before it, apart from what stands behind the history in a
+    transcript: a provider's prompt cache is of no use then. Where neither shows any history, there is none to break.
+
+    Args:
+        last: what the call before gave as its third; None if it is not known.
+        scene: what its prompts have in common.
+        past: the episodes before the one of the plan.
+        plan: what to show and what to ask.
+
+    Returns:
+        Messages of their own, so that whoever is asked may change them; 1 for a break, else 0; and what the next
+        prompt of the run is made of.
+    """
+    messages, now = _rendered(scene, past, plan, last)
+    breaks = 0
+    if past and (plan["shown"] or past[-1]["plan"]["shown"]):
+        if last is None or last.number != len(past) - 1:  # resumed, repeated or forked: the plan makes it again
+            _, last = _rendered(scene, past[:-1], past[-1]["plan"], None)
+        breaks = 0 if _begins(messages, last.kept) else 1
+    return list(map(_own, messages)), breaks, now
+
+
+def _own(message: Message) -> Message:
+    """A copy, and of what it holds, such as a list of texts and pictures, too."""
+    return {key: value if isinstance(value, str) else deepcopy(value) for key, value in message.items()}
+
+
+def _rendered(
+    scene: Scene, past: Sequence[Episode], plan: Plan, last: Rendered | None
+) -> tuple[list[Message], Rendered]:
+    """The prompt of a plan, made of an earlier one of its run as far as that goes."""
+    preamble, task, style, layout = scene
+    shown, asked = chosen(past, plan), style.text(plan["instruction"])
+    if layout is not turns:
+        messages = render(preamble, task, past, plan, style, layout)
+        return messages, Rendered(len(past), scene, [], [], _mark(_settled(messages, layout)))
+    known: list[Episode] = []
+    told = [*preamble, *as_messages(task)]
+    if last is not None and last.scene == scene and _same(last.shown, shown):
+        known, told = last.shown, [*last.told]
+    for episode in shown[len(known) :]:
+        add_turn(told, episode, style)
+    messages = [*told]
+    instruct(messages, asked)
+    if "response" in style.shows:
+        return messages, Rendered(len(past), scene, shown, told, messages)
+    going_on = _text(told).removesuffix(f"<{told[-1]['role']}>")  # without answers in between one message goes on
+    return messages, Rendered(len(past), scene, shown, told, _mark(going_on))
+
+
+def _same(known: Sequence[Episode], shown: Sequence[Episode]) -> bool:
+    """Whether these begin with those: the very same dictionaries, which nobody changes (see `state.upsert`)."""
+    return len(known) <= len(shown) and all(map(is_, known, shown))
+
+
+def _settled(messages: Sequence[Message], layout: Layout) -> str:
+    """What of a prompt later ones should repeat: of a transcript its history, else all."""
+    for at, message in enumerate(messages):
+        if isinstance(content := message.get("content"), Pieces):
+            return _text(messages[:at]) + "".join(content.pieces[:-1])
+    return "" if layout is transcript else _text(messages)
+
+
+def _mark(text: str) -> tuple[int, int]:
+    return len(text), hash(text)
+
+
+def _begins(messages: Sequence[Message], kept: list[Message] | tuple[int, int]) -> bool:
+    if isinstance(kept, list):
+        return messages[: len(kept)] == kept
+    length, told = kept
+    return hash(_text(messages)[:length]) == told
+
+
+def _text(messages: Sequence[Message]) -> str:
+    """All that a prompt says, with the roles behind it, so that one text begins with another as the prompts do."""
+    return "".join(f"{_content(message.get('content'))}<{message['role']}>" for message in messages)
+
+
+def _content(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] if "text" in part else as_json(part) for part in content or [])
+
+
+# -------------------------------------------------------------------------------------------------------------- hashing

@@ -1,0 +1,308 @@
+"""The ContextBuilder: which episodes to show (memory), what to ask (schedule), how to lay it out (layout).
+
+All pure, all on plain dictionaries. A prompt is never stored: the plan of an episode and the episodes before it give
+the same prompt again, byte for byte.
+
+`render` and `parse` are inverses. What a model says or an evaluator writes may hold anything, also what looks like our
+own markup: inside a block it is escaped, and an assistant turn is left verbatim. So nobody can write himself a reward.
+
+There are two layouts:
+
+* "turns": the chat grows and nothing in it ever changes. The task and the first instruction, then for each attempt an
+  assistant turn with the response, verbatim, and a user turn with its reward and the next instruction. Prompt k is a
+  prefix of prompt k+1, which is what prompt caches want.
+* "transcript": one message with all attempts and their rewards, then the task and the instruction (the form of arXiv
+  2506.06303).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any, Literal, NamedTuple
+
+from icrl_graph.prompts.plan import _without_truth, chosen, is_ours
+from icrl_graph.prompts.templates import INSTRUCTIONS, NO_ANSWER
+from icrl_graph.prompts.text import block, content_text, number, reward_line, step_line, unescape
+from icrl_graph.state.episode import Episode, Message, Plan
+from icrl_graph.state.reward import Reward
+
+Layout = Callable[[Sequence[Message], Sequence[Message], Sequence[Episode], str, "Style"], list[Message]]
+"""(preamble, task, episodes to show, instruction text, style) -> the prompt."""
+Shows = tuple[Literal["response", "shown", "reflection"], ...]
+"""What of each episode a prompt shows."""
+
+
+# ------------------------------------------------------------------------------------------------------- memory: which
+
+
+# ------------------------------------------------------------------------------------------------ schedule: what to ask
+
+
+# ------------------------------------------------------------------------------------------ layout: how it is laid out
+
+
+class Pieces(str):
+    """A text that knows where a prompt cache may cut it. To everybody else, and stored, it is a text like any other.
+
+    Attributes:
+        pieces: what it is made of, in order. The prompts of later rounds open with the same pieces, but for the last.
+    """
+
+    pieces: tuple[str, ...]
+
+    def __new__(cls, pieces: Iterable[str]) -> Pieces:
+        """The text that these pieces make."""
+        kept = tuple(pieces)
+        text = super().__new__(cls, "".join(kept))
+        text.pieces = kept
+        return text
+
+
+def flat(messages: Sequence[Message]) -> list[Message]:
+    """The messages, each text in one piece: for what goes where only plain types are known."""
+    pieced = (isinstance(message["content"], Pieces) for message in messages)
+    return [{**m, "content": str(m["content"])} if cut else m for m, cut in zip(messages, pieced, strict=True)]
+
+
+@dataclass(frozen=True)
+class Style:
+    """What is the same for every prompt of a run."""
+
+    shows: Shows = ("response", "shown")
+    label: str = "Reward"
+    instructions: Mapping[str, str] = field(default_factory=lambda: INSTRUCTIONS)
+
+    def text(self, instruction: str) -> str:
+        """The text of an instruction; a schedule's own text stands for itself."""
+        return self.instructions.get(instruction, instruction)
+
+
+def render(
+    preamble: Sequence[Message],
+    task: str | Sequence[Message],
+    past: Sequence[Episode],
+    plan: Plan,
+    style: Style,
+    layout: Layout,
+) -> list[Message]:
+    """The prompt that a plan stands for.
+
+    Args:
+        preamble: system prompt and few-shot examples, ahead of everything.
+        task: text or chat messages.
+        past: the episodes before the one of the plan.
+        plan: what to show and what to ask.
+        style: what of each episode to show, and in which words.
+        layout: how.
+    """
+    shown = chosen(past, plan)
+    visible = shown if is_ours(layout) else [_without_truth(episode) for episode in shown]
+    return layout(preamble, as_messages(task), visible, style.text(plan["instruction"]), style)
+
+
+def as_messages(task: str | Sequence[Message]) -> list[Message]:
+    """A task as chat messages."""
+    return [{"role": "user", "content": task}] if isinstance(task, str) else list(task)
+
+
+def turns(
+    preamble: Sequence[Message], task: Sequence[Message], episodes: Sequence[Episode], instruction: str, style: Style
+) -> list[Message]:
+    """Append-only chat turns."""
+    prompt = [*preamble, *task]
+    for episode in episodes:
+        add_turn(prompt, episode, style)
+    instruct(prompt, instruction)
+    return prompt
+
+
+def add_turn(prompt: list[Message], episode: Episode, style: Style) -> None:
+    """Add what `turns` shows of an episode. Changes the list, and none of its messages."""
+    if "response" in style.shows:
+        instruct(prompt, style.text(episode["plan"]["instruction"]))
+        if episode.get("steps"):  # told, not said: a model is not to learn to invent what it observes
+            _say(prompt, _told_attempt(episode, style))
+            return
+        prompt.append({"role": "assistant", "content": episode.get("response") or NO_ANSWER})
+    _say(prompt, _outcome(episode, style))
+
+
+def _told_attempt(episode: Episode, style: Style) -> str:
+    """An attempt with its outcome, as a text."""
+    attempt = block("attempt", played(episode, style)) if "response" in style.shows else ""
+    return "\n".join(filter(None, [attempt, _outcome(episode, style)]))
+
+
+def instruct(prompt: list[Message], instruction: str) -> None:
+    """Add an instruction. Changes the list, and none of its messages."""
+    _say(prompt, _instruct(instruction))
+
+
+def transcript(
+    preamble: Sequence[Message], task: Sequence[Message], episodes: Sequence[Episode], instruction: str, style: Style
+) -> list[Message]:
+    """One message that tells all attempts, then the task and the instruction."""
+    told = list(filter(None, (_told_attempt(episode, style) for episode in episodes)))
+    prompt = list(task)
+    _say(prompt, _instruct(instruction))
+    if told:
+        ended = [f"{attempt}\n\n" for attempt in told]  # each piece with its end: tokenizers never join across it
+        at = next((i for i, message in enumerate(task) if message["role"] != "system"), len(task))
+        behind = prompt[at : at + 1] if at in (0, len(task)) else []
+        if behind and behind[0]["role"] == "user" and isinstance(behind[0]["content"], str):
+            prompt[at] = {**behind[0], "content": Pieces([*ended, behind[0]["content"]])}
+        else:
+            prompt.insert(at, {"role": "user", "content": Pieces([*ended[:-1], told[-1]])})
+    return [*preamble, *prompt]
+
+
+def played(episode: Episode, style: Style) -> str:
+    """An attempt as it is told: its response; of one that was played in an environment, a line for each step.
+
+    Such a line holds the action, what came of it and, as far as a prompt may know it, the reward.
+    """
+    steps = episode.get("steps")
+    if not steps:
+        return episode.get("response") or NO_ANSWER
+    shown = episode.get("shown", {}).get("steps", []) if "shown" in style.shows else []
+    lines = [step_line(step) for step in steps]
+    rewards = [f" ({reward_line(style.label, value)})" for value in shown]
+    return "\n".join(f"{line}{reward}" for line, reward in zip_longest(lines, rewards[: len(lines)], fillvalue=""))
+
+
+LAYOUTS: Mapping[str, Layout] = {"turns": turns, "transcript": transcript}
+
+
+def _outcome(episode: Episode, style: Style) -> str:
+    lines = []
+    shown: Reward = episode.get("shown", {})
+    if "shown" in style.shows:
+        lines.append(f"{style.label}: {number(shown['value']) if 'value' in shown else 'hidden'}")
+        if shown.get("steps") and not episode.get("steps"):  # else they stand with the steps
+            lines.append(f"{style.label} by step: {', '.join(map(number, shown['steps']))}")
+        if shown.get("feedback"):
+            lines.append(block("feedback", shown["feedback"]))
+    if "reflection" in style.shows and episode.get("reflection"):
+        lines.append(block("reflection", episode["reflection"]))
+    return "\n".join(lines)
+
+
+def _instruct(text: str) -> str:
+    return block("instruction", text) if text else ""
+
+
+def _say(prompt: list[Message], text: str) -> None:
+    """Add text to the last user turn, or as a new one. Replaces the message, never changes it."""
+    if not text:
+        return
+    if not prompt or prompt[-1]["role"] != "user":
+        prompt.append({"role": "user", "content": text})
+        return
+    content = prompt[-1]["content"]
+    if isinstance(content, str):
+        longer: Any = f"{content}\n\n{text}"
+    else:
+        longer = [*content, {"type": "text", "text": text}]
+    prompt[-1] = {**prompt[-1], "content": longer}
+
+
+# -------------------------------------------------------------------------------------------------- blocks and parsing
+
+
+_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
+_OUTCOME = re.compile(
+    rf"""(?:(?P<label>[^\n:<>]{{1,60}}):\ (?P<value>unscored|hidden|{_NUMBER})
+            (?:\n(?P=label)\ by\ step:\ (?P<steps>(?:unscored|{_NUMBER})(?:,\ (?:unscored|{_NUMBER}))*))?
+            (?:\n<feedback>\n(?P<feedback>.*?)\n</feedback>)?
+        )?
+        (?:\n?<reflection>\n(?P<reflection>.*?)\n</reflection>)?
+        (?=\n\n|\Z)""",
+    re.X | re.S,
+)
+_ATTEMPT = re.compile(r"<attempt>\n(.*?)\n</attempt>(?:(?=\n\n)|\n|\Z)", re.S)
+_OPENS = re.compile(r"(?:\A|\n\n)(?=<attempt>\n)")
+_FURTHER = re.compile(r"\n\n(?:<instruction>\n(?:(?!</?instruction>).)*\n</instruction>\n\n)?(?=<attempt>\n)", re.S)
+_INSTRUCTION = re.compile(r"(?:\A|\n\n)<instruction>\n((?:(?!</?instruction>).)*)\n</instruction>\Z", re.S)
+
+
+class Attempt(NamedTuple):
+    """One earlier attempt as a prompt shows it."""
+
+    response: str
+    value: float | None
+    """The shown reward; None if it is unscored or hidden."""
+    steps: tuple[float | None, ...] = ()
+    feedback: str = ""
+    reflection: str = ""
+
+
+class Prompt(NamedTuple):
+    """What a prompt says."""
+
+    task: str
+    attempts: tuple[Attempt, ...]
+    instruction: str
+
+
+def parse(messages: Sequence[Mapping[str, Any]]) -> Prompt:
+    """Read a prompt of either layout back: the inverse of `render` for every response, reward and instruction.
+
+    An assistant turn counts as an attempt if the user turn after it opens with an outcome or with an instruction; so
+    few-shot turns ahead of the task don't, unless they imitate one. Whatever label the reward has is read. Of a task
+    that is a chat, its last turn is the task. A task that holds markup of ours is not told apart from it. Of an episode
+    that was played in an environment, the response is what a prompt tells of it, step by step.
+    """
+    texts = [content_text(message.get("content")) for message in messages]
+    tail = texts[-1] if texts else ""
+    asked = _INSTRUCTION.search(tail)
+    instruction = unescape(asked[1]) if asked else ""
+    attempts: list[Attempt] = []
+    opening: str | None = None
+    for i, message in enumerate(messages[:-1]):
+        if message.get("role") != "assistant":
+            continue
+        outcome = _OUTCOME.match(texts[i + 1])
+        if (outcome and outcome.end() > 0) or texts[i + 1].startswith("<instruction>\n"):
+            opening = texts[i - 1] if opening is None and i > 0 else opening
+            attempts.append(_attempt(texts[i], outcome))
+    if attempts:
+        return Prompt(_INSTRUCTION.sub("", opening or ""), tuple(attempts), instruction)
+    for i, text in enumerate(texts):
+        told = _told(text, opens.end()) if (opens := _OPENS.search(text)) else []
+        if opens and told:
+            behind = text[told[-1][1] :].removeprefix("\n\n") if i == len(texts) - 1 else tail
+            task = text[: opens.start()] or behind  # in turns it stands ahead of them, in a transcript behind
+            return Prompt(_INSTRUCTION.sub("", task), tuple(attempt for attempt, _ in told), instruction)
+    return Prompt(_INSTRUCTION.sub("", tail), (), instruction)
+
+
+def _told(text: str, at: int) -> list[tuple[Attempt, int]]:
+    """The attempts that are told from a place in a text on, each with the position behind it."""
+    told = []
+    while begun := _ATTEMPT.match(text, at):
+        outcome = _OUTCOME.match(text, begun.end())
+        told.append((_attempt(unescape(begun[1]), outcome), outcome.end() if outcome else begun.end()))
+        if (further := _FURTHER.match(text, told[-1][1])) is None:
+            break
+        at = further.end()
+    return told
+
+
+def _attempt(response: str, outcome: re.Match[str] | None) -> Attempt:
+    if outcome is None:
+        return Attempt(response, None)
+    steps = outcome["steps"].split(", ") if outcome["steps"] else []
+    return Attempt(
+        response,
+        _value(outcome["value"]),
+        tuple(map(_value, steps)),
+        unescape(outcome["feedback"] or ""),
+        unescape(outcome["reflection"] or ""),
+    )
+
+
+def _value(text: str | None) -> float | None:
+    return None if text in (None, "unscored", "hidden") else float(text)

@@ -1,0 +1,125 @@
+"""Memory: which earlier episodes a prompt shows."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+
+from icrl_graph.prompts.text import step_line
+from icrl_graph.state.episode import Episode
+
+Memory = Callable[[Sequence[Episode]], list[int]]
+"""Which of the earlier episodes to show, as indices. It sees the episodes without their true reward."""
+
+
+def everything(past: Sequence[Episode]) -> list[int]:
+    """All episodes."""
+    return list(range(len(past)))
+
+
+def nothing(past: Sequence[Episode]) -> list[int]:
+    """No episode: every attempt starts from the task alone."""
+    return []
+
+
+def last(k: int) -> Memory:
+    """The k latest episodes."""
+    return lambda past: list(range(max(0, len(past) - k), len(past)))
+
+
+def best(k: int) -> Memory:
+    """The k episodes with the highest *shown* reward, in order of arrival; of a tie the earlier, the unscored last."""
+
+    def choose(past: Sequence[Episode]) -> list[int]:
+        def rank(i: int) -> float:
+            value = past[i].get("shown", {}).get("value")
+            return -math.inf if value is None else value
+
+        return sorted(sorted(range(len(past)), key=rank, reverse=True)[:k])
+
+    return choose
+
+
+def positive(share: float) -> Memory:
+    """Episodes with a *shown* reward above 0, each with probability `share`, drawn anew for every round.
+
+    The draw depends on the round and on what the attempts say: the same for a run that is repeated or resumed.
+
+    That of explorative in-context reinforcement learning (arXiv 2410.05362), whose share is its p_keep.
+    """
+
+    def choose(past: Sequence[Episode]) -> list[int]:
+        earned = [i for i, episode in enumerate(past) if (episode.get("shown", {}).get("value") or 0.0) > 0]
+        seeds = (f"{len(past)}/{i}/{past[i].get('response')}".encode(errors="surrogatepass") for i in earned)
+        draws = (Random(seed).random() for seed in seeds)
+        return [i for i, draw in zip(earned, draws, strict=True) if draw < share]
+
+    return choose
+
+
+def reflections(k: int) -> Memory:
+    """The k latest episodes that were reflected on."""
+    return lambda past: [i for i, episode in enumerate(past) if episode.get("reflection")][-k:]
+
+
+def tokens(limit: int) -> Memory:
+    """The latest episodes that fit into about `limit` tokens (four characters each).
+
+    Evicts in chunks: when the limit is passed, the oldest go until half of it is free. In between the prompt only
+    grows, so a prompt cache misses once per chunk and not once per round. The latest episode always stays.
+    """
+
+    def choose(past: Sequence[Episode]) -> list[int]:
+        sizes = [_tokens(episode) for episode in past]
+        start, total = 0, 0
+        for i, size in enumerate(sizes):
+            total += size
+            if total > limit:
+                while start < i and total > limit / 2:
+                    total -= sizes[start]
+                    start += 1
+        return list(range(start, len(past)))
+
+    return choose
+
+
+def _tokens(episode: Episode) -> int:
+    """Estimated tokens of an episode: four characters each, and a few for the markup around it."""
+    steps = [f"{step_line(step)} (Reward: -0.123)\n" for step in episode.get("steps", [])]
+    said = "".join(steps) or episode.get("response", "")
+    told = (said, episode.get("shown", {}).get("feedback", ""), episode.get("reflection", ""))
+    return sum(map(len, told)) // 4 + 16
+
+
+_FIXED: Mapping[str, Memory] = {"all": everything, "none": nothing}
+
+
+_SIZED: Mapping[str, Callable[[int], Memory]] = {
+    "last": last,
+    "best": best,
+    "tokens": tokens,
+    "reflections": reflections,
+}
+
+
+MEMORIES = (*_FIXED, *(f"{name}:N" for name in _SIZED), "positive:P")
+
+
+def memory(spec: str) -> Memory:
+    """The memory of that name: "all", "none", "last:5", "best:3", "tokens:8000" or "positive:0.5".
+
+    Raises:
+        ValueError: no such memory, or its number is out of range.
+    """
+    name, colon, size = spec.partition(":")
+    if not colon and name in _FIXED:
+        return _FIXED[name]
+    if name in _SIZED and size.isascii() and size.isdigit() and int(size) > 0:
+        return _SIZED[name](int(size))
+    if name == "positive" and re.fullmatch(r"0?\.\d+|1(\.0*)?", size) and float(size) > 0:
+        return positive(float(size))
+    raise ValueError(
+        f"unknown memory {spec!r}; choose one of {', '.join(MEMORIES)}, with N above 0 and P above 0, at most 1"
+    )

@@ -1,0 +1,96 @@
+"""Schedules, and the plan of a prompt: which episodes it shows, and what it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from icrl_graph.prompts.memory import Memory
+from icrl_graph.state.episode import Episode, Plan
+
+Schedule = Callable[[int, Sequence[Episode]], str]
+"""The name of the instruction for a round (from 0), or a text of its own. It sees what a memory sees."""
+
+
+def _preset(round: int, past: Sequence[Episode]) -> str:
+    return "explore" if round % 2 == 0 else "exploit"
+
+
+def _always(name: str) -> Schedule:
+    return lambda round, past: name
+
+
+def _after_the_first(name: str) -> Schedule:
+    return lambda round, past: name if past else "plain"
+
+
+SCHEDULES: Mapping[str, Schedule] = {
+    "preset": _preset,
+    **{name: _always(name) for name in ("autonomous", "explore", "exploit", "plain", "cot", "long_cot")},
+    **{name: _after_the_first(name) for name in ("retry", "refine")},
+}
+"""preset: even rounds explore, odd rounds exploit, counted from 0 (arXiv 2506.06303). retry and refine: the
+first round is plain. The others never change."""
+
+
+def make_plan(round: int, past: Sequence[Episode], memory: Memory, schedule: Schedule, warmup: int = 0) -> Plan:
+    """Decide what the prompt of a round is made of; the first `warmup` rounds show no history."""
+    visible = past if is_ours(memory) and is_ours(schedule) else [_without_truth(episode) for episode in past]
+    shown = sorted(memory(visible)) if round >= warmup else []
+    if shown and not 0 <= shown[0] <= shown[-1] < len(past):
+        raise ValueError(f"the memory chose the episodes {shown}; there are {len(past)}, counted from 0")
+    plan = Plan(shown=_ranges(shown), instruction=schedule(round, visible), left_out=len(past) - len(set(shown)))
+    first = past[-1].get("plan", {}).get("first", 0) if past else 0
+    return _from(plan, first) if first else plan
+
+
+def shrink(plan: Plan) -> Plan | None:
+    """A plan for a prompt that did not fit: without the older half of what it showed; None if it showed nothing.
+
+    Half of it, so that the prompts of the next rounds fit too, and only grow again: a prompt cache misses once.
+    """
+    shown = [i for start, end in plan["shown"] for i in range(start, end)]
+    if not shown:
+        return None
+    kept = shown[(len(shown) + 1) // 2 :]
+    return _from(plan, kept[0] if kept else shown[-1] + 1)
+
+
+def _from(plan: Plan, first: int) -> Plan:
+    """The plan without the episodes before one."""
+    shown = [i for start, end in plan["shown"] for i in range(start, end)]
+    kept = [i for i in shown if i >= first]
+    left_out = plan["left_out"] + len(shown) - len(kept)
+    return Plan(shown=_ranges(kept), instruction=plan["instruction"], left_out=left_out, first=first)
+
+
+def is_ours(part: Callable[..., Any]) -> bool:
+    """Whether it is defined here, and so needs no copies: it changes nothing and does not look at the true reward."""
+    return getattr(part, "__module__", None) == __name__
+
+
+def _without_truth(episode: Episode) -> Episode:
+    """What memories, schedules and layouts are handed: a copy, without the true reward."""
+    visible: Any = {key: value for key, value in episode.items() if key not in ("reward", "retests", "selection")}
+    if "shown" in visible:
+        visible["shown"] = dict(visible["shown"])
+    if "steps" in visible:
+        seen = ("action", "thought", "observation")
+        visible["steps"] = [{name: step[name] for name in seen if name in step} for step in visible["steps"]]
+    copy: Episode = visible
+    return copy
+
+
+def _ranges(indices: Sequence[int]) -> list[list[int]]:
+    out: list[list[int]] = []
+    for i in indices:
+        if out and out[-1][1] >= i:
+            out[-1][1] = i + 1
+        else:
+            out.append([i, i + 1])
+    return out
+
+
+def chosen(past: Sequence[Episode], plan: Plan) -> list[Episode]:
+    """The episodes that a plan shows."""
+    return [episode for start, end in plan["shown"] for episode in past[start:end]]

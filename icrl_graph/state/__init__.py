@@ -1,0 +1,1 @@
+"""What a run knows: plain records, and pure functions over them."""

@@ -1,0 +1,248 @@
+"""The state of a loop: plain JSON-able dictionaries, and pure functions over them.
+
+An episode is a record that the nodes fill in: `build_context` opens it with its plan, `generate` answers it,
+`evaluate` scores it. Each node writes a *patch* that names its episode by (round, candidate); the reducer `upsert`
+merges it. So a response is stored once, a failure is just a field, and the same nodes serve a loop and a fan-out.
+
+`reward` is the truth, `shown` is what prompts may see of it. Whatever builds a prompt reads `shown` only; whatever
+stops, selects or reports reads `reward` only.
+
+The channels are delta channels: LangGraph stores the writes, not the whole list again after every step. What is
+written once and never changes (the task, the settings) is stored once too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Annotated, Any, NotRequired
+
+from langgraph.channels import DeltaChannel, EphemeralValue
+from typing_extensions import TypedDict
+
+from icrl_graph.state.reward import Reward
+
+Message = dict[str, Any]
+"""A chat message in OpenAI's format: role and content."""
+
+
+class Plan(TypedDict):
+    """What a prompt was made of; with the earlier episodes it makes the same prompt again."""
+
+    shown: list[list[int]]
+    """Half-open ranges into the list of episodes: what the prompt shows."""
+    instruction: str
+    """The name of the instruction, or a schedule's own text."""
+    left_out: int
+    """How many earlier episodes it does not show."""
+    first: NotRequired[int]
+    """No prompt from here on shows an episode before this one: with them it did not fit into the model's context."""
+
+
+class Step(TypedDict, total=False):
+    """One turn of an episode that was played in an environment."""
+
+    action: str
+    thought: str
+    """What the model said ahead of its action."""
+    observation: str
+    reward: float
+    """The truth, like the episode's. Never read by anything that builds a prompt."""
+    done: bool
+    success: bool
+    info: dict[str, Any]
+    """What else the environment tells; kept of the last step."""
+
+
+class Usage(TypedDict, total=False):
+    """What was spent."""
+
+    calls: int
+    """Paid calls."""
+    input: int
+    """Tokens read, the cached ones included."""
+    cached: int
+    """Of these, tokens served from the provider's prompt cache."""
+    output: int
+    """Tokens written, reasoning included."""
+    reasoning: int
+    """Of these, reasoning tokens."""
+    usd: float
+    """US dollars, as far as prices are known."""
+    unpriced: int
+    """Replies with tokens whose price is unknown."""
+    breaks: int
+    """Prompts that did not begin with the one before: a provider's prompt cache was of no use."""
+    seconds: float
+    """Time waited for."""
+
+
+class Episode(TypedDict, total=False):
+    """One attempt at the task, keyed by round and candidate."""
+
+    round: int
+    """From 0."""
+    candidate: int
+    """From 0; above 0 only where several attempts share a round, as in Best-of-N."""
+    plan: Plan
+    response: str
+    """The model's words, verbatim. Absent if there are none; `error` then says why."""
+    answer: Any
+    """What `extract` made of the response. Absent without `extract`."""
+    steps: list[Step]
+    costs: dict[str, Usage]
+    """What each node has spent on it: generate, evaluate, reflect, select."""
+    error: str
+    """Why there is no response or no answer."""
+    reward: Reward
+    """The truth. Never read by anything that builds a prompt."""
+    shown: Reward
+    """What prompts may see of the reward."""
+    reflection: str
+    """What the model wrote about the attempt: Reflexion's reflection, Self-Refine's feedback."""
+    reflection_error: str
+    """Why there is no reflection, where one was asked for."""
+    retests: list[float]
+    """What its evaluator gave it when it was judged again, as one of the leaders, as often as all of them could be."""
+    selection: Reward
+    """What the selector gave it, where one other than the reward selects."""
+
+
+def upsert(episodes: list[Episode] | None, writes: Sequence[list[Episode]]) -> list[Episode]:
+    """The reducer: append new episodes, merge patches into known ones.
+
+    Pure; folding the writes in one go or one by one gives the same list.
+    """
+    out = list(episodes or [])
+    for patch in (patch for write in writes for patch in write):
+        at = next((i for i in range(len(out) - 1, -1, -1) if _key(out[i]) <= _key(patch)), -1)
+        if at >= 0 and _key(out[at]) == _key(patch):
+            out[at] = {**out[at], **patch}
+        else:
+            out.insert(at + 1, patch)
+    return out
+
+
+def _key(episode: Episode) -> tuple[int, int]:
+    return episode["round"], episode["candidate"]
+
+
+def keep_last(old: Any, writes: Sequence[Any]) -> Any:
+    """The reducer of a value that is written rarely."""
+    return writes[-1] if writes else old
+
+
+class Input(TypedDict, total=False):
+    """What a graph takes."""
+
+    task: str | list[Message]
+    """The task: text, or chat messages in OpenAI's format."""
+    task_data: dict[str, Any]
+    """For the evaluator and the environment only; it never reaches a prompt."""
+    more: int
+    """Instead of a task: go on with the thread's latest run, for so many rounds more."""
+
+
+class Output(TypedDict, total=False):
+    """What a graph gives, written once at the end."""
+
+    answer: Any
+    """The answer of the episode that the method chose, the best by its reward or another (what `extract` made of its
+    response); None if no attempt gave one, or if a selector could value none."""
+    reward: float | None
+    """The reward of that episode; None if it is unscored. Of one that was judged again, the mean of the later
+    judgements: the first is too good on average, because it was chosen for it."""
+    metric: float | None
+    """Its metric."""
+    regret: float | None
+    """How much higher the best metric among all attempts is than that of the answer: what an oracle would have selected
+    better. None if either is missing."""
+    rewarded_by: str | None
+    """Who gave the rewards: "oracle" (a function or tool), "judged" (what may hold a model), "self-judged" (the model
+    itself) or "human"."""
+    rounds_done: int
+    stopped: str | None
+    """Why it ended: rounds, success, plateau, calls, tokens, usd, time or failures."""
+    usage: Usage
+
+
+_Once: Any = DeltaChannel(keep_last, snapshot_frequency=1000)
+_Episodes: Any = DeltaChannel(upsert, snapshot_frequency=1000)  # counts patches, three a round
+
+
+class LoopState(Output, total=False):
+    """All that a checkpoint holds."""
+
+    task: Annotated[str | list[Message], EphemeralValue]
+    """As given; `prepare` alone sees it, and keeps it under `inputs`."""
+    task_data: Annotated[dict[str, Any], EphemeralValue]
+    more: Annotated[int, EphemeralValue]
+    inputs: Annotated[dict[str, Any], _Once]
+    """The task, checked, and the task data, under their names."""
+    settings: Annotated[dict[str, Any], _Once]
+    """The run's settings, frozen by `prepare`, with the form of the state, a run id and the names of the parts."""
+    episodes: Annotated[list[Episode], _Episodes]
+
+
+def value_of(episode: Episode) -> float | None:
+    """The reward's value; None while or if there is none."""
+    return episode.get("reward", {}).get("value")
+
+
+def answer_of(episode: Episode) -> Any:
+    """What `extract` made of the response, or the response; None if there is neither."""
+    return episode["answer"] if "answer" in episode else episode.get("response")
+
+
+def add_usage(*usages: Usage) -> Usage:
+    """The sum, key by key."""
+    total: Any = {}
+    for usage in usages:
+        for key, amount in usage.items():
+            total[key] = total.get(key, 0) + amount
+    summed: Usage = total
+    return summed
+
+
+def side_by_side(usages: Sequence[Usage]) -> Usage:
+    """The sum, but the longest time, of what ran side by side."""
+    total = add_usage(*usages)
+    if "seconds" in total:
+        total["seconds"] = max(usage.get("seconds", 0.0) for usage in usages)
+    return total
+
+
+def cost_of(episode: Episode) -> Usage:
+    """What an episode has cost so far, all nodes together."""
+    return add_usage(*episode.get("costs", {}).values())
+
+
+def spent(episodes: Iterable[Episode]) -> Usage:
+    """What all these episodes have cost; of the candidates of one round, which run side by side, the longest time."""
+    rounds = groupby(episodes, key=lambda episode: episode["round"])
+    usages = (side_by_side([cost_of(episode) for episode in candidates]) for _, candidates in rounds)
+    return add_usage({"calls": 0, "seconds": 0.0}, *usages)
+
+
+def plain(value: Any, where: str) -> Any:
+    """A copy in JSON's own types, so that it is the same after it was stored.
+
+    Args:
+        value: numbers of at most 64 bits, texts, lists, mappings by text, None.
+        where: what to call it in the error.
+
+    Raises:
+        ValueError: something in it is none of these; says what and where.
+    """
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: plain(held, f"{where}[{key!r}]") for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(held, f"{where}[{i}]") for i, held in enumerate(value)]
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise ValueError(f"{where} must hold JSON values only (numbers of at most 64 bits), got {value!r:.80}")

@@ -1,0 +1,116 @@
+"""What a run tells while it runs: `stream_mode="custom"`, for user interfaces.
+
+    for event in graph.stream(inputs, stream_mode="custom"):
+        if event["type"] == "episode":
+            print(event["round"], event["reward"], event["best"])
+
+In order, a round is a "round", for each of its attempts a "response" (ahead of it a "step" for each action, where it is
+an episode of many turns) and an "episode", and then a "budget", if the run has caps; the run ends with "done". An event
+is a plain dictionary of JSON-able values; parts of your own may write others beside them. Of a graph that is nested in
+a larger one, LangGraph streams them with `subgraphs=True`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeGuard
+
+from typing_extensions import TypedDict
+
+from icrl_graph.state.episode import Usage
+
+Tell = Callable[[Any], None]
+"""Streams an event."""
+
+
+class RoundEvent(TypedDict):
+    """A round is begun."""
+
+    type: Literal["round"]
+    round: int
+    """From 0."""
+    instruction: str
+    """What it asks for."""
+    shown: int
+    """How many earlier episodes its prompt shows."""
+    left_out: int
+    """How many it does not."""
+    attempts: int
+    """How many there will be in it, side by side."""
+
+
+class StepEvent(TypedDict):
+    """An action was done, in an episode of many turns."""
+
+    type: Literal["step"]
+    round: int
+    candidate: int
+    step: int
+    """From 0."""
+    action: str
+    observation: str
+    reward: float
+    done: bool
+    success: bool
+    info: dict[str, Any]
+
+
+class ResponseEvent(TypedDict):
+    """An attempt was made, and is not judged yet."""
+
+    type: Literal["response"]
+    round: int
+    candidate: int
+    response: str | None
+    error: str | None
+    """Why there is no response, or no answer in it."""
+
+
+class EpisodeEvent(TypedDict):
+    """An attempt was judged."""
+
+    type: Literal["episode"]
+    round: int
+    candidate: int
+    instruction: str
+    response: str | None
+    answer: Any
+    reward: float | None
+    steps: list[float | None]
+    """The reward of each of its steps; empty where the evaluator gives none."""
+    metric: float | None
+    error: str | None
+    """Why there is no response, no answer or no reward."""
+    best: float | None
+    """The highest reward so far."""
+    usage: Usage
+
+
+class BudgetEvent(TypedDict):
+    """What is spent of the caps that are set."""
+
+    type: Literal["budget"]
+    spent: Usage
+    """In all."""
+    caps: dict[str, float]
+    """By "calls", "tokens" (in and out), "usd" and "time" (seconds), those that are set."""
+
+
+class DoneEvent(TypedDict):
+    """The run is over."""
+
+    type: Literal["done"]
+    stopped: str | None
+    answer: Any
+    reward: float | None
+    metric: float | None
+    rounds: int
+    usage: Usage
+
+
+Event = RoundEvent | StepEvent | ResponseEvent | EpisodeEvent | BudgetEvent | DoneEvent
+
+
+def is_episode(event: Any) -> TypeGuard[EpisodeEvent]:
+    """Whether an event tells an attempt with its reward."""
+    return isinstance(event, Mapping) and event.get("type") == "episode"

@@ -1,0 +1,1 @@
+"""Shipped tasks with exact answers: their rules, texts and verifiers."""

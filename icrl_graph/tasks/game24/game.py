@@ -1,0 +1,244 @@
+"""Game of 24 as a game of steps: which steps there are, how an attempt is written, and players of known strength.
+
+Four numbers; a step replaces two of those that are left by their sum, difference, product or quotient; after three
+steps one number is left, and it should be 24. Steps here stay within the natural numbers and zero, which is enough for
+1346 of the 1362 solvable puzzles (the other 16 need fractions) and makes a graph of 17 005 states. Steps that leave the
+same numbers are one move.
+
+A player reads the prompt that any chat model would get and answers in the benchmark's own text. What it does with the
+attempts and step rewards that it finds there is its `Rule`; what it would do without them is its `Base`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from functools import cache, lru_cache
+from itertools import combinations, combinations_with_replacement, pairwise
+from random import Random
+from typing import Any, Literal, NamedTuple
+
+from icrl_graph.errors import UnknownTask
+from icrl_graph.prompts.layouts import Attempt, parse
+from icrl_graph.prompts.templates import GAME24_TASK
+from icrl_graph.tasks.game24.verifier import TARGET, read_steps
+
+Numbers = tuple[int, ...]
+"""What is left, ascending."""
+Split = Literal["train", "validation", "test"]
+
+HELD_OUT: Mapping[Split, int] = {"test": 400, "validation": 100}
+"""Puzzles that no stage of any training sees; the rest is for training."""
+
+# ------------------------------------------------------------------------------------------------------------- the game
+
+
+class Move(NamedTuple):
+    """A step: a sign b = result."""
+
+    a: int
+    sign: str
+    b: int
+    result: int
+
+
+@cache
+def moves(left: Numbers) -> Mapping[Numbers, Move]:
+    """What the next step may leave, each with a step that leaves it."""
+    found: dict[Numbers, Move] = {}
+    for i, j in combinations(range(len(left)), 2):
+        small, large = left[i], left[j]
+        others = (*left[:i], *left[i + 1 : j], *left[j + 1 :])
+        steps = [
+            Move(large, "+", small, large + small),
+            Move(large, "-", small, large - small),
+            Move(large, "*", small, large * small),
+        ]
+        if small and large % small == 0:
+            steps.append(Move(large, "/", small, large // small))
+        for step in steps:
+            found.setdefault(tuple(sorted((*others, step.result))), step)
+    return found
+
+
+@cache
+def solvable(left: Numbers) -> bool:
+    """Whether steps within the natural numbers can make 24 of what is left."""
+    return left == (TARGET,) if len(left) == 1 else any(map(solvable, moves(left)))
+
+
+@cache
+def split(name: Split) -> tuple[Numbers, ...]:
+    """The puzzles of a split; the three are disjoint and make up all 1346 that are solvable in natural numbers."""
+    every = [four for four in combinations_with_replacement(range(1, 14), 4) if solvable(four)]
+    Random(0).shuffle(every)
+    test, validation = HELD_OUT["test"], HELD_OUT["validation"]
+    parts = {"test": every[:test], "validation": every[test : test + validation], "train": every[test + validation :]}
+    return tuple(parts[name])
+
+
+def write(path: Sequence[Numbers]) -> str:
+    """An attempt in the benchmark's text: its steps, then the expression that they make.
+
+    Args:
+        path: what is left at first and after each step.
+    """
+    lines, made = [], [(number, str(number)) for number in path[0]]
+    for before, after in pairwise(path):
+        a, sign, b, result = moves(before)[after]
+        left, right = (_take(made, number) for number in (a, b))
+        made.append((result, f"({left} {sign} {right})"))
+        lines.append(f"{a} {sign} {b} = {result} (left: {' '.join(map(str, after))})")
+    return "\n".join([*lines, f"Answer: {made[-1][1][1:-1]}"])
+
+
+def _take(made: list[tuple[int, str]], number: int) -> str:
+    return made.pop(next(i for i, (value, _) in enumerate(made) if value == number))[1]
+
+
+# --------------------------------------------------------------------------------------------------- what a prompt says
+
+
+class Tried(NamedTuple):
+    """A step of an earlier attempt. Its numbers may be fractions, if another player made it."""
+
+    number: int
+    """0 for the first step of its attempt."""
+    before: tuple[Fraction | int, ...]
+    after: tuple[Fraction | int, ...]
+    reward: float | None
+    """As the prompt shows it; None if it shows none."""
+
+
+_TASK = re.compile(
+    re.escape(GAME24_TASK).replace(re.escape("{numbers}"), r"((?:1[0-3]|[1-9])(?: (?:1[0-3]|[1-9])){3})")
+)
+
+
+def read_prompt(messages: Sequence[Mapping[str, Any]]) -> tuple[Numbers, list[Tried]]:
+    """The puzzle of a prompt and every step that was tried, in order.
+
+    Where a prompt shows no step rewards, the reward of the whole attempt is read as that of
+    `icrl_graph.tasks.game24.verifier.grade`, and only whether it solved the puzzle: 1 or more says that all steps were
+    right, less that the last one was not.
+
+    Raises:
+        UnknownTask: the prompt is not about Game of 24.
+    """
+    prompt = parse(messages)
+    asked = _TASK.fullmatch(prompt.task)
+    if asked is None:
+        raise UnknownTask(
+            "this player knows Game of 24 only, the tasks of icrl_graph.tasks.game24, and reads no other text; it "
+            f"was asked: {prompt.task[:80]!r}. For other tasks give a language model, such as 'openai:gpt-4.1-mini'"
+        )
+    numbers = tuple(sorted(map(int, asked[1].split())))
+    return numbers, [step for attempt in prompt.attempts for step in _tried(attempt, numbers)]
+
+
+def _tried(attempt: Attempt, numbers: Numbers) -> list[Tried]:
+    rewards: Sequence[float | None] = attempt.steps
+    if not rewards and attempt.value is not None:
+        rewards = (1.0, 1.0, 1.0) if attempt.value >= 1 else (None, None, 0.0)
+    shown = (*rewards, None, None, None)
+    return [Tried(i, *pair, shown[i]) for i, pair in enumerate(pairwise(_path(attempt.response, numbers)))]
+
+
+@lru_cache(maxsize=4096)  # the next prompt of a run shows the same attempts again
+def _path(response: str, numbers: Numbers) -> list[tuple[Fraction | int, ...]]:
+    """What is left at first and after each of an attempt's steps, up to the first that is wrong."""
+    lefts = (step.left for step in read_steps(response, numbers) if step.left is not None)
+    return [numbers, *(tuple(n.numerator if n.denominator == 1 else n for n in left) for left in lefts)]
+
+
+# ------------------------------------------------------------------------------------------------------------- players
+
+Reply = Callable[[Sequence[Mapping[str, Any]], Random, float | None], str]
+"""(prompt, generator, temperature) -> response; what `FunctionModel` takes."""
+Base = Callable[[Sequence[Numbers]], Sequence[float]]
+"""Log-probabilities of the moves, given as what they leave, by a player who looks at the numbers alone."""
+Scoring = Callable[[int, Sequence[Numbers], Sequence[float]], Sequence[float]]
+"""(number of the step, moves, their log-probabilities by the base) -> scores that the history makes of them."""
+Rule = Callable[[Sequence[Tried], Random], Scoring]
+"""What a player makes of the history, once for each attempt."""
+
+
+def player(rule: Rule, base: Base) -> Reply:
+    """A player that samples each of its three steps by the rule's scores."""
+
+    def reply(messages: Sequence[Mapping[str, Any]], rng: Random, temperature: float | None = None) -> str:
+        numbers, history = read_prompt(messages)
+        scoring = rule(history, rng)
+        path = [numbers]
+        while len(path[-1]) > 1:
+            options = list(moves(path[-1]))
+            scores = scoring(len(path) - 1, options, base(options))
+            path.append(options[_sample(scores, rng, 1.0 if temperature is None else temperature)])
+        return write(path)
+
+    return reply
+
+
+def _sample(scores: Sequence[float], rng: Random, temperature: float) -> int:
+    highest = max(scores)
+    if temperature <= 0:
+        return list(scores).index(highest)
+    return rng.choices(range(len(scores)), [math.exp((score - highest) / temperature) for score in scores])[0]
+
+
+def no_base(options: Sequence[Numbers]) -> list[float]:
+    """Knows nothing: every move is as likely."""
+    return [-math.log(len(options))] * len(options)
+
+
+def blind(history: Sequence[Tried], rng: Random) -> Scoring:
+    """Looks at no history."""
+    return lambda number, options, scores: scores
+
+
+def avoid_tried(history: Sequence[Tried], rng: Random) -> Scoring:
+    """Takes no step that was tried, whatever its reward, as long as there is another: diversity without rewards."""
+    tried = {step.after for step in history}
+
+    def scoring(number: int, options: Sequence[Numbers], scores: Sequence[float]) -> list[float]:
+        return [score - SURE * (option in tried) for option, score in zip(options, scores, strict=True)]
+
+    return scoring
+
+
+def prune(history: Sequence[Tried], rng: Random) -> Scoring:
+    """The teacher of the learner: takes what is known to lead on, and never what is known not to.
+
+    A pair of numbers of which every last step was tried and failed is known not to lead on, too.
+    """
+    dead = {step.after for step in history if step.reward is not None and step.reward <= 0}
+    alive = {step.after for step in history if step.reward is not None and step.reward > 0}
+
+    def known(option: Numbers) -> int:
+        fails = option in dead or (len(option) == 2 and all(last in dead for last in moves(option)))
+        return (option in alive) - (fails and option not in alive)
+
+    def scoring(number: int, options: Sequence[Numbers], scores: Sequence[float]) -> list[float]:
+        return [score + SURE * known(option) for option, score in zip(options, scores, strict=True)]
+
+    return scoring
+
+
+SURE = 40.0
+"""Outweighs every base."""
+
+
+def without_repeats(reply: Reply) -> Reply:
+    """A player that says nothing twice, as long as a hundred tries find something new."""
+
+    def fresh(messages: Sequence[Mapping[str, Any]], rng: Random, temperature: float | None = None) -> str:
+        said = {attempt.response for attempt in parse(messages).attempts}
+        for _ in range(100):
+            answer = reply(messages, rng, temperature)
+            if answer not in said:
+                break
+        return answer
+
+    return fresh

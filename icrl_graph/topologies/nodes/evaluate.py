@@ -1,0 +1,145 @@
+"""evaluate: the rewards of a round, what prompts may see of them, and whether the run is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from langchain_core.runnables import Runnable
+from langgraph.config import get_stream_writer
+from langgraph.errors import GraphBubbleUp
+
+from icrl_graph.errors import BudgetExceeded, IcrlError
+from icrl_graph.evaluators.evaluator import Scorer
+from icrl_graph.execution.calls import Call
+from icrl_graph.execution.driver import Flow, Meter, one
+from icrl_graph.models.responses import failure
+from icrl_graph.prompts import ablations
+from icrl_graph.state.episode import Episode, LoopState, Usage, add_usage, answer_of, cost_of, spent, upsert, value_of
+from icrl_graph.state.events import BudgetEvent, EpisodeEvent
+from icrl_graph.state.reward import as_reward, unscored
+from icrl_graph.state.selection import best_value, metric_of
+from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node, random_of
+from icrl_graph.topologies.stopping import caps_of, why_stop
+
+
+def evaluate(
+    metric: Scorer | None,
+    parts: Parts,
+    bounds: tuple[float, float] | None = None,
+    timeout: float | None = None,
+) -> Runnable[Any, Any]:
+    """Judge what the round has answered, decide what later prompts may see of it, and whether the run is over.
+
+    Args:
+        metric: gives what is reported, if it is not the reward.
+        parts: what the graph is built of.
+        bounds: lowest and highest reward that make sense.
+        timeout: seconds for one evaluation.
+    """
+    evaluator = parts.evaluator
+
+    def score(state: LoopState, episode: Episode) -> Flow:
+        if "response" not in episode:
+            return unscored(episode.get("error", "no response")), Usage()
+        if "answer" in episode and episode["answer"] is None:
+            return unscored(episode["error"]), Usage()
+        reward, usage = yield from ask(evaluator, state, episode, bounds, timeout)
+        if metric is not None:
+            measured, more = yield from ask(metric, state, episode, None, timeout)
+            reward, usage = {**reward, "metric": measured["value"]}, add_usage(usage, more)
+            if "error" in measured:
+                reward.setdefault("error", f"metric: {measured['error']}")
+        return reward, usage
+
+    def evaluate(state: LoopState, part: Any) -> Flow:
+        frozen, episodes = state["settings"], state["episodes"]
+        todo = [episode for episode in episodes if "reward" not in episode]
+        flows = [score(state, episode) for episode in todo]
+        judged = yield from all_of(flows, evaluator, metric)
+        ablation = parts.pick("show", frozen)
+        patches: list[Episode] = []
+        for episode, (reward, usage) in zip(todo, judged, strict=True):
+            patch = identity(episode)
+            patch["reward"] = reward
+            patch["shown"] = ablations.show(reward, ablation, random_of(frozen, episode, "show"))
+            patch["costs"] = costs(episode, "evaluate", usage)
+            patches.append(patch)
+        episodes = upsert(episodes, [patches])
+        _tell(frozen, episodes, len(patches))
+        return {"episodes": patches, "stopped": state.get("stopped") or why_stop(frozen, episodes, parts.calls_each)}
+
+    return node("evaluate", evaluate, evaluator.part, parts.driver)
+
+
+def ask(
+    scorer: Scorer, state: LoopState, episode: Episode, bounds: tuple[float, float] | None, timeout: float | None
+) -> Flow:
+    """One evaluator on one episode; whatever goes wrong leaves it unscored. Gives the reward and what it cost."""
+    arguments = scorer.arguments(
+        **deepcopy(state["inputs"]),  # an evaluator that writes into it must not change the run
+        response=episode["response"],
+        answer=answer_of(episode),
+        steps=episode.get("steps"),
+        history=_history(state, episode) if "history" in scorer.names else None,
+        bounds=bounds,
+    )
+    if scorer.flow:
+        flow = scorer.part(**arguments)
+    else:
+        flow = one(Call(scorer.part, arguments, lambda given: as_reward(given, bounds), paid=scorer.calls > 0))
+    meter = Meter()
+    try:
+        given = yield from meter.read(flow, timeout)
+    except BudgetExceeded as over:
+        return unscored(str(over)), meter.usage
+    except (IcrlError, GraphBubbleUp):  # a flow may ask a person
+        raise
+    except Exception as error:
+        return unscored(failure(error, episode["round"], episode["candidate"])), meter.usage
+    return as_reward(given, bounds), meter.usage
+
+
+def _history(state: LoopState, episode: Episode) -> list[dict[str, Any]]:
+    """The attempts of the rounds before, as somebody who judges may see them."""
+    before = (e for e in state["episodes"] if e["round"] < episode["round"])
+    told = ((e, e.get("reward", {})) for e in before)
+    return [{"response": e.get("response"), "reward": r.get("value"), "feedback": r.get("feedback")} for e, r in told]
+
+
+def all_of(flows: list[Flow], *scorers: Scorer | None) -> Flow:
+    """Side by side where all that is asked is paid; else one by one.
+
+    Functions may ask a person by `interrupt`, and LangGraph hands out the answers in the order of the questions.
+    """
+    if all(scorer.calls and not scorer.asks for scorer in scorers if scorer is not None):
+        return (yield flows)
+    judged = []
+    for flow in flows:
+        judged += yield [flow]
+    return judged
+
+
+def _tell(frozen: Mapping[str, Any], episodes: Sequence[Episode], new: int) -> None:
+    write = get_stream_writer()
+    for at in range(len(episodes) - new, len(episodes)):
+        episode = episodes[at]
+        write(
+            EpisodeEvent(
+                type="episode",
+                round=episode["round"],
+                candidate=episode["candidate"],
+                instruction=episode["plan"]["instruction"],
+                response=episode.get("response"),
+                answer=answer_of(episode),
+                reward=value_of(episode),
+                steps=episode["reward"].get("steps", []),
+                metric=metric_of(episode),
+                error=episode.get("error") or episode["reward"].get("error"),
+                best=best_value(episodes[: at + 1]),
+                usage=cost_of(episode),
+            )
+        )
+    if caps := caps_of(frozen):
+        write(BudgetEvent(type="budget", spent=spent(episodes), caps=caps))

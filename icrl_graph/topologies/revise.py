@@ -1,0 +1,163 @@
+"""Change something at a round of a thread, and resume from there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import EllipsisType
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import StateSnapshot
+
+from icrl_graph.evaluators.human import VETOED, _apart
+from icrl_graph.prompts import ablations
+from icrl_graph.state.episode import Episode, upsert
+from icrl_graph.state.reward import Reward, as_reward, unscored
+from icrl_graph.topologies import settings
+from icrl_graph.topologies.nodes import Parts, check_form, random_of
+from icrl_graph.topologies.stopping import why_stop
+
+
+def revise(
+    graph: Any,
+    config: RunnableConfig,
+    round: int | None = None,
+    *,
+    candidate: int = 0,
+    reward: float | Reward | EllipsisType | None = ...,
+    comment: str | None = None,
+    instruction: str | None = None,
+    **changed: Any,
+) -> RunnableConfig:
+    """Change something at a round of a thread, and have the run go on from there.
+
+        branch = revise(graph, config, 3, reward=0.2, schedule="explore")
+        graph.invoke(None, branch)
+
+    What was played behind that round stays in the thread's history, so that branches can be compared.
+
+    Args:
+        graph: a topology, compiled with a checkpointer.
+        config: names the thread, or a checkpoint of the branch that is meant.
+        round: from 0; default the latest that was judged.
+        candidate: which of its attempts.
+        reward: its value instead, or a whole `Reward`; None vetoes it, which leaves the attempt unscored.
+        comment: words for the model, shown with the attempt as feedback.
+        instruction: what the next round asks for, in words of your own.
+        changed: settings that are others from here on.
+
+    Returns:
+        The config of the branch; `invoke(None, it)` goes on.
+
+    Raises:
+        ValueError: the thread has no such round or attempt, or a setting or the reward is wrong.
+        ThreadMismatch: another version wrote the thread.
+    """
+    parts = _parts_of(graph)
+    head = graph.get_state(config).config
+    found = graph.get_state(_at(graph.get_state_history(_thread(config)), head, round))
+    update = _revision(parts, found, candidate, reward, comment, instruction, changed)
+    branch: RunnableConfig = graph.update_state(found.config, update, as_node="evaluate")
+    return branch
+
+
+async def arevise(
+    graph: Any,
+    config: RunnableConfig,
+    round: int | None = None,
+    *,
+    candidate: int = 0,
+    reward: float | Reward | EllipsisType | None = ...,
+    comment: str | None = None,
+    instruction: str | None = None,
+    **changed: Any,
+) -> RunnableConfig:
+    """`revise` for async code; takes the same arguments."""
+    parts = _parts_of(graph)
+    head = (await graph.aget_state(config)).config
+    history = [snapshot async for snapshot in graph.aget_state_history(_thread(config))]
+    found = await graph.aget_state(_at(history, head, round))
+    update = _revision(parts, found, candidate, reward, comment, instruction, changed)
+    branch: RunnableConfig = await graph.aupdate_state(found.config, update, as_node="evaluate")
+    return branch
+
+
+def _parts_of(graph: Any) -> Parts:
+    parts = getattr(getattr(graph, "builder", None), "parts", None)
+    if not isinstance(parts, Parts):
+        raise ValueError(
+            f"what is revised is a topology of icrl_graph, compiled with a checkpointer; got {graph!r:.80}"
+        )
+    return parts
+
+
+def _thread(config: RunnableConfig) -> RunnableConfig:
+    """The thread of a config as a whole, not one of its checkpoints."""
+    named = {name: told for name, told in config["configurable"].items() if name != "checkpoint_id"}
+    return {**config, "configurable": named}
+
+
+def _at(history: Iterable[StateSnapshot], head: RunnableConfig, round: int | None) -> RunnableConfig:
+    """The newest checkpoint of the head's branch at which a round was the latest, judged, and the run not over."""
+    wanted: Any = head["configurable"].get("checkpoint_id")
+    for snapshot in history:  # of all branches, the newest first; parents come after their children
+        if snapshot.config["configurable"]["checkpoint_id"] != wanted:
+            continue
+        episodes = snapshot.values.get("episodes") or []
+        if snapshot.next and episodes and "reward" in episodes[-1] and round in (None, episodes[-1]["round"]):
+            return snapshot.config
+        if snapshot.parent_config is None:
+            break
+        wanted = snapshot.parent_config["configurable"]["checkpoint_id"]
+    which = "any round" if round is None else f"round {round}"
+    raise ValueError(f"the thread holds no state in which {which} was just judged")
+
+
+def _revision(
+    parts: Parts,
+    found: StateSnapshot,
+    candidate: int,
+    reward: float | Reward | EllipsisType | None,
+    comment: str | None,
+    instruction: str | None,
+    changed: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The update, as of `evaluate`."""
+    frozen, episodes = found.values["settings"], found.values["episodes"]
+    check_form(frozen)
+    number = episodes[-1]["round"]
+    now: dict[str, Any] = {**frozen, **settings.told(parts.schema, {parts.schema.namespace: changed})}
+    parts.by(parts.policy, now)
+    if reward is not ...:
+        now["revised"] = True
+    if instruction is not None:
+        now["said"] = {"round": number + 1, "text": instruction}
+    patches: list[Episode] = []
+    if reward is not ... or comment is not None:
+        patches = [_patch(parts, now, _attempt(episodes, number, candidate), reward, comment)]
+    stopped = why_stop(now, upsert(episodes, [patches]), parts.calls_each)
+    return {"episodes": patches, "settings": now, "stopped": stopped}
+
+
+def _attempt(episodes: Sequence[Episode], number: int, candidate: int) -> Episode:
+    for episode in episodes:
+        if (episode["round"], episode["candidate"]) == (number, candidate):
+            return episode
+    raise ValueError(f"round {number} has no attempt {candidate}")
+
+
+def _patch(parts: Parts, frozen: Mapping[str, Any], episode: Episode, reward: Any, comment: str | None) -> Episode:
+    """The attempt with another reward, and what prompts may see of it."""
+    told = episode["reward"] if reward is ... else _instead(episode["reward"], reward)
+    if comment is not None:
+        told = {**told, "feedback": comment}
+    shown = ablations.show(told, parts.pick("show", frozen), random_of(frozen, episode, "show"))
+    return Episode(round=episode["round"], candidate=episode["candidate"], reward=told, shown=shown)
+
+
+def _instead(old: Reward, reward: float | Reward | None) -> Reward:
+    """A whole reward in place of the old one; a number or a veto in place of its value."""
+    found = unscored(VETOED) if reward is None else as_reward(reward)
+    if reward is not None and "error" in found:
+        raise ValueError(found["error"])
+    return found if isinstance(reward, Mapping) else {**_apart(old), **found}

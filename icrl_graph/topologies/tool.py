@@ -1,0 +1,88 @@
+"""A topology as a tool: an agent calls it to have something solved well, within a budget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import StructuredTool
+from langgraph.runtime import get_runtime
+from pydantic import BaseModel, Field
+
+from icrl_graph.environments.rollout import Stage
+from icrl_graph.topologies import settings
+from icrl_graph.topologies.methods import Graph
+
+
+class Asked(BaseModel):
+    """What an agent says when it calls the tool."""
+
+    task: str = Field(description="The whole task, with all that is needed to solve it: nothing else is seen.")
+    max_calls: int | None = Field(
+        default=None, ge=1, description="How many calls of a model it may take at most; more find better answers."
+    )
+
+
+def as_tool(graph: Graph, name: str, description: str, *, task_data: Mapping[str, Any] | None = None) -> StructuredTool:
+    """A tool that solves a task by a topology.
+
+    Called within a graph that has a checkpointer, its run is kept there, nested, and goes on after a crash where it
+    was; nothing is paid twice. It heeds its settings in the context of that graph (`context={"icrl": {...}}`), and of
+    two caps of calls the lower one. Its answer is the content of the tool's message, the whole output its artifact.
+
+    Args:
+        graph: a topology, uncompiled.
+        name: by which agents call it, such as "solve_well".
+        description: what it is good for; agents choose by that.
+        task_data: for the evaluator alone.
+
+    Raises:
+        ValueError: it is no topology of this package.
+    """
+    if not isinstance(graph, Graph):
+        raise ValueError(f"the tool is made of a topology, uncompiled, such as create_icrl(...); got {graph!r:.80}")
+    compiled, data = graph.compile(name=name), dict(task_data or {})
+
+    def given(task: str, max_calls: int | None) -> dict[str, Any]:
+        told = settings.told(graph.parts.schema, _context())
+        caps = [cap for cap in (told.get("max_calls", graph.settings().max_calls), max_calls) if cap is not None]
+        asked = {**told, "max_calls": min(caps, default=None)}
+        return {"input": {"task": task, "task_data": data}, "context": graph.settings(asked)}
+
+    def run(task: str, config: RunnableConfig, max_calls: int | None = None) -> tuple[str, dict[str, Any]]:
+        return _told(compiled.invoke(config=_unlimited(config), **given(task, max_calls)))
+
+    async def arun(task: str, config: RunnableConfig, max_calls: int | None = None) -> tuple[str, dict[str, Any]]:
+        return _told(await compiled.ainvoke(config=_unlimited(config), **given(task, max_calls)))
+
+    return StructuredTool(
+        name=name,
+        description=description,
+        args_schema=Asked,
+        func=run,
+        coroutine=arun,
+        response_format="content_and_artifact",
+    )
+
+
+def _unlimited(config: RunnableConfig) -> RunnableConfig:
+    """A tool is called with LangChain's limit of 25 steps; here the rounds are the limit."""
+    return {**config, "recursion_limit": 1_000_000_000}
+
+
+def _context() -> Any:
+    """The context of the graph that the tool is called in; None outside of one."""
+    try:
+        found = getattr(get_runtime(), "context", None)
+    except (RuntimeError, KeyError):
+        return None
+    return found.outer if isinstance(found, Stage) else found  # called by who acts in an episode
+
+
+def _told(output: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    answer = output["answer"]
+    if answer is None:
+        return f"No answer was found; it ended by: {output['stopped']}.", output
+    return answer if isinstance(answer, str) else json.dumps(answer), output
