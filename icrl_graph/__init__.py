@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from icrl_graph.errors import BudgetExceeded, IcrlError, MissingExtra, ModelError, ThreadMismatch, UnknownTask
     from icrl_graph.evaluators.judge import llm_judge, pairwise_judge
     from icrl_graph.execution.journal import Journal
-    from icrl_graph.execution.rate_limit import Pace
+    from icrl_graph.execution.rate_limit import RateLimit
     from icrl_graph.execution.sql_journals import SqliteJournal
     from icrl_graph.models.function import FunctionModel
     from icrl_graph.models.registry import chat_model
@@ -43,7 +43,7 @@ _HOME = {
     "Journal": "execution.journal",
     "MissingExtra": "errors",
     "ModelError": "errors",
-    "Pace": "execution.rate_limit",
+    "RateLimit": "execution.rate_limit",
     "Result": "api",
     "Reward": "state.reward",
     "Settings": "topologies.settings",
@@ -75,7 +75,7 @@ __all__ = [
     "Journal",
     "MissingExtra",
     "ModelError",
-    "Pace",
+    "RateLimit",
     "Result",
     "Reward",
     "Settings",

@@ -30,9 +30,9 @@ from icrl_graph.state.choices import pick
 from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of
 from icrl_graph.state.events import EpisodeEvent, is_episode
 from icrl_graph.topologies.methods import TOPOLOGIES, Graph
-from icrl_graph.topologies.nodes import check_form, check_task
+from icrl_graph.topologies.nodes import check_schema_version, check_task
 from icrl_graph.topologies.settings import RunSettings
-from icrl_graph.topologies.stopping import reopen, why_stop
+from icrl_graph.topologies.stopping import reopen, stop_reason
 
 OnEpisode = Callable[[EpisodeEvent], None]
 PATIENCE = 30.0
@@ -247,7 +247,7 @@ def _begin(
     frozen = stored.values.get("settings")
     if not frozen:  # new, or killed before anything was paid
         return dict(inputs), None
-    check_form(frozen)
+    check_schema_version(frozen)
     if stored.values["inputs"] != inputs:
         raise ThreadMismatch("the thread holds a run on another task; give another thread_id or another path")
     names, asked = settings.parts, settings.model_dump()
@@ -261,7 +261,7 @@ def _begin(
     is_longer = ended and "n" not in frozen and asked.get("rounds", 0) > len(episodes)
     if changed and is_longer and changed.keys() <= {"rounds", *dropped}:
         now = {**frozen, **{name: asked[name] for name in changed}}
-        return None, {"settings": now, "stopped": why_stop(now, episodes, graph.parts.calls_each)}
+        return None, {"settings": now, "stopped": stop_reason(now, episodes, graph.parts.calls_each)}
     if changed:
         told = ", ".join(changed.values())
         raise ThreadMismatch(f"the thread holds another run ({told}); give another thread_id or path")

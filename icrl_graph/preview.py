@@ -15,9 +15,9 @@ from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from icrl_graph.api import build
-from icrl_graph.evaluators.evaluator import Evaluator, Scorer, as_scorer
+from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator, bind_evaluator
 from icrl_graph.execution.calls import Call
-from icrl_graph.execution.driver import one
+from icrl_graph.execution.driver import single
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.policy import as_policy, name_of_part, unbound
 from icrl_graph.prompts.text import text_of
@@ -60,8 +60,15 @@ def preview(
     build(topology, model, score, **options)
     policy = as_policy(model)
     judging = (score, options.pop("metric", None), options.pop("select", None))
-    scorers = [as_scorer(part) for part in judging if part is not None and not isinstance(part, str)]
-    for name in ("target", "patience", "extract", "bounds", "journal", "pace"):  # these may end it early, or are slow
+    scorers = [bind_evaluator(part) for part in judging if part is not None and not isinstance(part, str)]
+    for name in (
+        "target",
+        "patience",
+        "extract",
+        "bounds",
+        "journal",
+        "rate_limit",
+    ):  # these may end it early, or are slow
         options.pop(name, None)
     for name in ("reflector", "critic"):
         if options.get(name) is not None:
@@ -76,20 +83,20 @@ def preview(
     return cast(Usage, {name: amount for name, amount in spent.items() if name != "seconds"})
 
 
-def _judge(scorers: Sequence[Scorer], response_tokens: int) -> Evaluator:
+def _judge(scorers: Sequence[BoundEvaluator], response_tokens: int) -> Evaluator:
     """An evaluator that pays for as many calls as these do, and finds nothing out."""
     asked = [judge for scorer in scorers for judge in _judges(scorer, response_tokens)]
 
     def judge(task: Any, response: str) -> Generator[Any, Any, Reward]:
         said = f"{text_of(task)}{response}"
-        yield [one(Call(part, [{"role": "user", "content": frame + said}], lambda raw: "")) for part, frame in asked]
+        yield [single(Call(part, [{"role": "user", "content": frame + said}], lambda raw: "")) for part, frame in asked]
         return Reward(value=0.5)
 
     judge.calls = len(asked)  # type: ignore[attr-defined]
     return judge if asked else lambda: 0.5
 
 
-def _judges(scorer: Scorer, response_tokens: int) -> list[tuple[FunctionModel, str]]:
+def _judges(scorer: BoundEvaluator, response_tokens: int) -> list[tuple[FunctionModel, str]]:
     """For each of its calls a stand-in, and what it is asked beside the task and the answer."""
     models = [_stand_in(model, response_tokens) for model in getattr(scorer.part, "judges", ())]
     models = models or [FunctionModel(reply=lambda: "")]

@@ -1,4 +1,4 @@
-"""An agent that has something solved by a tool, and dies of SIGKILL at the call it is told; see test_agents.py."""
+"""An agent that has something solved by a tool, and dies of SIGKILL at the call it is told; see test_tool.py."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from icrl_graph.topologies.methods import create_icrl
 from icrl_graph.topologies.tool import as_tool
 from tests.helpers import nearness, thread
-from tests.test_agents import ASKED, FIND, SECRET, agent_with
+from tests.test_tool import ASKED, FIND, SECRET, agent_with
 
 
 def main(folder: Path, kill_at: int) -> None:

@@ -83,7 +83,7 @@ def test_what_builds_prompts_never_reads_the_true_reward() -> None:
         for node in ast.walk(function)
         if isinstance(node, ast.Constant) and node.value == "reward"
     ]
-    assert owners == ["_without_truth"]
+    assert owners == ["_hide_true_reward"]
 
 
 def test_the_top_of_the_package_is_few_names() -> None:

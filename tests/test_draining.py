@@ -108,7 +108,7 @@ def test_improve_is_ended_through_its_control_and_goes_on_by_the_same_call(is_as
 def test_calls_that_wait_for_their_turn_are_not_begun_any_more(is_async: bool, tmp_path: Path) -> None:
     import asyncio
 
-    from icrl_graph import Pace
+    from icrl_graph import RateLimit
 
     control = RunControl()
 
@@ -120,7 +120,7 @@ def test_calls_that_wait_for_their_turn_are_not_begun_any_more(is_async: bool, t
 
     def improved(**more: Any) -> Any:
         given: Any = {"score": lambda: 0.5, "model": model, "topology": "best_of_n", "n": 6, **more}
-        given |= {"path": tmp_path / "run.sqlite", "pace": Pace(at_once=1)}
+        given |= {"path": tmp_path / "run.sqlite", "rate_limit": RateLimit(max_concurrency=1)}
         return asyncio.run(aimprove("t", **given)) if is_async else improve("t", **given)
 
     with pytest.raises(GraphDrained):

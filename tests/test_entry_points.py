@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from icrl_graph.evaluators.evaluator import as_scorer
+from icrl_graph.evaluators.evaluator import bind_evaluator
 from icrl_graph.models.loading import load
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def test_a_listed_graph_runs_at_once_without_any_input(name: str) -> None:
 
 @pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.stem)
 def test_a_tool_file_is_an_evaluator(path: Path) -> None:
-    assert as_scorer(load(f"{path}:tool")).names == ("response", "task_data")
+    assert bind_evaluator(load(f"{path}:tool")).names == ("response", "task_data")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from langchain_core.exceptions import (
 )
 from langchain_core.runnables import RunnableLambda
 
-from icrl_graph import ModelError, Pace, aimprove, chat_model, create_best_of_n, improve
+from icrl_graph import ModelError, RateLimit, aimprove, chat_model, create_best_of_n, improve
 from icrl_graph.models.responses import is_permanent
 from icrl_graph.state.episode import cost_of
 from icrl_graph.testing import Fault, OpenAIServer
@@ -39,7 +39,7 @@ LOST: dict[Fault, str] = {  # what the attempt says, where nobody repeats the ca
     "filtered": "content filter",
 }
 REPEATED = {"429", "500", "reset", "hang", "malformed", "truncated"}
-SHORT: Any = {"longest_wait": 0.01}
+SHORT: Any = {"max_backoff": 0.01}
 
 
 def _right(response: str) -> float:
@@ -55,7 +55,7 @@ def _play(fault: Fault, stream: bool = False, way: Any = improve, **options: Any
 
 @pytest.mark.parametrize("fault", LOST)
 def test_a_fault_costs_its_attempt_and_nothing_else(fault: Fault) -> None:
-    result, server = _play(fault, pace=Pace(attempts=1))
+    result, server = _play(fault, rate_limit=RateLimit(max_attempts=1))
     assert result.rewards == [1.0, None, 1.0]
     assert LOST[fault] in result.episodes[1]["error"]
     assert (result.answer, result.stopped, server.counts["calls"]) == ("42", "rounds", 3)
@@ -66,7 +66,7 @@ def test_a_fault_costs_its_attempt_and_nothing_else(fault: Fault) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("fault", LOST)
 def test_what_may_pass_is_asked_again(fault: Fault, stream: bool, way: Any) -> None:
-    result, server = _play(fault, stream, way, pace=Pace(**SHORT))
+    result, server = _play(fault, stream, way, rate_limit=RateLimit(**SHORT))
     assert (result.rewards == [1.0, 1.0, 1.0]) == (fault in REPEATED)
     assert server.counts["calls"] == 3 + (fault in REPEATED)
     assert result.usage["calls"] == 3  # a call that was repeated is one call
@@ -123,7 +123,7 @@ def test_json_that_an_evaluator_of_ones_own_cannot_read_is_not_asked_for_again()
 
     with OpenAIServer(lambda: "42") as server:
         model = chat_model("openai:any", base_url=server.base_url)
-        result = improve("Say 42.", RunnableLambda(judge), model=model, rounds=2, pace=Pace(**SHORT))
+        result = improve("Say 42.", RunnableLambda(judge), model=model, rounds=2, rate_limit=RateLimit(**SHORT))
     assert (len(asked), result.rewards) == (2, [None, None])
     assert "JSONDecodeError" in result.episodes[0]["reward"]["error"]
 
@@ -153,11 +153,11 @@ def test_ctrl_c_ends_a_wait_at_once_and_nothing_that_was_paid_is_lost(way: str, 
 
 WAITING = """
 import signal, sys
-from icrl_graph import Pace; from icrl_graph import chat_model; from icrl_graph import create_best_of_n
+from icrl_graph import RateLimit; from icrl_graph import chat_model; from icrl_graph import create_best_of_n
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 url, task, at_once, after = sys.argv[1:]
-pace = Pace(at_once=int(at_once), longest_wait=0.01)
+pace = RateLimit(max_concurrency=int(at_once), max_backoff=0.01)
 graph = create_best_of_n(chat_model("openai:any", base_url=url), lambda: 1.0, n=6, pace=pace).compile()
 try:
     graph.invoke({"task": task})
@@ -168,9 +168,9 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize(("task", "at_once"), [("x" * 9000, 9), ("x", 1)])
-def test_after_ctrl_c_no_call_begins_that_was_still_waiting(task: str, at_once: int) -> None:
-    _, calls = _interrupted(task, str(at_once), "end")
+@pytest.mark.parametrize(("task", "max_concurrency"), [("x" * 9000, 9), ("x", 1)])
+def test_after_ctrl_c_no_call_begins_that_was_still_waiting(task: str, max_concurrency: int) -> None:
+    _, calls = _interrupted(task, str(max_concurrency), "end")
     assert calls == 1
 
 

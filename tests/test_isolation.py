@@ -17,7 +17,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
 from icrl_graph import create_best_of_n, create_icrl, llm_judge
-from icrl_graph.evaluators.evaluator import as_scorer
+from icrl_graph.evaluators.evaluator import bind_evaluator
 from icrl_graph.evaluators.isolation import isolated
 from icrl_graph.models.loading import load
 from icrl_graph.models.policy import name_of_part
@@ -189,7 +189,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_evaluator_is_called_as_it_would_be_at_home(form: str) -> None:
     here, there = FORMS[form], isolated(FORMS[form])
-    assert as_scorer(there).names == as_scorer(here).names
+    assert bind_evaluator(there).names == bind_evaluator(here).names
     rewards = [[e["reward"]["value"] for e in _episodes(score)] for score in (here, there)]
     assert rewards == [[1.0, 0.0], [1.0, 0.0]]
 

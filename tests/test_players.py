@@ -8,8 +8,8 @@ from icrl_graph.environments import Outcome
 from icrl_graph.environments.players import VALID, Deed, explore, follow, read_episodes
 from icrl_graph.environments.rollout import episode_return, rollout
 from icrl_graph.topologies.methods import create_icrl
+from tests.corridor import Corridor
 from tests.helpers import play
-from tests.worlds import Corridor
 
 TASK: Any = {"task": "Find the treasure.", "task_data": {"length": 3}}
 

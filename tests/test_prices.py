@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.execution.prices import cost
-from icrl_graph.execution.rate_limit import Pace
+from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models.registry import chat_model
 from icrl_graph.testing import OpenAIServer, ScriptedModel
 from icrl_graph.topologies.methods import TOPOLOGIES, create_best_of_n, create_icrl, create_reflexion
@@ -112,7 +112,9 @@ def test_of_a_run_that_names_another_model_only_that_ones_price_is_asked_for(
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
     mystery = chat_model("openai:mystery")
-    graph = create_icrl(mystery, lambda: 1.0, extract=extract, prices=OWN, pace=Pace(attempts=1), max_failures=1)
+    graph = create_icrl(
+        mystery, lambda: 1.0, extract=extract, prices=OWN, rate_limit=RateLimit(max_attempts=1), max_failures=1
+    )
     compiled = graph.compile()
     with pytest.raises(ValueError, match="price of 'other'"):
         compiled.invoke(GAME, context={"max_usd": 1.0, "model": "openai:other"})

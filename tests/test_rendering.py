@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 
-from icrl_graph.execution.run_cache import Remembered, digest
+from icrl_graph.execution.run_cache import RunCache, digest
 from icrl_graph.prompts import incremental as growing
-from icrl_graph.prompts.incremental import Scene, next_prompt
+from icrl_graph.prompts.incremental import PromptSettings, next_prompt
 from icrl_graph.prompts.layouts import LAYOUTS, Style, add_turn, render, turns
 from icrl_graph.prompts.memory import memory
 from icrl_graph.prompts.plan import SCHEDULES, make_plan
@@ -56,7 +56,7 @@ def test_a_prompt_is_what_rendering_from_scratch_gives(
     lives: Any, named: str, layout: Any, shows: Any, task: Any, limit: int
 ) -> None:
     """Of runs that take turns, with episodes that are edited and rounds that are taken back; so is its hash."""
-    remembered, choose, schedule = Remembered(limit), memory(named), SCHEDULES["preset"]
+    run_cache, choose, schedule = RunCache(limit), memory(named), SCHEDULES["preset"]
     pasts: list[list[Episode]] = [[] for _ in lives]
     style = Style(shows)
     for step in range(max(map(len, lives))):
@@ -74,15 +74,15 @@ def test_a_prompt_is_what_rendering_from_scratch_gives(
             elif what == "label":
                 style = Style(shows, given)
             elif what == "forget":
-                remembered.forget(run)
+                run_cache.forget(run)
             elif what == "round":
                 plan = make_plan(len(past), past, choose, schedule)
-                scene = Scene([], task, style, layout)
-                messages, _, now = next_prompt(remembered.get(run, "rendered"), scene, past, plan)
-                remembered.put(run, "rendered", now)
+                prompt_settings = PromptSettings([], task, style, layout)
+                messages, _, now = next_prompt(run_cache.get(run, "rendered"), prompt_settings, past, plan)
+                run_cache.put(run, "rendered", now)
                 assert messages == render([], task, past, plan, style, layout)
-                fresh = digest(Remembered(), run, 0, messages, "beside")
-                assert digest(remembered, run, 0, messages, "beside") == fresh
+                fresh = digest(RunCache(), run, 0, messages, "beside")
+                assert digest(run_cache, run, 0, messages, "beside") == fresh
                 messages[-1]["content"] = "whoever is asked may change what he is given"
                 response, value = given
                 made: Any = {"round": len(past), "candidate": 0, "plan": plan, "response": response}
@@ -119,8 +119,8 @@ _MESSAGES = st.lists(
 @given(st.lists(_MESSAGES, min_size=2, max_size=6))
 def test_prompts_have_the_same_hash_only_if_they_say_the_same(prompts: list[list[Message]]) -> None:
     """Whatever was hashed before them."""
-    remembered = Remembered()
-    hashes = [digest(remembered, "run", 0, prompt, None) for prompt in prompts]
+    run_cache = RunCache()
+    hashes = [digest(run_cache, "run", 0, prompt, None) for prompt in prompts]
     for one, this in zip(prompts, hashes, strict=True):
         for other, that in zip(prompts, hashes, strict=True):
             assert (one == other) == (this == that)
@@ -129,12 +129,12 @@ def test_prompts_have_the_same_hash_only_if_they_say_the_same(prompts: list[list
 @pytest.mark.parametrize("change", ["message", "beside", "around", "kind"])
 def test_whatever_is_sent_changes_the_hash(change: str) -> None:
     messages = [{"role": "user", "content": str(i)} for i in range(9)]
-    remembered = Remembered()
-    before = digest(remembered, "run", 0, {"messages": messages, "k": 1}, {"seed": 1})
+    run_cache = RunCache()
+    before = digest(run_cache, "run", 0, {"messages": messages, "k": 1}, {"seed": 1})
     changed = [{**messages[0], "content": "x"}, *messages[1:]] if change == "message" else messages
     around: Any = messages if change == "kind" else {"messages": changed, "k": 2 if change == "around" else 1}
     beside = {"seed": 2 if change == "beside" else 1}
-    assert digest(remembered, "run", 0, around, beside) != before
+    assert digest(run_cache, "run", 0, around, beside) != before
 
 
 def _breaks(output: dict[str, Any]) -> int:
@@ -226,7 +226,7 @@ def test_whoever_is_asked_may_change_what_he_is_given() -> None:
 
 
 def _held(graph: Any) -> int:
-    return len(graph.parts.driver.remembered._runs)
+    return len(graph.parts.driver.run_cache._runs)
 
 
 def test_nothing_is_remembered_of_runs_that_have_ended() -> None:
@@ -244,12 +244,12 @@ def test_nothing_is_remembered_of_runs_that_have_ended() -> None:
 
 
 def test_only_the_latest_runs_are_remembered() -> None:
-    remembered = Remembered(limit=2)
+    run_cache = RunCache(limit=2)
     for run in "abc":
-        remembered.put(run, 0, run)
-    remembered.put("b", 0, "again")
-    remembered.put("d", 0, "d")
-    assert [remembered.get(run, 0) for run in "abcd"] == [None, "again", None, "d"]
+        run_cache.put(run, 0, run)
+    run_cache.put("b", 0, "again")
+    run_cache.put("d", 0, "d")
+    assert [run_cache.get(run, 0) for run in "abcd"] == [None, "again", None, "d"]
 
 
 def test_runs_side_by_side_do_not_mix() -> None:

@@ -8,7 +8,7 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
-from icrl_graph.evaluators.evaluator import OFFERED, as_scorer
+from icrl_graph.evaluators.evaluator import OFFERED, bind_evaluator
 from icrl_graph.state.reward import Reward, as_reward
 
 
@@ -45,13 +45,13 @@ def test_an_evaluator_is_called_with_the_arguments_it_names() -> None:
     def score(response: str, task_data: dict[str, Any], tolerance: float = 0.1) -> float:
         return 0.0
 
-    scorer = as_scorer(score)
+    scorer = bind_evaluator(score)
     assert scorer.arguments(**dict.fromkeys(OFFERED, "x")) == {"response": "x", "task_data": "x"}
 
 
 def test_an_evaluator_that_asks_for_something_else_is_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match="'gold'.*task, response, answer, steps, task_data"):
-        as_scorer(lambda response, gold: 0.0)
+        bind_evaluator(lambda response, gold: 0.0)
 
 
 def test_a_tool_that_asks_for_something_else_is_refused() -> None:
@@ -61,17 +61,17 @@ def test_a_tool_that_asks_for_something_else_is_refused() -> None:
         return 0.0
 
     with pytest.raises(ValueError, match="'gold'"):
-        as_scorer(check)
+        bind_evaluator(check)
 
 
 @pytest.mark.parametrize("wrong", [3, "tools/check.py:tool", None, len, lambda response, /: 0.0])
 def test_what_is_no_evaluator_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match="evaluator"):
-        as_scorer(wrong)
+        bind_evaluator(wrong)
 
 
 def test_a_runnable_gets_everything_and_counts_as_paid() -> None:
-    scorer = as_scorer(RunnableLambda(lambda given: 1.0))
+    scorer = bind_evaluator(RunnableLambda(lambda given: 1.0))
     assert scorer.names == OFFERED
     assert scorer.calls == 1
 
@@ -80,7 +80,7 @@ def test_a_generator_function_is_a_flow_that_tells_how_many_calls_it_may_make() 
     def judge(response: str) -> Any:
         yield None
 
-    assert (as_scorer(judge).flow, as_scorer(judge).calls) == (True, 1)
+    assert (bind_evaluator(judge).flow, bind_evaluator(judge).calls) == (True, 1)
     judge.calls = 4  # type: ignore[attr-defined]
-    assert as_scorer(judge).calls == 4
-    assert as_scorer(lambda: 1.0).calls == 0
+    assert bind_evaluator(judge).calls == 4
+    assert bind_evaluator(lambda: 1.0).calls == 0

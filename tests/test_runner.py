@@ -16,7 +16,7 @@ from icrl_graph.benchmarks import runner
 from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.results import Cell, appending, open_folder
 from icrl_graph.errors import ModelError, ThreadMismatch, UnknownTask
-from icrl_graph.execution.rate_limit import Pace
+from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.state.episode import value_of
 from icrl_graph.testing import OpenAIServer
 from tests.bench_child import METHODS, calls_in, outcome, plan_of, player, rows_of
@@ -29,7 +29,7 @@ GAMES = find_benchmark("game24").items()[:3]
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls that failed are made again without a wait."""
-    monkeypatch.setattr(Pace, "_wait", lambda pace, number: 0.0)
+    monkeypatch.setattr(RateLimit, "_wait", lambda rate_limit, number: 0.0)
 
 
 @pytest.fixture

@@ -444,12 +444,12 @@ def test_worlds_side_by_side_do_not_mix_and_those_that_are_forgotten_end(
         return await wandering(world, {"task": task, "variation": variation}, seed, length=7)
 
     async def play() -> list[int]:
-        worlds = [*(ScienceWorld(max_actions=200, details=True) for _ in walks[1:]), world]
-        together = await asyncio.gather(*(walk(one, *told) for one, told in zip(worlds, walks, strict=True)))
+        pool = [*(ScienceWorld(max_actions=200, details=True) for _ in walks[1:]), world]
+        together = await asyncio.gather(*(walk(one, *told) for one, told in zip(pool, walks, strict=True)))
         alone = [await walk(world, *told) for told in reversed(walks)]
         assert together == alone[::-1]
         assert any(UNKNOWN in outcome.observation for _, outcome in together[0][1:])
-        return [os.pidfd_open(one.pid) for one in worlds[:-1] if one.pid is not None]
+        return [os.pidfd_open(one.pid) for one in pool[:-1] if one.pid is not None]
 
     ended = asyncio.run(play())
     gc.collect()

@@ -99,7 +99,7 @@ def test_a_player_that_reads_its_rewards_gets_better_and_one_that_is_shown_none_
     world: Any = ScienceWorld(max_actions=6, show_valid=True, failure="keep_best")
     late: dict[str, float] = {}
     for show in ("true", "zero"):
-        policy = rollout(explore, lambda: world, max_steps=6, at_once=1)
+        policy = rollout(explore, lambda: world, max_steps=6, max_concurrency=1)
         shown: Any = {"show": show, "seed": 1, "layout": "transcript"}
         graph = create_icrl(policy, episode_return, metric=final_score, rounds=rounds, **shown)
         _, episodes = play(graph, {"task": "Do it.", "task_data": {"task": task}})

@@ -21,7 +21,7 @@ from typing_extensions import TypedDict
 from icrl_graph.api import improve
 from icrl_graph.errors import ModelError, ThreadMismatch
 from icrl_graph.evaluators.judge import llm_judge
-from icrl_graph.execution.rate_limit import Pace
+from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models.registry import chat_model
 from icrl_graph.prompts.ablations import shuffled
 from icrl_graph.prompts.layouts import parse
@@ -348,7 +348,7 @@ def test_a_reply_that_is_none_is_an_attempt_without_an_answer(fault: Any) -> Non
 def test_a_server_that_hangs_is_given_up_on_in_the_clients_time() -> None:
     with OpenAIServer(climber, faults={1: "hang"}) as server:
         model = chat_model("openai:any", base_url=server.base_url, timeout=0.2, max_retries=0)
-        _, episodes = play(create_icrl(model, nearness, rounds=1, pace=Pace(attempts=1)))
+        _, episodes = play(create_icrl(model, nearness, rounds=1, rate_limit=RateLimit(max_attempts=1)))
     assert "Timeout" in episodes[0]["error"]
 
 

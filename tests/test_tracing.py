@@ -9,8 +9,8 @@ from langchain_core.tracers.schemas import Run
 
 from icrl_graph.environments.rollout import episode_return, rollout
 from icrl_graph.topologies.methods import TOPOLOGIES, create_icrl
+from tests.corridor import Corridor
 from tests.helpers import GAME, digest, nearness
-from tests.worlds import Corridor
 
 
 class Recorder(BaseTracer):

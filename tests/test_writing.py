@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from icrl_graph.benchmarks.judges import judged
-from icrl_graph.evaluators.evaluator import as_scorer
+from icrl_graph.evaluators.evaluator import bind_evaluator
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.prompts.templates import WRITING_RUBRIC
 from icrl_graph.tasks.writing import items as writing
@@ -249,8 +249,8 @@ def test_it_tells_who_judges_by_how_many_calls_and_what_tells_it_from_another() 
     model = ScriptedModel(["Score: 7"])
     judge = judged([model, lambda: "Score: 3"])
     inner = llm_judge([model, lambda: "Score: 3"], WRITING_RUBRIC)
-    assert (judge.calls, as_scorer(judge).calls, judge.judges[0]) == (2, 2, model)
-    assert as_scorer(judge).names == ("task", "response", "task_data")
+    assert (judge.calls, bind_evaluator(judge).calls, judge.judges[0]) == (2, 2, model)
+    assert bind_evaluator(judge).names == ("task", "response", "task_data")
     labels = {judged(model).label, judged(model, (0, 1)).label, inner.label, judge.label}
     assert len(labels) == 4
     assert judged(model).label == judged(model).label

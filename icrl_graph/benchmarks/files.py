@@ -18,7 +18,7 @@ def write_whole(path: Path, values: Mapping[str, Any]) -> None:
     os.replace(unfinished, path)
 
 
-def read_form(path: Path, form: int, names: Collection[str], what: str) -> dict[str, Any]:
+def read_versioned(path: Path, form: int, names: Collection[str], what: str) -> dict[str, Any]:
     """The values of a file.
 
     Args:

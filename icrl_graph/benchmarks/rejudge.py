@@ -64,14 +64,14 @@ def rejudge(
     if again["select"] is not None:
         pick("selection", again["select"], SELECT)
     whole = open_folder(folder, plan)
-    pace = whole.pace()
+    rate_limit = whole.rate_limit()
     ended = [cell for cell, row in rows.items() if "error" not in row]
 
     async def work(cell: Cell, made: Mapping[Cell, Row], heard: OnEpisode) -> Row:
         row = rows[cell]
         episodes, rewarded_by = row["episodes"], row["rewarded_by"]
         if evaluator is not None:
-            options = {"pace": pace, "prices": whole.options.get("prices")}
+            options = {"rate_limit": rate_limit, "prices": whole.options.get("prices")}
             episodes, by = await _judged(row, evaluator, options, thread(folder, cell), again["as_metric"], control)
             rewarded_by = rewarded_by if again["as_metric"] else by
         if again["select"] is not None:
@@ -105,7 +105,7 @@ async def _judged(
         built = assemble(Settings, lambda: "", evaluator, None, {}, given)
         state = LoopState(
             inputs={"task": row["task"], "task_data": row["task_data"]},
-            settings={**settings.resolve(built.parts.schema, None), "run": _run_id(row), "form": nodes.STATE_FORM},
+            settings={**settings.resolve(built.parts.schema, None), "run": _run_id(row), "form": nodes.SCHEMA_VERSION},
             episodes=[_unjudged(episode) for episode in row["episodes"]],
         )
         judged = (await _graph(built).ainvoke(state, control=control))["episodes"]
@@ -118,7 +118,7 @@ async def _judged(
 def _graph(built: Assembled) -> Any:
     """A wiring of one node."""
     graph = StateGraph(LoopState)
-    graph.add_node("evaluate", nodes.evaluate(None, built.parts))
+    graph.add_node("evaluate", nodes.evaluate_node(None, built.parts))
     graph.add_edge(START, "evaluate")
     graph.add_edge("evaluate", END)
     return graph.compile(name="rejudge")

@@ -17,13 +17,13 @@ from typing import IO, Any, NamedTuple, cast
 
 from typing_extensions import TypedDict
 
-from icrl_graph.benchmarks.files import read_form, write_whole
+from icrl_graph.benchmarks.files import read_versioned, write_whole
 from icrl_graph.errors import ThreadMismatch
-from icrl_graph.execution.rate_limit import Pace
+from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models.loading import load_model
 from icrl_graph.state.episode import Episode, Usage
 
-FORM = 1
+SCHEMA_VERSION = 1
 """The form of bench.json and results.jsonl."""
 
 
@@ -135,17 +135,17 @@ class Plan:
         options = {"max_retries": 0, "timeout": self.call_timeout} if model.startswith("openai:") else {}
         return load_model(model, base_url=self.base_url, **options)
 
-    def pace(self) -> Pace:
+    def rate_limit(self) -> RateLimit:
         """How fast its calls are made.
 
         Raises:
             ValueError: a number is not above 0.
         """
-        return Pace(
-            at_once=self.concurrency,
-            requests=self.requests_per_minute,
-            tokens=self.tokens_per_minute,
-            attempts=self.attempts,
+        return RateLimit(
+            max_concurrency=self.concurrency,
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+            max_attempts=self.attempts,
         )
 
 
@@ -183,7 +183,7 @@ def open_folder(folder: Path, plan: Plan) -> Plan:
             }
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "bench.json", {"form": FORM, **asdict(whole)})
+    write_whole(folder / "bench.json", {"form": SCHEMA_VERSION, **asdict(whole)})
     (folder / "unfinished").mkdir(exist_ok=True)
     return whole
 
@@ -199,7 +199,7 @@ def read_plan(folder: Path) -> Plan:
         ValueError: the folder holds no comparison, or bench.json can't be read.
         ThreadMismatch: it was written by another version.
     """
-    return Plan(**read_form(folder / "bench.json", FORM, Plan.__dataclass_fields__, "comparison"))
+    return Plan(**read_versioned(folder / "bench.json", SCHEMA_VERSION, Plan.__dataclass_fields__, "comparison"))
 
 
 class Results(NamedTuple):

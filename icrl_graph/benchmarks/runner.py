@@ -40,7 +40,7 @@ from icrl_graph.benchmarks.results import (
 from icrl_graph.errors import JournalError, ModelError, ThreadMismatch
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.evaluators.judge import llm_judge
-from icrl_graph.execution.rate_limit import Pace
+from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.loading import load
 from icrl_graph.models.policy import as_policy
@@ -98,9 +98,9 @@ class Comparison:
         return {name: make(thoughts=arm.thoughts) for name, arm in self.arms.items()}
 
     @cached_property
-    def pace(self) -> Pace:
+    def rate_limit(self) -> RateLimit:
         """The pace that all its runs share."""
-        return self.plan.pace()
+        return self.plan.rate_limit()
 
     @cached_property
     def graphs(self) -> Mapping[str, Graph]:
@@ -130,7 +130,7 @@ class Comparison:
     def graph(self, arm: str, pool: Sequence[Reward] = ()) -> Graph:
         """The graph of an arm; of one that is shown rewards of other tasks, with these."""
         try:
-            return build(evaluator=self.evaluator, pace=self.pace, **self.arguments(arm, pool))
+            return build(evaluator=self.evaluator, rate_limit=self.rate_limit, **self.arguments(arm, pool))
         except ValueError as wrong:
             raise ValueError(f"the arm {arm!r}: {wrong}") from wrong
 

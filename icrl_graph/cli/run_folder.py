@@ -15,15 +15,15 @@ from typing import Any
 from langgraph.runtime import RunControl
 
 from icrl_graph.api import OnEpisode, Result, check, improve
-from icrl_graph.benchmarks.files import read_form, write_whole
+from icrl_graph.benchmarks.files import read_versioned, write_whole
 from icrl_graph.benchmarks.registry import find_item
 from icrl_graph.errors import UnknownTask
-from icrl_graph.execution.rate_limit import Pace
+from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models.loading import load, load_model
 from icrl_graph.preview import preview
 from icrl_graph.state.episode import Usage
 
-FORM = 1
+SCHEMA_VERSION = 1
 """The form of run.json."""
 
 
@@ -69,7 +69,7 @@ class Run:
         check(**parts)  # nothing is written if something is wrong
         made = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "run.json", {"form": FORM, **asdict(self)})
+        write_whole(folder / "run.json", {"form": SCHEMA_VERSION, **asdict(self)})
         try:
             return _go(parts, folder, on_episode, control)
         except UnknownTask:  # as wrong as an argument, but told by the model only when it is asked
@@ -102,12 +102,12 @@ class Run:
         Raises:
             ValueError: the folder holds no run, or one of another version, or the run has no rounds.
         """
-        run = cls(**read_form(folder / "run.json", FORM, cls.__dataclass_fields__, "run"))
+        run = cls(**read_versioned(folder / "run.json", SCHEMA_VERSION, cls.__dataclass_fields__, "run"))
         result = _go(run._parts(), folder, on_episode, control)
         if not more:
             return result
         longer = run.with_more(more, len(result.episodes))
-        write_whole(folder / "run.json", {"form": FORM, **asdict(longer)})
+        write_whole(folder / "run.json", {"form": SCHEMA_VERSION, **asdict(longer)})
         return _go(longer._parts(), folder, on_episode, control)
 
     def with_more(self, more: int, done: int) -> Run:
@@ -146,7 +146,7 @@ class Run:
             "metric": metric,
             "model": model,
             "topology": self.topology,
-            "pace": Pace(attempts=self.attempts),
+            "rate_limit": RateLimit(max_attempts=self.attempts),
             **sampling,
             **self.options,
         }

@@ -1,4 +1,4 @@
-"""Worlds that an agent acts in, turn by turn, by text.
+"""EnvironmentPool that an agent acts in, turn by turn, by text.
 
 An environment is anything with `reset`, `step` and `close`, sync or async. It lives in one process; what lasts is the
 list of actions: `replay` does them again in a fresh one and compares what comes back, step by step.

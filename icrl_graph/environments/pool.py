@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from icrl_graph.environments import Environment, EnvironmentFailed, EnvironmentLost, Outcome, as_outcome, called, replay
 from icrl_graph.errors import IcrlError
-from icrl_graph.execution.queue import Places, areach
+from icrl_graph.execution.queue import FairSemaphore, areach
 
 ATTEMPTS = 3
 """How often a step is tried where the environment dies of it."""
@@ -29,7 +29,7 @@ class _World(NamedTuple):
     """What was done in it."""
 
 
-class Worlds:
+class EnvironmentPool:
     """The environments of the episodes that are being played.
 
     Args:
@@ -38,7 +38,7 @@ class Worlds:
     """
 
     def __init__(self, make: Callable[[], Environment], limit: int | None = None) -> None:
-        self._make, self._places = make, Places(limit)
+        self._make, self._places = make, FairSemaphore(limit)
         self._open: dict[Hashable, _World] = {}
         self._idle: deque[Environment] = deque()
 
@@ -75,7 +75,7 @@ class Worlds:
 
         return await self._tried(key, done)
 
-    async def leave(self, key: Hashable, is_lost: bool = False) -> None:
+    async def release(self, key: Hashable, is_lost: bool = False) -> None:
         """Let others have the environment of an episode, if it is open, or close it."""
         if (world := self._open.pop(key, None)) is None:
             return
@@ -86,7 +86,7 @@ class Worlds:
             with suppress(IcrlError):  # it is gone already
                 await called(world.environment.close)
 
-    def abandon(self, key: Hashable) -> None:
+    def discard(self, key: Hashable) -> None:
         """Give an episode's place to others at once, where it was broken off: its environment may be in mid-step."""
         if (world := self._open.pop(key, None)) is not None:
             world.place.close()
@@ -97,7 +97,7 @@ class Worlds:
             try:
                 return await deed()
             except (EnvironmentLost, EnvironmentFailed) as error:
-                await self.leave(key, is_lost=True)
+                await self.release(key, is_lost=True)
                 if attempt == ATTEMPTS or isinstance(error, EnvironmentFailed):
                     raise
         raise AssertionError
@@ -115,7 +115,7 @@ class Worlds:
         return world
 
     async def _new(self, key: Hashable) -> _World:
-        await self.leave(key)
+        await self.release(key)
         stack = ExitStack()
         place = stack.enter_context(self._places.one())
         try:

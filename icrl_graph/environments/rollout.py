@@ -28,11 +28,11 @@ from langgraph.types import Overwrite
 from typing_extensions import TypedDict
 
 from icrl_graph.environments import Environment, Outcome, ReplayDivergence
-from icrl_graph.environments.pool import Worlds
+from icrl_graph.environments.pool import EnvironmentPool
 from icrl_graph.errors import BudgetExceeded, IcrlError
 from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call
-from icrl_graph.execution.driver import Driver, Flow, Key, Meter, one
+from icrl_graph.execution.driver import Driver, Flow, Key, Meter, single
 from icrl_graph.execution.node import TRACED, Straight
 from icrl_graph.models.policy import Policy, as_policy, name_of_part
 from icrl_graph.models.responses import failure, is_overflow, read_response
@@ -50,7 +50,7 @@ RESTARTS = 3
 
 
 @dataclass(frozen=True)
-class Stage:
+class RolloutContext:
     """What an episode of many turns is played with: all that is made again, and so is no part of its state."""
 
     prompt: Callable[[int], list[Message] | None]
@@ -71,7 +71,7 @@ class Stage:
     """The arguments of the call for a step, counted from 0."""
     tell: Tell
     """Streams what a step came to."""
-    outer: Any
+    parent_context: Any
     """The context of the graph around it."""
 
 
@@ -107,10 +107,10 @@ def _merged(old: Sequence[Step], writes: Sequence[list[Step]]) -> list[Step]:
 
 def rollout(
     model: Any,
-    environment: Callable[[], Environment] | Worlds,
+    environment: Callable[[], Environment] | EnvironmentPool,
     *,
     max_steps: int = 30,
-    at_once: int | None = None,
+    max_concurrency: int | None = None,
     thoughts: bool = False,
     on_divergence: str = "raise",
     cache: str = "auto",
@@ -121,7 +121,7 @@ def rollout(
         model: who acts: whatever a topology takes as a model.
         environment: makes one; or the environments that several policies share.
         max_steps: actions of an episode at most.
-        at_once: environments that may be open at once; None for any number.
+        max_concurrency: environments that may be open at once; None for any number.
         thoughts: whether the model is to think aloud ahead of each action, as in ReAct (arXiv 2210.03629).
         on_divergence: what becomes of an episode whose environment was lost, and can't be brought to the same point
             again because a fresh one does not repeat itself: "raise" `ReplayDivergence`, which ends the run, or
@@ -133,23 +133,23 @@ def rollout(
     """
     if max_steps < 1:
         raise ValueError(f"max_steps must be 1 or more, got {max_steps!r}")
-    if not (callable(environment) or isinstance(environment, Worlds)):
+    if not (callable(environment) or isinstance(environment, EnvironmentPool)):
         raise ValueError(f"environment is a function that makes one, got {environment!r:.80}")
     pick("on_divergence", on_divergence, dict.fromkeys(("raise", "restart")))
     policy = as_policy(model, cache)
-    worlds = environment if isinstance(environment, Worlds) else Worlds(environment, at_once)
+    pool = environment if isinstance(environment, EnvironmentPool) else EnvironmentPool(environment, max_concurrency)
     most_restarts = RESTARTS if on_divergence == "restart" else 0
-    graph = StateGraph(RolloutState, context_schema=Stage)
-    flows = {"reset": _reset(worlds), "act": _act(worlds, thoughts), "step": _step(worlds, max_steps, most_restarts)}
+    graph = StateGraph(RolloutState, context_schema=RolloutContext)
+    flows = {"reset": _reset(pool), "act": _act(pool, thoughts), "step": _step(pool, max_steps, most_restarts)}
     for name, flow in flows.items():
         part = policy.part if name == "act" else None
-        graph.add_node(name, _flow_node(name, flow, worlds, part), trace_policy=TRACED)
+        graph.add_node(name, _flow_node(name, flow, pool, part), trace_policy=TRACED)
     graph.add_edge(START, "reset")
     graph.add_edge("reset", "act")
     graph.add_conditional_edges("act", lambda state: END if "error" in state else "step", [END, "step"])
     graph.add_conditional_edges("step", lambda state: END if _is_over(state, max_steps) else "act", [END, "act"])
     return Policy(
-        graph.compile(name=name_of_part(policy.part)), "rollout", calls=max_steps, actor=policy, abandon=worlds.abandon
+        graph.compile(name=name_of_part(policy.part)), "rollout", calls=max_steps, actor=policy, discard=pool.discard
     )
 
 
@@ -159,7 +159,7 @@ def _is_over(state: RolloutState, max_steps: int) -> bool:
 
 
 def _flow_node(
-    name: str, flow: Callable[[RolloutState, Stage], Flow], worlds: Worlds, part: Any = None
+    name: str, flow: Callable[[RolloutState, RolloutContext], Flow], pool: EnvironmentPool, part: Any = None
 ) -> Runnable[Any, Any]:
     """A flow as a node of the nested graph; whatever ends the run within it gives the episode's environment back."""
 
@@ -171,28 +171,28 @@ def _flow_node(
         stage = begun(state)
         return await stage.driver.aperform(closing(flow(state, stage), stage), _key(name, state, stage), stage.budget)
 
-    def begun(state: RolloutState) -> Stage:
+    def begun(state: RolloutState) -> RolloutContext:
         stage: Any = get_runtime().context
         stage.budget.resume(_whose(stage), add_usage(*state.get("costs", [])))
         return stage  # type: ignore[no-any-return]
 
-    def closing(flow: Flow, stage: Stage) -> Flow:
+    def closing(flow: Flow, stage: RolloutContext) -> Flow:
         try:
             return (yield from flow)
         except Exception:
-            yield _free(worlds.leave, key=_whose(stage))
+            yield _free(pool.release, key=_whose(stage))
             raise
 
     return Straight(run, arun, name, part)
 
 
-def _key(name: str, state: RolloutState, stage: Stage) -> tuple[Any, ...]:
+def _key(name: str, state: RolloutState, stage: RolloutContext) -> tuple[Any, ...]:
     run, _, number, candidate = stage.key
     begun_anew = (f"{name} {state['restarts']}",) if state.get("restarts") else (name,)
     return run, *begun_anew, number, candidate, len(state.get("steps", []))
 
 
-def _whose(stage: Stage) -> tuple[str, int, int]:
+def _whose(stage: RolloutContext) -> tuple[str, int, int]:
     """The run, the round and the candidate whose episode it is."""
     run, _, number, candidate = stage.key
     return str(run), int(number), int(candidate)
@@ -203,28 +203,30 @@ def _free(part: Callable[..., Any], **arguments: Any) -> Call:
     return Call(part, arguments, lambda given: given, paid=False)
 
 
-def _reset(worlds: Worlds) -> Callable[[RolloutState, Stage], Flow]:
-    def reset(state: RolloutState, stage: Stage) -> Flow:
-        return {**(yield from _begun(worlds, stage)), "steps": [], "costs": []}
+def _reset(pool: EnvironmentPool) -> Callable[[RolloutState, RolloutContext], Flow]:
+    def reset(state: RolloutState, stage: RolloutContext) -> Flow:
+        return {**(yield from _begun(pool, stage)), "steps": [], "costs": []}
 
     return reset
 
 
-def _begun(worlds: Worlds, stage: Stage) -> Flow:
-    begun: Outcome = (yield _free(worlds.reset, key=_whose(stage), task_data=stage.task_data)).value
+def _begun(pool: EnvironmentPool, stage: RolloutContext) -> Flow:
+    begun: Outcome = (yield _free(pool.reset, key=_whose(stage), task_data=stage.task_data)).value
     return {"first": begun.observation, "hint": begun.hint}
 
 
-def _act(worlds: Worlds, thoughts: bool) -> Callable[[RolloutState, Stage], Flow]:
-    def act(state: RolloutState, stage: Stage) -> Flow:
+def _act(pool: EnvironmentPool, thoughts: bool) -> Callable[[RolloutState, RolloutContext], Flow]:
+    def act(state: RolloutState, stage: RolloutContext) -> Flow:
         actor, kwargs, meter = stage.actor, stage.sampling(len(state["steps"])), Meter()
-        outer = {"context": stage.outer} if actor.kind == "graph" else {}
+        parent_context = {"context": stage.parent_context} if actor.kind == "graph" else {}
         shrunk, said = state.get("shrunk", 0), dict[str, Any]()
         while not said:
             asked, marks = actor.cache.mark(_turns(state, stage, shrunk, thoughts))
             try:
-                call = Call(actor.part, actor.input(asked), read_response, {**marks, **kwargs}, beside=outer)
-                said = yield from meter.read(one(call))
+                call = Call(
+                    actor.part, actor.input(asked), read_response, {**marks, **kwargs}, unkeyed_kwargs=parent_context
+                )
+                said = yield from meter.read(single(call))
             except BudgetExceeded as over:
                 said = {"error": str(over), "stopped": over.cap}
             except IcrlError:
@@ -236,7 +238,7 @@ def _act(worlds: Worlds, thoughts: bool) -> Callable[[RolloutState, Stage], Flow
                     said = {"error": failure(error, *_whose(stage)[1:])}
         spent = {"costs": [meter.usage], **({"shrunk": shrunk} if shrunk else {})}
         if "response" not in said:
-            yield _free(worlds.leave, key=_whose(stage))
+            yield _free(pool.release, key=_whose(stage))
             return {**said, **spent}
         return {"steps": [_read_action(said["response"], thoughts)], **spent}
 
@@ -259,23 +261,23 @@ def _read_action(said: str, thoughts: bool) -> Step:
     return Step(action=action, thought=kept) if kept else Step(action=action)
 
 
-def _step(worlds: Worlds, max_steps: int, most_restarts: int) -> Callable[[RolloutState, Stage], Flow]:
-    def step(state: RolloutState, stage: Stage) -> Flow:
+def _step(pool: EnvironmentPool, max_steps: int, most_restarts: int) -> Callable[[RolloutState, RolloutContext], Flow]:
+    def step(state: RolloutState, stage: RolloutContext) -> Flow:
         actions = [each["action"] for each in state["steps"]]
         seen = [state["first"], *(each["observation"] for each in state["steps"][:-1])]
         done = {"key": _whose(stage), "task_data": stage.task_data, "seen": seen, "actions": actions}
         try:
-            outcome: Outcome = (yield _free(worlds.step, **done)).value
+            outcome: Outcome = (yield _free(pool.step, **done)).value
         except ReplayDivergence as diverged:
             restarts = state.get("restarts", 0) + 1
             if restarts > most_restarts:
                 raise
             logger.warning("the episode begins anew: %s", diverged)
-            return {**(yield from _begun(worlds, stage)), "steps": Overwrite([]), "restarts": restarts}
+            return {**(yield from _begun(pool, stage)), "steps": Overwrite([]), "restarts": restarts}
         ends = {"done": outcome.done, "success": outcome.success}
         told: Any = {"observation": outcome.observation, "reward": outcome.reward, **ends, "info": dict(outcome.info)}
         if outcome.done or len(actions) >= max_steps:
-            yield _free(worlds.leave, key=_whose(stage))
+            yield _free(pool.release, key=_whose(stage))
         _, number, candidate = _whose(stage)
         event = {"type": "step", "round": number, "candidate": candidate, "step": len(actions) - 1}
         stage.tell(cast(StepEvent, {**event, "action": actions[-1], **told}))
@@ -284,7 +286,7 @@ def _step(worlds: Worlds, max_steps: int, most_restarts: int) -> Callable[[Rollo
     return step
 
 
-def _turns(state: RolloutState, stage: Stage, shrunk: int, thoughts: bool) -> list[Message]:
+def _turns(state: RolloutState, stage: RolloutContext, shrunk: int, thoughts: bool) -> list[Message]:
     """The prompt of the next action: that of the round, how to answer, and the episode so far."""
     given = stage.prompt(shrunk)
     assert given is not None

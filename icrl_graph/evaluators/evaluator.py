@@ -35,7 +35,7 @@ or None for unscored."""
 
 
 @dataclass(frozen=True)
-class Scorer:
+class BoundEvaluator:
     """An evaluator, ready to be called.
 
     Attributes:
@@ -58,7 +58,7 @@ class Scorer:
         return {name: offered[name] for name in self.names}
 
 
-def as_scorer(evaluator: Evaluator, what: str = "evaluator") -> Scorer:
+def bind_evaluator(evaluator: Evaluator, what: str = "evaluator") -> BoundEvaluator:
     """Adapt an evaluator.
 
     Raises:
@@ -67,15 +67,15 @@ def as_scorer(evaluator: Evaluator, what: str = "evaluator") -> Scorer:
     tool_arguments = getattr(evaluator, "args", None)
     if hasattr(evaluator, "invoke") and isinstance(tool_arguments, dict):
         required = set(evaluator.get_input_schema().model_json_schema().get("required", ()))
-        return Scorer(evaluator, _offered(tool_arguments, required, what, OFFERED))
+        return BoundEvaluator(evaluator, _offered(tool_arguments, required, what, OFFERED))
     if hasattr(evaluator, "invoke"):
-        return Scorer(evaluator, OFFERED, calls=1)
+        return BoundEvaluator(evaluator, OFFERED, calls=1)
     if not callable(evaluator):
         raise ValueError(f"the {what} must be a callable, a LangChain tool or a Runnable, got {evaluator!r}")
     flows = any(map(inspect.isgeneratorfunction, (evaluator, getattr(evaluator, "__call__", None))))  # noqa: B004
     names = accepted_names(evaluator, ASKABLE, what)
     if not flows:
-        return Scorer(evaluator, names)
+        return BoundEvaluator(evaluator, names)
     told = getattr(evaluator, "calls", 1)
     calls, asks = told if isinstance(told, int) else 1, bool(getattr(evaluator, "asks", False))
-    return Scorer(evaluator, names, flow=True, calls=calls, asks=asks)
+    return BoundEvaluator(evaluator, names, flow=True, calls=calls, asks=asks)

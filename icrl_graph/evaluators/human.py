@@ -18,9 +18,9 @@ from typing import Any
 
 from langgraph.types import interrupt
 
-from icrl_graph.evaluators.evaluator import Evaluator, as_scorer
+from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator
 from icrl_graph.execution.calls import Call
-from icrl_graph.execution.driver import one
+from icrl_graph.execution.driver import single
 from icrl_graph.state.reward import Reward, as_reward, unscored
 
 Bounds = tuple[float, float]
@@ -65,7 +65,7 @@ def reviewed(evaluator: Evaluator, question: str = "Is this reward right?") -> E
     Raises:
         ValueError: it is no evaluator.
     """
-    scorer = as_scorer(evaluator)
+    scorer = bind_evaluator(evaluator)
 
     def review(
         task: Any, response: str, answer: Any, steps: Any, task_data: Any, history: Any, bounds: Any
@@ -75,7 +75,7 @@ def reviewed(evaluator: Evaluator, question: str = "Is this reward right?") -> E
         if scorer.flow:
             found = as_reward((yield from scorer.part(**given)))
         else:
-            found = yield from one(Call(scorer.part, given, as_reward, paid=scorer.calls > 0))
+            found = yield from single(Call(scorer.part, given, as_reward, paid=scorer.calls > 0))
         asked = {"question": question, "task": task, "response": response, "steps": steps, "history": history}
         proposed = {"reward": found["value"], "metric": found.get("metric"), "feedback": found.get("feedback")}
         within = {"bounds": bounds and list(bounds)}

@@ -26,7 +26,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
-from icrl_graph.evaluators.evaluator import Evaluator, as_scorer
+from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator
 from icrl_graph.state.reward import Reward, as_reward, unscored
 
 LOADING = 120.0
@@ -72,7 +72,7 @@ class Isolated:
         for name, number in {"timeout": timeout, "memory": memory, "workers": workers}.items():
             if number is not None and not number > 0:
                 raise ValueError(f"{name} must be above 0, got {number!r}")
-        scorer = as_scorer(evaluator)
+        scorer = bind_evaluator(evaluator)
         if scorer.flow or scorer.calls:
             raise ValueError(f"only a function or a tool can be isolated, not a judge or a Runnable; got {evaluator!r}")
         named = (getattr(evaluator, name, None) for name in _NAMES)
@@ -306,9 +306,9 @@ def _judged(part: Any, arguments: dict[str, Any]) -> Reward:
     """What the evaluator says; what it raises leaves the attempt unscored."""
     try:
         if hasattr(part, "invoke"):
-            from icrl_graph.execution.calls import Call, make
+            from icrl_graph.execution.calls import Call, execute
 
-            return as_reward(make(Call(part, arguments, read=as_reward)))
+            return as_reward(execute(Call(part, arguments, read=as_reward)))
         given = part(**arguments)
         return as_reward(asyncio.run(_awaited(given)) if inspect.isawaitable(given) else given)
     except MemoryError:

@@ -39,11 +39,11 @@ class Call:
         input: the Runnable's input, or the function's keyword arguments.
         read: makes a JSON-able value of what came back; what it raises counts as the call's failure.
         kwargs: further keyword arguments of the Runnable.
-        beside: such that don't say what is asked, and are no part of what the call is known by.
+        unkeyed_kwargs: such that don't say what is asked, and are no part of what the call is known by.
         timeout: seconds after which the call is given up on. A thread can't be stopped and is left behind.
         paid: whether the call counts against the budget and is kept in the journal.
-        accounts: whether what it costs is counted within it, call by call, and not by this one.
-        shares: whether its prompt is one that others are asked with side by side, at a provider that caches prompts.
+        tracks_own_cost: whether what it costs is counted within it, call by call, and not by this one.
+        shares_prompt: whether calls with the same prompt are made side by side, at a provider that caches prompts.
     """
 
     part: Any
@@ -52,12 +52,12 @@ class Call:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     timeout: float | None = None
     paid: bool = True
-    shares: bool = False
-    accounts: bool = False
-    beside: Mapping[str, Any] = field(default_factory=dict)
+    shares_prompt: bool = False
+    tracks_own_cost: bool = False
+    unkeyed_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def make(call: Call) -> Any:
+def execute(call: Call) -> Any:
     """Make a call; gives what came back.
 
     Raises:
@@ -70,8 +70,8 @@ def make(call: Call) -> Any:
     return _invoke(call)
 
 
-async def amake(call: Call) -> Any:
-    """`make` under `ainvoke`."""
+async def aexecute(call: Call) -> Any:
+    """`execute` under `ainvoke`."""
     _unless_drained(call)
     return await _aresult(_ainvoke(call), call.timeout)
 
@@ -88,7 +88,7 @@ def _unless_drained(call: Call) -> None:
         raise GraphDrained(runtime.drain_reason or "shutdown")
 
 
-class Listener(BaseCallbackHandler):
+class UsageCallback(BaseCallbackHandler):
     """Hears every chat model that answers within a call, also deep inside a chain or an agent.
 
     Attributes:
@@ -112,22 +112,22 @@ class Listener(BaseCallbackHandler):
         self.messages += [message for message in heard if id(message) not in ids]
 
 
-_listening: ContextVar[Listener | None] = ContextVar("icrl_listening", default=None)
-register_configure_hook(_listening, inheritable=True)
+_usage_callback: ContextVar[UsageCallback | None] = ContextVar("icrl_listening", default=None)
+register_configure_hook(_usage_callback, inheritable=True)
 
 
 @contextmanager
-def listening() -> Iterator[Listener]:
+def collect_usage() -> Iterator[UsageCallback]:
     """Hear the chat models that answer while a call is made."""
-    listener = Listener()
-    token = _listening.set(listener)
+    listener = UsageCallback()
+    token = _usage_callback.set(listener)
     try:
         yield listener
     finally:
-        _listening.reset(token)
+        _usage_callback.reset(token)
 
 
-def usage_of(raw: Any, heard: Listener, own: Prices) -> Usage:
+def usage_of(raw: Any, heard: UsageCallback, own: Prices) -> Usage:
     """The tokens of the chat models that answered within a call, and what they cost; empty if none are told.
 
     Args:
@@ -169,7 +169,7 @@ def _begin(call: Call) -> Any:
     if not hasattr(call.part, "invoke"):
         return call.part(**call.input)
     begin = call.part.ainvoke if async_only(call.part) else call.part.invoke
-    return begin(call.input, **call.kwargs, **call.beside)
+    return begin(call.input, **call.kwargs, **call.unkeyed_kwargs)
 
 
 def _invoke(call: Call) -> Any:
@@ -188,7 +188,7 @@ async def _ainvoke(call: Call) -> Any:
     """Make a call in the running loop; whatever may block, in a thread."""
     limited = call.timeout is not None and _made_of(call.part, "func") and not _made_of(call.part, "coroutine", "afunc")
     if hasattr(call.part, "ainvoke") and not limited:
-        raw = await call.part.ainvoke(call.input, **call.kwargs, **call.beside)
+        raw = await call.part.ainvoke(call.input, **call.kwargs, **call.unkeyed_kwargs)
     elif async_only(call.part):
         raw = await call.part(**call.input)
     else:

@@ -29,11 +29,11 @@ from langgraph.errors import GraphBubbleUp, GraphDrained
 
 from icrl_graph.errors import BudgetExceeded, JournalError, ModelError
 from icrl_graph.execution.budget import Budget
-from icrl_graph.execution.calls import Call, amake, listening, make, usage_of
+from icrl_graph.execution.calls import Call, aexecute, collect_usage, execute, usage_of
 from icrl_graph.execution.journal import Journal, MemoryJournal, Reply
 from icrl_graph.execution.prices import Prices
-from icrl_graph.execution.rate_limit import Pace
-from icrl_graph.execution.run_cache import Remembered, digest
+from icrl_graph.execution.rate_limit import RateLimit
+from icrl_graph.execution.run_cache import RunCache, digest
 from icrl_graph.execution.sql_journals import journal_of_run
 from icrl_graph.state.episode import Usage, add_usage, side_by_side
 
@@ -45,7 +45,7 @@ Flow = Generator["Call | list[Flow]", Any, Any]
 """Yields a call, or a list of flows to run side by side; gets the reply, or the list of what they returned."""
 
 
-def one(call: Call) -> Flow:
+def single(call: Call) -> Flow:
     """The flow of a single call; gives its value."""
     reply = yield call
     return reply.value
@@ -113,9 +113,11 @@ class Driver:
         remembered: what saves work in the next rounds of the runs that are under way.
     """
 
-    def __init__(self, journal: Journal | None = None, prices: Prices | None = None, pace: Pace | None = None) -> None:
-        self._memory, self.remembered, self._leaders = MemoryJournal(), Remembered(), _Leaders()
-        self.journal, self.prices, self.pace = journal, prices or {}, pace or Pace()
+    def __init__(
+        self, journal: Journal | None = None, prices: Prices | None = None, rate_limit: RateLimit | None = None
+    ) -> None:
+        self._memory, self.run_cache, self._leaders = MemoryJournal(), RunCache(), _Leaders()
+        self.journal, self.prices, self.rate_limit = journal, prices or {}, rate_limit or RateLimit()
 
     def perform(self, flow: Flow, key: Key, budget: Budget) -> Any:
         """Run a flow to its end; gives what it returns.
@@ -139,7 +141,7 @@ class Driver:
                     sent = _side_by_side(parts)
                 else:
                     sent = self._call(ask, (*key, place), budget)
-            except _PASSING:
+            except _ALWAYS_RAISED:
                 raise
             except Exception as error:
                 step, sent = flow.throw, _throwable(error)
@@ -160,7 +162,7 @@ class Driver:
                     sent = await _all(parts)
                 else:
                     sent = await self._acall(ask, (*key, place), budget)
-            except _PASSING:
+            except _ALWAYS_RAISED:
                 raise
             except Exception as error:
                 step, sent = flow.throw, _throwable(error)
@@ -177,15 +179,15 @@ class Driver:
         with self._leaders.turn(call) as ahead:
             if ahead is not None:
                 ahead.result()
-            reply = self._make(call, budget)
+            reply = self._execute(call, budget)
         if id is not None:
             with _journaling():
                 journal.put(id, thread, reply)
         return reply
 
-    def _make(self, call: Call, budget: Budget) -> Reply:
+    def _execute(self, call: Call, budget: Budget) -> Reply:
         with _Pending(call, budget, self.prices) as pending:
-            raw = self.pace.make(call, budget.seconds_left()) if call.paid else make(call)
+            raw = self.rate_limit.execute(call, budget.seconds_left()) if call.paid else execute(call)
             return self._told(pending.done(raw))
 
     async def _acall(self, call: Call, key: Key, budget: Budget) -> Reply:
@@ -200,15 +202,15 @@ class Driver:
         with self._leaders.turn(call) as ahead:
             if ahead is not None:
                 await asyncio.shield(asyncio.wrap_future(ahead))  # a cancellation is of this call alone
-            reply = await self._amake(call, budget)
+            reply = await self._aexecute(call, budget)
         if id is not None:
             with _journaling():
                 await _to_its_end(journal.aput(id, thread, reply))
         return reply
 
-    async def _amake(self, call: Call, budget: Budget) -> Reply:
+    async def _aexecute(self, call: Call, budget: Budget) -> Reply:
         with _Pending(call, budget, self.prices) as pending:
-            raw = await (self.pace.amake(call, budget.seconds_left()) if call.paid else amake(call))
+            raw = await (self.rate_limit.aexecute(call, budget.seconds_left()) if call.paid else aexecute(call))
             return self._told(pending.done(raw))
 
     def _kept(self) -> tuple[Journal, str]:
@@ -219,11 +221,11 @@ class Driver:
     def _identity(self, call: Call, key: Key) -> str:
         """What a call is known by: who asks, where in its flow, and all that is sent."""
         who = key[1:2] + key[3:]  # in whichever round
-        return digest(self.remembered, key[0], who, call.input, [key, dict(call.kwargs)])
+        return digest(self.run_cache, key[0], who, call.input, [key, dict(call.kwargs)])
 
     def _told(self, reply: Reply) -> Reply:
         """Tell the pace what a reply has used."""
-        self.pace.used(reply.usage.get("input", 0) + reply.usage.get("output", 0))
+        self.rate_limit.used(reply.usage.get("input", 0) + reply.usage.get("output", 0))
         return reply
 
 
@@ -247,7 +249,7 @@ class _Leaders:
     @contextmanager
     def turn(self, call: Call) -> Iterator[Future[None] | None]:
         """Gives what to wait for before the call is made, if anything."""
-        prompt = str(call.input) if call.shares else ""
+        prompt = str(call.input) if call.shares_prompt else ""
         if len(prompt) < LONG:
             yield None
             return
@@ -269,7 +271,7 @@ class _Leaders:
             mine.set_result(None)
 
 
-_PASSING = (GraphBubbleUp, JournalError, ModelError)
+_ALWAYS_RAISED = (GraphBubbleUp, JournalError, ModelError)
 """What no flow may turn into data: an interrupt of LangGraph, and what a person must mend."""
 
 
@@ -304,14 +306,14 @@ class _Pending:
         if call.paid:
             budget.admit()
         self._call, self._budget, self._prices, self._started = call, budget, prices, time.monotonic()
-        self._listening, self._cost = listening(), Usage()
+        self._usage_callback, self._cost = collect_usage(), Usage()
 
     def __enter__(self) -> _Pending:
-        self._heard = self._listening.__enter__()
+        self._heard = self._usage_callback.__enter__()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._listening.__exit__(kind, error, trace)
+        self._usage_callback.__exit__(kind, error, trace)
         if isinstance(error, Exception) and not isinstance(error, BudgetExceeded | GraphDrained):  # it was made
             self._spend(None)
             error.__dict__[_COST] = self._cost
@@ -322,7 +324,7 @@ class _Pending:
         return Reply(self._call.read(raw), self._cost)
 
     def _spend(self, raw: Any) -> None:
-        if self._cost or self._call.accounts:  # what came back could not be read: it has been counted
+        if self._cost or self._call.tracks_own_cost:  # what came back could not be read: it has been counted
             return
         cost = Usage(**usage_of(raw, self._heard, self._prices), seconds=round(time.monotonic() - self._started, 6))
         self._budget.add(cost)

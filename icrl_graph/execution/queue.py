@@ -21,8 +21,8 @@ from langgraph.pregel import Pregel
 from icrl_graph.errors import BudgetExceeded
 
 
-class Places:
-    """Places in one line for threads and for tasks of any event loop: who comes first is served first.
+class FairSemaphore:
+    """FairSemaphore in one line for threads and for tasks of any event loop: who comes first is served first.
 
     Args:
         number: how many there are; None for any.
@@ -71,7 +71,7 @@ class Places:
                     place.set_result(None)
 
 
-def _reach(place: Future[None], end: float) -> None:
+def reach(place: Future[None], end: float) -> None:
     """Wait for a place, but not through a Ctrl-C.
 
     Raises:
@@ -86,7 +86,7 @@ def _reach(place: Future[None], end: float) -> None:
 
 
 async def areach(place: Future[None], end: float) -> None:
-    """`_reach` in an event loop."""
+    """`reach` in an event loop."""
     if place.done():
         return
     try:

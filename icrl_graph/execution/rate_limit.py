@@ -17,9 +17,9 @@ from itertools import count
 from typing import Any
 
 from icrl_graph.errors import BudgetExceeded
-from icrl_graph.execution.calls import Call, amake, make
-from icrl_graph.execution.queue import Places, _reach, areach, interrupted
-from icrl_graph.execution.retry import asked_again, asked_for
+from icrl_graph.execution.calls import Call, aexecute, execute
+from icrl_graph.execution.queue import FairSemaphore, areach, interrupted, reach
+from icrl_graph.execution.retry import is_retryable, retry_after
 
 logger = logging.getLogger(__name__)
 
@@ -27,24 +27,25 @@ PATIENCE = 600.0
 """Seconds that a provider may ask for; one that wants more is busy for longer than a run should stand still."""
 
 
-class Pace:
-    """A pace that many runs may share.
+class RateLimit:
+    """A rate limit and retry policy that many runs may share.
 
-    Every graph has one. `Pace()` limits nothing and repeats what may succeed later; `Pace(attempts=1)` repeats nothing.
+    Every graph has one. `RateLimit()` limits nothing and retries transient failures; `RateLimit(max_attempts=1)`
+    retries nothing.
 
     Args:
-        at_once: calls in flight at most, from however many threads and event loops; None for no limit. A graph that
-            stands for a model is a call, too: it needs another pace, for with this one it would wait for itself.
-        requests: calls a minute, evenly spread; None for no limit.
-        tokens: tokens a minute, in and out; None for no limit. They are known once a reply is there, so the limit is
-            kept on average: what was used delays the calls that come after.
-        attempts: how often one call is made at most. Where that was in vain, each later call is made once, until one is
-            answered: a provider that is not there costs the wait once.
-        longest_wait: seconds between two of them at most, unless the provider asks for more: up to ten minutes (or
-            this, where it is longer), else the call is not repeated.
+        max_concurrency: calls in flight at most, from however many threads and event loops; None for no limit. A graph
+            that stands for a model is a call, too: it needs another rate limit, or it would wait for itself.
+        requests_per_minute: calls a minute, evenly spread; None for no limit.
+        tokens_per_minute: tokens a minute, in and out; None for no limit. They are known once a reply is there, so the
+            limit holds on average: what was used delays the calls that come after.
+        max_attempts: attempts per call, the first included. After a call that failed each time, later calls are tried
+            once, until one is answered: a provider that is down costs the wait once.
+        max_backoff: seconds between two attempts at most, unless the provider asks for more: up to ten minutes (or
+            this, where it is longer), else the call is not retried.
 
     Attributes:
-        repeats: calls that were made again so far.
+        retries: retries so far.
 
     Raises:
         ValueError: a number is not above 0.
@@ -53,23 +54,28 @@ class Pace:
     def __init__(
         self,
         *,
-        at_once: int | None = None,
-        requests: float | None = None,
-        tokens: float | None = None,
-        attempts: int = 6,
-        longest_wait: float = 60.0,
+        max_concurrency: int | None = None,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        max_attempts: int = 6,
+        max_backoff: float = 60.0,
     ) -> None:
-        given = {"at_once": at_once, "requests": requests, "tokens": tokens, "attempts": attempts}
+        given = {
+            "max_concurrency": max_concurrency,
+            "requests_per_minute": requests_per_minute,
+            "tokens_per_minute": tokens_per_minute,
+            "max_attempts": max_attempts,
+        }
         for name, number in given.items():
             if number is not None and not number > 0:
                 raise ValueError(f"{name} must be above 0, got {number!r}")
-        self._attempts, self._longest_wait = attempts, longest_wait
-        self._requests, self._tokens = Bucket(requests), Bucket(tokens)
-        self._places = Places(at_once)
+        self._max_attempts, self._max_backoff = max_attempts, max_backoff
+        self._requests, self._tokens = Bucket(requests_per_minute), Bucket(tokens_per_minute)
+        self._places = FairSemaphore(max_concurrency)
         self._is_down = False
-        self.repeats = 0
+        self.retries = 0
 
-    def make(self, call: Call, within: float | None = None) -> Any:
+    def execute(self, call: Call, within: float | None = None) -> Any:
         """Make a call; gives what came back.
 
         Args:
@@ -82,18 +88,18 @@ class Pace:
         """
         end = math.inf if within is None else time.monotonic() + within
         with self._places.one(in_thread=True) as place:
-            _reach(place, end)
+            reach(place, end)
             pause = self._pauses(call, end)
             while True:
                 _sleep(self._turn(end))
                 try:
-                    return self._answered(make(call))
+                    return self._answered(execute(call))
                 except Exception as error:
                     seconds = pause(error)
                 _sleep(seconds)
 
-    async def amake(self, call: Call, within: float | None = None) -> Any:
-        """`make` under `ainvoke`."""
+    async def aexecute(self, call: Call, within: float | None = None) -> Any:
+        """`execute` under `ainvoke`."""
         end = math.inf if within is None else time.monotonic() + within
         with self._places.one() as place:
             await areach(place, end)
@@ -102,7 +108,7 @@ class Pace:
                 if delay := self._turn(end):
                     await asyncio.sleep(delay)
                 try:
-                    return self._answered(await amake(call))
+                    return self._answered(await aexecute(call))
                 except Exception as error:
                     seconds = pause(error)
                 await asyncio.sleep(seconds)
@@ -121,17 +127,17 @@ class Pace:
 
         def pause(error: Exception) -> float:
             number = next(numbers)
-            if not asked_again(call, error):
+            if not is_retryable(call, error):
                 raise error
-            if number >= self._attempts or self._is_down:  # the next call is tried once, until one is answered
+            if number >= self._max_attempts or self._is_down:  # the next call is tried once, until one is answered
                 self._is_down = True
                 raise error
-            asked, usual = asked_for(error) or 0.0, self._wait(number)
+            asked, usual = retry_after(error) or 0.0, self._wait(number)
             seconds = max(asked, usual)
-            too_long = asked > max(PATIENCE, self._longest_wait)
+            too_long = asked > max(PATIENCE, self._max_backoff)
             if too_long or time.monotonic() + max(seconds, self._delay(0)) > end:
                 raise error
-            self.repeats += 1
+            self.retries += 1
             logger.warning("%s: %s; asked again in %.1f s", type(error).__name__, error, seconds)
             return seconds
 
@@ -139,7 +145,7 @@ class Pace:
 
     def _wait(self, number: int) -> float:
         """Seconds after the failure of an attempt: doubled each time, and never the same for two at once."""
-        return min(2.0 ** min(number - 1, 30) + random.random(), self._longest_wait)
+        return min(2.0 ** min(number - 1, 30) + random.random(), self._max_backoff)
 
     def _turn(self, end: float) -> float:
         """Take the next turn; gives the seconds until it comes.

@@ -26,12 +26,12 @@ _CLIENTS = {"openai", "anthropic", "httpx", "httpx2", "aiohttp", "requests"}
 """Packages that read what a provider sends."""
 
 
-def asked_again(call: Call, error: Exception) -> bool:
+def is_retryable(call: Call, error: Exception) -> bool:
     """Whether a failed call is worth another attempt: not one that was given up on after its own time limit."""
-    return is_passing(error) and not (call.timeout is not None and isinstance(error, TimeoutError))
+    return is_transient(error) and not (call.timeout is not None and isinstance(error, TimeoutError))
 
 
-def is_passing(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether what failed may succeed later: the provider is busy, limits its rate, or the connection broke."""
     if getattr(error, "code", None) in _FINAL:
         return False
@@ -62,7 +62,7 @@ def _within_client(error: Exception) -> bool:
     return any(str(frame.f_globals.get("__name__")).partition(".")[0] in _CLIENTS for frame in frames)
 
 
-def asked_for(error: Exception) -> float | None:
+def retry_after(error: Exception) -> float | None:
     """The seconds that a provider asks to wait; None where it says nothing that can be read."""
     headers = getattr(getattr(error, "response", None), "headers", None)
     try:

@@ -21,7 +21,7 @@ _UNSETTLED = 4
 """Messages at a prompt's end that are hashed anew in the next: what marks them for a provider's cache moves on."""
 
 
-class Remembered:
+class RunCache:
     """What is known of the runs that are under way, by run and by who asks; of the latest runs only.
 
     Args:
@@ -80,24 +80,24 @@ class _Hashed(NamedTuple):
 _role_and_text = itemgetter("role", "content")
 
 
-def digest(remembered: Remembered, run: Hashable, who: Hashable, input: Any, beside: Any) -> str:
+def digest(run_cache: RunCache, run: Hashable, who: Hashable, input: Any, options: Any) -> str:
     """A hash of all that is sent with a call.
 
     Args:
-        remembered: what is known of the latest call.
+        run_cache: what is known of the latest call.
         run: the run.
         who: who calls within the run.
         input: messages, a dictionary with them under `messages`, or anything else.
-        beside: what else is sent.
+        options: what else is sent.
 
     Returns:
         In hexadecimal: another one for whatever differs in it.
     """
     messages = input.get("messages") if isinstance(input, Mapping) else input
     if not isinstance(messages, list):
-        return hashlib.sha256(as_json([beside, input]).encode()).hexdigest()
+        return hashlib.sha256(as_json([options, input]).encode()).hexdigest()
     most = max(0, len(messages) - _UNSETTLED)
-    last: _Hashed | None = remembered.get(run, ("hashed", who))
+    last: _Hashed | None = run_cache.get(run, ("hashed", who))
     if last is None or not last.opens(messages, most):
         last = _Hashed([], hashlib.sha256())
     more = list(map(_role_and_text, takewhile(_is_plain, messages[len(last.opening) : most])))
@@ -106,9 +106,9 @@ def digest(remembered: Remembered, run: Hashable, who: Hashable, input: Any, bes
         data = text.encode(errors="surrogatepass")
         state.update(b"%d:" % len(data))  # so that nothing can move from one text to the next
         state.update(data)
-    remembered.put(run, ("hashed", who), _Hashed(opening, state.copy()))
+    run_cache.put(run, ("hashed", who), _Hashed(opening, state.copy()))
     around = {**input, "messages": None} if isinstance(input, Mapping) else None
-    state.update(as_json([beside, around, len(messages), messages[len(opening) :]]).encode())
+    state.update(as_json([options, around, len(messages), messages[len(opening) :]]).encode())
     return str(state.hexdigest())
 
 

@@ -40,7 +40,7 @@ class Policy:
         calls: paid calls of an attempt, at most.
         actor: who acts, where it plays an episode.
         form: what a structured answer is asked to be.
-        abandon: gives up what the episode of a (run, round, candidate) holds, where something has broken it off.
+        discard: gives up what the episode of a (run, round, candidate) holds, where something has broken it off.
         told: how its provider was to be told what to cache, one of `caching.CHOICES`.
     """
 
@@ -50,7 +50,7 @@ class Policy:
     calls: int = 1
     actor: Policy | None = None
     form: type[BaseModel] | None = None
-    abandon: Callable[[tuple[str, int, int]], None] | None = None
+    discard: Callable[[tuple[str, int, int]], None] | None = None
     told: str = "auto"
 
     @property

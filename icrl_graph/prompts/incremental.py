@@ -24,7 +24,7 @@ from icrl_graph.state.episode import Episode, Message, Plan
 # ------------------------------------------------------------------------------------------------------------ rendering
 
 
-class Scene(NamedTuple):
+class PromptSettings(NamedTuple):
     """What the prompts of a run have in common."""
 
     preamble: Sequence[Message]
@@ -38,7 +38,7 @@ class Rendered(NamedTuple):
 
     number: int
     """How many episodes there were before it."""
-    scene: Scene
+    prompt_settings: PromptSettings
     shown: list[Episode]
     told: list[Message]
     """The prompt up to its last instruction; only of "turns"."""
@@ -47,7 +47,7 @@ class Rendered(NamedTuple):
 
 
 def next_prompt(
-    last: Rendered | None, scene: Scene, past: Sequence[Episode], plan: Plan
+    last: Rendered | None, prompt_settings: PromptSettings, past: Sequence[Episode], plan: Plan
 ) -> tuple[list[Message], int, Rendered]:
     """The prompt of a plan, and whether the run's prompts have broken with it.
 
@@ -56,7 +56,7 @@ def next_prompt(
 
     Args:
         last: what the call before gave as its third; None if it is not known.
-        scene: what its prompts have in common.
+        prompt_settings: what its prompts have in common.
         past: the episodes before the one of the plan.
         plan: what to show and what to ask.
 
@@ -64,11 +64,11 @@ def next_prompt(
         Messages of their own, so that whoever is asked may change them; 1 for a break, else 0; and what the next
         prompt of the run is made of.
     """
-    messages, now = _rendered(scene, past, plan, last)
+    messages, now = _rendered(prompt_settings, past, plan, last)
     breaks = 0
     if past and (plan["shown"] or past[-1]["plan"]["shown"]):
         if last is None or last.number != len(past) - 1:  # resumed, repeated or forked: the plan makes it again
-            _, last = _rendered(scene, past[:-1], past[-1]["plan"], None)
+            _, last = _rendered(prompt_settings, past[:-1], past[-1]["plan"], None)
         breaks = 0 if _begins(messages, last.kept) else 1
     return list(map(_own, messages)), breaks, now
 
@@ -79,26 +79,26 @@ def _own(message: Message) -> Message:
 
 
 def _rendered(
-    scene: Scene, past: Sequence[Episode], plan: Plan, last: Rendered | None
+    prompt_settings: PromptSettings, past: Sequence[Episode], plan: Plan, last: Rendered | None
 ) -> tuple[list[Message], Rendered]:
     """The prompt of a plan, made of an earlier one of its run as far as that goes."""
-    preamble, task, style, layout = scene
+    preamble, task, style, layout = prompt_settings
     shown, asked = chosen(past, plan), style.text(plan["instruction"])
     if layout is not turns:
         messages = render(preamble, task, past, plan, style, layout)
-        return messages, Rendered(len(past), scene, [], [], _mark(_settled(messages, layout)))
+        return messages, Rendered(len(past), prompt_settings, [], [], _mark(_settled(messages, layout)))
     known: list[Episode] = []
     told = [*preamble, *as_messages(task)]
-    if last is not None and last.scene == scene and _same(last.shown, shown):
+    if last is not None and last.prompt_settings == prompt_settings and _same(last.shown, shown):
         known, told = last.shown, [*last.told]
     for episode in shown[len(known) :]:
         add_turn(told, episode, style)
     messages = [*told]
     instruct(messages, asked)
     if "response" in style.shows:
-        return messages, Rendered(len(past), scene, shown, told, messages)
+        return messages, Rendered(len(past), prompt_settings, shown, told, messages)
     going_on = _text(told).removesuffix(f"<{told[-1]['role']}>")  # without answers in between one message goes on
-    return messages, Rendered(len(past), scene, shown, told, _mark(going_on))
+    return messages, Rendered(len(past), prompt_settings, shown, told, _mark(going_on))
 
 
 def _same(known: Sequence[Episode], shown: Sequence[Episode]) -> bool:

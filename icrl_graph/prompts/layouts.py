@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
-from icrl_graph.prompts.plan import _without_truth, chosen, is_ours
+from icrl_graph.prompts.plan import _hide_true_reward, chosen, is_builtin
 from icrl_graph.prompts.templates import INSTRUCTIONS, NO_ANSWER
 from icrl_graph.prompts.text import block, content_text, number, reward_line, step_line, unescape
 from icrl_graph.state.episode import Episode, Message, Plan
@@ -99,7 +99,7 @@ def render(
         layout: how.
     """
     shown = chosen(past, plan)
-    visible = shown if is_ours(layout) else [_without_truth(episode) for episode in shown]
+    visible = shown if is_builtin(layout) else [_hide_true_reward(episode) for episode in shown]
     return layout(preamble, as_messages(task), visible, style.text(plan["instruction"]), style)
 
 

@@ -35,7 +35,7 @@ first round is plain. The others never change."""
 
 def make_plan(round: int, past: Sequence[Episode], memory: Memory, schedule: Schedule, warmup: int = 0) -> Plan:
     """Decide what the prompt of a round is made of; the first `warmup` rounds show no history."""
-    visible = past if is_ours(memory) and is_ours(schedule) else [_without_truth(episode) for episode in past]
+    visible = past if is_builtin(memory) and is_builtin(schedule) else [_hide_true_reward(episode) for episode in past]
     shown = sorted(memory(visible)) if round >= warmup else []
     if shown and not 0 <= shown[0] <= shown[-1] < len(past):
         raise ValueError(f"the memory chose the episodes {shown}; there are {len(past)}, counted from 0")
@@ -64,12 +64,12 @@ def _from(plan: Plan, first: int) -> Plan:
     return Plan(shown=_ranges(kept), instruction=plan["instruction"], left_out=left_out, first=first)
 
 
-def is_ours(part: Callable[..., Any]) -> bool:
+def is_builtin(part: Callable[..., Any]) -> bool:
     """Whether it is defined here, and so needs no copies: it changes nothing and does not look at the true reward."""
     return getattr(part, "__module__", None) == __name__
 
 
-def _without_truth(episode: Episode) -> Episode:
+def _hide_true_reward(episode: Episode) -> Episode:
     """What memories, schedules and layouts are handed: a copy, without the true reward."""
     visible: Any = {key: value for key, value in episode.items() if key not in ("reward", "retests", "selection")}
     if "shown" in visible:

@@ -23,7 +23,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 from typing_extensions import Unpack
 
-from icrl_graph.evaluators.evaluator import Evaluator, Scorer, as_scorer
+from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator, bind_evaluator
 from icrl_graph.models.policy import as_policy
 from icrl_graph.prompts.ablations import Show
 from icrl_graph.prompts.layouts import Layout, Shows
@@ -157,7 +157,7 @@ def create_reflexion(
     shows: Shows = ("response", "shown", "reflection") if show_attempts else ("reflection",)
     others = {"reflector": writer and writer.part, "attempts": "shown" if show_attempts else None}
     built = assemble(ReflexionSettings, model, evaluator, metric, defaults, options, shows, **others)
-    reflect = nodes.reflect(
+    reflect = nodes.reflect_node(
         writer or built.parts.plain, built.parts, "reflect", ("response", "shown"), memory=last(1), own=writer is None
     )
     return _reflecting(built, reflect)
@@ -206,7 +206,7 @@ def create_self_refine(
     shows: Shows = ("response", "reflection")
     others = {"critic": writer and writer.part}
     built = assemble(SelfRefineSettings, model, evaluator, metric, defaults, options, shows, **others)
-    reflect = nodes.reflect(writer or built.parts.plain, built.parts, "critique", shows, own=writer is None)
+    reflect = nodes.reflect_node(writer or built.parts.plain, built.parts, "critique", shows, own=writer is None)
     return _reflecting(built, reflect, choose=last_answered)
 
 
@@ -241,7 +241,7 @@ def create_best_of_n(
     Raises:
         ValueError: an argument is wrong.
     """
-    selector = None if isinstance(select, str) else as_scorer(select, "selector")
+    selector = None if isinstance(select, str) else bind_evaluator(select, "selector")
     choose = most_valued if selector is not None else pick("selection", select, _CHOOSERS)
     if options.get("retests") and choose is not best:
         raise ValueError("retests are of a selection by reward; give select='reward' or no retests")
@@ -300,7 +300,7 @@ def _route_to_reflect(state: LoopState) -> str:
 
 
 def _graph(
-    built: Assembled, choose: nodes.Chooser = best, selector: Scorer | None = None, extra_calls: int = 0
+    built: Assembled, choose: nodes.Chooser = best, selector: BoundEvaluator | None = None, extra_calls: int = 0
 ) -> Graph:
     """The nodes that all methods share, and the edges at both ends."""
     limits = (built.bounds, built.timeout)
@@ -308,11 +308,11 @@ def _graph(
     parts = replace(built.parts, calls_each=1 + extra_calls + sum(judge.calls for judge in judges))
     graph = Graph(parts, choose)
     graph.add(
-        prepare=nodes.prepare(parts),
-        build_context=nodes.build_context(parts),
-        generate=nodes.generate(parts),
-        evaluate=nodes.evaluate(built.metric, parts, *limits),
-        select=nodes.select(parts, choose, selector, *limits),
+        prepare=nodes.prepare_node(parts),
+        build_context=nodes.build_context_node(parts),
+        generate=nodes.generate_node(parts),
+        evaluate=nodes.evaluate_node(built.metric, parts, *limits),
+        select=nodes.select_node(parts, choose, selector, *limits),
     )
     graph.add_edge(START, "prepare")
     graph.add_edge("select", END)

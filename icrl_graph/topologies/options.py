@@ -12,11 +12,11 @@ from langchain_core.messages import BaseMessage, convert_to_openai_messages
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from icrl_graph.evaluators.evaluator import Evaluator, Scorer, as_scorer
+from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator, bind_evaluator
 from icrl_graph.execution.driver import Driver
 from icrl_graph.execution.journal import Journal
 from icrl_graph.execution.prices import Prices, are_prices, check_price
-from icrl_graph.execution.rate_limit import Pace
+from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models import prompt_cache as caching
 from icrl_graph.models.policy import Policy, as_policy, chat_models, name_of_part
 from icrl_graph.prompts.layouts import Shows
@@ -55,9 +55,9 @@ class Options(TypedDict, total=False):
     prices: Prices | None
     """US dollars for a million tokens by model, such as `{"my-model": {"input": 0.4, "cached": 0.1, "output": 1.6}}`;
     default those that the extra `prices` knows."""
-    pace: Pace | None
-    """How fast paid calls are made, and how often one that failed for a while is made again; default `Pace()`: at once,
-    and up to six times. `Pace(attempts=1)` repeats nothing."""
+    rate_limit: RateLimit | None
+    """How fast paid calls are made, and how often one is retried after a transient failure; default `RateLimit()`: no
+    limit, and up to six attempts. `RateLimit(max_attempts=1)` retries nothing."""
     journal: Journal | None
     """Where paid replies are kept; default in the graph's store, else beside the checkpoints."""
     # settings; each can be overridden for one run by `context=`
@@ -89,7 +89,7 @@ class Options(TypedDict, total=False):
 class Assembled:
     """What a topology wires: all of its arguments, checked."""
 
-    metric: Scorer | None
+    metric: BoundEvaluator | None
     parts: Parts
     bounds: tuple[float, float] | None
     timeout: float | None
@@ -122,7 +122,7 @@ def assemble(
     """
     given, settable = _sort(options, base, defaults)
     policy = as_policy(model, given.get("cache") or "auto")
-    scorer = as_scorer(evaluator)
+    scorer = bind_evaluator(evaluator)
     pieces = {
         name: part for name, part in {"evaluator": evaluator, "metric": metric, **others}.items() if part is not None
     }
@@ -143,7 +143,7 @@ def assemble(
     system = [{"role": "system", "content": given["system"]}] if given.get("system") else []
     parts = Parts(
         schema=schema,
-        driver=Driver(given.get("journal"), given.get("prices"), given.get("pace")),
+        driver=Driver(given.get("journal"), given.get("prices"), given.get("rate_limit")),
         policy=answering,
         plain=speaker,
         evaluator=scorer,
@@ -155,7 +155,7 @@ def assemble(
         complete=given.get("inputs"),
         models=models,
     )
-    measured = None if metric is None else as_scorer(metric, "metric")
+    measured = None if metric is None else bind_evaluator(metric, "metric")
     return Assembled(measured, parts, given.get("bounds"), given.get("timeout"))
 
 
@@ -223,7 +223,10 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "extract": (callable, "a function or a pydantic model"),
     "cache": (lambda value: value in caching.CHOICES, f"one of {', '.join(map(repr, caching.CHOICES))}"),
     "prices": (are_prices, "US dollars for a million tokens by model, such as {'my-model': {'input': 1, 'output': 4}}"),
-    "pace": (lambda value: isinstance(value, Pace), "a Pace, such as Pace(requests=60)"),
+    "rate_limit": (
+        lambda value: isinstance(value, RateLimit),
+        "a RateLimit, such as RateLimit(requests_per_minute=60)",
+    ),
     "journal": (lambda value: isinstance(value, Journal), "a Journal, such as SqliteJournal(path)"),
 }
 """The parts among the options: whether one is well formed, and what it should be."""

@@ -14,8 +14,8 @@ from icrl_graph.prompts import ablations
 from icrl_graph.state.episode import Episode, upsert
 from icrl_graph.state.reward import Reward, as_reward, unscored
 from icrl_graph.topologies import settings
-from icrl_graph.topologies.nodes import Parts, check_form, random_of
-from icrl_graph.topologies.stopping import why_stop
+from icrl_graph.topologies.nodes import Parts, check_schema_version, random_of
+from icrl_graph.topologies.stopping import stop_reason
 
 
 def revise(
@@ -124,7 +124,7 @@ def _revision(
 ) -> dict[str, Any]:
     """The update, as of `evaluate`."""
     frozen, episodes = found.values["settings"], found.values["episodes"]
-    check_form(frozen)
+    check_schema_version(frozen)
     number = episodes[-1]["round"]
     now: dict[str, Any] = {**frozen, **settings.told(parts.schema, {parts.schema.namespace: changed})}
     parts.by(parts.policy, now)
@@ -135,7 +135,7 @@ def _revision(
     patches: list[Episode] = []
     if reward is not ... or comment is not None:
         patches = [_patch(parts, now, _attempt(episodes, number, candidate), reward, comment)]
-    stopped = why_stop(now, upsert(episodes, [patches]), parts.calls_each)
+    stopped = stop_reason(now, upsert(episodes, [patches]), parts.calls_each)
     return {"episodes": patches, "settings": now, "stopped": stopped}
 
 

@@ -20,7 +20,7 @@ def caps_of(frozen: Mapping[str, Any]) -> dict[str, float]:
     return {name: cap for name, cap in caps.items() if cap is not None}
 
 
-def why_stop(frozen: Mapping[str, Any], episodes: Sequence[Episode], calls_each: int = 1) -> str | None:
+def stop_reason(frozen: Mapping[str, Any], episodes: Sequence[Episode], calls_each: int = 1) -> str | None:
     """Why the run is over, or None.
 
     Args:

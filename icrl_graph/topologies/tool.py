@@ -11,7 +11,7 @@ from langchain_core.tools import StructuredTool
 from langgraph.runtime import get_runtime
 from pydantic import BaseModel, Field
 
-from icrl_graph.environments.rollout import Stage
+from icrl_graph.environments.rollout import RolloutContext
 from icrl_graph.topologies import settings
 from icrl_graph.topologies.methods import Graph
 
@@ -78,7 +78,7 @@ def _context() -> Any:
         found = getattr(get_runtime(), "context", None)
     except (RuntimeError, KeyError):
         return None
-    return found.outer if isinstance(found, Stage) else found  # called by who acts in an episode
+    return found.parent_context if isinstance(found, RolloutContext) else found  # called by who acts in an episode
 
 
 def _told(output: dict[str, Any]) -> tuple[str, dict[str, Any]]:

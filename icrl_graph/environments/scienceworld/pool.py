@@ -1,4 +1,4 @@
-"""Worlds that take turns."""
+"""EnvironmentPool that take turns."""
 
 from __future__ import annotations
 

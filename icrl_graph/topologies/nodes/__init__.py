@@ -6,36 +6,42 @@ by the driver of `icrl_graph.execution.driver`.
 
 from __future__ import annotations
 
-from icrl_graph.environments.rollout import Stage
 from icrl_graph.execution.node import TRACED, Straight, straight
 from icrl_graph.models.responses import failure
-from icrl_graph.topologies.nodes.build_context import build_context
-from icrl_graph.topologies.nodes.evaluate import evaluate
-from icrl_graph.topologies.nodes.generate import generate, prompt
-from icrl_graph.topologies.nodes.parts import STATE_FORM, Chooser, Complete, Extract, Parts, check_form, random_of
-from icrl_graph.topologies.nodes.prepare import check_task, prepare
-from icrl_graph.topologies.nodes.reflect import reflect
-from icrl_graph.topologies.nodes.select import select
+from icrl_graph.topologies.nodes.build_context import build_context_node
+from icrl_graph.topologies.nodes.evaluate import evaluate_node
+from icrl_graph.topologies.nodes.generate import generate_node, prompt
+from icrl_graph.topologies.nodes.parts import (
+    SCHEMA_VERSION,
+    Chooser,
+    Complete,
+    Extract,
+    Parts,
+    check_schema_version,
+    random_of,
+)
+from icrl_graph.topologies.nodes.prepare import check_task, prepare_node
+from icrl_graph.topologies.nodes.reflect import reflect_node
+from icrl_graph.topologies.nodes.select import select_node
 
 __all__ = [
-    "STATE_FORM",
+    "SCHEMA_VERSION",
     "TRACED",
     "Chooser",
     "Complete",
     "Extract",
     "Parts",
-    "Stage",
     "Straight",
-    "build_context",
-    "check_form",
+    "build_context_node",
+    "check_schema_version",
     "check_task",
-    "evaluate",
+    "evaluate_node",
     "failure",
-    "generate",
-    "prepare",
+    "generate_node",
+    "prepare_node",
     "prompt",
     "random_of",
-    "reflect",
-    "select",
+    "reflect_node",
+    "select_node",
     "straight",
 ]

@@ -9,19 +9,19 @@ from langchain_core.runnables import Runnable
 from langgraph.config import get_stream_writer
 
 from icrl_graph.execution.node import Straight
-from icrl_graph.prompts.plan import chosen, is_ours, make_plan
+from icrl_graph.prompts.plan import chosen, is_builtin, make_plan
 from icrl_graph.state.episode import Episode, LoopState
 from icrl_graph.state.events import RoundEvent
-from icrl_graph.topologies.nodes.parts import Parts, check_form
+from icrl_graph.topologies.nodes.parts import Parts, check_schema_version
 
 
-def build_context(parts: Parts) -> Runnable[Any, Any]:
+def build_context_node(parts: Parts) -> Runnable[Any, Any]:
     """Open the next round: decide, for each of its candidates, what the prompt shows and asks."""
     calls_each = parts.calls_each - 1 + parts.policy.calls
 
     def build_context(state: LoopState) -> dict[str, Any]:
         frozen, past = state["settings"], state["episodes"]
-        check_form(frozen)
+        check_schema_version(frozen)
         number = past[-1]["round"] + 1 if past else 0
         memory, schedule = parts.pick("memory", frozen), parts.pick("schedule", frozen)
         plan = make_plan(number, past, memory, schedule, frozen["warmup"])
@@ -44,7 +44,7 @@ def build_context(parts: Parts) -> Runnable[Any, Any]:
 
     async def abuild_context(state: LoopState) -> dict[str, Any]:
         named = (parts.pick(kind, state["settings"]) for kind in ("memory", "schedule"))
-        if all(map(is_ours, named)):
+        if all(map(is_builtin, named)):
             return build_context(state)
         return await asyncio.to_thread(build_context, state)  # the user's own may block
 

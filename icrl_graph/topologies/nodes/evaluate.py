@@ -11,9 +11,9 @@ from langgraph.config import get_stream_writer
 from langgraph.errors import GraphBubbleUp
 
 from icrl_graph.errors import BudgetExceeded, IcrlError
-from icrl_graph.evaluators.evaluator import Scorer
+from icrl_graph.evaluators.evaluator import BoundEvaluator
 from icrl_graph.execution.calls import Call
-from icrl_graph.execution.driver import Flow, Meter, one
+from icrl_graph.execution.driver import Flow, Meter, single
 from icrl_graph.models.responses import failure
 from icrl_graph.prompts import ablations
 from icrl_graph.state.episode import Episode, LoopState, Usage, add_usage, answer_of, cost_of, spent, upsert, value_of
@@ -21,11 +21,11 @@ from icrl_graph.state.events import BudgetEvent, EpisodeEvent
 from icrl_graph.state.reward import as_reward, unscored
 from icrl_graph.state.selection import best_value, metric_of
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node, random_of
-from icrl_graph.topologies.stopping import caps_of, why_stop
+from icrl_graph.topologies.stopping import caps_of, stop_reason
 
 
-def evaluate(
-    metric: Scorer | None,
+def evaluate_node(
+    metric: BoundEvaluator | None,
     parts: Parts,
     bounds: tuple[float, float] | None = None,
     timeout: float | None = None,
@@ -68,13 +68,17 @@ def evaluate(
             patches.append(patch)
         episodes = upsert(episodes, [patches])
         _tell(frozen, episodes, len(patches))
-        return {"episodes": patches, "stopped": state.get("stopped") or why_stop(frozen, episodes, parts.calls_each)}
+        return {"episodes": patches, "stopped": state.get("stopped") or stop_reason(frozen, episodes, parts.calls_each)}
 
     return node("evaluate", evaluate, evaluator.part, parts.driver)
 
 
 def ask(
-    scorer: Scorer, state: LoopState, episode: Episode, bounds: tuple[float, float] | None, timeout: float | None
+    scorer: BoundEvaluator,
+    state: LoopState,
+    episode: Episode,
+    bounds: tuple[float, float] | None,
+    timeout: float | None,
 ) -> Flow:
     """One evaluator on one episode; whatever goes wrong leaves it unscored. Gives the reward and what it cost."""
     arguments = scorer.arguments(
@@ -88,7 +92,7 @@ def ask(
     if scorer.flow:
         flow = scorer.part(**arguments)
     else:
-        flow = one(Call(scorer.part, arguments, lambda given: as_reward(given, bounds), paid=scorer.calls > 0))
+        flow = single(Call(scorer.part, arguments, lambda given: as_reward(given, bounds), paid=scorer.calls > 0))
     meter = Meter()
     try:
         given = yield from meter.read(flow, timeout)
@@ -108,7 +112,7 @@ def _history(state: LoopState, episode: Episode) -> list[dict[str, Any]]:
     return [{"response": e.get("response"), "reward": r.get("value"), "feedback": r.get("feedback")} for e, r in told]
 
 
-def all_of(flows: list[Flow], *scorers: Scorer | None) -> Flow:
+def all_of(flows: list[Flow], *scorers: BoundEvaluator | None) -> Flow:
     """Side by side where all that is asked is paid; else one by one.
 
     Functions may ask a person by `interrupt`, and LangGraph hands out the answers in the order of the questions.

@@ -9,15 +9,15 @@ from langchain_core.runnables import Runnable
 from langgraph.config import get_stream_writer
 from langgraph.runtime import get_runtime
 
-from icrl_graph.environments.rollout import Stage
+from icrl_graph.environments.rollout import RolloutContext
 from icrl_graph.errors import BudgetExceeded, IcrlError
 from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call
-from icrl_graph.execution.driver import Flow, Meter, one
+from icrl_graph.execution.driver import Flow, Meter, single
 from icrl_graph.models.policy import Policy
 from icrl_graph.models.responses import failure, is_overflow, read_response
 from icrl_graph.prompts import ablations
-from icrl_graph.prompts.incremental import Scene, next_prompt
+from icrl_graph.prompts.incremental import PromptSettings, next_prompt
 from icrl_graph.prompts.layouts import Shows, Style, render
 from icrl_graph.prompts.plan import shrink
 from icrl_graph.prompts.text import step_line
@@ -36,17 +36,17 @@ def prompt(state: LoopState, parts: Parts, at: int = -1) -> list[Message]:
 
 def rendered(state: LoopState, parts: Parts, past: Sequence[Episode], plan: Plan, shows: Shows) -> list[Message]:
     """The prompt of a plan over these episodes, as far as it shows them."""
-    preamble, task, style, layout = _scene(state, parts, shows)
+    preamble, task, style, layout = _prompt_settings(state, parts, shows)
     return render(preamble, task, past, plan, style, layout)
 
 
-def _scene(state: LoopState, parts: Parts, shows: Shows) -> Scene:
+def _prompt_settings(state: LoopState, parts: Parts, shows: Shows) -> PromptSettings:
     frozen = state["settings"]
     style = Style(shows, frozen["label"], parts.instructions)
-    return Scene(parts.preamble, state["inputs"]["task"], style, parts.pick("layout", frozen))
+    return PromptSettings(parts.preamble, state["inputs"]["task"], style, parts.pick("layout", frozen))
 
 
-def _stage(state: LoopState, parts: Parts, actor: Policy, prompt: list[Message]) -> Stage:
+def _rollout_context(state: LoopState, parts: Parts, actor: Policy, prompt: list[Message]) -> RolloutContext:
     frozen, now = state["settings"], state["episodes"][-1]
     ablation, instruction = parts.pick("show", frozen), now["plan"]["instruction"]
 
@@ -59,12 +59,12 @@ def _stage(state: LoopState, parts: Parts, actor: Policy, prompt: list[Message])
         smaller = _shrunk(now["plan"], times)
         return None if smaller is None else rendered(state, parts, state["episodes"][:-1], smaller, parts.shows)
 
-    return Stage(
+    return RolloutContext(
         prompt=shorter,
         actor=actor,
         task_data=state["inputs"]["task_data"],
         driver=parts.driver,
-        budget=parts.driver.remembered.share(frozen["run"], "budget", budget) if "n" in frozen else budget(),
+        budget=parts.driver.run_cache.share(frozen["run"], "budget", budget) if "n" in frozen else budget(),
         key=key_of("generate", state),
         label=frozen["label"],
         show=lambda rewards: ablations.show(
@@ -72,7 +72,7 @@ def _stage(state: LoopState, parts: Parts, actor: Policy, prompt: list[Message])
         ),
         sampling=lambda step: sampling_of(actor, parts, frozen, now, instruction, step),
         tell=get_stream_writer(),
-        outer=getattr(get_runtime(), "context", None),
+        parent_context=getattr(get_runtime(), "context", None),
     )
 
 
@@ -100,7 +100,7 @@ def _read_rollout(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def generate(parts: Parts) -> Runnable[Any, Any]:
+def generate_node(parts: Parts) -> Runnable[Any, Any]:
     """Ask the policy. Whatever goes wrong with one attempt is data on its episode.
 
     A prompt that does not fit into the model's context is made again with less of the history, and that is recorded.
@@ -111,21 +111,23 @@ def generate(parts: Parts) -> Runnable[Any, Any]:
         who = parts.by(parts.policy, state["settings"])
         kwargs = sampling_of(who, parts, state["settings"], now, now["plan"]["instruction"])
         plan, meter = now["plan"], Meter()
-        scene, run = _scene(state, parts, parts.shows), state["settings"]["run"]
-        remembered, key = parts.driver.remembered, ("rendered", now["candidate"])
-        shares = who.cache.waits and state["settings"].get("n", 1) > 1
+        prompt_settings, run = _prompt_settings(state, parts, parts.shows), state["settings"]["run"]
+        run_cache, key = parts.driver.run_cache, ("rendered", now["candidate"])
+        shares_prompt = who.cache.waits and state["settings"].get("n", 1) > 1
         said: Any = None
         while said is None:
-            messages, breaks, rendered_now = next_prompt(remembered.get(run, key), scene, past, plan)
-            remembered.put(run, key, rendered_now)
+            messages, breaks, rendered_now = next_prompt(run_cache.get(run, key), prompt_settings, past, plan)
+            run_cache.put(run, key, rendered_now)
             try:
                 if who.kind == "rollout":
-                    stage = {"context": _stage(state, parts, who.speaker, messages)}
-                    call = Call(who.part, {"steps": []}, _read_rollout, stage, paid=False, accounts=True)
+                    stage = {"context": _rollout_context(state, parts, who.speaker, messages)}
+                    call = Call(who.part, {"steps": []}, _read_rollout, stage, paid=False, tracks_own_cost=True)
                 else:
                     asked, marks = who.cache.mark(messages)
-                    call = Call(who.part, who.input(asked), read_response, {**marks, **kwargs}, shares=shares)
-                said = yield from meter.read(one(call))
+                    call = Call(
+                        who.part, who.input(asked), read_response, {**marks, **kwargs}, shares_prompt=shares_prompt
+                    )
+                said = yield from meter.read(single(call))
             except BudgetExceeded as over:
                 told = Episode(**identity(now), error=str(over), costs={"generate": meter.usage})
                 return {"episodes": [told], "stopped": over.cap}
@@ -155,7 +157,7 @@ def generate(parts: Parts) -> Runnable[Any, Any]:
         )
         return {"episodes": [patch], **ended}
 
-    return node("generate", generate, parts.policy.part, parts.driver, parts.policy.abandon)
+    return node("generate", generate, parts.policy.part, parts.driver, parts.policy.discard)
 
 
 def sampling_of(

@@ -11,7 +11,7 @@ from typing import Any
 from langchain_core.runnables import Runnable
 
 from icrl_graph.errors import ThreadMismatch
-from icrl_graph.evaluators.evaluator import Scorer
+from icrl_graph.evaluators.evaluator import BoundEvaluator
 from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.driver import Driver, Flow, Key
 from icrl_graph.execution.node import Straight
@@ -40,7 +40,7 @@ class Parts:
     """Who answers, unless the settings name another model."""
     plain: Policy
     """The same without structured output, or who acts in its episodes: for words about an answer."""
-    evaluator: Scorer
+    evaluator: BoundEvaluator
     shows: Shows = ("response", "shown")
     instructions: Mapping[str, str] = field(default_factory=lambda: INSTRUCTIONS)
     preamble: Sequence[Message] = ()
@@ -90,7 +90,7 @@ def node(
     flow: Callable[[Any, Any], Flow],
     part: Any,
     driver: Driver,
-    abandon: Callable[[tuple[str, int, int]], None] | None = None,
+    discard: Callable[[tuple[str, int, int]], None] | None = None,
 ) -> Runnable[Any, Any]:
     """A flow as a node.
 
@@ -99,15 +99,15 @@ def node(
         flow: what it does.
         part: what it calls.
         driver: performs it.
-        abandon: called with the run, the round and the candidate if something breaks it off.
+        discard: called with the run, the round and the candidate if something breaks it off.
     """
 
     def run(state: LoopState) -> Any:
-        with _forgetting(driver, state, abandon):
+        with _forgetting(driver, state, discard):
             return driver.perform(flow(state, part), key_of(name, state), budget_of(state))
 
     async def arun(state: LoopState) -> Any:
-        with _forgetting(driver, state, abandon):
+        with _forgetting(driver, state, discard):
             return await driver.aperform(flow(state, part), key_of(name, state), budget_of(state))
 
     return Straight(run, arun, name, part)
@@ -115,22 +115,22 @@ def node(
 
 @contextmanager
 def _forgetting(
-    driver: Driver, state: LoopState, abandon: Callable[[tuple[str, int, int]], None] | None
+    driver: Driver, state: LoopState, discard: Callable[[tuple[str, int, int]], None] | None
 ) -> Iterator[None]:
     """Hold on to nothing of a run that something has ended."""
     try:
         yield
     except BaseException:
         run, now = state["settings"]["run"], state["episodes"][-1]
-        driver.remembered.forget(run)
-        if abandon is not None:
-            abandon((run, now["round"], now["candidate"]))
+        driver.run_cache.forget(run)
+        if discard is not None:
+            discard((run, now["round"], now["candidate"]))
         raise
 
 
 def key_of(name: str, state: LoopState) -> Key:
     """Who asks in a node: the run, the node, the round, the candidate."""
-    check_form(state["settings"])
+    check_schema_version(state["settings"])
     now = state["episodes"][-1]
     return state["settings"]["run"], name, now["round"], now["candidate"]
 
@@ -158,14 +158,14 @@ def random_of(frozen: Mapping[str, Any], episode: Episode, what: str) -> Random:
     return Random(f"{source}/{episode['round']}/{episode['candidate']}/{what}")
 
 
-STATE_FORM = 3
+SCHEMA_VERSION = 3
 """The form of the state; stored with every run."""
 
 
-def check_form(frozen: Mapping[str, Any]) -> None:
+def check_schema_version(frozen: Mapping[str, Any]) -> None:
     """Raise `ThreadMismatch` if a run was written by another version of this package than can go on with it."""
-    if (form := frozen.get("form")) != STATE_FORM:
+    if (version := frozen.get("form")) != SCHEMA_VERSION:
         raise ThreadMismatch(
-            f"the thread was written in form {form}, this version of icrl_graph reads form {STATE_FORM}: go on with "
-            "the version that wrote it, or begin a new thread"
+            f"the thread was written in schema version {version}, this version of icrl_graph reads {SCHEMA_VERSION}: "
+            "resume it with the version that wrote it, or begin a new thread"
         )

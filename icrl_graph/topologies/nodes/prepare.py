@@ -15,11 +15,11 @@ from icrl_graph.execution.prices import check_price
 from icrl_graph.models.policy import chat_models
 from icrl_graph.state.episode import Episode, LoopState, Message, Output
 from icrl_graph.topologies import settings
-from icrl_graph.topologies.nodes.parts import STATE_FORM, Parts, check_form
+from icrl_graph.topologies.nodes.parts import SCHEMA_VERSION, Parts, check_schema_version
 from icrl_graph.topologies.stopping import more_rounds
 
 
-def prepare(parts: Parts) -> Callable[..., Any]:
+def prepare_node(parts: Parts) -> Callable[..., Any]:
     """Check the input, freeze the settings of this run into the state, and start with no episodes.
 
     Or, with `more`, go on with the run that is there.
@@ -33,7 +33,7 @@ def prepare(parts: Parts) -> Callable[..., Any]:
         where = runtime.execution_info  # the same again when a killed run is resumed, another for every other run
         source = f"{where.thread_id}/{where.checkpoint_ns}/{where.checkpoint_id}" if where else repr(object())
         frozen["run"] = hashlib.sha256(source.encode()).hexdigest()[:16]
-        frozen["form"] = STATE_FORM
+        frozen["form"] = SCHEMA_VERSION
         frozen["parts"] = dict(parts.schema.parts)
         given: Any = {"task": state.get("task"), "task_data": dict(state.get("task_data") or {})}
         if parts.complete is not None:
@@ -60,7 +60,7 @@ def prepare(parts: Parts) -> Callable[..., Any]:
             raise ValueError("more goes on with the run of the thread, on its task: give no other one")
         if not state.get("episodes"):
             raise ValueError("there is no run on this thread to go on with; give a task")
-        check_form(state["settings"])
+        check_schema_version(state["settings"])
         frozen = more_rounds(state["settings"], state["episodes"], state["more"], told, parts.calls_each)
         check_models(frozen)
         again = [e for e in state["episodes"] if e.get("retests")]  # the leaders of then; others will be judged again

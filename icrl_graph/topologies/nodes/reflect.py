@@ -9,7 +9,7 @@ from langchain_core.runnables import Runnable
 from icrl_graph.errors import BudgetExceeded, IcrlError
 from icrl_graph.execution.budget import exhausted
 from icrl_graph.execution.calls import Call
-from icrl_graph.execution.driver import Flow, Meter, one
+from icrl_graph.execution.driver import Flow, Meter, single
 from icrl_graph.models.policy import Policy
 from icrl_graph.models.responses import failure, read_response
 from icrl_graph.prompts.layouts import Shows
@@ -21,7 +21,7 @@ from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node
 from icrl_graph.topologies.stopping import caps_of
 
 
-def reflect(
+def reflect_node(
     policy: Policy, parts: Parts, instruction: str, shows: Shows, memory: Memory | None = None, own: bool = True
 ) -> Runnable[Any, Any]:
     """Have the last attempt looked at in words; they are kept with it.
@@ -51,7 +51,7 @@ def reflect(
         who, meter = parts.by(policy, frozen) if own else policy, Meter()
         try:
             call = Call(who.part, who.input(asked), read_response, sampling_of(who, parts, frozen, now, instruction))
-            said = yield from meter.read(one(call))
+            said = yield from meter.read(single(call))
         except BudgetExceeded as over:
             return {"stopped": over.cap}
         except IcrlError:

@@ -7,7 +7,7 @@ from typing import Any
 from langchain_core.runnables import Runnable
 from langgraph.config import get_stream_writer
 
-from icrl_graph.evaluators.evaluator import Scorer
+from icrl_graph.evaluators.evaluator import BoundEvaluator
 from icrl_graph.execution.driver import Flow
 from icrl_graph.state.episode import Episode, LoopState, add_usage, answer_of, side_by_side, upsert
 from icrl_graph.state.events import DoneEvent
@@ -19,10 +19,10 @@ LEADERS = 3
 """How many of the attempts are judged again before one is chosen, if the settings ask for it."""
 
 
-def select(
+def select_node(
     parts: Parts,
     choose: Chooser = best,
-    selector: Scorer | None = None,
+    selector: BoundEvaluator | None = None,
     bounds: tuple[float, float] | None = None,
     timeout: float | None = None,
 ) -> Runnable[Any, Any]:
@@ -78,7 +78,7 @@ def select(
         episodes, frozen = upsert(state["episodes"], [patches]), state["settings"]
         top = answering(episodes, choose) if selector is None else choose(episodes)
         output = outcome(episodes, top, parts.rewarded_by(frozen))
-        parts.driver.remembered.forget(frozen["run"])
+        parts.driver.run_cache.forget(frozen["run"])
         get_stream_writer()(
             DoneEvent(
                 type="done",

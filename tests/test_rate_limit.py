@@ -28,24 +28,24 @@ from langchain_core.exceptions import (
 )
 from langchain_core.runnables import RunnableLambda
 
-from icrl_graph import ModelError, Pace, chat_model, create_best_of_n, create_icrl
+from icrl_graph import ModelError, RateLimit, chat_model, create_best_of_n, create_icrl
 from icrl_graph.errors import BudgetExceeded
 from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call
-from icrl_graph.execution.driver import Driver, one
+from icrl_graph.execution.driver import Driver, single
 from icrl_graph.execution.journal import MemoryJournal
 from icrl_graph.execution.rate_limit import Bucket
-from icrl_graph.execution.retry import asked_for, is_passing
+from icrl_graph.execution.retry import is_transient, retry_after
 from icrl_graph.testing import OpenAIServer, ScriptedModel
 from tests.helpers import GAME, nearness
 
-Paced = Callable[[Pace, Call], Any]
+Paced = Callable[[RateLimit, Call], Any]
 
 
 @pytest.fixture(params=["sync", "async"])
 def paced(request: pytest.FixtureRequest) -> Paced:
-    def run(pace: Pace, call: Call) -> Any:
-        return pace.make(call) if request.param == "sync" else asyncio.run(pace.amake(call))
+    def run(rate_limit: RateLimit, call: Call) -> Any:
+        return rate_limit.execute(call) if request.param == "sync" else asyncio.run(rate_limit.aexecute(call))
 
     return run
 
@@ -71,15 +71,15 @@ def _failing(*errors: Exception) -> tuple[Call, list[str]]:
 
 def test_what_may_pass_is_asked_again_until_it_answers(paced: Paced) -> None:
     call, log = _failing(Status(429), Status(503), ConnectionResetError(), TimeoutError())
-    pace = Pace(longest_wait=0.001)
-    assert paced(pace, call) == "X"
-    assert (len(log), pace.repeats) == (5, 4)
+    rate_limit = RateLimit(max_backoff=0.001)
+    assert paced(rate_limit, call) == "X"
+    assert (len(log), rate_limit.retries) == (5, 4)
 
 
 def test_after_the_last_attempt_its_own_error_is_raised(paced: Paced) -> None:
     call, log = _failing(*(Status(500) for _ in range(9)))
     with pytest.raises(Status, match="500"):
-        paced(Pace(attempts=3, longest_wait=0.001), call)
+        paced(RateLimit(max_attempts=3, max_backoff=0.001), call)
     assert len(log) == 3
 
 
@@ -110,7 +110,7 @@ def _coded(**told: Any) -> Exception:
     ids=repr,
 )
 def test_what_waiting_may_mend_is_known_by_whatever_tells_of_it(error: Exception) -> None:
-    assert is_passing(error)
+    assert is_transient(error)
 
 
 FINAL = [
@@ -125,14 +125,14 @@ FINAL = [
 def test_what_waiting_cannot_mend_is_asked_once(paced: Paced, error: Exception) -> None:
     call, log = _failing(error)
     with pytest.raises(type(error)):
-        paced(Pace(longest_wait=0.001), call)
+        paced(RateLimit(max_backoff=0.001), call)
     assert len(log) == 1
 
 
 def test_a_call_that_is_given_up_on_after_its_own_time_limit_is_not_repeated(paced: Paced) -> None:
     call, log = _failing(TimeoutError("nothing came back"))
     with pytest.raises(TimeoutError):
-        paced(Pace(longest_wait=0.001), Call(call.part, "x", str, timeout=60))
+        paced(RateLimit(max_backoff=0.001), Call(call.part, "x", str, timeout=60))
     assert len(log) == 1
 
 
@@ -156,7 +156,7 @@ def _with_headers(headers: Any) -> Status:
 )
 def test_what_a_provider_asks_to_wait_is_read_in_any_form(said: Any, seconds: Any, clock: "Clock") -> None:
     clock.now = datetime(2026, 11, 21, 11, tzinfo=UTC).timestamp()
-    assert asked_for(_with_headers(said)) == seconds
+    assert retry_after(_with_headers(said)) == seconds
 
 
 class Clock:
@@ -194,7 +194,7 @@ def _asks(seconds: float) -> Exception:
 
 def test_waits_double_are_never_quite_the_same_and_never_shorter_than_asked_for(paced: Paced, clock: Clock) -> None:
     call, log = _failing(Status(500), Status(500), _asks(0), _asks(100), Status(500))
-    paced(Pace(longest_wait=10), call)
+    paced(RateLimit(max_backoff=10), call)
     assert clock.now - 1000 == pytest.approx(1.5 + 2.5 + 4.5 + 100 + 10)
     assert len(log) == 6
 
@@ -205,36 +205,40 @@ def test_who_asks_for_more_than_ten_minutes_is_not_waited_for(
 ) -> None:
     call, log = _failing(_asks(asked))
     with suppress(Status):
-        paced(Pace(longest_wait=longest), call)
+        paced(RateLimit(max_backoff=longest), call)
     assert clock.now - 1000 == pytest.approx(asked * (calls - 1))
     assert len(log) == calls
 
 
 def test_calls_begin_as_far_apart_as_requests_and_tokens_say(paced: Paced, clock: Clock) -> None:
-    pace, began = Pace(requests=20, tokens=60), []
+    rate_limit, began = RateLimit(requests_per_minute=20, tokens_per_minute=60), []
     call = Call(RunnableLambda(lambda asked: began.append(clock.now - 1000)), "x", str)
     for used in (0, 0, 10, 0):
-        paced(pace, call)
-        pace.used(used)
+        paced(rate_limit, call)
+        rate_limit.used(used)
     assert began == pytest.approx([0, 3, 6, 16])
 
 
 def test_a_call_that_could_only_begin_after_the_time_that_is_left_is_not_made(clock: Clock, paced: Paced) -> None:
-    pace = _Limited(requests=20)
+    rate_limit = _Limited(requests_per_minute=20)
     (call, log), (failing, failed) = _failing(), _failing(Status(500))
-    paced(pace, call)
+    paced(rate_limit, call)
     for _ in range(3):  # and it takes no turn from others
         with pytest.raises(BudgetExceeded, match="time"):
-            paced(pace, call)
+            paced(rate_limit, call)
     clock.now += 3
     with pytest.raises(Status):  # its repeat would begin too late, too
-        paced(pace, failing)
+        paced(rate_limit, failing)
     assert (len(log), len(failed), clock.now) == (1, 1, 1003)
 
 
 def test_a_run_whose_next_call_would_begin_too_late_ends_with_what_it_has() -> None:
     model = ScriptedModel(["1"])
-    out = create_icrl(model, nearness, rounds=2, pace=Pace(requests=1), max_seconds=5).compile().invoke(GAME)
+    out = (
+        create_icrl(model, nearness, rounds=2, rate_limit=RateLimit(requests_per_minute=1), max_seconds=5)
+        .compile()
+        .invoke(GAME)
+    )
     assert (out["answer"], out["stopped"], out["usage"]["calls"]) == ("1", "time", 1)
 
 
@@ -245,55 +249,59 @@ def test_a_call_is_not_repeated_where_less_time_is_left_than_the_wait_takes(pace
     assert len(log) == 1
 
 
-class _Limited(Pace):
-    """A pace of a run that has half a second left."""
+class _Limited(RateLimit):
+    """The rate limit of a run that has half a second left."""
 
-    def make(self, call: Call, within: float | None = None) -> Any:
-        return super().make(call, 0.5)
+    def execute(self, call: Call, within: float | None = None) -> Any:
+        return super().execute(call, 0.5)
 
-    async def amake(self, call: Call, within: float | None = None) -> Any:
-        return await super().amake(call, 0.5)
+    async def aexecute(self, call: Call, within: float | None = None) -> Any:
+        return await super().aexecute(call, 0.5)
 
 
-def test_what_is_left_of_the_budget_of_time_is_what_the_pace_is_told() -> None:
+def test_what_is_left_of_the_budget_of_time_is_what_the_rate_limit_is_given() -> None:
     told: list[float | None] = []
 
-    class Spy(Pace):
-        def make(self, call: Call, within: float | None = None) -> Any:
+    class Spy(RateLimit):
+        def execute(self, call: Call, within: float | None = None) -> Any:
             told.append(within)
-            return super().make(call, within)
+            return super().execute(call, within)
 
     call, _ = _failing()
     for caps in ({}, {"time": 10.0}):
-        Driver(MemoryJournal(), pace=Spy()).perform(one(call), ("r", "n", 0, 0), Budget(caps, {"seconds": 4.0}))
+        Driver(MemoryJournal(), rate_limit=Spy()).perform(
+            single(call), ("r", "n", 0, 0), Budget(caps, {"seconds": 4.0})
+        )
     assert told == [None, 6.0]
 
 
-@pytest.mark.parametrize(("pace", "calls"), [({}, 2), ({"pace": Pace(attempts=1)}, 1)])
-def test_a_graph_repeats_by_itself_and_can_be_told_not_to(pace: Any, calls: int) -> None:
+@pytest.mark.parametrize(("rate_limit", "calls"), [({}, 2), ({"rate_limit": RateLimit(max_attempts=1)}, 1)])
+def test_a_graph_repeats_by_itself_and_can_be_told_not_to(rate_limit: Any, calls: int) -> None:
     log: list[str] = []
 
     def model() -> str:
         log.append("asked")
         raise ConnectionResetError("gone")
 
-    graph = create_icrl(model, nearness, rounds=1, max_seconds=3, **pace)  # the waits: 1 s or more, then 2 s or more
+    graph = create_icrl(
+        model, nearness, rounds=1, max_seconds=3, **rate_limit
+    )  # the waits: 1 s or more, then 2 s or more
     out = graph.compile().invoke(GAME)
     assert (len(log), out["usage"]["calls"]) == (calls, 1)
 
 
 def test_a_wait_is_cancelled_with_its_task_and_its_place_is_free_again() -> None:
     call, log = _failing(Status(500))
-    pace = Pace(at_once=1)
+    rate_limit = RateLimit(max_concurrency=1)
 
     async def cancelled() -> Any:
-        task = asyncio.create_task(pace.amake(call))
-        while not pace.repeats:  # it waits, once it has counted its failure
+        task = asyncio.create_task(rate_limit.aexecute(call))
+        while not rate_limit.retries:  # it waits, once it has counted its failure
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        return await pace.amake(call)
+        return await rate_limit.aexecute(call)
 
     assert asyncio.run(cancelled()) == "X"
     assert len(log) == 2
@@ -309,14 +317,14 @@ def test_json_is_asked_for_again_where_a_client_could_not_read_it_and_nowhere_el
             return error
         raise AssertionError
 
-    assert is_passing(error_of("httpx2"))
-    assert not is_passing(error_of("my_parser"))
+    assert is_transient(error_of("httpx2"))
+    assert not is_transient(error_of("my_parser"))
 
 
 def test_faults_of_a_real_server_cost_a_paced_run_nothing_but_time() -> None:
     with OpenAIServer(lambda: "42", faults={1: "429", 2: "500", 3: "reset"}) as server:
         model = chat_model("openai:any", base_url=server.base_url, max_retries=0)
-        graph = create_icrl(model, nearness, rounds=2, pace=Pace(longest_wait=0.01)).compile()
+        graph = create_icrl(model, nearness, rounds=2, rate_limit=RateLimit(max_backoff=0.01)).compile()
         out = asyncio.run(graph.ainvoke(GAME))
         assert (out["reward"], out["usage"]["calls"], out["stopped"]) == (1.0, 2, "rounds")
         assert server.counts["calls"] == 5
@@ -326,7 +334,7 @@ def test_a_wrong_key_is_told_at_once() -> None:
     with OpenAIServer(lambda: "42", faults={1: "401"}) as server:
         model = chat_model("openai:any", base_url=server.base_url, max_retries=0)
         with pytest.raises(ModelError):
-            create_icrl(model, nearness, pace=Pace()).compile().invoke(GAME)
+            create_icrl(model, nearness, rate_limit=RateLimit()).compile().invoke(GAME)
         assert server.counts["calls"] == 1
 
 
@@ -344,7 +352,7 @@ def test_no_more_calls_are_in_flight_than_are_allowed(way: str) -> None:
             flying -= 1
         return "1"
 
-    graph = create_best_of_n(model, nearness, n=6, pace=Pace(at_once=2)).compile()
+    graph = create_best_of_n(model, nearness, n=6, rate_limit=RateLimit(max_concurrency=2)).compile()
     out = graph.invoke(GAME) if way == "invoke" else asyncio.run(graph.ainvoke(GAME))
     assert (most, out["usage"]["calls"]) == (2, 6)
 
@@ -354,13 +362,13 @@ def test_places_are_counted_over_all_threads_and_event_loops() -> None:
         return "1"
 
     async def cancelled(call: Call) -> None:
-        waiting = asyncio.create_task(pace.amake(call))
+        waiting = asyncio.create_task(rate_limit.aexecute(call))
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
 
-    pace, (call, _), held, done = Pace(at_once=1), _failing(), threading.Event(), threading.Event()
+    rate_limit, (call, _), held, done = RateLimit(max_concurrency=1), _failing(), threading.Event(), threading.Event()
 
     def hold(asked: str) -> str:
         held.set()
@@ -368,16 +376,16 @@ def test_places_are_counted_over_all_threads_and_event_loops() -> None:
         return asked
 
     with ThreadPoolExecutor(2) as pool:
-        holding = pool.submit(pace.make, Call(RunnableLambda(hold), "held", str))
+        holding = pool.submit(rate_limit.execute, Call(RunnableLambda(hold), "held", str))
         assert held.wait(60)
-        for make in (pace.make, lambda *given: asyncio.run(pace.amake(*given))):
+        for execute in (rate_limit.execute, lambda *given: asyncio.run(rate_limit.aexecute(*given))):
             with pytest.raises(BudgetExceeded):
-                make(call, 0.01)
+                execute(call, 0.01)
         asyncio.run(cancelled(call))
-        waiting = pool.submit(lambda: asyncio.run(pace.amake(call)))
+        waiting = pool.submit(lambda: asyncio.run(rate_limit.aexecute(call)))
         done.set()
         assert (holding.result(60), waiting.result(60)) == ("held", "X")
-    graph = create_best_of_n(RunnableLambda(model), nearness, n=3, pace=pace).compile()
+    graph = create_best_of_n(RunnableLambda(model), nearness, n=3, rate_limit=rate_limit).compile()
     for _ in range(2):
         assert asyncio.run(graph.ainvoke(GAME))["usage"] == graph.invoke(GAME)["usage"] | {"seconds": ANY}
 
@@ -402,26 +410,26 @@ def test_without_a_limit_nothing_waits() -> None:
     assert [Bucket(None).take(1e9) for _ in range(3)] == [0, 0, 0]
 
 
-@pytest.mark.parametrize("wrong", [{"at_once": 0}, {"requests": -1}, {"tokens": 0}, {"attempts": 0}])
+@pytest.mark.parametrize("wrong", [{"max_concurrency": 0}, {"requests": -1}, {"tokens": 0}, {"attempts": 0}])
 def test_a_number_that_is_not_above_0_is_refused(wrong: Any) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} must be above 0"):
-        Pace(**wrong)
+        RateLimit(**wrong)
 
 
 def test_errors_of_connections_are_known_by_name_whoever_made_them() -> None:
-    assert is_passing(type("APIConnectionError", (Exception,), {})())
-    assert is_passing(type("ReadError", (type("TransportError", (Exception,), {}),), {})())
-    assert not is_passing(KeyError())
+    assert is_transient(type("APIConnectionError", (Exception,), {})())
+    assert is_transient(type("ReadError", (type("TransportError", (Exception,), {}),), {})())
+    assert not is_transient(KeyError())
 
 
 def test_a_provider_that_is_not_there_costs_the_wait_once_and_is_trusted_again_when_it_answers(paced: Paced) -> None:
-    pace = Pace(attempts=3, longest_wait=0.001)
+    rate_limit = RateLimit(max_attempts=3, max_backoff=0.001)
     for attempts, faults in ((3, 3), (1, 1), (1, 0), (3, 3)):
         call, log = _failing(*[Status(503)] * faults)
         if faults:
             with pytest.raises(Status):
-                paced(pace, call)
+                paced(rate_limit, call)
         else:
-            paced(pace, call)
+            paced(rate_limit, call)
         assert len(log) == attempts

@@ -17,7 +17,7 @@ from langgraph.store.sqlite.aio import AsyncSqliteStore
 from typing_extensions import TypedDict
 
 from icrl_graph.errors import JournalError
-from icrl_graph.execution.calls import Call, make
+from icrl_graph.execution.calls import Call, execute
 from icrl_graph.execution.journal import Journal, MemoryJournal, Reply, StoreJournal
 from icrl_graph.execution.sql_journals import SqliteJournal, beside, journal_of, journal_of_run
 from icrl_graph.testing import ScriptedModel
@@ -252,5 +252,5 @@ def test_a_reply_that_has_come_is_kept_although_the_run_is_cancelled(tmp_path: P
 
 def test_within_a_chain_that_is_no_graph_there_is_no_journal_and_a_paid_call_is_made() -> None:
     asks: Any = RunnableLambda(lambda _: journal_of_run())
-    calls: Any = RunnableLambda(lambda _: make(Call(RunnableLambda(str), 1, lambda raw: raw)))
+    calls: Any = RunnableLambda(lambda _: execute(Call(RunnableLambda(str), 1, lambda raw: raw)))
     assert (asks.invoke(0), calls.invoke(0)) == ((None, ""), "1")

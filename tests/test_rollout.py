@@ -24,8 +24,8 @@ from icrl_graph.state.reward import Reward
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies.methods import create_best_of_n, create_icrl, create_reflexion, create_self_refine
 from icrl_graph.topologies.revise import revise
+from tests.corridor import Corridor
 from tests.helpers import play, thread, without_cost
-from tests.worlds import Corridor
 
 TASK: Any = {"task": "Find the treasure.", "task_data": {"length": 2}}
 
@@ -426,7 +426,7 @@ def test_a_run_that_is_drained_between_two_steps_leaves_its_place_to_others() ->
         return "right"
 
     drained: list[bool] = []
-    graph = create_icrl(rollout(act, Corridor, at_once=1), episode_return, rounds=1).compile(InMemorySaver())
+    graph = create_icrl(rollout(act, Corridor, max_concurrency=1), episode_return, rounds=1).compile(InMemorySaver())
     with pytest.raises(GraphDrained):
         graph.invoke(TASK, thread("a"), control=control)
     assert graph.invoke(TASK, thread("b"))["reward"] == pytest.approx(1.1)
@@ -485,7 +485,7 @@ def test_an_environment_that_can_not_even_be_closed_is_replaced() -> None:
 
 def test_a_failed_call_ends_the_episode_which_stays_unscored_and_gives_its_environment_back() -> None:
     model = ScriptedModel(["right", RuntimeError("no"), "right", "right"])
-    _, (first, second) = play(create_icrl(rollout(model, Corridor, at_once=1), episode_return, rounds=2), TASK)
+    _, (first, second) = play(create_icrl(rollout(model, Corridor, max_concurrency=1), episode_return, rounds=2), TASK)
     assert (first["error"], first["reward"]["value"], len(first["steps"])) == ("RuntimeError: no", None, 1)
     assert second["reward"]["value"] == pytest.approx(1.1)
 
@@ -503,7 +503,7 @@ def test_episodes_side_by_side_wait_for_room() -> None:
         made.append(Corridor())
         return made[-1]
 
-    graph = create_best_of_n(rollout(lambda: "right", make, at_once=2), episode_return, n=6).compile()
+    graph = create_best_of_n(rollout(lambda: "right", make, max_concurrency=2), episode_return, n=6).compile()
     assert asyncio.run(graph.ainvoke(TASK))["usage"]["calls"] == 12
     assert len(made) <= 2
     assert sum(each.log.count("reset") for each in made) == 6
@@ -523,7 +523,9 @@ def test_an_episode_that_is_broken_off_leaves_its_place_to_others(how: str) -> N
         return "never"
 
     async def main() -> Any:
-        graph = create_icrl(rollout(RunnableLambda(act), Corridor, at_once=1), episode_return, rounds=1).compile()
+        graph = create_icrl(
+            rollout(RunnableLambda(act), Corridor, max_concurrency=1), episode_return, rounds=1
+        ).compile()
         running = asyncio.ensure_future(graph.ainvoke(TASK))
         await begun.wait()
         running.cancel()
@@ -531,7 +533,7 @@ def test_an_episode_that_is_broken_off_leaves_its_place_to_others(how: str) -> N
         return await asyncio.wait_for(graph.ainvoke(TASK), 20)
 
     if how == "interrupted":
-        policy = rollout(RunnableLambda(act), Corridor, at_once=1)
+        policy = rollout(RunnableLambda(act), Corridor, max_concurrency=1)
         graph = create_icrl(policy, episode_return, rounds=1).compile()
         with pytest.raises(KeyboardInterrupt):
             graph.invoke(TASK)

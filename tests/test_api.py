@@ -238,7 +238,7 @@ def test_a_run_that_an_older_version_kept_is_refused_with_both_forms(
         return improve(TASK, nearness, model=climber, task_data=DATA, rounds=2, path=tmp_path / "run.sqlite")
 
     for part in ("beginning", "parts"):
-        monkeypatch.setattr(f"icrl_graph.topologies.nodes.{part}.STATE_FORM", 1)
+        monkeypatch.setattr(f"icrl_graph.topologies.nodes.{part}.SCHEMA_VERSION", 1)
     kept()
     monkeypatch.undo()
     with pytest.raises(ThreadMismatch, match="form 1, this version of icrl_graph reads form 3"):

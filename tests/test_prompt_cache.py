@@ -24,7 +24,7 @@ from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies.methods import create_icrl, create_self_refine
 from tests.bodies import BodyServer
 from tests.helpers import GAME, climber, nearness, play, thread
-from tests.test_context import CHAT, answers, episodes
+from tests.test_prompt_plans import CHAT, answers, episodes
 
 KEY = SecretStr("k")
 LOCAL = "http://127.0.0.1:1/v1"
