@@ -14,7 +14,6 @@ from typing import Any, cast
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 
-from icrl_graph.api import build
 from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator, bind_evaluator
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import single
@@ -23,6 +22,7 @@ from icrl_graph.models.policy import as_policy, name_of_part, unbound
 from icrl_graph.prompts.text import text_of
 from icrl_graph.state.episode import Message, Usage
 from icrl_graph.state.reward import Reward
+from icrl_graph.topologies.methods import build
 
 CHARACTERS = 4
 """Of a token, about, in English."""

@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.runnables import RunnableLambda
 
-from icrl_graph.api import build
 from icrl_graph.benchmarks.arms import read_arm, read_arms
 from icrl_graph.benchmarks.benchmark import from_file
 from icrl_graph.benchmarks.registry import BENCHMARKS, find_benchmark
 from icrl_graph.benchmarks.runner import prepare
-from icrl_graph.topologies.methods import TOPOLOGIES
+from icrl_graph.topologies.methods import TOPOLOGIES, build
 from tests.bench_child import plan_of
 
 PLAYER = f"{Path(__file__).parent / 'bench_child.py'}:player"

@@ -36,9 +36,9 @@ import typer
 from typer.testing import CliRunner
 
 import icrl_graph
-from icrl_graph.api import build
 from icrl_graph.benchmarks.arms import read_arms
 from icrl_graph.cli.shared import app
+from icrl_graph.topologies.methods import build
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

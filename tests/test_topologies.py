@@ -836,5 +836,5 @@ def test_a_wrong_part_is_refused_by_name_and_value(name: str, wrong: dict[str, A
 
 
 def test_an_unknown_argument_is_refused_with_all_choices() -> None:
-    with pytest.raises(ValueError, match="unknown argument 'sytem'; choose among memory, .*system.*seed"):
+    with pytest.raises(ValueError, match="unknown argument 'sytem'; choose among rounds, .*memory.*system.*seed"):
         create_icrl(climber, nearness, sytem="x")  # type: ignore[call-arg]

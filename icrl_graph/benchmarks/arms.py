@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from icrl_graph.api import build
 from icrl_graph.benchmarks.results import Plan
 from icrl_graph.prompts.ablations import shuffled
 from icrl_graph.state.choices import pick
 from icrl_graph.state.reward import Reward
-from icrl_graph.topologies.methods import TOPOLOGIES, Graph
+from icrl_graph.topologies.base import Graph
+from icrl_graph.topologies.methods import TOPOLOGIES, build
 
 SHORTHANDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {"react": ("best_of_n", {"n": "1", "thoughts": True})}
 """Arms by a name of their own: the topology, and what is other about it."""

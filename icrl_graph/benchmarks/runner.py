@@ -21,7 +21,7 @@ from typing import Any, cast
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
-from icrl_graph.api import OnEpisode, aplay, build, check_inputs
+from icrl_graph.api import OnEpisode, aplay, check_inputs
 from icrl_graph.benchmarks.arms import Arm, read_arms
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs
 from icrl_graph.benchmarks.registry import find_benchmark
@@ -50,7 +50,8 @@ from icrl_graph.state.episode import Episode, Usage, add_usage
 from icrl_graph.state.events import EpisodeEvent
 from icrl_graph.state.reward import Reward
 from icrl_graph.state.selection import answering, last_answered
-from icrl_graph.topologies.methods import Graph
+from icrl_graph.topologies.base import Graph
+from icrl_graph.topologies.methods import build
 from icrl_graph.topologies.nodes import Chooser
 
 

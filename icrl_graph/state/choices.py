@@ -1,15 +1,47 @@
-"""Parts by name."""
+"""Parts by name: those that are shipped, and custom ones by path, module or entry point.
+
+A name is one of the shipped ones, some of them with a number, as "last:5"; or "path.py:name" or "module:name" of an
+object that is imported; or the name of an entry point that an installed package declares, in the group of its kind:
+icrl_graph.topologies, icrl_graph.memories, icrl_graph.schedules, icrl_graph.layouts, icrl_graph.ablations,
+icrl_graph.benchmarks, icrl_graph.models, icrl_graph.evaluators.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeVar
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 Part = TypeVar("Part")
 
 
+class Number(NamedTuple):
+    """What stands behind the colon of a name such as "last:5"."""
+
+    symbol: str
+    """For it in a list of choices, as in "last:N"."""
+    pattern: str
+    read: Callable[[str], Any]
+    range: str
+
+
+INTEGER = Number("N", r"0*[1-9][0-9]*", int, "N an integer from 1")
+SHARE = Number("P", r"0?\.[0-9]+|[01](\.0*)?", float, "P from 0 to 1")
+POSITIVE_SHARE = Number("P", r"(?=.*[1-9])(0?\.[0-9]+|1(\.0*)?)", float, "P above 0 and at most 1")
+REAL = Number("X", r"-?[0-9]+(\.[0-9]+)?", float, "X a number")
+
+Numbered = Mapping[str, tuple[Callable[[Any], Part], Number]]
+"""By name: what makes the part of a number, and which numbers there are."""
+
+
 def pick(kind: str, name: str, parts: Mapping[str, Part]) -> Part:
-    """The part of that name.
+    """The part of that name, where there are no custom ones.
 
     Raises:
         ValueError: there is none; names the choices.
@@ -17,3 +49,99 @@ def pick(kind: str, name: str, parts: Mapping[str, Part]) -> Part:
     if not isinstance(name, str) or name not in parts:
         raise ValueError(f"unknown {kind} {name!r}; choose one of {', '.join(map(repr, parts))}")
     return parts[name]
+
+
+def choices(shipped: Iterable[str], numbered: Numbered[Any] | None = None) -> tuple[str, ...]:
+    """The shipped names, as in "all", "last:N"."""
+    return (*shipped, *(f"{name}:{number.symbol}" for name, (_, number) in (numbered or {}).items()))
+
+
+def find(kind: str, spec: Any, shipped: Mapping[str, Part], numbered: Numbered[Part] | None = None) -> Part:
+    """The part that a name stands for, or the part itself where that is handed over.
+
+    Args:
+        kind: such as "memory".
+        spec: a name as described at the top of this module, or anything that is not text.
+        shipped: the parts that need no number.
+        numbered: those that take one.
+
+    Raises:
+        ValueError: there is no such part, its number is out of range, or importing it failed; names the choices.
+    """
+    if not isinstance(spec, str):
+        return spec  # type: ignore[no-any-return]
+    if spec in shipped:
+        return shipped[spec]
+    name, _, number = spec.partition(":")
+    if numbered and name in numbered:
+        make, accepted = numbered[name]
+        if re.fullmatch(accepted.pattern, number):
+            return make(accepted.read(number))
+    elif _names_an_object(spec):
+        return load(spec)  # type: ignore[no-any-return]
+    elif installed := _entry_points(kind).get(spec):
+        return installed.load()  # type: ignore[no-any-return]
+    ranges = dict.fromkeys(accepted.range for _, accepted in (numbered or {}).values())
+    names = [*choices(shipped, numbered), *_entry_points(kind)]
+    raise ValueError(
+        f"unknown {kind} {spec!r}; choose one of {', '.join(names)}{', with ' * bool(ranges)}{', '.join(ranges)}, or "
+        "name a custom one as path.py:name or module:name"
+    )
+
+
+def _names_an_object(spec: str) -> bool:
+    where, _, attribute = spec.rpartition(":")
+    return bool(where) and attribute.isidentifier()
+
+
+def _entry_points(kind: str) -> dict[str, EntryPoint]:
+    plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+    return {point.name: point for point in entry_points(group=f"icrl_graph.{plural}")}
+
+
+def installed(kind: str) -> tuple[str, ...]:
+    """The names of the entry points of a kind."""
+    return tuple(_entry_points(kind))
+
+
+def load(spec: str) -> Any:
+    """Import an object. A file is imported once, and again after it has changed.
+
+    Args:
+        spec: "path/to/file.py:name" or "package.module:name".
+
+    Raises:
+        ValueError: the form is wrong, there is no such file, module or name, or importing it failed; says which.
+    """
+    where, colon, name = spec.rpartition(":")
+    if not (colon and where and name):
+        raise ValueError(f"an object is named 'path.py:name' or 'package.module:name', got {spec!r}")
+    try:
+        module = _from_path(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{spec!r} can't be loaded: {type(error).__name__}: {error}") from error
+    if not hasattr(module, name):
+        public = [other for other in vars(module) if not other.startswith("_")]
+        raise ValueError(f"{where} has no {name!r}; it has {', '.join(public) or 'nothing'}")
+    return getattr(module, name)
+
+
+def _from_path(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    return _imported(path.resolve(), path.stat().st_mtime_ns)
+
+
+@lru_cache
+def _imported(path: Path, changed: int) -> Any:
+    """The module of a file, as of when it was last changed."""
+    module_name = f"icrl_graph_loaded.{path.stem}_{abs(hash(path)):x}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses and pydantic look their module up
+    if (folder := str(path.parent)) not in sys.path:
+        sys.path.append(folder)  # a file may import its neighbours, as under `python path.py`
+    spec.loader.exec_module(module)
+    return module
