@@ -19,7 +19,7 @@ from icrl_graph.prompts.ablations import ABLATIONS, ablation
 from icrl_graph.prompts.layouts import LAYOUTS
 from icrl_graph.prompts.memory import MEMORIES, memory
 from icrl_graph.prompts.plan import SCHEDULES
-from icrl_graph.state.choices import find
+from icrl_graph.state.choices import find, pick
 
 Custom = Mapping[str, Mapping[str, Any]]
 """Functions that were handed over as parts: kind ("memory", "schedule", "layout", "show") -> name -> function."""
@@ -44,6 +44,8 @@ class RunSettings(BaseModel):
     custom: ClassVar[Custom] = {}
     parts: ClassVar[Mapping[str, str]] = {}
     """The names of the graph's models, evaluator and metric; saved with every run."""
+    models: ClassVar[Sequence[str]] = (MAIN,)
+    """The names under which the graph has its models."""
     made: ClassVar[bool] = False
     """Whether `schema` made the class, for one graph."""
 
@@ -86,6 +88,9 @@ class RunSettings(BaseModel):
     def _known(cls, value: Any, info: Any) -> Any:
         if info.field_name in _KINDS:
             part(info.field_name, value, cls.custom)
+        if info.field_name == "model" and isinstance(value, Mapping):
+            for name in value:
+                pick("model", name, dict.fromkeys(cls.models))
         return value
 
 
@@ -194,6 +199,7 @@ def schema(
     members = {
         "custom": custom,
         "parts": dict(parts or {}),
+        "models": tuple(models),
         "made": True,
         "__doc__": base.__doc__,
         "__module__": __name__,
@@ -209,10 +215,9 @@ def schema(
             info.json_schema_extra = {"enum": list(dict.fromkeys(names))}
         changed[name] = (info.annotation, info)
     if len(models) > 1:
-        choice: Any = Literal[tuple(models)]
         info = copy(changed["model"][1] if "model" in changed else base.model_fields["model"])
         info.description = f"Other models than the graph's own: one name, or names by {_listed(models)}."
-        changed["model"] = (str | dict[choice, str] | None, info)
+        changed["model"] = (str | dict[str, str] | None, info)
     made: type[RunSettings] = create_model("Settings", __base__=own_base, **changed)  # type: ignore[call-overload]
     return made
 
