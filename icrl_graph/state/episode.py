@@ -85,6 +85,8 @@ class Episode(TypedDict, total=False):
     """From 0."""
     candidate: int
     """From 0; above 0 only where several attempts share a round, as in Best-of-N."""
+    model: str
+    """Which of a topology's models wrote it, by its name there. Absent where there is one model alone."""
     plan: Plan
     response: str
     """The model's words, verbatim. Absent if there are none; `error` then says why."""
