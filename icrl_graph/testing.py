@@ -23,7 +23,7 @@ from pydantic import Field
 
 from icrl_graph.errors import UnknownTask
 from icrl_graph.execution.signatures import accepted_names
-from icrl_graph.models.function import ASKS, FunctionModel
+from icrl_graph.models.function import REPLY_ARGUMENTS, FunctionModel
 from icrl_graph.state.episode import Message
 
 Replies = Callable[..., Any] | Sequence[str | AIMessage | Exception]
@@ -45,7 +45,7 @@ class ScriptedModel(FunctionModel):
     usage: UsageMetadata | None = None
 
     def __init__(self, replies: Replies, **fields: Any) -> None:
-        super().__init__(reply=replies if callable(replies) else _queue(replies), label="scripted", **fields)
+        super().__init__(reply=replies if callable(replies) else _queue(replies), name="scripted", **fields)
 
     def _answer(self, offered: Mapping[str, Any]) -> str | AIMessage:
         self.prompts.append(offered["messages"])
@@ -115,7 +115,7 @@ class OpenAIServer:
         context: int | None = None,
         port: int = 0,
     ) -> None:
-        self._reply, self._names = reply, accepted_names(reply, ASKS, "reply function")
+        self._reply, self._names = reply, accepted_names(reply, REPLY_ARGUMENTS, "reply function")
         self._latency, self._faults, self._cache_block, self._port = latency, faults or {}, cache_block, port
         self._context, self._retry_after = context, retry_after
         self._cache: set[int] = set()

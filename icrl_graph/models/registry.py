@@ -71,7 +71,7 @@ def learner(name: str, *, temperature: float | None = None) -> FunctionModel:
     Raises:
         ValueError: there is none of that name.
     """
-    return FunctionModel(reply=find_learner(name), label=f"learner:{name}", temperature=temperature)
+    return FunctionModel(reply=find_learner(name), name=f"learner:{name}", temperature=temperature)
 
 
 def _openai(model: str, *, base_url: str | None, api_key: str | None, **options: Any) -> BaseChatModel:

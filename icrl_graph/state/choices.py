@@ -1,4 +1,4 @@
-"""Parts by name: one of a list, or an object by its import path. The one module that imports by string."""
+"""Parts by name: one of a list, or an object by its import path; and what a part is called."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def pick(kind: str, name: str, parts: Mapping[str, Part]) -> Part:
     """The part of that name.
 
     Raises:
-        ValueError: there is none; names the choices.
+        ValueError: there is none of that name; lists the choices.
     """
     if not isinstance(name, str) or name not in parts:
         raise ValueError(f"unknown {kind} {name!r}; choose one of {', '.join(map(repr, parts))}")
@@ -49,12 +49,36 @@ def _from_path(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     module_name = f"icrl_graph_loaded.{path.stem}_{abs(hash(path.resolve())):x}"
-    found = importlib.util.spec_from_file_location(module_name, path)
-    if found is None or found.loader is None:
-        raise ImportError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(found)
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses and pydantic look their module up
     if (folder := str(path.resolve().parent)) not in sys.path:
         sys.path.append(folder)  # a file may import its neighbours, as under `python path.py`
-    found.loader.exec_module(module)
+    spec.loader.exec_module(module)
     return module
+
+
+def unbound(part: Any) -> Any:
+    """A Runnable without the arguments that are bound to it."""
+    if not hasattr(part, "invoke"):
+        return part
+    from langchain_core.runnables import (
+        RunnableBinding,  # here, because an isolated evaluator's worker needs no LangChain
+    )
+
+    while isinstance(part, RunnableBinding):
+        part = part.bound
+    return part
+
+
+def name_of_part(part: Any) -> str:
+    """The name of a model or an evaluator, as a saved run holds it."""
+    part = unbound(part)
+    names = (getattr(part, attribute, None) for attribute in _NAME_ATTRIBUTES)
+    return next((name for name in names if isinstance(name, str) and name), type(part).__qualname__)
+
+
+_NAME_ATTRIBUTES = ("model_name", "model", "model_id", "name", "__qualname__")
+"""Where chat models, Runnables, evaluators and functions have their names; the first that is set counts."""

@@ -246,7 +246,7 @@ def create_best_of_n(
     if options.get("retests") and choose is not best:
         raise ValueError("retests are of a selection by reward; give select='reward' or no retests")
     defaults = {"n": n, "schedule": schedule}
-    built = assemble(BestOfNSettings, model, evaluator, metric, defaults, options, select=select)
+    built = assemble(BestOfNSettings, model, evaluator, metric, defaults, options, select=selector or select)
     graph = _graph(built, choose, selector)
     graph.add_edge("prepare", "build_context")
     graph.add_conditional_edges("build_context", nodes.straight(_fan_out), ["generate"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -18,9 +19,10 @@ from icrl_graph.execution.journal import Journal
 from icrl_graph.execution.prices import Prices, are_prices, check_price
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models import prompt_cache as caching
-from icrl_graph.models.policy import Policy, as_policy, chat_models, name_of_part
+from icrl_graph.models.policy import Policy, as_policy, chat_models
 from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.templates import INSTRUCTIONS
+from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Message
 from icrl_graph.topologies import settings
 from icrl_graph.topologies.nodes import Parts
@@ -122,14 +124,15 @@ def assemble(
     """
     given, settable = _sort(options, base, defaults)
     policy = as_policy(model, given.get("cache") or "auto")
-    scorer = bind_evaluator(evaluator)
+    scorer, measured = bind_evaluator(evaluator), None if metric is None else bind_evaluator(metric, "metric")
     pieces = {
-        name: part for name, part in {"evaluator": evaluator, "metric": metric, **others}.items() if part is not None
+        name: part for name, part in {"evaluator": scorer, "metric": measured, **others}.items() if part is not None
     }
     names = {name: part if isinstance(part, str) else name_of_part(part) for name, part in pieces.items()}
     named = {"model": model} if isinstance(model, str) else {}
     schema = settings.schema(base, {**named, **defaults, **settable}, {"model": name_of_part(policy.part), **names})
-    speaker, models = policy.speaker, chat_models(*pieces.values())
+    asked = [part.models if isinstance(part, BoundEvaluator) else (part,) for part in pieces.values()]
+    speaker, models = policy.responder, chat_models(*chain.from_iterable(asked))
     if schema.model_fields["max_usd"].default is not None:
         for name in dict.fromkeys((*chat_models(speaker.part), *models)):
             check_price(name, given.get("prices") or {})
@@ -155,7 +158,6 @@ def assemble(
         complete=given.get("inputs"),
         models=models,
     )
-    measured = None if metric is None else bind_evaluator(metric, "metric")
     return Assembled(measured, parts, given.get("bounds"), given.get("timeout"))
 
 

@@ -120,7 +120,7 @@ def generate_node(parts: Parts) -> Runnable[Any, Any]:
             run_cache.put(run, key, rendered_now)
             try:
                 if who.kind == "rollout":
-                    stage = {"context": _rollout_context(state, parts, who.speaker, messages)}
+                    stage = {"context": _rollout_context(state, parts, who.responder, messages)}
                     call = Call(who.part, {"steps": []}, _read_rollout, stage, paid=False, tracks_own_cost=True)
                 else:
                     asked, marks = who.cache.mark(messages)

@@ -64,8 +64,8 @@ class Parts:
         if name in (None, self.schema.model_fields["model"].default):
             return policy
         if name not in self.others:
-            self.others[name] = as_policy(name, policy.speaker.told)
-        return policy.by(self.others[name])
+            self.others[name] = as_policy(name, policy.responder.cache_choice)
+        return policy.with_model(self.others[name])
 
     def asked(self, frozen: Mapping[str, Any]) -> Any:
         """The model that a run with these settings asks, as it was given."""
@@ -73,12 +73,11 @@ class Parts:
 
     def rewarded_by(self, frozen: Mapping[str, Any] | None = None) -> str:
         """Who gives the rewards of a run with these settings: "oracle", "judged", "self-judged" or "human"."""
-        frozen, judges = frozen or {}, getattr(self.evaluator.part, "judges", ())
-        told = getattr(self.evaluator.part, "rewarded_by", None)
-        if told is None and any(same_model(judge, self.asked(frozen)) for judge in judges):
-            told = "self-judged"
-        told = told or ("judged" if self.evaluator.calls else "oracle")
-        return f"{told} and human" if frozen.get("revised") and told != "human" else str(told)
+        frozen, source = frozen or {}, self.evaluator.rewarded_by
+        if source is None and any(same_model(judge, self.asked(frozen)) for judge in self.evaluator.models):
+            source = "self-judged"
+        source = source or ("judged" if self.evaluator.calls else "oracle")
+        return f"{source} and human" if frozen.get("revised") and source != "human" else source
 
     def pick(self, kind: str, frozen: Mapping[str, Any]) -> Any:
         """The memory, schedule, layout or ablation that the settings name."""
