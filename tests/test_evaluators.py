@@ -125,7 +125,7 @@ def test_the_unknown_price_of_a_judge_is_refused_through_a_wrapper(model: Any) -
             create_icrl(lambda: "x", wrap(llm_judge(model, RUBRIC)), max_usd=1.0, prices=prices)
 
 
-# ------------------------------------------------------------------------------------------------------ what is not paid
+# ----------------------------------------------------------------------------------------------------- free evaluators
 
 
 def nearness(response: str) -> float:
@@ -177,7 +177,7 @@ def test_a_bound_evaluator_is_called_like_what_it_holds() -> None:
 
 
 def test_the_source_of_a_reward_can_be_declared() -> None:
-    paid = RunnableLambda(lambda offered: 1.0)
+    paid: Any = RunnableLambda(lambda offered: 1.0)
     exact = replace(bind_evaluator(paid), rewarded_by="oracle")
     assert [create_icrl(lambda: "x", each).parts.rewarded_by() for each in (paid, exact)] == ["judged", "oracle"]
 

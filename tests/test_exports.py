@@ -12,7 +12,6 @@ import icrl_graph
 import icrl_graph.evaluators
 import icrl_graph.models
 
-
 DOORS = [icrl_graph, icrl_graph.evaluators, icrl_graph.models]
 
 

@@ -1,4 +1,4 @@
-"""Models: by name, functions as chat models, policies. Names are loaded when they are first used, as in `icrl_graph`."""
+"""Models by name, and functions as chat models. Names are loaded when they are first used, as in `icrl_graph`."""
 
 from __future__ import annotations
 
