@@ -6,7 +6,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from icrl_graph import create_icrl, parse
-from icrl_graph.evaluators.human import human_reward
+from icrl_graph.evaluators import human_reward
 from icrl_graph.topologies.revise import revise
 
 SAID = [(4, "add frogs"), (7, "add rain"), (9, "good"), (6, "add rain"), (8, "drop pond"), (5, "add stars"), (10, "ok")]

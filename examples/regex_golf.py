@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from icrl_graph import improve, parse
-from icrl_graph.evaluators.isolation import isolated
+from icrl_graph.evaluators import isolated
 
 WARS = ["The Phantom Menace", "Attack of the Clones", "Revenge of the Sith", "A New Hope", "Return of the Jedi"]
 TREK = ["The Wrath of Khan", "The Voyage Home", "The Undiscovered Country", "Generations", "First Contact", "Nemesis"]

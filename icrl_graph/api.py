@@ -25,8 +25,8 @@ from langgraph.runtime import RunControl
 
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.evaluators.evaluator import Evaluator
-from icrl_graph.models.policy import name_of_part
 from icrl_graph.prompts.text import number
+from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of
 from icrl_graph.state.events import EpisodeEvent, is_episode
 from icrl_graph.topologies.base import Graph

@@ -19,8 +19,7 @@ from langchain_core.tools import tool
 from icrl_graph import create_best_of_n, create_icrl, llm_judge
 from icrl_graph.evaluators.evaluator import bind_evaluator
 from icrl_graph.evaluators.isolation import isolated
-from icrl_graph.models.loading import load
-from icrl_graph.models.policy import name_of_part
+from icrl_graph.state.choices import load, name_of_part
 from icrl_graph.state.events import is_episode
 from icrl_graph.testing import ScriptedModel
 from tests.helpers import play
@@ -43,7 +42,7 @@ BAD = {
 def judge() -> Iterator[Any]:
     made: Any = isolated(verdict, timeout=0.5, workers=2)
     yield made
-    made.close()
+    made.part.close()
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
@@ -199,7 +198,7 @@ def _episodes(score: Any) -> Any:
 
 
 class Named(Judge):
-    label = "a judge of its own name"
+    name = "a judge of its own name"
 
 
 def test_a_stored_run_may_go_on_with_its_evaluator_isolated() -> None:
@@ -295,7 +294,7 @@ def test_a_number_that_is_not_above_0_is_refused(wrong: Any) -> None:
 
 def test_workers_end_with_what_uses_them() -> None:
     pids = []
-    for end in (lambda made: made.close(), lambda made: None):
+    for end in (lambda made: made.part.close(), lambda made: None):
         made: Any = isolated(verdict)
         pids.append(_pid(made))
         end(made)

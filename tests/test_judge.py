@@ -165,7 +165,7 @@ def test_a_run_kept_with_one_judge_is_not_resumed_with_another(tmp_path: Path) -
 
     go_on(ScriptedModel(lambda: "sure"))
     with pytest.raises(ThreadMismatch, match="judge_game24"):
-        go_on(FunctionModel(reply=lambda: "sure", label="another"))
+        go_on(FunctionModel(reply=lambda: "sure", name="another"))
 
 
 def test_in_best_of_n_the_judges_calls_are_counted_and_capped() -> None:

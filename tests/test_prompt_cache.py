@@ -16,7 +16,7 @@ from pydantic import BaseModel, SecretStr
 
 from icrl_graph.execution.journal import MemoryJournal
 from icrl_graph.models.policy import as_policy
-from icrl_graph.models.prompt_cache import DIALECTS, OFF, UNTOLD, dialect, takes_marks
+from icrl_graph.models.prompt_cache import AUTOMATIC, DIALECTS, OFF, dialect, takes_marks
 from icrl_graph.models.registry import chat_model
 from icrl_graph.prompts.layouts import LAYOUTS, Style, parse, render
 from icrl_graph.state.episode import Episode, Plan
@@ -60,24 +60,24 @@ _ChatAnthropic = type("ChatAnthropic", (_Anthropic,), {"__module__": "langchain_
         (ChatOpenAI(model="gpt-5.6", api_key=KEY, base_url="https://eu.api.openai.com/v1"), "openai-marks"),
         (chat_model("openai:gpt-5.6-mini", api_key="k"), "openai-marks"),
         (chat_model("openai:gpt-4.1-mini", api_key="k"), "openai"),
-        (chat_model("openai:gpt-5.6", base_url=LOCAL), "untold"),
-        (chat_model("openai:gpt-5.6", base_url="https://api.openai.com.example.org/v1"), "untold"),
-        (AzureChatOpenAI(model="gpt-5.6", api_key=KEY, azure_endpoint="https://x", api_version="1"), "untold"),
-        (ChatOpenAI(model="gpt-5.6", api_key=KEY).bind(stop=["x"]), "untold"),
+        (chat_model("openai:gpt-5.6", base_url=LOCAL), "automatic"),
+        (chat_model("openai:gpt-5.6", base_url="https://api.openai.com.example.org/v1"), "automatic"),
+        (AzureChatOpenAI(model="gpt-5.6", api_key=KEY, azure_endpoint="https://x", api_version="1"), "automatic"),
+        (ChatOpenAI(model="gpt-5.6", api_key=KEY).bind(stop=["x"]), "automatic"),
         (_ChatAnthropic(), "anthropic"),
         (type("Own", (_ChatAnthropic,), {})(), "anthropic"),
-        (type("ChatAnthropic", (), {"__module__": "elsewhere"})(), "untold"),
-        (ScriptedModel(["a"]), "untold"),
+        (type("ChatAnthropic", (), {"__module__": "elsewhere"})(), "automatic"),
+        (ScriptedModel(["a"]), "automatic"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_the_dialect_is_told_by_class_address_and_name(model: Any, expected: str) -> None:
-    assert dialect("auto", model) is {**DIALECTS, "untold": UNTOLD}[expected]
+    assert dialect("auto", model) is {**DIALECTS, "automatic": AUTOMATIC}[expected]
 
 
 def test_an_address_from_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", LOCAL)
-    assert dialect("auto", ChatOpenAI(model="gpt-5.6", api_key=KEY)) is UNTOLD
+    assert dialect("auto", ChatOpenAI(model="gpt-5.6", api_key=KEY)) is AUTOMATIC
 
 
 def test_a_dialect_can_be_chosen_for_a_server_of_ones_own() -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from icrl_graph.benchmarks import scienceworld
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs, from_file
-from icrl_graph.benchmarks.judges import judge_game24
-from icrl_graph.benchmarks.judges import judged as judged_writing
+from icrl_graph.benchmarks.judges import judge_game24, judge_writing
 from icrl_graph.environments.rollout import episode_return
 from icrl_graph.tasks import hidden_color
 from icrl_graph.tasks.game24 import game as puzzles
@@ -50,7 +49,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         items=lambda: [str(number) for number in range(writing.ITEMS)],
         read=lambda text: writing.task(writing.read_item(text)),
         evaluator=endings,
-        judged=judged_writing,
+        judged=judge_writing,
     ),
     "scienceworld": Benchmark(
         about="29 tasks of school science by text, 15 actions an attempt, as in arXiv 2506.06303; needs Java",

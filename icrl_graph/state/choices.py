@@ -1,4 +1,4 @@
-"""Parts by name: those that are shipped, and custom ones by path, module or entry point.
+"""Parts by name: those that are shipped, and custom ones by path, module or entry point; and what a part is called.
 
 A name is one of the shipped ones, some of them with a number, as "last:5"; or "path.py:name" or "module:name" of an
 object that is imported; or the name of an entry point that an installed package declares, in the group of its kind:
@@ -44,7 +44,7 @@ def pick(kind: str, name: str, parts: Mapping[str, Part]) -> Part:
     """The part of that name, where there are no custom ones.
 
     Raises:
-        ValueError: there is none; names the choices.
+        ValueError: there is none of that name; lists the choices.
     """
     if not isinstance(name, str) or name not in parts:
         raise ValueError(f"unknown {kind} {name!r}; choose one of {', '.join(map(repr, parts))}")
@@ -145,3 +145,25 @@ def _imported(path: Path, changed: int) -> Any:
         sys.path.append(folder)  # a file may import its neighbours, as under `python path.py`
     spec.loader.exec_module(module)
     return module
+
+
+def unbound(part: Any) -> Any:
+    """A Runnable without the arguments that are bound to it."""
+    if not hasattr(part, "invoke"):
+        return part
+    from langchain_core.runnables import RunnableBinding  # here: an isolated evaluator's worker needs no LangChain
+
+    while isinstance(part, RunnableBinding):
+        part = part.bound
+    return part
+
+
+def name_of_part(part: Any) -> str:
+    """The name of a model or an evaluator, as a saved run holds it."""
+    part = unbound(part)
+    names = (getattr(part, attribute, None) for attribute in _NAME_ATTRIBUTES)
+    return next((name for name in names if isinstance(name, str) and name), type(part).__qualname__)
+
+
+_NAME_ATTRIBUTES = ("model_name", "model", "model_id", "name", "__qualname__")
+"""Where chat models, Runnables, evaluators and functions have their names; the first that is set counts."""

@@ -221,7 +221,7 @@ def create_best_of_n(
     if options.get("retests") and choose is not best:
         raise ValueError("retests require select='reward'; give that or no retests")
     settings: Any = {"n": n, "schedule": schedule}
-    common: Any = {"metric": metric, "base": BestOfNSettings, "parts": {"select": select}}
+    common: Any = {"metric": metric, "base": BestOfNSettings, "parts": {"select": selector or select}}
     graph = Graph(model, evaluator, choose=choose, selector=selector, **common, **settings, **options)
     graph.add_edge("prepare", "build_context")
     graph.add_fan_out("build_context", "generate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -11,14 +12,15 @@ from langchain_core.messages import BaseMessage, convert_to_openai_messages
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator
+from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator, bind_evaluator
 from icrl_graph.execution.driver import Driver
 from icrl_graph.execution.journal import Journal
 from icrl_graph.execution.prices import Prices, are_prices, check_price
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models import prompt_cache as caching
-from icrl_graph.models.policy import Policy, as_policy, chat_models, name_of_part
+from icrl_graph.models.policy import Policy, as_policy, chat_models
 from icrl_graph.prompts.templates import INSTRUCTIONS
+from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Message
 from icrl_graph.topologies import settings
 from icrl_graph.topologies.nodes.parts import Parts
@@ -111,18 +113,19 @@ def assemble(
     policies = {name: as_policy(model, cache) for name, model in models.items()}
     policy, model = policies[MAIN], models[MAIN]
     bound, measured = bind_evaluator(evaluator), None if metric is None else bind_evaluator(metric, "metric")
-    further = {"evaluator": evaluator, "metric": metric, **others}
+    further = {"evaluator": bound, "metric": measured, **others}
     parts = {name: part for name, part in further.items() if part is not None}
     names = {name: name_of_part(each.part) for name, each in policies.items()}
     names |= {name: part if isinstance(part, str) else name_of_part(part) for name, part in parts.items()}
     named = {"model": model} if isinstance(model, str) else {}
     schema = settings.schema(base, {**named, **defaults}, names, list(policies))
-    speakers, judges = [each.speaker for each in policies.values()], chat_models(*parts.values())
+    asked = [part.models if isinstance(part, BoundEvaluator) else (part,) for part in parts.values()]
+    responders, judges = [each.responder for each in policies.values()], chat_models(*chain.from_iterable(asked))
     if schema.model_fields["max_usd"].default is not None:
-        for name in dict.fromkeys((*chat_models(*(speaker.part for speaker in speakers)), *judges)):
+        for name in dict.fromkeys((*chat_models(*(each.part for each in responders)), *judges)):
             check_price(name, chosen.get("prices") or {})
     sampling = chosen.get("sampling") or {}
-    if sampling and any(speaker.kind != "chat" for speaker in speakers):
+    if sampling and any(each.kind != "chat" for each in responders):
         raise ValueError("sampling parameters are passed to chat models only; the model is not a chat model")
     if policy.kind != "chat" and chosen.get("cache") not in (None, "auto", "off"):
         remedy = "give it to rollout(cache=...)" if policy.actor else "the model is not a chat model"
@@ -136,7 +139,7 @@ def assemble(
         schema=schema,
         driver=Driver(chosen.get("journal"), chosen.get("prices"), chosen.get("rate_limit")),
         policies=policies,
-        plain=policy.speaker,
+        plain=policy.responder,
         evaluator=bound,
         metric=measured,
         bounds=chosen.get("bounds"),

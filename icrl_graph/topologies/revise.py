@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import StateSnapshot
 
-from icrl_graph.evaluators.human import VETOED, _apart
+from icrl_graph.evaluators.human import VETOED, without_value
 from icrl_graph.prompts import ablations
 from icrl_graph.state.episode import Episode, upsert
 from icrl_graph.state.reward import Reward, as_reward, unscored
@@ -162,4 +162,4 @@ def _instead(old: Reward, reward: float | Reward | None) -> Reward:
     new = unscored(VETOED) if reward is None else as_reward(reward)
     if reward is not None and "error" in new:
         raise ValueError(new["error"])
-    return new if isinstance(reward, Mapping) else {**_apart(old), **new}
+    return new if isinstance(reward, Mapping) else {**without_value(old), **new}

@@ -131,7 +131,7 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
             try:
                 if policy.kind == "rollout":
                     key = key_of(name, state)
-                    context = _rollout_context(state, settings, parts, policy.speaker, key, messages)
+                    context = _rollout_context(state, settings, parts, policy.responder, key, messages)
                     call = Call(
                         policy.part,
                         {"steps": []},

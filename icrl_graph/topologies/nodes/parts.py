@@ -92,18 +92,16 @@ class Parts:
         if model is None or (name == MAIN and model == self.schema.model_fields["model"].default):
             return policy
         if model not in self.replacements:
-            self.replacements[model] = as_policy(model, policy.speaker.told)
-        return policy.by(self.replacements[model])
+            self.replacements[model] = as_policy(model, policy.responder.cache_choice)
+        return policy.with_model(self.replacements[model])
 
     def rewarded_by(self, settings: SavedSettings = SavedSettings()) -> str:  # noqa: B008 - it is frozen
         """The source of the rewards of a run: "oracle", "judged", "self-judged" or "human"."""
-        judges = getattr(self.evaluator.part, "judges", ())
-        source = getattr(self.evaluator.part, "rewarded_by", None)
-        model = self.replaced(self.plain, settings).part
-        if source is None and any(same_model(judge, model) for judge in judges):
+        source, model = self.evaluator.rewarded_by, self.replaced(self.plain, settings).part
+        if source is None and any(same_model(judge, model) for judge in self.evaluator.models):
             source = "self-judged"
         source = source or ("judged" if self.evaluator.calls else "oracle")
-        return f"{source} and human" if settings.revised and source != "human" else str(source)
+        return f"{source} and human" if settings.revised and source != "human" else source
 
     def pick(self, kind: str, settings: SavedSettings) -> Any:
         """The memory, schedule, layout or ablation ("show") that the settings name."""

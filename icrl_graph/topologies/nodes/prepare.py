@@ -58,7 +58,7 @@ def check_models(parts: Parts, saved: Mapping[str, Any]) -> None:
     settings = SavedSettings.of(saved)
     policies = [parts.policy_of(settings, name) for name in parts.policies]
     if settings.max_usd is not None:
-        named = chat_models(*(policy.speaker.part for policy in policies), parts.replaced(parts.plain, settings).part)
+        named = chat_models(*(policy.responder.part for policy in policies), parts.replaced(parts.plain, settings).part)
         for name in dict.fromkeys((*named, *parts.models)):
             check_price(name, parts.driver.prices)
 
