@@ -75,9 +75,9 @@ class Result:
             f"  answer: {shorten(self.answer)}",
         ]
         for episode in self.episodes:
-            said = episode.get("response") or f"! {episode.get('error', 'not answered yet')}"
+            text = episode.get("response") or f"! {episode.get('error', 'not answered yet')}"
             value = number(value_of(episode))
-            lines.append(f"  {episode['round']:3} {episode['plan']['instruction'][:10]:10} {value:>8}  {shorten(said)}")
+            lines.append(f"  {episode['round']:3} {episode['plan']['instruction'][:10]:10} {value:>8}  {shorten(text)}")
         return "\n".join(lines)
 
 
@@ -86,9 +86,9 @@ def breaks_in(usage: Mapping[str, Any]) -> str:
     return f", {usage['breaks']} prompt cache breaks" if usage.get("breaks") else ""
 
 
-def shorten(said: Any, width: int = 80) -> str:
+def shorten(value: Any, width: int = 80) -> str:
     """A text on one line, cut to a width."""
-    text = " ".join((said if isinstance(said, str) else repr(said)).split())
+    text = " ".join((value if isinstance(value, str) else repr(value)).split())
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
@@ -129,7 +129,7 @@ def improve(
         ValueError: an argument is wrong.
         ThreadMismatch: the file holds another run under this thread id.
         ModelError: the model can't answer at all, because of its key or name, say.
-        GraphDrained: the run was ended through `control`; with `path`, the same call goes on.
+        GraphDrained: the run was ended through `control`; with `path`, the same call resumes it.
     """
     graph, inputs = build(topology, model, score, **options), check_inputs(task, task_data)
     with _saver(path) as saver:
@@ -220,12 +220,12 @@ def check_inputs(task: Any, task_data: Any) -> dict[str, Any]:
     """What a graph takes, checked.
 
     Raises:
-        ValueError: the task is empty or neither text nor messages, or the task data is no mapping of JSON values.
+        ValueError: the task is empty or neither text nor messages, or the task data is not a mapping of JSON values.
     """
-    given = {} if task_data is None else task_data
-    if not isinstance(given, Mapping):
-        raise ValueError(f"task_data must be a mapping, got {given!r:.80}")
-    return {"task": check_task(task), "task_data": plain(given, "task_data")}
+    data = {} if task_data is None else task_data
+    if not isinstance(data, Mapping):
+        raise ValueError(f"task_data must be a mapping, got {data!r:.80}")
+    return {"task": check_task(task), "task_data": plain(data, "task_data")}
 
 
 def _config(thread_id: str) -> RunnableConfig:
@@ -237,7 +237,7 @@ def _streaming(path: Any, control: RunControl | None) -> dict[str, Any]:
 
 
 def _begin(
-    graph: Graph, stored: Any, inputs: Mapping[str, Any], asked: RunSettings
+    graph: Graph, stored: Any, inputs: Mapping[str, Any], wanted: RunSettings
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """How to resume a thread: its input (None where it has begun), and an update as of `evaluate`, if it needs one.
 
@@ -253,9 +253,9 @@ def _begin(
     settings, episodes = SavedSettings.of(saved), stored.values["episodes"]
     gave_up = stored.values.get("stopped") == "failures"
     ended = not stored.next and not gave_up
-    changes = _changes(saved, asked, ended)
-    if changes and ended and settings.has_rounds and _is_longer(asked, changes, len(episodes)):
-        longer = {**saved, **{name: getattr(asked, name) for name in changes}}
+    changes = _changes(saved, wanted, ended)
+    if changes and ended and settings.has_rounds and _is_longer(wanted, changes, episodes[-1]["round"] + 1):
+        longer = {**saved, **{name: getattr(wanted, name) for name in changes}}
         reason = stop_reason(SavedSettings.of(longer), episodes, graph.parts.calls_each)
         return None, {"settings": longer, "stopped": reason}
     if changes:
@@ -266,25 +266,24 @@ def _begin(
 
 
 _OTHER_THREAD = "give another thread_id or path"
-_REPLACEABLE = ("model", "reflector", "critic")
-"""What a run that has not ended may be resumed with another one of."""
+_WRITERS = ("reflector", "critic")
+"""What a run that has not ended may be resumed with another one of, as with another model."""
 
 
-def _changes(saved: Mapping[str, Any], asked: RunSettings, ended: bool) -> dict[str, str]:
-    """By name, the settings and parts that differ from what is saved, as "name 'saved' -> 'asked'"."""
+def _changes(saved: Mapping[str, Any], wanted: RunSettings, ended: bool) -> dict[str, str]:
+    """By name, the settings and parts that differ from what is saved, as "name 'saved' -> 'wanted'"."""
     settings = {RENAMED.get(name, name): value for name, value in saved.items()}
-    wanted, parts = asked.model_dump(), {**saved["parts"], **asked.parts}
-    pairs = [(name, settings.get(name), wanted[name]) for name in wanted if ended or name != "model"]
-    pairs += [
-        (name, saved["parts"].get(name), asked.parts.get(name)) for name in parts if ended or name not in _REPLACEABLE
-    ]
+    values, parts = wanted.model_dump(), {**saved["parts"], **wanted.parts}
+    pairs = [(name, settings.get(name), values[name]) for name in values if ended or name != "model"]
+    fixed = [name for name in parts if ended or name not in (*wanted.models, *_WRITERS)]
+    pairs += [(name, saved["parts"].get(name), wanted.parts.get(name)) for name in fixed]
     return {name: f"{name} {old!r} -> {new!r}" for name, old, new in pairs if old != new}
 
 
-def _is_longer(asked: RunSettings, changes: Mapping[str, str], rounds: int) -> bool:
-    """Whether all that is asked beyond a run that has ended is more rounds, or one early stop less."""
-    dropped = {name for name in EARLY_STOPS if getattr(asked, name, None) is None}
-    return getattr(asked, "rounds", 0) > rounds and changes.keys() <= {"rounds", *dropped}
+def _is_longer(wanted: RunSettings, changes: Mapping[str, str], rounds: int) -> bool:
+    """Whether all that is wanted beyond a run that has ended is more rounds, or one early stop less."""
+    dropped = {name for name in EARLY_STOPS if getattr(wanted, name, None) is None}
+    return getattr(wanted, "rounds", 0) > rounds and changes.keys() <= {"rounds", *dropped}
 
 
 def _result(values: Mapping[str, Any]) -> Result:
@@ -302,12 +301,12 @@ def _result(values: Mapping[str, Any]) -> Result:
 
 @contextmanager
 def _hint(path: Any) -> Iterator[None]:
-    """Tell whoever sees a failure that nothing is lost."""
+    """Add to an error that nothing is lost."""
     try:
         yield
     except Exception as error:
         if path is not None:
-            error.add_note(f"What was done so far is kept in {path}; the same call goes on from there.")
+            error.add_note(f"Progress is saved in {path}; the same call resumes it.")
         raise
 
 

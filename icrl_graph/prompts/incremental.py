@@ -1,10 +1,10 @@
 """Incremental prompts: of a run's next prompt only what is new is rendered.
 
-The prompt of round 200 holds that of round 199 and a little more. So what was made of a run's latest prompt is kept
-while the run lasts and extended, and a round costs the same early and late. What is kept is checked before it is used:
+The prompt of round 200 holds that of round 199 and a little more. So a run's latest prompt is cached while the
+run lasts and extended, and a round costs the same early and late. The cache is checked before it is used:
 an episode, a text or a style that is not the very same is rendered from scratch. So a prompt is byte for byte what
 `layouts.render` gives, also after an older episode was edited or the run resumed from an earlier checkpoint, and
-dropping what is kept costs time alone.
+dropping the cache costs time alone.
 
 Layouts other than "turns" are rendered from scratch; the latest round may stand anywhere in them.
 """

@@ -22,7 +22,7 @@ Part = TypeVar("Part")
 
 
 class Number(NamedTuple):
-    """What stands behind the colon of a name such as "last:5"."""
+    """The number after the colon of a name such as "last:5"."""
 
     symbol: str
     """For it in a list of choices, as in "last:N"."""
@@ -82,11 +82,10 @@ def find(kind: str, spec: Any, shipped: Mapping[str, Part], numbered: Numbered[P
     elif installed := _entry_points(kind).get(spec):
         return installed.load()  # type: ignore[no-any-return]
     ranges = dict.fromkeys(accepted.range for _, accepted in (numbered or {}).values())
-    names = [*choices(shipped, numbered), *_entry_points(kind)]
-    raise ValueError(
-        f"unknown {kind} {spec!r}; choose one of {', '.join(names)}{', with ' * bool(ranges)}{', '.join(ranges)}, or "
-        "name a custom one as path.py:name or module:name"
-    )
+    names = ", ".join([*choices(shipped, numbered), *_entry_points(kind)])
+    limits = f", with {', '.join(ranges)}" if ranges else ""
+    choice = f"choose one of {names}{limits}, or name a custom one" if names else "name it"
+    raise ValueError(f"unknown {kind} {spec!r}; {choice} as path.py:name or module:name")
 
 
 def _names_an_object(spec: str) -> bool:

@@ -128,7 +128,7 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         Args:
             instruction: the name of what is asked for.
             shows: what of each attempt the question shows.
-            writer: who writes the reflection, if not the graph's own model.
+            writer: writes the reflection, if not the graph's own model.
             memory: which attempts it shows beside the last; default the run's own.
         """
         policy = writer or self.parts.plain

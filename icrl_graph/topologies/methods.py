@@ -112,7 +112,7 @@ def create_reflexion(
         model: as for `create_icrl`.
         evaluator: gives the reward. The reflection is written with it in view, as far as `show` lets it through.
         metric: gives the number that is reported, if it is another one.
-        reflector: who writes the reflections, if not the model.
+        reflector: writes the reflections, if not the model.
         show_attempts: show the attempts and their rewards, too, not only the reflections.
         memory: which attempts' reflections a prompt shows.
         schedule: what each round asks for; "retry" tells the model to heed the reflections.
@@ -162,7 +162,7 @@ def create_self_refine(
         model: as for `create_icrl`.
         evaluator: gives the reward that is recorded.
         metric: gives the number that is reported, if it is another one.
-        critic: who gives the feedback, if not the model.
+        critic: gives the feedback, if not the model.
         memory: which earlier answers a prompt shows. It sees no rewards.
         schedule: what each round asks for; "refine" tells the model to follow the feedback.
         layout: as for `create_icrl`.

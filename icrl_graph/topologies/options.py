@@ -45,11 +45,11 @@ class Options(TypedDict, total=False):
     """Sampling parameters per instruction: `{"explore": {"temperature": 1.2}, "default": {...}}`. Chat models only."""
     inputs: Callable[[Mapping[str, Any], Random], Mapping[str, Any]] | None
     """Completes a run's input: called with `task` and `task_data` (None and {} where they are missing) and a random
-    generator of the run's own; gives those that are to be others."""
+    generator of the run's own; gives those that are to be replaced."""
     extract: Callable[[str], Any] | type[BaseModel] | None
     """Makes the answer of a response, in JSON-able values; a pydantic model instead asks for structured output."""
     cache: str | None
-    """How the model's provider is told what of a prompt to cache: "openai" (which requests belong together),
+    """How the model's provider learns what of a prompt to cache: "openai" (which requests belong together),
     "openai-marks" (also what to cache, as GPT-5.6 and later want it), "anthropic", "off"; default "auto", by the model.
     Chat models only."""
     prices: Prices | None
@@ -119,8 +119,8 @@ def assemble(
     names |= {name: part if isinstance(part, str) else name_of_part(part) for name, part in parts.items()}
     named = {"model": model} if isinstance(model, str) else {}
     schema = settings.schema(base, {**named, **defaults}, names, list(policies))
-    asked = [part.models if isinstance(part, BoundEvaluator) else (part,) for part in parts.values()]
-    responders, judges = [each.responder for each in policies.values()], chat_models(*chain.from_iterable(asked))
+    models_of = [part.models if isinstance(part, BoundEvaluator) else (part,) for part in parts.values()]
+    responders, judges = [each.responder for each in policies.values()], chat_models(*chain.from_iterable(models_of))
     if schema.model_fields["max_usd"].default is not None:
         for name in dict.fromkeys((*chat_models(*(each.part for each in responders)), *judges)):
             check_price(name, chosen.get("prices") or {})
@@ -158,8 +158,8 @@ def _sort(options: Mapping[str, Any], base: type[RunSettings]) -> tuple[dict[str
     """The parts among the options, checked, and the rest, which are settings."""
     parts = {name: options[name] for name in _CHECKS if name in options}
     defaults = {name: value for name, value in options.items() if name not in parts}
-    own = [name for name in base.model_fields if name not in RunSettings.model_fields]
-    choices = dict.fromkeys((*own, *_CHECKS, *base.model_fields))
+    first = [name for name in base.model_fields if name not in RunSettings.model_fields]
+    choices = dict.fromkeys((*first, *_CHECKS, *base.model_fields))
     if unknown := defaults.keys() - choices.keys():
         raise ValueError(f"unknown argument {', '.join(map(repr, sorted(unknown)))}; choose among {', '.join(choices)}")
     for name, value in parts.items():
@@ -170,7 +170,7 @@ def _sort(options: Mapping[str, Any], base: type[RunSettings]) -> tuple[dict[str
 
 
 def _structured(policy: Policy, form: type[BaseModel], sampling: Any) -> Policy:
-    """The policy, asked for structured output."""
+    """The policy, with structured output."""
     if not isinstance(policy.part, BaseChatModel) or sampling:
         raise ValueError("structured output is asked of a chat model, without sampling parameters per instruction")
     return policy.structured(form)

@@ -76,12 +76,12 @@ class RunSettings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _all_known(cls, given: Any) -> Any:
+    def _all_known(cls, values: Any) -> Any:
         """Name the choices, also where LangGraph makes settings of a context."""
-        if isinstance(given, Mapping) and (unknown := [name for name in given if name not in cls.model_fields]):
+        if isinstance(values, Mapping) and (unknown := [name for name in values if name not in cls.model_fields]):
             names = ", ".join(map(repr, unknown))
             raise ValueError(f"unknown setting {names}; choose among {', '.join(cls.model_fields)}")
-        return given
+        return values
 
     @field_validator("*")
     @classmethod
@@ -279,7 +279,7 @@ def explain(error: ValidationError) -> str:
 
 
 RENAMED = {"label": "reward_label", "form": "schema_version", "said": "instruction"}
-"""Under which names a state holds settings that are called otherwise here, now or in an earlier version."""
+"""The names of settings in a state, of this or an earlier version, that have another name here."""
 
 
 @dataclass(frozen=True, kw_only=True)

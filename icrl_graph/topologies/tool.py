@@ -80,7 +80,7 @@ def _context() -> Any:
         return None
     return (
         context.parent_context if isinstance(context, RolloutContext) else context
-    )  # called by who acts in an episode
+    )  # called by the model that acts in an episode
 
 
 def _content_and_artifact(output: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -98,13 +98,13 @@ def ask(
 
 
 def _history(state: LoopState, episode: Episode) -> list[dict[str, Any]]:
-    """The attempts of the rounds before, as somebody who judges may see them."""
+    """The attempts of the rounds before, as an evaluator may see them."""
     before = ((e, e.get("reward", {})) for e in state["episodes"] if e["round"] < episode["round"])
     return [{"response": e.get("response"), "reward": r.get("value"), "feedback": r.get("feedback")} for e, r in before]
 
 
 def all_of(flows: list[Flow], *evaluators: BoundEvaluator | None) -> Flow:
-    """Side by side where all that is asked is paid; else one by one.
+    """Side by side where all evaluators are paid; else one by one.
 
     Functions may ask a person by `interrupt`, and LangGraph hands out the answers in the order of the questions.
     """

@@ -27,7 +27,7 @@ Chooser = Callable[[Sequence[Episode]], Episode | None]
 Extract = Callable[[str], Any]
 """Makes the answer of a response; None if there is none in it."""
 Complete = Callable[[Mapping[str, Any], Random], Mapping[str, Any]]
-"""Adds what is missing to an input, `task` and `task_data`, such as a task where none is given."""
+"""Adds what is missing to an input, `task` and `task_data`, such as a task where there is none."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Parts:
     policies: Mapping[str, Policy]
     """The models that answer, by the names that they have in the graph; "model" is the main one."""
     plain: Policy
-    """The main model without structured output, or who acts in its episodes: for words about an answer."""
+    """The main model without structured output, or the one that acts in its episodes: for words about an answer."""
     evaluator: BoundEvaluator
     metric: BoundEvaluator | None = None
     """Gives what is reported, if it is not the reward."""
@@ -61,7 +61,7 @@ class Parts:
     extra_calls: int = 0
     """Paid calls of a round beyond an attempt and its judgements, such as a reflection."""
     replacements: dict[str, Policy] = field(default_factory=dict)
-    """The models that runs have named, in place of the graph's own."""
+    """The models that runs have named in place of the graph's own."""
 
     @property
     def policy(self) -> Policy:
@@ -165,7 +165,7 @@ def settings_of(state: Mapping[str, Any]) -> SavedSettings:
         missing = ["a plan in its latest episode"]
     if missing:
         raise ValueError(
-            f"the state that a node was given lacks {', '.join(missing)}: `build_context` opens an episode with a plan "
+            f"the state of a node lacks {', '.join(missing)}: `build_context` opens an episode with a plan "
             "for each attempt; a fan-out sends each of them on by `send_attempts`"
         )
     check_schema_version(state["settings"])

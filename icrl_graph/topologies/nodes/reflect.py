@@ -32,7 +32,7 @@ def reflect_node(
     """Have the last attempt reflected on in words; they are saved with it.
 
     Args:
-        policy: who writes them.
+        policy: writes them.
         parts: what the graph is built of.
         instruction: the name of what is asked for.
         shows: what of each attempt the question shows.

@@ -39,7 +39,7 @@ def select_node(parts: Parts) -> Runnable[Any, Any]:
         ]
 
     def retest(state: LoopState, times: int) -> Flow:
-        """What the leaders are given again: patches. A turn that could not be judged for all of them does not count."""
+        """The new judgements of the leaders: patches. One turn counts only if all could be judged."""
         candidates = leaders(state["episodes"], LEADERS)
         flows = [ask(evaluator, state, each, parts.bounds, parts.timeout) for _ in range(times) for each in candidates]
         judged = yield from all_of(flows, evaluator)
