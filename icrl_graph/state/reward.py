@@ -41,7 +41,7 @@ def as_reward(value: Any, bounds: tuple[float, float] | None = None) -> Reward:
         bounds: the lowest and highest value that make sense; outside is unscored.
 
     Returns:
-        A `Reward` with plain numbers only; unscored, with the reason, if the value is not a finite number in the bounds.
+        A `Reward` with plain numbers only; unscored, with the reason, if the value is not finite or out of bounds.
     """
     reward = dict(value) if isinstance(value, Mapping) else {"value": value}
     unknown = set(reward) - Reward.__annotations__.keys()
