@@ -40,6 +40,7 @@ def test_on_the_package_index_every_link_is_absolute_and_leads_to_the_released_v
     assert pictures
     assert all(picture.startswith("https://raw.") and "/v$HFPR_VERSION/" in picture for picture in pictures)
     assert len(_links(shown)) == len(_links(README))
+    assert "/README.md" in PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]  # not added by itself
 
 
 def test_contributing_names_files_that_are_there() -> None:
