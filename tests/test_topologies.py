@@ -713,7 +713,7 @@ def test_a_model_of_a_run_that_can_not_be_had_is_told_before_anything_is_paid(
 
 def test_an_agent_of_ones_own_is_not_replaced_by_a_model() -> None:
     graph = create_icrl(RunnableLambda(lambda messages: "1"), nearness).compile()
-    with pytest.raises(ValueError, match="no chat model"):
+    with pytest.raises(ValueError, match="not a chat model"):
         graph.invoke(GAME, context={"model": "learner:hidden-color"})
 
 

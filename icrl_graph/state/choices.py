@@ -64,9 +64,7 @@ def unbound(part: Any) -> Any:
     """A Runnable without the arguments that are bound to it."""
     if not hasattr(part, "invoke"):
         return part
-    from langchain_core.runnables import (
-        RunnableBinding,  # here, because an isolated evaluator's worker needs no LangChain
-    )
+    from langchain_core.runnables import RunnableBinding  # not above: isolation's workers load this module, too
 
     while isinstance(part, RunnableBinding):
         part = part.bound
