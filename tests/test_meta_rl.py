@@ -183,7 +183,7 @@ def test_the_teacher_of_a_batch_is_the_teacher_that_plays(board: Any) -> None:
 
 
 @needs_torch
-def test_no_stage_of_the_training_plays_a_held_out_puzzle(board: Any) -> None:
+def test_no_training_plays_a_held_out_puzzle(board: Any) -> None:
     from icrl_graph.meta_rl.game24 import Recipe, draw
     from icrl_graph.meta_rl.game24_base import RECIPES, _positions
     from icrl_graph.tasks.game24.game import split

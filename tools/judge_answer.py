@@ -8,7 +8,7 @@ from icrl_graph import Reward, improve, llm_judge
 
 
 class Judging(StructuredTool):
-    """Has a run say that its rewards are judged. To have the judge's calls counted, give it `llm_judge` itself."""
+    """Marks a run's rewards as judged. To have the judge's calls counted, pass `llm_judge` itself to the run."""
 
     rewarded_by: str = "judged"
 
