@@ -15,6 +15,7 @@ from icrl_graph.benchmarks.arms import read_arm, read_arms
 from icrl_graph.benchmarks.benchmark import from_file
 from icrl_graph.benchmarks.registry import BENCHMARKS, find_benchmark
 from icrl_graph.benchmarks.runner import prepare
+from icrl_graph.models.policy import name_of_part
 from icrl_graph.topologies.methods import TOPOLOGIES
 from tests.bench_child import plan_of
 
@@ -82,7 +83,8 @@ def test_a_truth_value_is_read(option: str) -> None:
         ("self_refine+memory=best:3", ["'self_refine+memory=best:3'", "best:3", "last:N"]),
         ("reflexion+show_attempts=yes", ["'reflexion+show_attempts=yes'", "true or false", "'yes'"]),
         ("icrl+temperature=hot", ["'icrl+temperature=hot'", "temperature", "number", "'hot'"]),
-        ("icrl+model=openai:other", ["'icrl+model=openai:other'", "model"]),
+        ("icrl+model=other", ["'icrl+model=other'", "'other'", "provider:name"]),
+        ("icrl+model=learner:chess", ["'icrl+model=learner:chess'", "'chess'", "game24-weak"]),
         ("icrl+topology=best_of_n", ["'icrl+topology=best_of_n'", "topology"]),
         ("icrl+evaluator=mine.py:score", ["'icrl+evaluator=mine.py:score'", "evaluator"]),
         ("icrl+seed=3", ["'icrl+seed=3'", "seed"]),
@@ -111,6 +113,17 @@ def test_shuffled_rewards_are_those_of_the_same_arm_and_refused_without_it() -> 
         read_arms("icrl,icrl+show=shuffled+memory=last:2")
     with pytest.raises(ValueError, match="add that one"):
         prepare(plan_of("best_of_n", "icrl+show=shuffled", model=PLAYER))
+
+
+def test_an_arm_may_have_a_model_of_its_own() -> None:
+    """Which plays with the seeds of the others, and whose rewards may be shown shuffled."""
+    weak = "icrl+model=learner:game24-weak"
+    comparison = prepare(plan_of("icrl", weak, f"{weak}+show=shuffled", model=PLAYER))
+    names = {arm: comparison.policies[arm] for arm in comparison.arms}
+    assert names["icrl"] is not names[weak]
+    assert names[weak] is names[f"{weak}+show=shuffled"]
+    assert name_of_part(names[weak]) == "learner:game24-weak"
+    assert comparison.arms[f"{weak}+show=shuffled"].draws_from == weak
 
 
 def _actors(*arms: str) -> Any:

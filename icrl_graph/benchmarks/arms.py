@@ -4,6 +4,7 @@ icrl                              the topology as it is
 icrl+show=zero                    with an ablation
 best_of_n+n=1+schedule=cot        one answer, thought through
 reflexion+memory=reflections:1    any option that takes a name or a number
+icrl+model=my_policies.py:greedy  with a model of its own
 react                             one episode of many turns, thought through (arXiv 2210.03629)
 icrl+thoughts=true                thoughts ahead of each action, in such episodes
 """
@@ -36,11 +37,13 @@ class Arm:
         name: as it was written.
         topology: a name.
         options: what is other than the topology's and the benchmark's own.
+        model: "provider:name" or "path.py:name", where it is another than that of the comparison.
     """
 
     name: str
     topology: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
 
     @property
     def draws_from(self) -> str | None:
@@ -99,10 +102,11 @@ def read_arm(text: str) -> Arm:
             given[name] = _value(name, value, inspect.signature(create).parameters)
         except ValueError as wrong:
             raise ValueError(f"the arm {text!r}: {wrong}") from None
-    return Arm(text.strip(), topology, {**usual, **given})
+    model = given.pop("model", None)
+    return Arm(text.strip(), topology, {**usual, **given}, model)
 
 
-_FIXED = ("model", "evaluator", "metric", "topology", "reflector", "critic", "options", "seed")
+_FIXED = ("evaluator", "metric", "topology", "reflector", "critic", "options", "seed")
 
 
 def _value(name: str, text: str, parameters: Mapping[str, Any]) -> Any:

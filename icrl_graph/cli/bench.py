@@ -48,7 +48,7 @@ def bench(
         str,
         typer.Option(
             help="The methods, such as icrl,best_of_n,icrl+show=zero+memory=last:5; the others are held against the "
-            "first. Behind +: memory, schedule, layout, show, rounds or n, select, temperature, retests, warmup, ..."
+            "first. Behind +: memory, schedule, layout, show, rounds or n, model, select, temperature, ..."
         ),
     ] = "icrl,best_of_n",
     model: Annotated[
