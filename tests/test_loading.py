@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from icrl_graph.models.loading import load
+from icrl_graph.state.choices import load
 
 
 def test_an_object_of_a_file_or_of_a_module(tmp_path: Path) -> None:

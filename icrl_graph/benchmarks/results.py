@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 from icrl_graph.benchmarks.files import read_versioned, write_whole
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.execution.rate_limit import RateLimit
-from icrl_graph.models.loading import load_model
+from icrl_graph.models.registry import load_model
 from icrl_graph.state.episode import Episode, Usage
 
 SCHEMA_VERSION = 1

@@ -42,10 +42,10 @@ from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models.function import FunctionModel
-from icrl_graph.models.loading import load
 from icrl_graph.models.policy import as_policy
 from icrl_graph.preview import preview
 from icrl_graph.prompts.text import text_of
+from icrl_graph.state.choices import load
 from icrl_graph.state.episode import Episode, Usage, add_usage
 from icrl_graph.state.events import EpisodeEvent
 from icrl_graph.state.reward import Reward

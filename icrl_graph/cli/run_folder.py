@@ -19,8 +19,9 @@ from icrl_graph.benchmarks.files import read_versioned, write_whole
 from icrl_graph.benchmarks.registry import find_item
 from icrl_graph.errors import UnknownTask
 from icrl_graph.execution.rate_limit import RateLimit
-from icrl_graph.models.loading import load, load_model
+from icrl_graph.models.registry import load_model
 from icrl_graph.preview import preview
+from icrl_graph.state.choices import load
 from icrl_graph.state.episode import Usage
 
 SCHEMA_VERSION = 1

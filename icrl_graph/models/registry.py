@@ -1,4 +1,4 @@
-"""Chat models by name."""
+"""Models by name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from icrl_graph.errors import missing_extra
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.learners import find_learner
+from icrl_graph.state.choices import load
 
 
 def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = None, **options: Any) -> BaseChatModel:
@@ -46,6 +47,18 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
     except ImportError as missing:
         raise ValueError(f"the model {name!r} can't be loaded: {missing}") from missing
     return chosen
+
+
+def load_model(name: str, *, base_url: str | None = None, **options: Any) -> Any:
+    """A model by name: "provider:name", with options as for `chat_model`, or "path.py:name" or "module.name:object".
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    where, _, attribute = name.rpartition(":")
+    if "." in where and attribute.isidentifier():  # a file or a module; no provider has a dot in its name
+        return load(name)
+    return chat_model(name, base_url=base_url, **options)
 
 
 def learner(name: str, *, temperature: float | None = None) -> FunctionModel:
