@@ -193,13 +193,14 @@ async def aplay(
         return _result((await compiled.aget_state(config)).values)
 
 
-def build(topology: str, model: Any, evaluator: Evaluator, **options: Any) -> Graph:
-    """The graph of a topology by name.
+def build(topology: str | Callable[..., Graph], model: Any, evaluator: Evaluator, **options: Any) -> Graph:
+    """The graph of a topology, by its name or its create function.
 
     Raises:
         ValueError: there is no such topology, or an argument is wrong.
     """
-    return pick("topology", topology, TOPOLOGIES)(model, evaluator, **options)
+    create = topology if callable(topology) else pick("topology", topology, TOPOLOGIES)
+    return create(model, evaluator, **options)
 
 
 def check(

@@ -13,8 +13,8 @@ from langchain_core.runnables import RunnableLambda
 from icrl_graph.api import build
 from icrl_graph.benchmarks.arms import read_arm, read_arms
 from icrl_graph.benchmarks.benchmark import from_file
+from icrl_graph.benchmarks.experiment import prepare
 from icrl_graph.benchmarks.registry import BENCHMARKS, find_benchmark
-from icrl_graph.benchmarks.runner import prepare
 from icrl_graph.models.policy import name_of_part
 from icrl_graph.topologies.methods import TOPOLOGIES
 from tests.bench_child import plan_of
@@ -98,7 +98,7 @@ def test_a_mistake_in_an_arm_is_told_with_the_arm_the_value_and_the_choices(arm:
 
 def test_arms_stand_once_each_and_at_least_one() -> None:
     assert [arm.name for arm in read_arms(" icrl, best_of_n,")] == ["icrl", "best_of_n"]
-    with pytest.raises(ValueError, match="each arm once; icrl stands there more often"):
+    with pytest.raises(ValueError, match="duplicate arm: icrl"):
         read_arms("icrl,best_of_n, icrl")
     with pytest.raises(ValueError, match="at least one topology"):
         read_arms(" , ")
@@ -226,11 +226,11 @@ def test_tasks_are_known_by_their_id_else_by_their_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("{", "this is no JSON"),
+        ("{", "not JSON"),
         ("3", "no task"),
         ('{"prompt": "a"}', "no task"),
         ('{"task": "a", "reference": "b", "hint": "c"}', "unknown hint, reference"),
-        ('{"task": "a", "id": "1"}', "there is a task '1' already"),
+        ('{"task": "a", "id": "1"}', "duplicate id '1'"),
         ('{"task": ""}', "task"),
         ('{"task": 3}', "task"),
         ('{"task": "a", "task_data": "b"}', "task_data"),
@@ -244,7 +244,7 @@ def test_a_wrong_line_is_refused_with_its_number_before_anything_is_paid(line: s
         prepare(plan_of("icrl", benchmark=str(path), model=PLAYER, evaluator=SCORE))
 
 
-@pytest.mark.parametrize(("content", "told"), [(b"", "holds no task"), (b"\n \n", "holds no task"), (b"\xff", "mine")])
+@pytest.mark.parametrize(("content", "told"), [(b"", "has no tasks"), (b"\n \n", "has no tasks"), (b"\xff", "mine")])
 def test_a_file_without_tasks_is_told_by_its_name(content: bytes, told: str, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_bytes(content)
     with pytest.raises(ValueError, match=told):
