@@ -235,7 +235,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(here: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"task": "x"}', '{"form": 99}', '{"form": 1, "tusk": "x"}'])
 def test_a_run_that_cannot_be_read_is_a_clear_error(text: str, here: Path) -> None:
     (here / "run.json").write_text(text)
-    failed(icrl("resume", "."), 2, "run.json can't be read" if "99" not in text else "form 99")
+    failed(icrl("resume", "."), 2, "run.json can't be read" if "99" not in text else "schema version 99")
 
 
 @pytest.mark.parametrize("code", ["401", "malformed"])

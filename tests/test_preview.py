@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from icrl_graph.benchmarks import runner
+from icrl_graph.benchmarks.experiment import prepare
 from icrl_graph.benchmarks.results import Plan
 from icrl_graph.execution.prices import cost
 from icrl_graph.state.episode import Usage, add_usage
@@ -34,7 +35,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
 
 
 def previewed(plan: Plan) -> dict[str, Usage]:
-    return runner.prepare(plan).preview(TOKENS)
+    return prepare(plan).preview(TOKENS)
 
 
 def spent_on(server: OpenAIServer) -> dict[str, float]:
@@ -90,7 +91,7 @@ def test_longer_responses_and_more_memory_cost_more(server: OpenAIServer) -> Non
     plan = plan_of("icrl", "icrl+memory=none", "icrl+memory=last:1", rounds=6)
     said = previewed(plan)
     assert said["icrl"]["input"] > said["icrl+memory=last:1"]["input"] > said["icrl+memory=none"]["input"]
-    longer = runner.prepare(plan).preview(2 * TOKENS)
+    longer = prepare(plan).preview(2 * TOKENS)
     assert longer["icrl+memory=none"]["output"] == 2 * said["icrl+memory=none"]["output"] == 2 * 2 * 6 * TOKENS
     assert longer["icrl"]["input"] > said["icrl"]["input"]
 

@@ -1,38 +1,34 @@
-"""`icrl bench`, `icrl benchmarks`, `icrl report`, `icrl rejudge`: methods compared."""
+"""`icrl bench`, `icrl benchmarks`, `icrl report`, `icrl rejudge`: comparisons of methods."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
-from icrl_graph.cli.shared import Json, app, cost, draining, err, fail, out, quiet, read_json, telling, whole
+from icrl_graph.cli.shared import Json, app, draining, err, fail, out, quiet, read_json, telling
 from icrl_graph.errors import MissingExtra
+from icrl_graph.state.choices import absolute
 
 FolderArgument = Annotated[Path, typer.Argument(help="The folder of a comparison.")]
 
 
 @app.command(epilog="Example:\n\n  icrl benchmarks --json")
 def benchmarks(as_json: Json = False) -> None:
-    """List the benchmarks."""
+    """List the benchmarks that this package ships."""
     from icrl_graph.benchmarks.registry import BENCHMARKS
 
     if as_json:
-        typer.echo(json.dumps({name: found.about for name, found in BENCHMARKS.items()}))
+        typer.echo(json.dumps({name: benchmark.about for name, benchmark in BENCHMARKS.items()}))
         return
-    for name, found in BENCHMARKS.items():
-        out.print(f"{name:14} {found.about}", highlight=False, markup=False, soft_wrap=True)
+    for name, benchmark in BENCHMARKS.items():
+        _print(f"{name:14} {benchmark.about}")
 
 
 @app.command(
@@ -43,12 +39,15 @@ def benchmarks(as_json: Json = False) -> None:
     "  icrl bench my_tasks.jsonl --topologies icrl,best_of_n --model openai:my-model --evaluator my_score.py:score"
 )
 def bench(
-    benchmark: Annotated[str, typer.Argument(help="See: icrl benchmarks. Or your own tasks, a .jsonl file.")],
+    benchmark: Annotated[
+        str, typer.Argument(help="See: icrl benchmarks. Or a custom one, path.py:name; or tasks, a .jsonl file.")
+    ],
     topologies: Annotated[
         str,
         typer.Option(
-            help="The methods, such as icrl,best_of_n,icrl+show=zero+memory=last:5; the others are held against the "
-            "first. Behind +: memory, schedule, layout, show, rounds or n, select, temperature, retests, warmup, ..."
+            help="The methods, such as icrl,best_of_n,icrl+show=zero+memory=last:5; the others are compared with the "
+            "first. After +: memory, schedule, layout, show, rounds or n, model, select, temperature, ... A custom "
+            "topology is path.py:name."
         ),
     ] = "icrl,best_of_n",
     model: Annotated[
@@ -60,29 +59,27 @@ def bench(
         str | None, typer.Option(help="path.py:name or module:name; default the benchmark's own.")
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="Another evaluator, whose word is reported; no prompt sees it.")
+        str | None, typer.Option(help="Another evaluator, whose value is reported; no prompt shows it.")
     ] = None,
     item: Annotated[
-        list[str] | None, typer.Option(help="Play this task, or those of a pattern such as 'find-*'; may be repeated.")
+        list[str] | None, typer.Option(help="A task, or a pattern such as 'find-*'; may be repeated.")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="Play the first so many tasks; default the benchmark's own, mostly 50.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Number of tasks; default the benchmark's own, mostly 50.")] = None,
     rounds: Annotated[
         int | None,
         typer.Option(
-            help="Attempts at each of them, one after another or side by side; default the benchmark's own, mostly 8."
+            help="Attempts at each task, one after another or side by side; default the benchmark's own, mostly 8."
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each method on each task.")] = 1,
-    concurrency: Annotated[int, typer.Option(help="How many runs go on, and calls are in flight, at once.")] = 8,
+    concurrency: Annotated[int, typer.Option(help="Number of runs, and of calls, at once.")] = 8,
     requests_per_minute: Annotated[float | None, typer.Option(help="Paid calls a minute at most.")] = None,
     tokens_per_minute: Annotated[float | None, typer.Option(help="Tokens a minute, in and out, on average.")] = None,
-    attempts: Annotated[int, typer.Option(help="How often a call is made that fails for a while.")] = 6,
-    call_timeout: Annotated[float, typer.Option(help="Seconds for one call of a model openai:...")] = 600.0,
+    attempts: Annotated[int, typer.Option(help="Attempts per API call, retries of transient errors included.")] = 6,
+    call_timeout: Annotated[float, typer.Option(help="Seconds for one attempt, of a model openai:...")] = 600.0,
     target: Annotated[float | None, typer.Option(help="A run stops when a reward reaches this.")] = None,
     patience: Annotated[
-        int | None, typer.Option(help="A run stops after so many rounds without a better reward.")
+        int | None, typer.Option(help="A run stops after this many rounds without a better reward.")
     ] = None,
     solved_at: Annotated[
         float | None, typer.Option(help="The metric from which a task counts as solved; default the benchmark's own.")
@@ -97,56 +94,32 @@ def bench(
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
     temperature: Annotated[float | None, typer.Option(help="For every call of the model.")] = None,
     base_url: Annotated[str | None, typer.Option(help="An OpenAI-compatible server; default OPENAI_BASE_URL.")] = None,
-    response_tokens: Annotated[int, typer.Option(min=1, help="Of a response, for the preview.")] = 300,
-    preview: Annotated[bool, typer.Option("--preview", help="Say what it will cost, and stop.")] = False,
+    response_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a response, for the estimated cost.")] = 300,
+    preview: Annotated[bool, typer.Option("--preview", help="Print the estimated cost and exit.")] = False,
     out_dir: Annotated[Path | None, typer.Option("--out", help="The folder; default a new one in runs/.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare methods on many tasks: side by side, resumable, with intervals and tests.
+    """Compare methods on many tasks: concurrent, resumable, with intervals and tests.
 
-    The same command on the same folder goes on with what is missing; arms, tasks and seeds may be added.
+    The same command on the same folder resumes it; arms, tasks and seeds may be added.
     """
-    from icrl_graph.benchmarks import runner
-    from icrl_graph.benchmarks.arms import read_arms
-    from icrl_graph.benchmarks.registry import find_benchmark
-    from icrl_graph.benchmarks.results import Plan
+    from icrl_graph.benchmarks.experiment import make_plan, prepare
 
     with telling():
-        found = find_benchmark(benchmark)
-        if model is None and found.model is None:
-            raise ValueError(f"name the model, such as --model openai:gpt-4.1-mini; no learner plays {benchmark}")
-        chosen = found.choose(item or [])
-        most = limit if limit is not None or item else found.limit
-        own_rewards = any(part is not None for part in (evaluator, metric, rubric))
-        given = {
-            **found.options, "target": target, "patience": patience, "max_calls": max_calls, "max_tokens": max_tokens,
-            "max_usd": max_usd, "max_seconds": max_seconds, "prices": read_json(prices, "--prices"), "system": system,
-        }  # fmt: skip
-        plan = Plan(
-            benchmark=str(Path(benchmark).resolve()) if benchmark.endswith(".jsonl") else benchmark.replace("_", "-"),
-            arms=[arm.name for arm in read_arms(topologies)],
-            model=whole(model or found.model),
-            judge=whole(judge),
-            rubric=rubric,
-            evaluator=whole(evaluator),
-            metric=whole(metric),
-            items=item or [],
-            limit=len(chosen) if most is None else min(most, len(chosen)),
-            rounds=found.rounds if rounds is None else rounds,
-            seeds=seeds,
-            solved_at=solved_at if own_rewards or solved_at is not None else found.solved_at,
-            base_url=base_url,
-            temperature=temperature,
-            options={name: value for name, value in given.items() if value is not None},
-            concurrency=concurrency,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            attempts=attempts,
-            call_timeout=call_timeout,
-        )
-        comparison = runner.prepare(plan)
-        usages = comparison.preview(response_tokens)
-        _show_preview(comparison, usages, err if as_json else out)
+        plan, _ = make_plan(
+            benchmark, topologies, model=model, judge=judge, rubric=rubric, evaluator=evaluator, metric=metric,
+            items=item or [], limit=limit, rounds=rounds, seeds=seeds, solved_at=solved_at, base_url=base_url,
+            temperature=temperature, concurrency=concurrency, requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute, attempts=attempts, call_timeout=call_timeout,
+            options={
+                "target": target, "patience": patience, "max_calls": max_calls, "max_tokens": max_tokens,
+                "max_usd": max_usd, "max_seconds": max_seconds, "prices": read_json(prices, "--prices"),
+                "system": system,
+            },
+        )  # fmt: skip
+        experiment = prepare(plan)
+        usages = experiment.preview(response_tokens)
+        _show_preview(experiment, usages, err if as_json else out)
     if preview:
         if as_json:
             typer.echo(json.dumps(usages))
@@ -154,8 +127,8 @@ def bench(
     _run(plan, out_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S"), as_json)
 
 
-def go_on(folder: Path, as_json: bool) -> None:
-    """Go on with the comparison of a folder, as it was asked for."""
+def resume_comparison(folder: Path, as_json: bool) -> None:
+    """Resume the comparison of a folder, by its plan."""
     from icrl_graph.benchmarks.results import read_plan
 
     with telling():
@@ -164,146 +137,82 @@ def go_on(folder: Path, as_json: bool) -> None:
 
 
 def _run(plan: Any, folder: Path, as_json: bool) -> None:
-    """Run what is asked for, or judge it again, under a bar; tell what it came to."""
-    from icrl_graph.benchmarks import rejudge, runner
-    from icrl_graph.benchmarks.results import read_results
+    """Run or rejudge under a progress bar, and print the results."""
+    from icrl_graph.benchmarks.api import execute
+    from icrl_graph.benchmarks.terminal import progress_bar
 
-    console = err if as_json else out
     with telling(resume=folder):
-        play = runner.run if plan.again is None else rejudge.rejudge
-        with quiet(as_json), draining() as control, _bar(console) as tell:
-            made = play(plan, folder, tell, control)
-        results = read_results(folder)
-        for number in results.damaged:
-            told = f"Line {number} of {folder / 'results.jsonl'} could not be read; its run was done again."
-            err.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
-        _conclude(folder, results, as_json)
-    if silent := [row for row in results.rows.values() if _is_silent(row)]:
-        why = next((e["reward"]["error"] for row in silent for e in row["episodes"] if "error" in e["reward"]), "")
-        told = f"{len(silent)} runs have no score at all, such as {silent[0]['arm']} on {silent[0]['item']}"
-        fail(f"{told}: {why}", f"Judge their answers again with: icrl rejudge {folder}")
-    if made.failed:
-        cell, why = next(iter(made.failed.items()))
-        count = f"{len(made.failed)} of {made.runs} runs failed"
-        fail(f"{count}, such as {cell.arm} on {cell.item}: {why}", f"Do them again with: icrl resume {folder}")
-    if made.failed or silent:
+        with quiet(as_json), draining() as control, progress_bar(err if as_json else out) as on_progress:
+            comparison = execute(plan, folder, on_progress, control)
+        for number in comparison.damaged:
+            _warn(f"Line {number} of {folder / 'results.jsonl'} could not be read; its run was repeated.")
+        _print_results(comparison, as_json)
+    if unscored := comparison.unscored:
+        reason = next((e["reward"]["error"] for row in unscored for e in row["episodes"] if "error" in e["reward"]), "")
+        count = f"{len(unscored)} runs have no score at all, such as {unscored[0]['arm']} on {unscored[0]['item']}"
+        fail(f"{count}: {reason}", f"Judge their answers again with: icrl rejudge {folder}")
+    if failures := comparison.failures:
+        cell, reason = next(iter(failures.items()))
+        count = f"{len(failures)} of {len(comparison.rows)} runs failed"
+        fail(f"{count}, such as {cell.arm} on {cell.item}: {reason}", f"Repeat them with: icrl resume {folder}")
+    if failures or unscored:
         raise typer.Exit(1)
 
 
-def _is_silent(row: Any) -> bool:
-    """Whether a run has ended without any score."""
-    return "error" not in row and all(episode["reward"].get("value") is None for episode in row["episodes"])
+def _print(text: str, console: Console = out, style: str | None = None) -> None:
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-@contextmanager
-def _bar(console: Console) -> Iterator[Any]:
-    """A bar with what is left of the time and what is spent."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as shown:
-        bar = shown.add_task("", total=1.0)
-
-        def tell(progress: Any) -> None:
-            failed = f", {len(progress.failed)} failed" if progress.failed else ""
-            told = f"{progress.done} of {progress.runs} runs{failed}, {cost(progress.usage)}"
-            shown.update(bar, completed=progress.share, description=told)
-
-        yield tell
+def _warn(text: str) -> None:
+    _print(text, err, "yellow")
 
 
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(headings[0], overflow="fold")  # of what does not fit, names are folded, never figures
-    for heading in headings[1:]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
-def _show_preview(comparison: Any, usages: Mapping[str, Any], console: Console) -> None:
+def _show_preview(experiment: Any, usages: Mapping[str, Any], console: Console) -> None:
     from icrl_graph.benchmarks.comparison import detectable
     from icrl_graph.state.episode import add_usage
+    from icrl_graph.state.formatting import cost
 
-    plan, tasks = comparison.plan, len(comparison.items())
-    all_tasks = len(comparison.benchmark.choose(plan.items))
-    runs = f"{len(comparison.cells())} runs: {len(usages)} methods x {tasks} tasks x {plan.seeds} seeds"
-    runs += f". The tasks are the first of {all_tasks}; --limit says how many" if tasks < all_tasks else ""
-    console.print(f"{runs}. About {cost(add_usage(*usages.values()))}:", highlight=False, soft_wrap=True)
+    plan, tasks = experiment.plan, len(experiment.items())
+    all_tasks = len(experiment.benchmark.choose(plan.items))
+    runs = f"{len(experiment.cells())} runs: {len(usages)} methods x {tasks} tasks x {plan.seeds} seeds"
+    runs += f". The tasks are the first of {all_tasks}; --limit sets their number" if tasks < all_tasks else ""
+    _print(f"{runs}. About {cost(add_usage(*usages.values()))}:", console)
     for arm, usage in usages.items():
-        console.print(f"  {arm:30} {cost(usage)}", highlight=False, markup=False, soft_wrap=True)
+        _print(f"  {arm:30} {cost(usage)}", console)
     if len(usages) > 1:
         try:
             least = detectable(tasks, comparisons=len(usages) - 1)
         except MissingExtra:
             return
-        told = "no difference" if least is None else f"a difference of {least:.2f} and more"
-        how = "power .8, 5 %, if 3 of 10 tasks come out differently"
-        more = " Take more tasks." if least is None else ""
-        found = f"With {tasks} tasks {told} in what is solved is likely to be found ({how}).{more}\n"
-        console.print(found, highlight=False, soft_wrap=True)
+        size = "no difference" if least is None else f"a difference of {least:.2f} and more"
+        assumptions = "power .8, 5 %, if 3 of 10 tasks come out differently"
+        advice = " Take more tasks." if least is None else ""
+        _print(
+            f"With {tasks} tasks {size} in what is solved is likely to be detected ({assumptions}).{advice}\n", console
+        )
 
 
-def _conclude(folder: Path, results: Any, as_json: bool) -> None:
-    """Print what the results come to; without scipy, where they are."""
-    from icrl_graph.benchmarks.results import read_plan
-    from icrl_graph.benchmarks.summary import summarize
+def _print_results(comparison: Any, as_json: bool) -> None:
+    """Print the tables of a comparison; without scipy, where its results are."""
+    from icrl_graph.benchmarks.terminal import tables
+    from icrl_graph.state.formatting import cost
 
-    ended = [row for row in results.rows.values() if "error" not in row]
-    if not ended:
+    folder, failures = comparison.folder, comparison.failures
+    if len(failures) == len(comparison.rows):
         if as_json:
-            typer.echo(json.dumps({"methods": [], "failed": [row["error"] for row in results.rows.values()]}))
+            typer.echo(json.dumps({"methods": [], "failed": list(failures.values())}))
         return
     try:
-        summary = summarize(read_plan(folder), results.rows)
+        summary = comparison.summary
     except MissingExtra as missing:
-        told = f"The results are in {folder}. No table: {missing}"
-        err.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        _warn(f"The results are in {folder}. No table: {missing}")
         return
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    for table in _tables(summary):
+    for table in tables(summary):
         out.print(table, width=None if out.is_terminal else 160)
-    told = f"Spent: {cost(summary['usage'])}. Kept in {folder}. Curves, tests and every run: icrl report {folder}"
-    out.print(told, highlight=False, markup=False, soft_wrap=True)
-
-
-def _tables(summary: Any) -> Iterator[Table]:
-    """The methods, and how they differ."""
-    measures, calls = summary["measures"], summary["equal_calls"]
-    size = f"{summary['tasks']} tasks x {summary['seeds']} seeds, within {calls} calls"
-    lacking = [name for name in ("unanswered", "unscored") if any(method[name] for method in summary["methods"])]
-    title = f"{summary['benchmark']}, {size}, {summary['model']}"
-    table = _table(title, "method", *measures, "by round", *lacking, "calls")
-    for method in summary["methods"]:
-        scores = (_between(method["equal"][name]) for name in measures)
-        by_round = "→".join(_number(method["reward"][at]["mean"]) for at in (0, -1))
-        calls_each = f"{method['usage']['calls'] / method['runs']:.1f}"
-        table.add_row(Text(method["arm"]), *scores, by_round, *(str(method[name]) for name in lacking), calls_each)
-    yield table
-    if summary["pairs"]:
-        against = summary["pairs"][0]["against"]
-        table = _table(f"Against {against}, over the same tasks", "method", "measure", "difference", "95 %", "p (Holm)")
-        for pair in summary["pairs"]:
-            p = "-" if pair["adjusted"] is None else f"{pair['adjusted']:.4f}"
-            between = "-" if pair["low"] is None else f"{pair['low']:+.2f} to {pair['high']:+.2f}"
-            change = "-" if pair["difference"] is None else f"{pair['difference']:+.2f}"
-            table.add_row(Text(pair["arm"]), pair["measure"], change, between, p)
-        yield table
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}".removeprefix("0") if abs(value) < 1 else f"{value:.3g}"
-
-
-def _between(found: Any) -> str:
-    if found["low"] is None:
-        return _number(found["mean"])
-    return f"{_number(found['mean'])} [{_number(found['low'])} {_number(found['high'])}]"
+    _print(f"Spent: {cost(comparison.usage)}. Saved in {folder}. Curves, tests and every run: icrl report {folder}")
 
 
 @app.command(epilog="Example:\n\n  icrl report runs/first")
@@ -316,7 +225,7 @@ def report(folder: FolderArgument, as_json: Json = False) -> None:
         if as_json:
             typer.echo(json.dumps(paths))
         else:
-            out.print(f"Written: {', '.join(paths)}", highlight=False, markup=False, soft_wrap=True)
+            _print(f"Written: {', '.join(paths)}")
 
 
 @app.command(
@@ -325,37 +234,37 @@ def report(folder: FolderArgument, as_json: Json = False) -> None:
 )
 def rejudge(
     folder: FolderArgument,
-    out_dir: Annotated[Path, typer.Option("--out", help="A new folder for what comes of it.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="A new folder for the results.")],
     evaluator: Annotated[str | None, typer.Option(help="path.py:name or module:name.")] = None,
     judge: Annotated[str | None, typer.Option(help="A model that judges, by the rubric.")] = None,
     rubric: Annotated[str | None, typer.Option(help="What it judges by; default the benchmark's own.")] = None,
     as_metric: Annotated[
-        bool, typer.Option("--as-metric", help="The new judgement is what is reported; the rewards stay.")
+        bool, typer.Option("--as-metric", help="The new judgement is the metric; the rewards stay.")
     ] = False,
     select: Annotated[
-        str | None, typer.Option(help="What gives the answer: reward, majority or last; default as each method does.")
+        str | None, typer.Option(help="What selects the answer: reward, majority or last; default as each method does.")
     ] = None,
     solved_at: Annotated[
         float | None,
         typer.Option(
-            help="The metric from which a task counts as solved; the old one is not kept where answers are judged anew."
+            help="The metric from which a task counts as solved; the former one does not hold for new judgements."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge or select the answers of a comparison anew, without paying for them again."""
+    """Judge or select the answers of a comparison again, without paying for them again."""
     from icrl_graph.benchmarks.results import Again, read_plan
 
     with telling():
         again = Again(
             folder=str(folder.resolve()),
-            evaluator=whole(evaluator),
-            judge=whole(judge),
+            evaluator=evaluator and absolute(evaluator),
+            judge=judge and absolute(judge),
             rubric=rubric,
             as_metric=as_metric,
             select=select,
         )
-        kept = read_plan(folder)
-        anew = evaluator is not None or judge is not None  # the old threshold is not one of the new judgement
-        plan = replace(kept, again=again, solved_at=solved_at if anew or solved_at is not None else kept.solved_at)
+        plan = read_plan(folder)
+        judged = evaluator is not None or judge is not None  # the former threshold does not hold for new judgements
+        plan = replace(plan, again=again, solved_at=solved_at if judged or solved_at is not None else plan.solved_at)
     _run(plan, out_dir, as_json)

@@ -120,7 +120,7 @@ def resume(
         with telling():
             if more:
                 raise ValueError("a comparison is given more arms, tasks and seeds by icrl bench, and no more rounds")
-        return bench.go_on(folder, as_json)
+        return bench.resume_comparison(folder, as_json)
     with telling(resume=folder):
         with quiet(as_json), telling_repeats(), draining() as control:
             result = Run.resume(folder, _round_printer(as_json), control, more)

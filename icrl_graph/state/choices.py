@@ -131,6 +131,12 @@ def load(spec: str) -> Any:
     return getattr(module, name)
 
 
+def absolute(spec: str) -> str:
+    """A spec for `load` with its file, if it names one, as an absolute path, so that it holds in any folder."""
+    where, colon, name = spec.rpartition(":")
+    return f"{Path(where).resolve()}:{name}" if colon and where.endswith(".py") else spec
+
+
 def _from_path(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")

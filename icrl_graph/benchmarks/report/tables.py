@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from icrl_graph.benchmarks.comparison import Estimate
@@ -53,27 +53,32 @@ def methods(summary: Summary) -> list[dict[str, Any]]:
 
 def as_csv(summary: Summary) -> dict[str, str]:
     """The figures as files, by name."""
+    return {f"{name}.csv": _csv(rows) for name, rows in as_rows(summary).items()}
+
+
+def as_rows(summary: Summary) -> dict[str, list[dict[str, Any]]]:
+    """The figures as tables, by name, each a list of rows."""
     ends = ("mean", "low", "high", "tasks", "unscored")
     return {
-        "methods.csv": _csv(_method(method, summary["measures"]) for method in summary["methods"]),
-        "rounds.csv": _csv(
+        "methods": [_method(method, summary["measures"]) for method in summary["methods"]],
+        "rounds": [
             {"arm": method["arm"], "round": at + 1, "figure": name, **{end: point[end] for end in ends}}
             for method in summary["methods"]
             for name in CURVES
             for at, point in enumerate(method[name])  # type: ignore[literal-required]
-        ),
-        "budgets.csv": _csv(
+        ],
+        "budgets": [
             {"arm": method["arm"], "unit": unit, "budget": point["budget"], **{e: point["value"][e] for e in ends}}  # type: ignore[literal-required]
             for method in summary["methods"]
             for unit, points in method["budget"].items()
             for point in points
-        ),
-        "tasks.csv": _csv(
+        ],
+        "tasks": [
             {"arm": method["arm"], "task": task, **{end: found[end] for end in ends}}  # type: ignore[literal-required]
             for method in summary["methods"]
             for task, found in method["by_task"].items()
-        ),
-        "differences.csv": _csv(summary["pairs"]),
+        ],
+        "differences": [dict(pair) for pair in summary["pairs"]],
     }
 
 
@@ -88,8 +93,7 @@ def _method(method: Method, measures: Iterable[str]) -> dict[str, Any]:
     return {**{name: method[name] for name in told}, **equal, "regret": method["regret"]["mean"], **usage}  # type: ignore[literal-required]
 
 
-def _csv(lines: Iterable[Mapping[str, Any]]) -> str:
-    rows = list(lines)
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
