@@ -258,7 +258,7 @@ def test_instructions_list_the_actions_that_there_are_and_warn_of_focus() -> Non
 
 
 FAKES = {
-    "broken": ("echo cannot; echo oops >&2; exit 3", "said 'cannot'|broke off"),
+    "broken": ("echo cannot; echo oops >&2; exit 3", "printed 'cannot'|broke off"),
     "absent": ("echo oops >&2; exit 3", "broke off. oops"),
     "killed": ("kill -9 $$", "broke off"),
     "silent": ("exec sleep 600", "printed nothing for 0.2 s"),
