@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from icrl_graph.benchmarks import scienceworld
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs, from_file
@@ -98,7 +99,7 @@ def find_benchmark(name: str) -> Benchmark:
             f"unknown benchmark {name!r}; choose one of {names}, or give a custom one "
             'as path.py:name, or tasks as a .jsonl file with a line {"task": "...", "task_data": {...}} for each'
         )
-    benchmark = find("benchmark", name, {})
+    benchmark: Any = find("benchmark", name, {})
     if not isinstance(benchmark, Benchmark):
         raise ValueError(f"{name!r} is not a Benchmark: {benchmark!r:.80}")
     return benchmark
