@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
-from icrl_graph.benchmarks.statistics import Z
 from icrl_graph.errors import missing_extra
+
+Z = 1.96
+"""Standard errors on either side of a 95 % interval."""
 
 RESAMPLES = 2000
 """Resamples of a bootstrap."""

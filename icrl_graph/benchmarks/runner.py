@@ -21,7 +21,7 @@ from typing import Any, cast
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
-from icrl_graph.api import OnEpisode, aplay, build, check_inputs
+from icrl_graph.api import OnEpisode, aplay, build, check_inputs, play
 from icrl_graph.benchmarks.arms import Arm, read_arms
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs
 from icrl_graph.benchmarks.registry import find_benchmark
@@ -262,7 +262,8 @@ def run(
         tell: called whenever something has happened.
         control: its `request_drain()` ends it once the calls in flight have answered.
         durable: save every run step by step, so that a crash costs no more than the calls in flight. Without it, runs
-            that had not ended begin anew; where calls are free and fast, such as a learner's, half the time is saved.
+            are made one after another in this thread, and what had not ended begins anew: half the time, where calls
+            are free and fast, such as a learner's.
 
     Raises:
         GraphDrained: it was ended through `control`.
@@ -404,7 +405,11 @@ async def _play(
             return failure(cell, f"there are no rewards of {arm.draws_from} on other tasks to draw from")
         graph = comparison.graph(cell.arm, pool)
     seed = {"seed": _seed(comparison.models[arm.model], cell)}
-    result = await aplay(graph, check_inputs(**inputs), path, "run", heard, control, seed)
+    whole = check_inputs(**inputs)
+    if path is None:
+        result = play(graph, whole, None, "run", heard, control, seed)
+    else:
+        result = await aplay(graph, whole, path, "run", heard, control, seed)
     if result.stopped == "failures":
         why = result.episodes[-1].get("error", "")
         return failure(cell, f"the model failed too often in a row: {why}", result.usage)

@@ -111,35 +111,41 @@ def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
         ValueError: no run has ended.
         MissingExtra: scipy is not installed.
     """
-    ended = {cell: row for cell, row in rows.items() if "error" not in row}
-    if not ended:
-        raise ValueError("no run has ended yet, so there is nothing to sum up")
-    failed = Counter(cell.arm for cell in rows if cell not in ended)
-    items, seeds = list(dict.fromkeys(cell.item for cell in ended)), max(cell.seed for cell in ended) + 1
-    tables = {}
-    for arm in plan.arms:
-        if any(cell.arm == arm for cell in ended):
-            tables[arm] = Table(
-                [[ended.get(Cell(arm, item, seed)) for seed in range(seeds)] for item in items], plan.solved_at
-            )
-    measures = _measures(plan, list(ended.values()))
-    by_task = "metric" if "metric" in measures else measures[0]
-    calls = next(iter(tables.values())).most_calls(plan.rounds)
+    tables = tables_of(plan, rows)
+    first = next(iter(tables.values()))
+    failed = Counter(cell.arm for cell, row in rows.items() if "error" in row)
+    measures = _measures(plan, [row for table in tables.values() for row in table.ended])
+    calls = first.most_calls(plan.rounds)
     equal = {arm: {name: table.at("calls", calls, name) for name in measures} for arm, table in tables.items()}
     return Summary(
         benchmark=plan.benchmark,
         model=plan.model,
-        tasks=len(items),
-        seeds=seeds,
+        tasks=len(first.items),
+        seeds=len(first.runs[0]),
         equal_calls=calls,
         measures=measures,
-        methods=[
-            _method(arm, table, measures, failed[arm], equal[arm], _by_task(items, by_task, equal[arm][by_task]))
-            for arm, table in tables.items()
-        ],
+        methods=[_method(arm, table, measures, failed[arm], equal[arm]) for arm, table in tables.items()],
         usage=add_usage(*(row.get("usage", {}) for row in rows.values())),
         pairs=[pair for name in measures for pair in _pairs(name, {arm: equal[arm][name] for arm in equal})],
     )
+
+
+def tables_of(plan: Plan, rows: Mapping[Cell, Row]) -> dict[str, Table]:
+    """By arm, the runs that have ended; all over the same tasks and seeds.
+
+    Raises:
+        ValueError: no run has ended.
+    """
+    ended = {cell: row for cell, row in rows.items() if "error" not in row}
+    if not ended:
+        raise ValueError("no run has ended yet, so there is nothing to sum up")
+    items, seeds = list(dict.fromkeys(cell.item for cell in ended)), range(max(cell.seed for cell in ended) + 1)
+    arms = {cell.arm for cell in ended}
+    return {
+        arm: Table(items, [[ended.get(Cell(arm, item, seed)) for seed in seeds] for item in items], plan.solved_at)
+        for arm in plan.arms
+        if arm in arms
+    }
 
 
 def _measures(plan: Plan, rows: Sequence[Row]) -> list[str]:
@@ -164,6 +170,7 @@ def _pairs(measure: str, values: Mapping[str, Any]) -> list[Pair]:
 class Table:
     """The runs of one arm, (tasks, seeds); None where one is missing. Its arrays have a NaN there."""
 
+    items: Sequence[str]
     runs: Sequence[Sequence[Row | None]]
     solved_at: float | None
 
@@ -203,6 +210,11 @@ class Table:
     def metric(self) -> Any:
         """Of each attempt."""
         return self.over_rounds(lambda row: [metric_of(episode) for episode in row["episodes"]])
+
+    @property
+    def best(self) -> Any:
+        """The highest reward up to each attempt."""
+        return np.fmax.accumulate(self.reward, axis=2)
 
     def answered(self, measure: str) -> Any:
         """Of what would be the answer after each attempt: its reward, its metric, or 1 if that solves the task."""
@@ -273,13 +285,12 @@ def _by_task(items: Sequence[str], measure: str, values: Any) -> dict[str, Estim
     return {task: _mean(measure, values[at]) for task, at in places.items()}
 
 
-def _method(
-    arm: str, table: Table, measures: list[str], failed: int, equal: Mapping[str, Any], by_task: dict[str, Estimate]
-) -> Method:
+def _method(arm: str, table: Table, measures: list[str], failed: int, equal: Mapping[str, Any]) -> Method:
     episodes = [episode for row in table.ended for episode in row["episodes"]]
     unanswered = sum(answer_of(episode) is None for episode in episodes)
     spent_by = _spent_by(episodes)
     usage = add_usage(*(spent for node, spent in spent_by.items() if node != "rejudge"))
+    by_task = "metric" if "metric" in measures else measures[0]
     return Method(
         arm=arm,
         rewarded_by=" and ".join(sorted({row["rewarded_by"] for row in table.ended})),
@@ -291,14 +302,14 @@ def _method(
         stopped=dict(Counter(row["stopped"] for row in table.ended)),
         reward=curve(table.reward),
         metric=_curve(table.metric),
-        best=curve(np.fmax.accumulate(table.reward, axis=2)),
+        best=curve(table.best),
         answer=_curve(table.answered("metric")),
         solved=curve(table.answered("success"), share=True) if "success" in measures else [],
         by_instruction=_by_instruction(table),
         regret=estimate([[np.nan if row is None else _number(row["regret"]) for row in seeds] for seeds in table.runs]),
         equal={name: _mean(name, equal[name]) for name in measures},
         budget={unit: _over_budget(table, unit, measures[0]) for unit in UNITS if is_told(usage, unit)},
-        by_task=by_task,
+        by_task=_by_task(table.items, by_task, equal[by_task]),
         pass_at=_pass_at(arm, table) if "success" in measures else {},
         usage=usage,
         spent_by=spent_by,

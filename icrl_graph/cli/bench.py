@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from icrl_graph.cli.shared import Json, app, cost, draining, err, fail, out, quiet, read_json, telling, whole
+from icrl_graph.cli.shared import Json, app, draining, err, fail, out, quiet, read_json, telling, whole
 from icrl_graph.errors import MissingExtra
+from icrl_graph.state.formatting import MISSING, between, chance, cost, score, table
 
 FolderArgument = Annotated[Path, typer.Argument(help="The folder of a comparison.")]
 
@@ -216,14 +216,6 @@ def _bar(console: Console) -> Iterator[Any]:
         yield tell
 
 
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(headings[0], overflow="fold")  # of what does not fit, names are folded, never figures
-    for heading in headings[1:]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
 def _show_preview(comparison: Any, usages: Mapping[str, Any], console: Console) -> None:
     from icrl_graph.benchmarks.comparison import detectable
     from icrl_graph.state.episode import add_usage
@@ -266,8 +258,8 @@ def _conclude(folder: Path, results: Any, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    for table in _tables(summary):
-        out.print(table, width=None if out.is_terminal else 160)
+    for shown in _tables(summary):
+        out.print(shown, width=None if out.is_terminal else 160)
     told = f"Spent: {cost(summary['usage'])}. Kept in {folder}. Curves, tests and every run: icrl report {folder}"
     out.print(told, highlight=False, markup=False, soft_wrap=True)
 
@@ -278,32 +270,21 @@ def _tables(summary: Any) -> Iterator[Table]:
     size = f"{summary['tasks']} tasks x {summary['seeds']} seeds, within {calls} calls"
     lacking = [name for name in ("unanswered", "unscored") if any(method[name] for method in summary["methods"])]
     title = f"{summary['benchmark']}, {size}, {summary['model']}"
-    table = _table(title, "method", *measures, "by round", *lacking, "calls")
+    shown = table(title, "method", *measures, "by round", *lacking, "calls")
     for method in summary["methods"]:
-        scores = (_between(method["equal"][name]) for name in measures)
-        by_round = "→".join(_number(method["reward"][at]["mean"]) for at in (0, -1))
+        scores = (between(method["equal"][name], score) for name in measures)
+        by_round = "→".join(score(method["reward"][at]["mean"]) for at in (0, -1))
         calls_each = f"{method['usage']['calls'] / method['runs']:.1f}"
-        table.add_row(Text(method["arm"]), *scores, by_round, *(str(method[name]) for name in lacking), calls_each)
-    yield table
+        shown.add_row(Text(method["arm"]), *scores, by_round, *(str(method[name]) for name in lacking), calls_each)
+    yield shown
     if summary["pairs"]:
         against = summary["pairs"][0]["against"]
-        table = _table(f"Against {against}, over the same tasks", "method", "measure", "difference", "95 %", "p (Holm)")
+        shown = table(f"Against {against}, over the same tasks", "method", "measure", "difference", "95 %", "p (Holm)")
         for pair in summary["pairs"]:
-            p = "-" if pair["adjusted"] is None else f"{pair['adjusted']:.4f}"
-            between = "-" if pair["low"] is None else f"{pair['low']:+.2f} to {pair['high']:+.2f}"
-            change = "-" if pair["difference"] is None else f"{pair['difference']:+.2f}"
-            table.add_row(Text(pair["arm"]), pair["measure"], change, between, p)
-        yield table
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}".removeprefix("0") if abs(value) < 1 else f"{value:.3g}"
-
-
-def _between(found: Any) -> str:
-    if found["low"] is None:
-        return _number(found["mean"])
-    return f"{_number(found['mean'])} [{_number(found['low'])} {_number(found['high'])}]"
+            interval = MISSING if pair["low"] is None else f"{pair['low']:+.2f} to {pair['high']:+.2f}"
+            change = MISSING if pair["difference"] is None else f"{pair['difference']:+.2f}"
+            shown.add_row(Text(pair["arm"]), pair["measure"], change, interval, chance(pair["adjusted"]))
+        yield shown
 
 
 @app.command(epilog="Example:\n\n  icrl report runs/first")

@@ -18,6 +18,7 @@ from icrl_graph.benchmarks.report import charts, pictures, runs, tables
 from icrl_graph.benchmarks.results import read_plan, read_results
 from icrl_graph.benchmarks.summary import Summary, summarize
 from icrl_graph.errors import missing_extra
+from icrl_graph.state.formatting import between, chance, number, signed
 
 
 def write_report(folder: Path) -> list[Path]:
@@ -57,7 +58,7 @@ def _page(summary: Summary, browsed: runs.Browsed, told: Mapping[str, Any]) -> s
     pages = Environment(
         loader=PackageLoader("icrl_graph.benchmarks.registry", "report"), autoescape=True, undefined=StrictUndefined
     )
-    pages.filters.update(number=tables.number, between=tables.between, signed=tables.signed, chance=tables.chance)
+    pages.filters.update(number=number, between=between, signed=signed, chance=chance)
     drawn = charts.draw(summary)
     return pages.get_template("page.html").render(
         summary=summary,

@@ -1,4 +1,4 @@
-"""The tables of a report, and how numbers are written in them."""
+"""The tables of a report."""
 
 from __future__ import annotations
 
@@ -7,32 +7,9 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from icrl_graph.benchmarks.comparison import Estimate
 from icrl_graph.benchmarks.summary import UNITS, Method, Summary, amount
 
 CURVES = ("reward", "metric", "best", "answer", "solved")
-
-
-def number(value: float | None) -> str:
-    """Three digits, or a dash."""
-    return "–" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def between(found: Estimate) -> str:
-    """A mean with its interval."""
-    if found["low"] is None or found["high"] is None:
-        return number(found["mean"])
-    return f"{number(found['mean'])} [{number(found['low'])}, {number(found['high'])}]"
-
-
-def signed(value: float | None) -> str:
-    """A difference."""
-    return "–" if value is None else f"{value:+.3g}"
-
-
-def chance(value: float | None) -> str:
-    """A p."""
-    return "–" if value is None else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
 
 
 def methods(summary: Summary) -> list[dict[str, Any]]:
