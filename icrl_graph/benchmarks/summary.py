@@ -149,10 +149,12 @@ def tables_of(plan: Plan, rows: Mapping[Cell, Row]) -> dict[str, Table]:
 
 
 def _measures(plan: Plan, rows: Sequence[Row]) -> list[str]:
-    own = [episode["reward"]["metric"] for row in rows for episode in row["episodes"] if "metric" in episode["reward"]]
+    metrics = [
+        episode["reward"]["metric"] for row in rows for episode in row["episodes"] if "metric" in episode["reward"]
+    ]
     solved = ["success"] if plan.solved_at is not None else []
-    is_finer = any(value not in (None, 0, 1) for value in own)
-    return [*solved, *(["metric"] if own and (is_finer or not solved) else []), "reward"]
+    is_finer = any(value not in (None, 0, 1) for value in metrics)
+    return [*solved, *(["metric"] if metrics and (is_finer or not solved) else []), "reward"]
 
 
 def _mean(measure: str, values: Any) -> Estimate:
@@ -161,9 +163,9 @@ def _mean(measure: str, values: Any) -> Estimate:
 
 def _pairs(measure: str, values: Mapping[str, Any]) -> list[Pair]:
     first, *others = values
-    share = measure == "success"
-    found = corrected([compare(values[arm], values[first], share=share) for arm in others])
-    return [Pair(**told, arm=arm, against=first, measure=measure) for arm, told in zip(others, found, strict=True)]
+    differences = corrected([compare(values[arm], values[first], share=measure == "success") for arm in others])
+    named = zip(others, differences, strict=True)
+    return [Pair(**difference, arm=arm, against=first, measure=measure) for arm, difference in named]
 
 
 @dataclass(frozen=True)
@@ -195,10 +197,10 @@ class Table:
         for task, seeds in enumerate(self.runs):
             for seed, row in enumerate(seeds):
                 if row is not None:
-                    told = np.array(read(row), dtype=float)
-                    values[task, seed, : len(told)] = told
+                    numbers = np.array(read(row), dtype=float)
+                    values[task, seed, : len(numbers)] = numbers
                     if lasting or row["stopped"] == "success":
-                        values[task, seed, len(told) :] = told[-1]
+                        values[task, seed, len(numbers) :] = numbers[-1]
         return values
 
     @cached_property
@@ -262,7 +264,7 @@ def spent_until(episodes: Sequence[Episode], unit: str) -> list[float]:
         0.0,
         *accumulate(amount(one, unit) + amount(other, unit) for one, other in zip(judged, later, strict=True)),
     ]
-    until = [earlier + amount(own, unit) for earlier, own in zip(before, judged, strict=False)]
+    until = [earlier + amount(usage, unit) for earlier, usage in zip(before, judged, strict=False)]
     until[-1] += sum(amount(e["costs"].get("select", {}), unit) for e in episodes)
     return until
 
@@ -274,7 +276,7 @@ def amount(usage: Usage, unit: str) -> float:
     return usage.get("calls", 0) if unit == "calls" else usage.get("usd", 0.0)
 
 
-def is_told(usage: Usage, unit: str) -> bool:
+def is_known(usage: Usage, unit: str) -> bool:
     """Whether all that was spent is known in a unit: dollars are not, where a price is missing."""
     return amount(usage, unit) > 0 and not (unit == "usd" and usage.get("unpriced", 0) > 0)
 
@@ -308,7 +310,7 @@ def _method(arm: str, table: Table, measures: list[str], failed: int, equal: Map
         by_instruction=_by_instruction(table),
         regret=estimate([[np.nan if row is None else _number(row["regret"]) for row in seeds] for seeds in table.runs]),
         equal={name: _mean(name, equal[name]) for name in measures},
-        budget={unit: _over_budget(table, unit, measures[0]) for unit in UNITS if is_told(usage, unit)},
+        budget={unit: _over_budget(table, unit, measures[0]) for unit in UNITS if is_known(usage, unit)},
         by_task=_by_task(table.items, by_task, equal[by_task]),
         pass_at=_pass_at(arm, table) if "success" in measures else {},
         usage=usage,
@@ -346,27 +348,23 @@ def _over_budget(table: Table, unit: str, measure: str) -> list[Point]:
     even = np.linspace(lowest, highest, POINTS)
     budgets = np.unique(even.round() if unit == "calls" else even)
     values = np.stack([table.at(unit, budget, measure) for budget in budgets], axis=2)
-    found = curve(values, share=measure == "success")
-    return [Point(budget=float(budget), value=value) for budget, value in zip(budgets, found, strict=True)]
+    points = curve(values, share=measure == "success")
+    return [Point(budget=float(budget), value=value) for budget, value in zip(budgets, points, strict=True)]
 
 
 def _pass_at(arm: str, table: Table) -> dict[str, Estimate]:
     """Only of attempts that are independent of each other."""
-    asked = read_arm(arm)
-    if asked.topology != "best_of_n" and asked.options.get("memory") != "none":
+    method = read_arm(arm)
+    if method.topology != "best_of_n" and method.options.get("memory") != "none":
         return {}
     if any(row["stopped"] == "success" for row in table.ended):
         return {}  # how many attempts a run has made tells whether it was solved
-    tried = [[e for row in seeds if row is not None for e in row["episodes"]] for seeds in table.runs]
-    scored = [[metric for e in episodes if (metric := metric_of(e)) is not None] for episodes in tried]
-    scored = [metrics for metrics in scored if metrics]
-    made = np.array([len(metrics) for metrics in scored])
-    solved = np.array([sum(metric >= (table.solved_at or 0.0) for metric in metrics) for metrics in scored])
-    ks = [2**power for power in range(12) if 2**power <= made.min(initial=2**12)] if scored else []
-    return {
-        str(k): estimate(np.array([[pass_at_k(int(n), int(c), k)] for n, c in zip(made, solved, strict=True)]))
-        for k in ks
-    }
+    tried = [[metric_of(e) for row in seeds if row is not None for e in row["episodes"]] for seeds in table.runs]
+    scored = [metrics for task in tried if (metrics := [metric for metric in task if metric is not None])]
+    counts = [(len(metrics), sum(metric >= (table.solved_at or 0.0) for metric in metrics)) for metrics in scored]
+    fewest = min((made for made, _ in counts), default=0)
+    ks = [2**power for power in range(12) if 2**power <= fewest]
+    return {str(k): estimate([[pass_at_k(made, solved, k)] for made, solved in counts]) for k in ks}
 
 
 def _spent_by(episodes: Sequence[Episode]) -> dict[str, Usage]:

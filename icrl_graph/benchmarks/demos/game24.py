@@ -190,7 +190,7 @@ def summarize(plans: Mapping[str, Plan], rows: Mapping[str, Rows], left_out: Seq
 
 def _summarize(base: Strength, plan: Plan, rows: Rows) -> Iterator[Arm]:
     tables = tables_of(plan, rows)
-    solved = {arm: found.answered("success") for arm, found in tables.items()}
+    solved = {arm: runs.answered("success") for arm, runs in tables.items()}
     for name, arm in arms(base).items():
         yield Arm(
             base=base,
@@ -242,8 +242,8 @@ def _table(summary: Summary, base: str) -> Table:
     return shown
 
 
-def _signed(found: Difference) -> str:
-    return plus_minus(f"{found['difference']:+.2f}", found)
+def _signed(difference: Difference) -> str:
+    return plus_minus(f"{difference['difference']:+.2f}", difference)
 
 
 def _words(summary: Summary) -> Iterator[str]:

@@ -141,7 +141,7 @@ def report(summary: Summary) -> Iterator[Table | str]:
         shown.add_row(name, *rewards, plus_minus(share(best["mean"]), best), solved, str(arm["calls"]))
     yield shown
     gain = {name: arm["gain"] for name, arm in arms.items()}
-    changes = {name: plus_minus(f"{found['difference']:+.2f}", found) for name, found in gain.items()}
+    changes = {name: plus_minus(f"{change['difference']:+.2f}", change) for name, change in gain.items()}
     best = {name: share(arm["best_by_round"][-1]["mean"]) for name, arm in arms.items()}
     ahead = arms["best_of_n"]["icrl_ahead"]
     yield (

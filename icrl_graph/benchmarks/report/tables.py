@@ -46,9 +46,9 @@ def as_csv(summary: Summary) -> dict[str, str]:
             for point in points
         ),
         "tasks.csv": _csv(
-            {"arm": method["arm"], "task": task, **{end: found[end] for end in ends}}  # type: ignore[literal-required]
+            {"arm": method["arm"], "task": task, **{end: estimate[end] for end in ends}}  # type: ignore[literal-required]
             for method in summary["methods"]
-            for task, found in method["by_task"].items()
+            for task, estimate in method["by_task"].items()
         ),
         "differences.csv": _csv(summary["pairs"]),
     }
@@ -60,9 +60,9 @@ def _method(method: Method, measures: Iterable[str]) -> dict[str, Any]:
         for name in measures
         for end in ("mean", "low", "high")
     }
-    told = ("arm", "rewarded_by", "runs", "failed", "attempts", "unanswered", "unscored")
+    fields = ("arm", "rewarded_by", "runs", "failed", "attempts", "unanswered", "unscored")
     usage = {name: method["usage"].get(name, 0) for name in ("calls", "input", "cached", "output", "reasoning", "usd")}
-    return {**{name: method[name] for name in told}, **equal, "regret": method["regret"]["mean"], **usage}  # type: ignore[literal-required]
+    return {**{name: method[name] for name in fields}, **equal, "regret": method["regret"]["mean"], **usage}  # type: ignore[literal-required]
 
 
 def _csv(lines: Iterable[Mapping[str, Any]]) -> str:
