@@ -7,19 +7,22 @@ comma := ,
 EXTRAS := test$(if $(CI),$(comma)train)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check docs soak perf format clean
+.PHONY: demo check test lint docs soak perf format clean
 
 demo: $(VENV)/.demo ## watch the shipped learner get better from its rewards
 	$(BIN)/icrl demo
 
-test: $(VENV)/.test ## everything that CI runs
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+check: lint ## format, lint, types and the fast tests: about a minute on two cores
+	$(BIN)/pytest -n auto -m "not slow"
+
+test: lint ## everything that CI runs
 	$(BIN)/pytest -n auto --ignore tests/performance
 	$(BIN)/pytest tests/performance
 
-check: test
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 docs: $(VENV)/.docs ## build the pages into site/, strictly; look at them with: python3 -m http.server -d site
 	rm -rf site

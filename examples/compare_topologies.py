@@ -1,4 +1,4 @@
-"""The four methods over the same games, within the same number of calls; `icrl bench` adds intervals and tests."""
+"""The four methods on the same games, within the same number of calls; `icrl bench` adds intervals and tests."""
 
 import re
 from random import Random
@@ -15,13 +15,13 @@ TASK = "Find the number, 0 to 99. It earns 1; others up to 0.9, and 0.1 less for
 
 
 def nearness(response: str, task_data: dict[str, int]) -> float:
-    """The reward that the task tells of."""
+    """The reward that the task describes."""
     away = abs(int(response) - task_data["secret"])
     return round(0.9 - away // 10 / 10, 1) if away else 1.0
 
 
 def player(messages: list[dict[str, Any]], rng: Random) -> str:
-    """Guesses what fits all that its prompt tells of rewards. Asked for words on a guess, it says what it earned."""
+    """Guesses what fits all rewards in its prompt. Asked to reflect on a guess, it says what the guess earned."""
     _, attempts, instruction = parse(messages)
     if instruction in (REFLECT, CRITIQUE):
         guess = attempts[-1]
@@ -35,5 +35,5 @@ model = player  # a language model instead: model = "openai:gpt-4.1-mini"
 for name, create in TOPOLOGIES.items():
     graph = create(model, nearness, max_calls=CALLS, **{"n" if name == "best_of_n" else "rounds": CALLS}).compile()
     runs = [graph.invoke({"task": TASK, "task_data": {"secret": s}}, context={"seed": s}) for s in SECRETS]
-    found, calls = mean(run["reward"] == 1 for run in runs), mean(run["usage"]["calls"] for run in runs)
-    print(f"{name:12} found {found:.2f}  reward {mean(run['reward'] or 0 for run in runs):.2f}  calls {calls:g}")
+    success, calls = mean(run["reward"] == 1 for run in runs), mean(run["usage"]["calls"] for run in runs)
+    print(f"{name:12} success {success:.2f}  reward {mean(run['reward'] or 0 for run in runs):.2f}  calls {calls:g}")

@@ -1,4 +1,4 @@
-"""Bring your own reward: a verifier that is exact, says why, and reports another number than the one it rewards."""
+"""Bring your own reward: an exact verifier that gives feedback, and reports another number than the reward."""
 
 import re
 from fractions import Fraction
@@ -9,7 +9,7 @@ from icrl_graph import Reward, improve, parse
 
 
 def verify(response: str) -> Reward:
-    """How near the reciprocals of four different numbers come to 1, counted in fractions: 8 digits of 1 are not 1."""
+    """How near the reciprocals of four different numbers come to 1, in exact fractions: 0.99999999 is not 1."""
     numbers = {int(digits) for digits in re.findall(r"\d+", response)} - {0}
     if len(numbers) != 4:
         return Reward(value=0.0, metric=0.0, feedback="Give four different whole numbers above 0.")
@@ -21,7 +21,7 @@ def verify(response: str) -> Reward:
 
 
 def propose(messages: list[dict[str, Any]], rng: Random) -> str:
-    """Changes one number of an attempt that earned much, in the direction that the feedback on it says."""
+    """Changes one number of an attempt with a high reward, in the direction that its feedback says."""
     attempts = sorted(parse(messages).attempts, key=lambda attempt: attempt.value or 0.0)
     if not attempts:
         return "3, 4, 5, 6"

@@ -18,14 +18,14 @@ solve = as_tool(create_icrl(MODEL, closeness, seed=0), "solve", "Solves a task w
 
 
 class State(MessagesState, Input, Output):
-    """The messages, and what the larger graph shares with a topology that is a node: task, answer, reward, ..."""
+    """The messages, and the keys that the larger graph shares with a topology as its node: task, answer, reward, ..."""
 
 
 def agent(state: State) -> dict[str, Any]:
-    """Stands for a chat model with `bind_tools([solve])`: calls the tool where the draft is not good enough."""
-    heard = state["messages"][-1].text if state["messages"] else None
-    if heard or (state["reward"] or 0.0) >= 0.9:
-        return {"messages": [AIMessage(f"The draft was {state['answer']}; I say {heard or state['answer']}.")]}
+    """Takes the place of a chat model with `bind_tools([solve])`: calls the tool if the draft is not good enough."""
+    result = state["messages"][-1].text if state["messages"] else None
+    if result or (state["reward"] or 0.0) >= 0.9:
+        return {"messages": [AIMessage(f"The draft was {state['answer']}; I say {result or state['answer']}.")]}
     return {"messages": [AIMessage("", tool_calls=[{"name": "solve", "args": {"task": state["task"]}, "id": "1"}])]}
 
 
@@ -33,7 +33,7 @@ chat = StateGraph(State).add_node("draft", create_best_of_n(MODEL, closeness, n=
 chat.add_node("tools", ToolNode([solve])).add_edge(START, "draft").add_edge("draft", "agent").add_edge("tools", "agent")
 compiled: Any = chat.add_conditional_edges("agent", tools_condition).compile(checkpointer=InMemorySaver())
 config = {"configurable": {"thread_id": "1"}}
-for where, event in compiled.stream(game, config, stream_mode="custom", subgraphs=True):
+for namespace, event in compiled.stream(game, config, stream_mode="custom", subgraphs=True):
     if event["type"] == "episode":
-        print(where[0].partition(":")[0], event["round"], event["response"], event["reward"])
+        print(namespace[0].partition(":")[0], event["round"], event["response"], event["reward"])
 print(compiled.get_state(config).values["messages"][-1].text)

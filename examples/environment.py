@@ -1,4 +1,4 @@
-"""An environment of one's own, in which an agent acts turn by turn: with its rewards shown, and with zeros instead."""
+"""A custom environment, in which an agent acts turn by turn: with its rewards shown, and with zeros instead."""
 
 from collections.abc import Mapping
 from statistics import mean
@@ -13,7 +13,7 @@ HINT = f"{VALID}left, right, up, down"
 
 
 class Safe:
-    """It opens after four right turns of its knob; a wrong one ends the episode."""
+    """It opens after four correct turns of its knob; a wrong one ends the episode."""
 
     def reset(self, task_data: Mapping[str, Any]) -> Outcome:
         """Lock it."""
@@ -27,7 +27,7 @@ class Safe:
         return Outcome("Click.", 0.25, hint=HINT) if self.left else Outcome("It opens.", 0.25, done=True, success=True)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
 
 model = explore  # repeats what was rewarded, then tries; a language model instead: model = "openai:gpt-4.1-mini"

@@ -1,4 +1,4 @@
-"""What layouts, longer runs and foreign histories cost the learner of Game of 24: game24_robustness.py 400."""
+"""How layouts, longer runs and other histories affect the learner of Game of 24: game24_robustness.py 400."""
 
 import sys
 from itertools import product
@@ -16,12 +16,12 @@ from icrl_graph.tasks.game24.verifier import grade
 
 def begun_by_another(messages: list[dict[str, Any]], rng: Random) -> str:
     """Six random attempts, then the learner's own."""
-    stranger = len(parse(messages).attempts) < 6
-    return (player(blind, no_base) if stranger else LEARNERS["game24"])(messages, rng, None)
+    is_early = len(parse(messages).attempts) < 6
+    return (player(blind, no_base) if is_early else LEARNERS["game24"])(messages, rng, None)
 
 
 def play(name: str, graph: Any, puzzles: Any, marks: tuple[int, ...] = (8, 16)) -> None:
-    """Print the share of puzzles that are solved within k attempts."""
+    """Print the share of puzzles solved within k attempts."""
     run = graph.compile().stream
     seeded = [run(task(p), context=Settings(seed=i), stream_mode="custom") for i, p in enumerate(puzzles)]
     games = [list(filter(is_episode, events)) for events in seeded]

@@ -1,4 +1,4 @@
-"""What other memories, longer runs and histories begun by another policy cost the shipped learner of hidden color.
+"""How other memories, longer runs and histories begun by another policy affect the shipped learner of hidden color.
 
 python examples/hidden_color_robustness.py 1000
 """
@@ -16,8 +16,8 @@ from icrl_graph.tasks import hidden_color
 
 def begun_by_another(messages: list[dict[str, Any]], rng: Random) -> str:
     """Four uniform guesses, then the learner's own."""
-    strangers = len(parse(messages).attempts) < 4
-    return hidden_color.uniform(messages, rng) if strangers else LEARNERS["hidden-color"](messages, rng, None)
+    is_early = len(parse(messages).attempts) < 4
+    return hidden_color.uniform(messages, rng) if is_early else LEARNERS["hidden-color"](messages, rng, None)
 
 
 LEARNER, BEGUN = chat_model("learner:hidden-color"), FunctionModel(reply=begun_by_another)

@@ -1,4 +1,4 @@
-"""A person gives the rewards, has second thoughts about one, and asks for more. A list stands for that person here."""
+"""A person gives the rewards, revises one, and asks for more rounds. Two lists take the place of that person here."""
 
 from typing import Any
 
@@ -6,26 +6,27 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from icrl_graph import create_icrl, parse
-from icrl_graph.evaluators.human import human_reward
+from icrl_graph.evaluators import human_reward
 from icrl_graph.topologies.revise import revise
 
-SAID = [(4, "add frogs"), (7, "add rain"), (9, "good"), (6, "add rain"), (8, "drop pond"), (5, "add stars"), (10, "ok")]
+REWARDS = iter([4, 7, 9, 6, 8, 5, 10])
+COMMENTS = iter(["add frogs", "add rain", "good", "add rain", "drop pond", "add stars", "ok"])
 
 
 def poet(messages: list[dict[str, Any]]) -> str:
     """Does what the comments in its prompt ask for, one after another."""
     things = ["dusk", "pond"]
     for attempt in parse(messages).attempts:
-        what, _, thing = attempt.feedback.partition(" ")
-        things = [kept for kept in things if (what, kept) != ("drop", thing)] + [thing] * (what == "add")
+        verb, _, noun = attempt.feedback.partition(" ")
+        things = [thing for thing in things if (verb, thing) != ("drop", noun)] + [noun] * (verb == "add")
     return ", ".join(things)
 
 
 def attend(output: dict[str, Any]) -> None:
-    """Answers what a run asks, until it ends. It may take a person days: nothing runs, and costs, meanwhile."""
-    while asked := output.get("__interrupt__"):
-        reward, comment = SAID.pop(0)
-        print(f"  {asked[0].value['response']:28} {reward:2} {comment}")
+    """Answers a run's questions until it ends. A person may take days: nothing runs, and costs, meanwhile."""
+    while interrupts := output.get("__interrupt__"):
+        reward, comment = next(REWARDS), next(COMMENTS)
+        print(f"  {interrupts[0].value['response']:28} {reward:2} {comment}")
         output = graph.invoke(Command(resume={"reward": reward, "comment": comment}), config)
     print(f"-> {output['answer']}: {output['reward']:g} ({output['rewarded_by']})")
 
@@ -34,5 +35,5 @@ model = poet  # a language model instead: model = "openai:gpt-4.1-mini"
 graph: Any = create_icrl(model, human_reward(bounds=(0, 10)), rounds=3).compile(checkpointer=InMemorySaver())
 config: Any = {"configurable": {"thread_id": "1"}}
 attend(graph.invoke({"task": "Write one line of a haiku."}, config))
-attend(graph.invoke(None, revise(graph, config, 0, comment="add silence")))  # begins a branch after the first attempt
-attend(graph.invoke({"more": 2}, config))  # goes on with the branch
+attend(graph.invoke(None, revise(graph, config, 0, comment="add silence")))  # forks the run after the first attempt
+attend(graph.invoke({"more": 2}, config))  # continues the branch

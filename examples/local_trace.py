@@ -1,4 +1,4 @@
-"""See what a run did, span by span, without a server: OpenTelemetry by OpenInference's instrumentation of LangChain."""
+"""Trace a run, span by span, without a server: OpenTelemetry by OpenInference's instrumentation of LangChain."""
 
 from openinference.instrumentation.langchain import LangChainInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
@@ -8,14 +8,14 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from icrl_graph import create_icrl
 from icrl_graph.tasks.hidden_color import closeness, drawn
 
-kept, provider = InMemorySpanExporter(), TracerProvider()
-provider.add_span_processor(SimpleSpanProcessor(kept))  # to see it in Phoenix or Jaeger: an OTLPSpanExporter instead
+exporter, provider = InMemorySpanExporter(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))  # for Phoenix or Jaeger: an OTLPSpanExporter instead
 LangChainInstrumentor().instrument(tracer_provider=provider)
 
 graph = create_icrl("learner:hidden-color", closeness, inputs=drawn, rounds=2, seed=1).compile(name="icrl")
 graph.invoke({})
 
-spans = sorted(kept.get_finished_spans(), key=lambda span: span.start_time or 0)
+spans = sorted(exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
 depth = {span.context.span_id: 0 for span in spans if span.context and span.parent is None}
 for span in spans:
     if span.context and span.parent is not None:

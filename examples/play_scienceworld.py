@@ -1,6 +1,6 @@
 """An agent without a language model in ScienceWorld, the real simulator; it needs Java and the extra `scienceworld`.
 
-The agent knows the rooms, three forms of actions, and no science. What it gains by the round, it reads in its prompt.
+The agent knows the rooms, three forms of actions, and no science. All that it gains, it learns from its prompt.
 """
 
 from random import Random
@@ -15,7 +15,7 @@ from icrl_graph.errors import SimulatorUnavailable
 
 
 def agent(messages: list[dict[str, Any]], rng: Random) -> str:
-    """Does again what earned most in the earlier episodes, and goes on with any room, or any thing in sight."""
+    """Repeats what earned most in the earlier episodes, then tries any room, or any thing in sight."""
     last = str(messages[-1]["content"])
     things = last.rpartition("Objects here: ")[2].split(", ")
     actions = [f"teleport to {room}" for room in ROOMS] + [f"focus on {thing}" for thing in things]

@@ -1,4 +1,4 @@
-"""A run is killed in the midst of a call of its model. Gone on with, it pays for that call again and for no other."""
+"""A run is killed during a call of its model. Resumed, it pays for that call again and for no other."""
 
 import sys
 from pathlib import Path
@@ -14,15 +14,15 @@ MODEL = chat_model("learner:hidden-color")  # a language model instead: chat_mod
 
 
 def run(folder: str, hang_in: int | None = None) -> None:
-    """Begins the run, goes on with it, or, once it has ended, tells what it came to: by the same call."""
+    """Starts the run, resumes it, or returns its result once it has ended: all by the same call."""
     paid = Path(folder, "paid")
 
     def model(messages: list[dict[str, Any]], rng: Random) -> str:
-        with paid.open("a") as notes:
-            notes.write(".")  # for each call that is made
+        with paid.open("a") as file:
+            file.write(".")  # one for each call
         if paid.stat().st_size == hang_in:
             print(f"call {hang_in} is in flight", flush=True)
-            sys.stdin.read()  # nothing comes, as from a slow server
+            sys.stdin.read()  # waits, as for a slow server
         return MODEL.invoke(messages, seed=rng.getrandbits(32)).text
 
     result = improve(**tasks(1, seed=7)[0], score=closeness, model=model, seed=0, path=Path(folder, "run.sqlite"))

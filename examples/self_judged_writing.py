@@ -1,6 +1,6 @@
-"""A model that judges what it writes, and beside it a number that it never sees: the reward rises, the metric does not.
+"""A model that judges what it writes, and a metric that it never sees: the reward rises, the metric does not.
 
-The function below stands for a language model with a taste for big words. It plays both parts, as one model would.
+The function below takes the place of a language model that prefers big words. It plays both parts, as one model would.
 """
 
 from random import Random
@@ -14,9 +14,9 @@ BIG, SMALL = ("gleaming", "iconic", "magical", "timeless"), ("grey", "new", "pla
 
 def admirer(messages: list[dict[str, Any]], rng: Random) -> str:
     """As a judge it counts big words; as a writer it adds a word, big or small, to the best attempt of its prompt."""
-    asked = str(messages[-1]["content"])
-    if RUBRIC in asked:
-        return f"How it sparkles!\nScore: {min(10, 2 * sum(asked.count(word) for word in BIG) + 1)}"
+    prompt = str(messages[-1]["content"])
+    if RUBRIC in prompt:
+        return f"How it sparkles!\nScore: {min(10, 2 * sum(prompt.count(word) for word in BIG) + 1)}"
     attempts = parse(messages).attempts
     if not attempts:
         return "This kettle boils a litre of water in three minutes."
@@ -26,7 +26,7 @@ def admirer(messages: list[dict[str, Any]], rng: Random) -> str:
 
 
 def brevity(response: str) -> float:
-    """The metric: 1 for up to ten words, and less for more."""
+    """The metric: 1 for up to ten words, less for more."""
     return round(min(1.0, 10 / len(response.split())), 2)
 
 

@@ -1,4 +1,4 @@
-"""Where `langgraph dev` keeps its threads: in SQLite, so that a server that was killed loses nothing."""
+"""Where `langgraph dev` saves its threads: in SQLite, so that a server that was killed loses nothing."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Reflexion on hidden color. The learner sees its attempts, too, for it can't put a reflection into words."""
+"""Reflexion on hidden color. The learner sees its attempts, too, because it can't write a reflection."""
 
 from icrl_graph.tasks.hidden_color import closeness, drawn
 from icrl_graph.topologies.methods import create_reflexion

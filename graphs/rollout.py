@@ -6,5 +6,5 @@ from icrl_graph.environments.rollout import episode_return, rollout
 from icrl_graph.topologies.methods import create_icrl
 
 graph = create_icrl(
-    rollout(explore, Cellar, max_steps=8), episode_return, inputs=lambda given, rng: {"task": given["task"] or TASK}
+    rollout(explore, Cellar, max_steps=8), episode_return, inputs=lambda inputs, rng: {"task": inputs["task"] or TASK}
 ).compile(name="rollout")

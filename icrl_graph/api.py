@@ -2,8 +2,8 @@
 
     result = improve("Write a pangram.", score=lambda response: len(set(response.lower())) / 27, model="openai:...")
 
-With `path` a run is kept in an SQLite file, checkpoints and journal together. The same call after a crash goes on where
-it stopped, and pays for nothing twice but the call that was in flight; after the end it gives the stored result.
+With `path` a run is saved in an SQLite file, checkpoints and journal together. The same call after a crash resumes it,
+and pays for nothing twice but the call that was in flight; after the end it gives the saved result.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from langgraph.runtime import RunControl
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.prompts.text import number
-from icrl_graph.state.choices import pick
+from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of
 from icrl_graph.state.events import EpisodeEvent, is_episode
-from icrl_graph.topologies.methods import TOPOLOGIES, Graph
+from icrl_graph.topologies.base import Graph
+from icrl_graph.topologies.methods import build
 from icrl_graph.topologies.nodes import check_schema_version, check_task
-from icrl_graph.topologies.settings import RunSettings
+from icrl_graph.topologies.settings import EARLY_STOPS, RENAMED, RunSettings, SavedSettings
 from icrl_graph.topologies.stopping import reopen, stop_reason
 
 OnEpisode = Callable[[EpisodeEvent], None]
@@ -52,7 +53,7 @@ class Result:
     regret: float | None
     """How much higher the best metric of all attempts is than that of the answer."""
     rewarded_by: str | None
-    """Who gave the rewards: "oracle" (a function or tool), "judged" (what may hold a model), "self-judged" or
+    """The source of the rewards: "oracle" (a function or tool), "judged" (what may hold a model), "self-judged" or
     "human"."""
     stopped: str | None
     """Why it ended: rounds, success, plateau, calls, tokens, usd, time or failures; None if it has not ended."""
@@ -74,9 +75,9 @@ class Result:
             f"  answer: {shorten(self.answer)}",
         ]
         for episode in self.episodes:
-            said = episode.get("response") or f"! {episode.get('error', 'not answered yet')}"
+            text = episode.get("response") or f"! {episode.get('error', 'not answered yet')}"
             value = number(value_of(episode))
-            lines.append(f"  {episode['round']:3} {episode['plan']['instruction'][:10]:10} {value:>8}  {shorten(said)}")
+            lines.append(f"  {episode['round']:3} {episode['plan']['instruction'][:10]:10} {value:>8}  {shorten(text)}")
         return "\n".join(lines)
 
 
@@ -85,9 +86,9 @@ def breaks_in(usage: Mapping[str, Any]) -> str:
     return f", {usage['breaks']} prompt cache breaks" if usage.get("breaks") else ""
 
 
-def shorten(said: Any, width: int = 80) -> str:
+def shorten(value: Any, width: int = 80) -> str:
     """A text on one line, cut to a width."""
-    text = " ".join((said if isinstance(said, str) else repr(said)).split())
+    text = " ".join((value if isinstance(value, str) else repr(value)).split())
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
@@ -96,7 +97,7 @@ def improve(
     score: Evaluator,
     *,
     model: Any,
-    topology: str = "icrl",
+    topology: str | Callable[..., Graph] = "icrl",
     task_data: Mapping[str, Any] | None = None,
     path: str | PathLike[str] | None = None,
     thread_id: str | None = None,
@@ -111,9 +112,10 @@ def improve(
         score: gives the reward: a callable, LangChain tool or Runnable, called with the arguments that it names among
             task, response, answer, steps, task_data and history; sync or async.
         model: a chat model, "provider:name", a Runnable, a compiled graph that takes `messages`, or a function.
-        topology: "icrl", "reflexion", "self_refine" or "best_of_n".
+        topology: "icrl", "reflexion", "self_refine" or "best_of_n"; or a custom one, as "path.py:create_mine",
+            "module:create_mine", an entry point, or the function itself.
         task_data: for the score only; never shown to the model.
-        path: an SQLite file that keeps the run.
+        path: an SQLite file that saves the run.
         thread_id: the run's name within the file; by default made of topology, task and task data.
         on_episode: called with each episode as soon as it is judged.
         control: its `request_drain()`, called from a signal handler or another thread, ends the run after the step that
@@ -127,7 +129,7 @@ def improve(
         ValueError: an argument is wrong.
         ThreadMismatch: the file holds another run under this thread id.
         ModelError: the model can't answer at all, because of its key or name, say.
-        GraphDrained: the run was ended through `control`; with `path`, the same call goes on.
+        GraphDrained: the run was ended through `control`; with `path`, the same call resumes it.
     """
     graph, inputs = build(topology, model, score, **options), check_inputs(task, task_data)
     with _saver(path) as saver:
@@ -147,7 +149,7 @@ async def aimprove(
     score: Evaluator,
     *,
     model: Any,
-    topology: str = "icrl",
+    topology: str | Callable[..., Graph] = "icrl",
     task_data: Mapping[str, Any] | None = None,
     path: str | PathLike[str] | None = None,
     thread_id: str | None = None,
@@ -193,27 +195,24 @@ async def aplay(
         return _result((await compiled.aget_state(config)).values)
 
 
-def build(topology: str | Callable[..., Graph], model: Any, evaluator: Evaluator, **options: Any) -> Graph:
-    """The graph of a topology, by its name or its create function.
-
-    Raises:
-        ValueError: there is no such topology, or an argument is wrong.
-    """
-    create = topology if callable(topology) else pick("topology", topology, TOPOLOGIES)
-    return create(model, evaluator, **options)
-
-
 def check(
-    task: Any, score: Evaluator, *, model: Any, topology: str = "icrl", task_data: Any = None, **options: Any
+    task: Any,
+    score: Evaluator,
+    *,
+    model: Any,
+    topology: str | Callable[..., Graph] = "icrl",
+    task_data: Any = None,
+    **options: Any,
 ) -> None:
     """Raise what `improve` would raise of wrong arguments, without asking a model anything."""
     check_inputs(task, task_data)
     build(topology, model, score, **options)
 
 
-def name_of(topology: str, inputs: Mapping[str, Any]) -> str:
+def name_of(topology: str | Callable[..., Graph], inputs: Mapping[str, Any]) -> str:
     """A thread id of a run's own: the same for the same topology, task and task data."""
-    source = json.dumps([topology, inputs["task"], inputs["task_data"]], sort_keys=True)
+    name = topology if isinstance(topology, str) else name_of_part(topology)
+    source = json.dumps([name, inputs["task"], inputs["task_data"]], sort_keys=True)
     return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
@@ -221,12 +220,12 @@ def check_inputs(task: Any, task_data: Any) -> dict[str, Any]:
     """What a graph takes, checked.
 
     Raises:
-        ValueError: the task is empty or neither text nor messages, or the task data is no mapping of JSON values.
+        ValueError: the task is empty or neither text nor messages, or the task data is not a mapping of JSON values.
     """
-    given = {} if task_data is None else task_data
-    if not isinstance(given, Mapping):
-        raise ValueError(f"task_data must be a mapping, got {given!r:.80}")
-    return {"task": check_task(task), "task_data": plain(given, "task_data")}
+    data = {} if task_data is None else task_data
+    if not isinstance(data, Mapping):
+        raise ValueError(f"task_data must be a mapping, got {data!r:.80}")
+    return {"task": check_task(task), "task_data": plain(data, "task_data")}
 
 
 def _config(thread_id: str) -> RunnableConfig:
@@ -238,37 +237,53 @@ def _streaming(path: Any, control: RunControl | None) -> dict[str, Any]:
 
 
 def _begin(
-    graph: Graph, stored: Any, inputs: Mapping[str, Any], settings: RunSettings
+    graph: Graph, stored: Any, inputs: Mapping[str, Any], wanted: RunSettings
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """How to go on with a thread: its input (None where it has begun), and an update as of `evaluate`, if it needs one.
+    """How to resume a thread: its input (None where it has begun), and an update as of `evaluate`, if it needs one.
 
     Raises:
         ThreadMismatch: the thread is another run than the one asked for.
     """
-    frozen = stored.values.get("settings")
-    if not frozen:  # new, or killed before anything was paid
+    saved = stored.values.get("settings")
+    if not saved:  # new, or killed before anything was paid
         return dict(inputs), None
-    check_schema_version(frozen)
+    check_schema_version(saved)
     if stored.values["inputs"] != inputs:
         raise ThreadMismatch("the thread holds a run on another task; give another thread_id or another path")
-    names, asked = settings.parts, settings.model_dump()
+    settings, episodes = SavedSettings.of(saved), stored.values["episodes"]
     gave_up = stored.values.get("stopped") == "failures"
-    ended = not stored.next and not gave_up  # a run that has not ended may go on with other models
-    pairs = [(name, frozen.get(name), asked[name]) for name in asked if ended or name != "model"]
-    fixed = [part for part in {**frozen["parts"], **names} if ended or part not in ("model", "reflector", "critic")]
-    pairs += [(part, frozen["parts"].get(part), names.get(part)) for part in fixed]
-    changed = {name: f"{name} {kept!r} -> {wanted!r}" for name, kept, wanted in pairs if kept != wanted}
-    episodes, dropped = stored.values["episodes"], {name for name in ("target", "patience") if asked.get(name) is None}
-    is_longer = ended and "n" not in frozen and asked.get("rounds", 0) > len(episodes)
-    if changed and is_longer and changed.keys() <= {"rounds", *dropped}:
-        now = {**frozen, **{name: asked[name] for name in changed}}
-        return None, {"settings": now, "stopped": stop_reason(now, episodes, graph.parts.calls_each)}
-    if changed:
-        told = ", ".join(changed.values())
-        raise ThreadMismatch(f"the thread holds another run ({told}); give another thread_id or path")
-    if gave_up and "n" in frozen:  # nothing was answered: begin anew
+    ended = not stored.next and not gave_up
+    changes = _changes(saved, wanted, ended)
+    if changes and ended and settings.has_rounds and _is_longer(wanted, changes, episodes[-1]["round"] + 1):
+        longer = {**saved, **{name: getattr(wanted, name) for name in changes}}
+        reason = stop_reason(SavedSettings.of(longer), episodes, graph.parts.calls_each)
+        return None, {"settings": longer, "stopped": reason}
+    if changes:
+        raise ThreadMismatch(f"the thread holds another run ({', '.join(changes.values())}); {_OTHER_THREAD}")
+    if gave_up and not settings.has_rounds:  # nothing was answered: begin anew
         return dict(inputs), None
-    return None, reopen(frozen, stored.values["episodes"]) if gave_up else None
+    return None, reopen(saved, episodes) if gave_up else None
+
+
+_OTHER_THREAD = "give another thread_id or path"
+_WRITERS = ("reflector", "critic")
+"""What a run that has not ended may be resumed with another one of, as with another model."""
+
+
+def _changes(saved: Mapping[str, Any], wanted: RunSettings, ended: bool) -> dict[str, str]:
+    """By name, the settings and parts that differ from what is saved, as "name 'saved' -> 'wanted'"."""
+    settings = {RENAMED.get(name, name): value for name, value in saved.items()}
+    values, parts = wanted.model_dump(), {**saved["parts"], **wanted.parts}
+    pairs = [(name, settings.get(name), values[name]) for name in values if ended or name != "model"]
+    fixed = [name for name in parts if ended or name not in (*wanted.models, *_WRITERS)]
+    pairs += [(name, saved["parts"].get(name), wanted.parts.get(name)) for name in fixed]
+    return {name: f"{name} {old!r} -> {new!r}" for name, old, new in pairs if old != new}
+
+
+def _is_longer(wanted: RunSettings, changes: Mapping[str, str], rounds: int) -> bool:
+    """Whether all that is wanted beyond a run that has ended is more rounds, or one early stop less."""
+    dropped = {name for name in EARLY_STOPS if getattr(wanted, name, None) is None}
+    return getattr(wanted, "rounds", 0) > rounds and changes.keys() <= {"rounds", *dropped}
 
 
 def _result(values: Mapping[str, Any]) -> Result:
@@ -286,12 +301,12 @@ def _result(values: Mapping[str, Any]) -> Result:
 
 @contextmanager
 def _hint(path: Any) -> Iterator[None]:
-    """Tell whoever sees a failure that nothing is lost."""
+    """Add to an error that nothing is lost."""
     try:
         yield
     except Exception as error:
         if path is not None:
-            error.add_note(f"What was done so far is kept in {path}; the same call goes on from there.")
+            error.add_note(f"Progress is saved in {path}; the same call resumes it.")
         raise
 
 

@@ -15,7 +15,20 @@ os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
 os.environ.pop("OPENAI_API_KEY", None)
 os.environ.pop("OPENAI_BASE_URL", None)
 
+SLOW = {  # files that `make check` leaves out: together they take four fifths of the time of all tests
+    *("test_bench_cli", "test_cli", "test_crash", "test_draining", "test_examples", "test_faults"),
+    *("test_game24_learner", "test_isolation", "test_learner", "test_meta_rl", "test_players", "test_rejudge"),
+    *("test_report", "test_results", "test_runner", "test_scienceworld", "test_scienceworld_graph"),
+    *("test_sql_journals", "test_storms", "test_studio", "test_threads"),
+}
+
 _databases = count()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in SLOW or item.path.parent.name == "performance":
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,10 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, StateGraph
 
-from icrl_graph.api import build
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.state.episode import Output
+from icrl_graph.topologies.methods import build
 from tests.databases import Database, opened
 
 

@@ -10,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.runnables import RunnableLambda
 
-from icrl_graph.api import build
 from icrl_graph.benchmarks.arms import read_arm, read_arms
 from icrl_graph.benchmarks.benchmark import from_file
 from icrl_graph.benchmarks.experiment import prepare
 from icrl_graph.benchmarks.registry import BENCHMARKS, find_benchmark
-from icrl_graph.models.policy import name_of_part
-from icrl_graph.topologies.methods import TOPOLOGIES
+from icrl_graph.state.choices import name_of_part
+from icrl_graph.topologies.methods import TOPOLOGIES, build
 from tests.bench_child import plan_of
 
 PLAYER = f"{Path(__file__).parent / 'bench_child.py'}:player"
@@ -274,8 +273,8 @@ def test_tasks_of_ones_own_need_an_evaluator_or_a_judge_with_a_rubric(tmp_path: 
         ({"rounds": -1}, "rounds must be 1 or more, got -1"),
         ({"seeds": 0}, "seeds must be 1 or more"),
         ({"concurrency": 0}, "concurrency must be 1 or more"),
-        ({"requests_per_minute": 0}, "requests must be above 0"),
-        ({"tokens_per_minute": -3}, "tokens must be above 0"),
+        ({"requests_per_minute": 0}, "requests_per_minute must be above 0"),
+        ({"tokens_per_minute": -3}, "tokens_per_minute must be above 0"),
         ({"attempts": 0}, "attempts must be above 0"),
         ({"options": {"max_calls": -1}}, "max_calls=-1"),
         ({"options": {"max_dollars": 1}}, "'max_dollars'"),

@@ -108,7 +108,7 @@ PLAY = ("bench", "game24", "--model", "learner:game24")
         (("bench", "writing"), "name the model, such as openai:gpt-4.1-mini"),
         (("bench", "mine.jsonl"), "can't be read: [Errno 2] No such file or directory: 'mine.jsonl'"),
         (("bench", "game24", "--model", "openai:gpt-4.1"), "set OPENAI_API_KEY"),
-        ((*PLAY, "--topologies", "icrl,tree"), "unknown topology 'tree'; choose one of 'icrl', 'reflexion'"),
+        ((*PLAY, "--topologies", "icrl,tree"), "unknown topology 'tree'; choose one of icrl, reflexion"),
         ((*PLAY, "--topologies", " "), "name at least one topology"),
         ((*PLAY, "--topologies", "icrl,icrl"), "duplicate arm: icrl"),
         ((*PLAY, "--topologies", "icrl+memory=some"), "the arm 'icrl+memory=some': memory='some'"),

@@ -328,7 +328,7 @@ def test_options_that_a_topology_does_not_take_follow_from_its_signature(outside
         ("icrl,a,b/method.py:create_mine", r"unknown topology 'a'.*a path can't hold '\+' or ','"),
         ("missing.py:create_mine", r"'.*missing\.py:create_mine' can't be loaded"),
         ("method.py:create_yours", r"has no 'create_yours'; it has .*create_mine"),
-        ("tree", r"unknown topology 'tree'; choose one of 'icrl', 'reflexion', .*'react'"),
+        ("tree", r"unknown topology 'tree'; choose one of icrl, reflexion, .*as an arm also react"),
     ],
 )
 def test_a_mistake_in_the_path_of_a_topology_is_clear(arms: str, message: str, outside: Path) -> None:
@@ -365,7 +365,7 @@ def test_a_benchmark_is_found_by_path_module_entry_point_and_as_a_file(
     def entry_points(group: str) -> Iterator[Point]:
         return iter([Point()] if group == "icrl_graph.benchmarks" else [])
 
-    monkeypatch.setattr("icrl_graph.benchmarks.registry.entry_points", entry_points)
+    monkeypatch.setattr("icrl_graph.state.choices.entry_points", entry_points)
     assert find_benchmark("two-sums") is BENCHMARK
     item = find_item("two-sums:small")
     assert item is not None

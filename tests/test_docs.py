@@ -1,8 +1,8 @@
-"""The pages say what is so: their code runs, it prints what stands below it, and the site is built without a warning.
+"""The pages are correct: their code runs, it prints the output below it, and the site is built without a warning.
 
-A block of Python or sh with a text block right below it is run, and prints that; an sh block holds `icrl` commands
-alone then. On a page with the line MARK all Python is run, but for blocks whose title begins with "needs". Each runs by
-itself, offline and in an empty folder. Seconds differ from run to run and are not compared. The text is written, not
+A block of Python or sh with a text block right below it is run, and prints that text; such an sh block holds `icrl`
+commands only. On a page with the line MARK all Python is run, but for blocks whose title begins with "needs". Each runs
+by itself, offline and in an empty folder. Seconds differ from run to run and are not compared. The text is written, not
 typed, by
 
     python -m tests.test_docs --write
@@ -36,15 +36,15 @@ import typer
 from typer.testing import CliRunner
 
 import icrl_graph
-from icrl_graph.api import build
 from icrl_graph.benchmarks.arms import read_arms
 from icrl_graph.cli.shared import app
+from icrl_graph.topologies.methods import build
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 MARK = "<!-- tests/test_docs.py runs this page -->"
-ENVIRONMENT = {"COLUMNS": "96", "OPENAI_API_KEY": "none"}  # a preview builds the model's client, and asks it nothing
+ENVIRONMENT = {"COLUMNS": "96", "OPENAI_API_KEY": "none"}  # a preview builds the model's client, and makes no call
 
 _BLOCK = re.compile(
     r"^```(?P<kind>python|sh|bash)(?P<info>[^\n]*)\n(?P<code>.*?)^```$(?:\s*?^```text\n(?P<output>.*?)^```$)?",
@@ -69,11 +69,11 @@ class Block(NamedTuple):
 
 def _blocks(page: Path) -> Iterator[Block]:
     text = page.read_text(encoding="utf-8")
-    for found in _BLOCK.finditer(text):
-        kind, output = found["kind"], found["output"]
-        asked = kind == "python" and MARK in text and 'title="needs' not in found["info"]
-        line, end = text.count("\n", 0, found.start("code")), found.end("code") + len("```")
-        yield Block(page, line, kind, found["code"], output, asked or output is not None, end, found.end())
+    for match in _BLOCK.finditer(text):
+        kind, output = match["kind"], match["output"]
+        is_marked = kind == "python" and MARK in text and 'title="needs' not in match["info"]
+        line, end = text.count("\n", 0, match.start("code")), match.end("code") + len("```")
+        yield Block(page, line, kind, match["code"], output, is_marked or output is not None, end, match.end())
 
 
 SOURCES = [*PAGES, ROOT / "README.md"]
@@ -82,24 +82,24 @@ RUN = [block for block in BLOCKS if block.is_run]
 READ = [block for block in BLOCKS if block.kind == "python" and not block.is_run]
 
 
-def _named(block: Block) -> str:
+def _id(block: Block) -> str:
     return f"{block.page.stem}-{block.line}"
 
 
 def _printed(block: Block) -> str:
     """What a block prints, run in an empty folder."""
-    told = io.StringIO()
+    stdout = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         if block.kind == "python":
-            placed = compile("\n" * block.line + block.code, block.page, "exec", dont_inherit=True)
-            with redirect_stdout(told):
-                exec(placed, {"__name__": "__main__"})
+            program = compile("\n" * block.line + block.code, block.page, "exec", dont_inherit=True)
+            with redirect_stdout(stdout):
+                exec(program, {"__name__": "__main__"})
         else:
             for command in _commands(block.code, alone=True):
                 done = CliRunner().invoke(app, command, env=ENVIRONMENT, catch_exceptions=False)
                 assert done.exit_code == 0, done.output
-                told.write(done.stdout)
-    lines = [line.rstrip() for line in told.getvalue().strip("\n").splitlines()]
+                stdout.write(done.stdout)
+    lines = [line.rstrip() for line in stdout.getvalue().strip("\n").splitlines()]
     return "".join(f"{line}\n" for line in lines).lstrip("\n")
 
 
@@ -118,12 +118,12 @@ def _untimed(text: str | None) -> str:
     return _SECONDS.sub("... s", text or "")
 
 
-@pytest.mark.parametrize("block", RUN, ids=_named)
+@pytest.mark.parametrize("block", RUN, ids=_id)
 def test_code_prints_what_the_page_shows(block: Block) -> None:
     assert _untimed(_printed(block)) == _untimed(block.output), "python -m tests.test_docs --write"
 
 
-@pytest.mark.parametrize("block", READ, ids=_named)
+@pytest.mark.parametrize("block", READ, ids=_id)
 def test_code_that_is_not_run_compiles_and_its_imports_resolve(block: Block) -> None:
     tree = compile(block.code, block.page, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     for node in ast.walk(tree):
@@ -137,7 +137,7 @@ def test_code_that_is_not_run_compiles_and_its_imports_resolve(block: Block) -> 
 
 
 COMMANDS = [
-    pytest.param(command, id=f"{_named(block)}-{number}")
+    pytest.param(command, id=f"{_id(block)}-{number}")
     for block in BLOCKS
     if block.kind != "python" and not block.is_run
     for number, command in enumerate(_commands(block.code))
@@ -148,8 +148,8 @@ COMMANDS = [
 def test_a_command_that_is_not_run_has_known_options_and_arms(command: list[str]) -> None:
     group: Any = typer.main.get_command(app)
     name, *arguments = command
-    given = group.commands[name].make_context(name, arguments).params
-    for arm in read_arms(given["topologies"]) if name == "bench" else ():
+    parameters = group.commands[name].make_context(name, arguments).params
+    for arm in read_arms(parameters["topologies"]) if name == "bench" else ():
         build(model=lambda: "", evaluator=lambda: 0.0, **arm.arguments(8, {}))
 
 
@@ -172,20 +172,20 @@ needs_docs = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The site, built in a folder of its own, and what was said about it."""
+    """The site, built in a temporary folder, and what zensical printed."""
     folder = tmp_path_factory.mktemp("site")
     shutil.copy(ROOT / "mkdocs.yml", folder)
     shutil.copytree(DOCS, folder / "docs")
     (folder / "icrl_graph").symlink_to(ROOT / "icrl_graph")
     command = [sys.executable, "-m", "zensical", "build", "--strict"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    said = re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)
-    assert done.returncode == 0, said
-    return folder / "site", said
+    output = re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)
+    assert done.returncode == 0, output
+    return folder / "site", output
 
 
 class _Reader(HTMLParser):
-    """Reads what a page loads by itself, and where its links lead."""
+    """Reads what a page loads, and where its links lead."""
 
     def __init__(self, page: Path) -> None:
         super().__init__()
@@ -194,18 +194,18 @@ class _Reader(HTMLParser):
         self.classes: set[str] = set()
         self.feed(page.read_text(encoding="utf-8"))
 
-    def handle_starttag(self, tag: str, given: list[tuple[str, str | None]]) -> None:
-        held = {name: value or "" for name, value in given}
-        self.classes.update(held.get("class", "").split())
-        if "href" in held:
-            (self.links if tag == "a" else self.loads).add(held["href"])
-        self.loads.update(held[name] for name in ("src", "srcset", "data", "poster") if name in held)
-        self.loads.update(_addresses(held.get("style", "")))
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.classes.update(values.get("class", "").split())
+        if "href" in values:
+            (self.links if tag == "a" else self.loads).add(values["href"])
+        self.loads.update(values[name] for name in ("src", "srcset", "data", "poster") if name in values)
+        self.loads.update(_addresses(values.get("style", "")))
 
 
 def _addresses(css: str) -> list[str]:
-    found: list[str] = re.findall(r"(?:url\(|@import)\s*['\"]?([^'\")\s;]+)", css)
-    return [address for address in found if not address.startswith("data:")]
+    addresses: list[str] = re.findall(r"(?:url\(|@import)\s*['\"]?([^'\")\s;]+)", css)
+    return [address for address in addresses if not address.startswith("data:")]
 
 
 def _is_outside(address: str) -> bool:
@@ -215,9 +215,9 @@ def _is_outside(address: str) -> bool:
 
 @needs_docs
 def test_the_site_is_built_without_a_warning(built: tuple[Path, str]) -> None:
-    _, said = built
+    _, output = built
     usual = re.compile(r"Build started|Build finished in .*|No issues found")
-    assert [line for line in said.splitlines() if not usual.fullmatch(line.strip())] == []
+    assert [line for line in output.splitlines() if not usual.fullmatch(line.strip())] == []
 
 
 @needs_docs
@@ -227,7 +227,7 @@ def test_no_page_of_the_site_loads_anything_from_outside(built: tuple[Path, str]
     styles = [address for css in site.rglob("*.css") for address in _addresses(css.read_text(encoding="utf-8"))]
     assert len(pages) > len(PAGES)
     assert [address for address in {*styles, *(a for page in pages for a in page.loads)} if _is_outside(address)] == []
-    # What the theme's script would fetch for what stands on a page.
+    # Elements for which the theme's script would fetch something.
     assert {"mermaid", "glightbox", "arithmatex"}.isdisjoint(name for page in pages for name in page.classes)
 
 
@@ -236,17 +236,17 @@ def test_whatever_a_page_of_the_site_refers_to_is_there(built: tuple[Path, str])
     site, _ = built
     missing = []
     for page in site.rglob("*.html"):
-        read = _Reader(page)
-        for address in {*read.loads, *read.links}:
+        reader = _Reader(page)
+        for address in {*reader.loads, *reader.links}:
             path = unquote(urlsplit(address).path)
-            where = site / path[1:] if path.startswith("/") else page.parent / path
-            if path and not _is_outside(address) and not where.exists():
+            target = site / path[1:] if path.startswith("/") else page.parent / path
+            if path and not _is_outside(address) and not target.exists():
                 missing.append((page.name, address))
     assert missing == []
 
 
 def _write() -> None:
-    """Write the outputs of all pages anew, but for those that differ in their times alone."""
+    """Write the outputs of all pages again, but for those that differ only in their times."""
     for page in SOURCES:
         text = page.read_text(encoding="utf-8")
         for block in reversed([block for block in RUN if block.page == page]):

@@ -25,7 +25,7 @@ def printed_by(path: Path, folder: Path) -> str:
 
 
 def _masked(text: str) -> str:
-    """Apart from how long it took."""
+    """Without the seconds that it took."""
     return re.sub(r"\d+\.\d+ s\b", "... s", text).strip()
 
 
@@ -44,10 +44,10 @@ def test_an_example_is_short(path: Path) -> None:
 
 
 def _write() -> None:
-    def printed(found: re.Match[str]) -> str:
+    def printed(match: re.Match[str]) -> str:
         with tempfile.TemporaryDirectory() as folder:
-            text = printed_by(ROOT / "examples" / f"{found[2]}.py", Path(folder)).strip("\n")
-        return found[1] + text + found[4]
+            text = printed_by(ROOT / "examples" / f"{match[2]}.py", Path(folder)).strip("\n")
+        return match[1] + text + match[4]
 
     PAGE.write_text(PRINTED.sub(printed, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 

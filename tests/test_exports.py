@@ -1,32 +1,43 @@
-"""The public door: sorted, complete, and lazy."""
+"""The public names: sorted, complete, and lazy."""
 
 import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 import icrl_graph
+import icrl_graph.evaluators
+import icrl_graph.models
+
+DOORS = [icrl_graph, icrl_graph.evaluators, icrl_graph.models]
 
 
-def test_every_public_name_loads() -> None:
-    for name in icrl_graph.__all__:
-        assert getattr(icrl_graph, name) is not None
+@pytest.mark.parametrize("door", DOORS)
+def test_every_public_name_loads(door: ModuleType) -> None:
+    for name in door.__all__:
+        assert getattr(door, name) is not None
 
 
-def test_names_are_sorted_and_few() -> None:
-    assert list(icrl_graph.__all__) == sorted(icrl_graph.__all__)
-    assert len(icrl_graph.__all__) <= 30
+@pytest.mark.parametrize("door", DOORS)
+def test_names_are_sorted_and_few(door: ModuleType) -> None:
+    assert list(door.__all__) == sorted(door.__all__)
+    assert len(door.__all__) <= 30
 
 
-def test_type_checkers_see_the_same_names() -> None:
-    tree = ast.parse(Path(icrl_graph.__file__).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("door", DOORS)
+def test_type_checkers_see_the_same_names(door: ModuleType) -> None:
+    tree = ast.parse(Path(str(door.__file__)).read_text(encoding="utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert seen == set(icrl_graph.__all__)
+    assert seen == set(door.__all__)
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
-    assert not hasattr(icrl_graph, "no_such_name")
+@pytest.mark.parametrize("door", DOORS)
+def test_an_unknown_name_is_an_attribute_error(door: ModuleType) -> None:
+    assert not hasattr(door, "no_such_name")
 
 
 def _loaded(statement: str) -> set[str]:
@@ -38,6 +49,8 @@ def _loaded(statement: str) -> set[str]:
 def test_importing_the_package_loads_no_heavy_library() -> None:
     heavy = {"openai", "langchain_openai", "sqlite3", "numpy", "langgraph", "langchain_core", "pydantic"}
     assert not _loaded("import icrl_graph") & heavy
+    assert not _loaded("import icrl_graph.models") & heavy
+    assert not _loaded("from icrl_graph.evaluators import isolated") & heavy  # as in the worker of an isolated one
 
 
 def test_building_a_graph_loads_no_client_no_database_and_no_numpy() -> None:

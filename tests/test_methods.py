@@ -299,13 +299,13 @@ def test_no_memory_sees_what_retests_and_selectors_found() -> None:
 def test_where_the_reward_chooses_nothing_retests_are_refused() -> None:
     with pytest.raises(ValueError, match="retests=2"):
         create_self_refine(refining, nearness, retests=2)
-    with pytest.raises(ValueError, match="retests are of a selection by reward"):
+    with pytest.raises(ValueError, match="retests require select='reward'"):
         create_best_of_n(refining, nearness, retests=2, select="majority")
 
 
 @pytest.mark.parametrize("wrong", ["best:2", "positive:1"])
 def test_self_refine_refuses_a_memory_that_goes_by_rewards(wrong: str) -> None:
-    with pytest.raises(ValueError, match="Self-Refine shows none"):
+    with pytest.raises(ValueError, match="Self-Refine hides"):
         create_self_refine(refining, nearness, memory=wrong)
 
 

@@ -23,9 +23,10 @@ from icrl_graph.benchmarks.results import Cell
 from icrl_graph.benchmarks.runner import _seed
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.openai import LeanChatOpenAI, async_client
-from icrl_graph.models.policy import as_policy, name_of_part, same_model
+from icrl_graph.models.policy import as_policy, same_model
 from icrl_graph.models.registry import chat_model
 from icrl_graph.models.responses import read_response
+from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import cost_of
 from icrl_graph.tasks.hidden_color import tasks
 from icrl_graph.testing import OpenAIServer, ScriptedModel
@@ -102,6 +103,11 @@ def test_calls_of_one_loop_share_connections() -> None:
 
         asyncio.run(in_turn())
         assert server.counts["connections"] == 1
+
+
+def test_a_function_model_has_its_name_in_saved_runs() -> None:
+    models = (FunctionModel(reply=lambda: "x"), FunctionModel(reply=lambda: "x", name="mine"), as_policy(climber).part)
+    assert [name_of_part(model) for model in models] == ["function", "mine", "climber"]
 
 
 def test_usage_with_cached_tokens_stands_on_each_episode() -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, SecretStr
 
 from icrl_graph.execution.journal import MemoryJournal
 from icrl_graph.models.policy import as_policy
-from icrl_graph.models.prompt_cache import DIALECTS, OFF, UNTOLD, dialect, takes_marks
+from icrl_graph.models.prompt_cache import AUTOMATIC, DIALECTS, OFF, dialect, takes_marks
 from icrl_graph.models.registry import chat_model
 from icrl_graph.prompts.layouts import LAYOUTS, Style, parse, render
 from icrl_graph.state.episode import Episode, Plan
@@ -60,27 +60,27 @@ _ChatAnthropic = type("ChatAnthropic", (_Anthropic,), {"__module__": "langchain_
         (ChatOpenAI(model="gpt-5.6", api_key=KEY, base_url="https://eu.api.openai.com/v1"), "openai-marks"),
         (chat_model("openai:gpt-5.6-mini", api_key="k"), "openai-marks"),
         (chat_model("openai:gpt-4.1-mini", api_key="k"), "openai"),
-        (chat_model("openai:gpt-5.6", base_url=LOCAL), "untold"),
-        (chat_model("openai:gpt-5.6", base_url="https://api.openai.com.example.org/v1"), "untold"),
-        (AzureChatOpenAI(model="gpt-5.6", api_key=KEY, azure_endpoint="https://x", api_version="1"), "untold"),
-        (ChatOpenAI(model="gpt-5.6", api_key=KEY).bind(stop=["x"]), "untold"),
+        (chat_model("openai:gpt-5.6", base_url=LOCAL), "automatic"),
+        (chat_model("openai:gpt-5.6", base_url="https://api.openai.com.example.org/v1"), "automatic"),
+        (AzureChatOpenAI(model="gpt-5.6", api_key=KEY, azure_endpoint="https://x", api_version="1"), "automatic"),
+        (ChatOpenAI(model="gpt-5.6", api_key=KEY).bind(stop=["x"]), "automatic"),
         (_ChatAnthropic(), "anthropic"),
         (type("Own", (_ChatAnthropic,), {})(), "anthropic"),
-        (type("ChatAnthropic", (), {"__module__": "elsewhere"})(), "untold"),
-        (ScriptedModel(["a"]), "untold"),
+        (type("ChatAnthropic", (), {"__module__": "elsewhere"})(), "automatic"),
+        (ScriptedModel(["a"]), "automatic"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_the_dialect_is_told_by_class_address_and_name(model: Any, expected: str) -> None:
-    assert dialect("auto", model) is {**DIALECTS, "untold": UNTOLD}[expected]
+def test_the_dialect_follows_from_class_address_and_name(model: Any, expected: str) -> None:
+    assert dialect("auto", model) is {**DIALECTS, "automatic": AUTOMATIC}[expected]
 
 
 def test_an_address_from_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", LOCAL)
-    assert dialect("auto", ChatOpenAI(model="gpt-5.6", api_key=KEY)) is UNTOLD
+    assert dialect("auto", ChatOpenAI(model="gpt-5.6", api_key=KEY)) is AUTOMATIC
 
 
-def test_a_dialect_can_be_chosen_for_a_server_of_ones_own() -> None:
+def test_a_dialect_can_be_chosen_for_a_custom_server() -> None:
     model = chat_model("openai:any", base_url=LOCAL)
     for name in DIALECTS:
         assert as_policy(model, name).cache is DIALECTS[name]
@@ -97,7 +97,7 @@ def test_an_unknown_dialect_is_refused_with_the_choices(wrong: Any) -> None:
         create_icrl(ScriptedModel(["a"]), nearness, cache=wrong)
 
 
-def test_marks_for_what_is_no_chat_model_are_refused() -> None:
+def test_marks_for_what_is_not_a_chat_model_are_refused() -> None:
     with pytest.raises(ValueError, match="cache='anthropic' is for chat models only"):
         create_icrl(RunnableLambda(str), nearness, cache="anthropic")
     for silent in ("auto", "off", None):
@@ -210,7 +210,7 @@ def _bodies(**options: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_server_of_ones_own_gets_plain_texts_and_no_field_it_may_not_know(layout: str) -> None:
+def test_a_custom_server_gets_plain_texts_and_no_field_it_may_not_know(layout: str) -> None:
     for body in _bodies(layout=layout):
         assert body.keys() == {"model", "messages", "stream"}
         assert all(isinstance(message["content"], str) for message in body["messages"])
@@ -248,7 +248,7 @@ def test_a_critic_shares_the_key() -> None:
     assert len({body["prompt_cache_key"] for body in server.bodies}) == 1
 
 
-def test_openai_itself_gets_marks_without_being_told_to() -> None:
+def test_openai_itself_gets_marks_by_default() -> None:
     asked: list[Any] = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:

@@ -135,7 +135,7 @@ def test_the_label_of_the_reward_can_be_another_word_and_is_still_read() -> None
     plan = Plan(shown=[], instruction="plain", left_out=0)
     past = [Episode(round=0, candidate=0, plan=plan, response="a", shown=Reward(value=0.25, steps=[1.0, None]))]
     for layout in LAYOUTS:
-        prompt = _prompt(past, "task", "explore", layout, Style(label="Achieved score"))
+        prompt = _prompt(past, "task", "explore", layout, Style(reward_label="Achieved score"))
         assert "Achieved score: 0.25\nAchieved score by step: 1, unscored" in repr(prompt).replace("\\n", "\n")
         assert parse(prompt).attempts == (Attempt("a", 0.25, (1.0, None)),)
 
@@ -291,7 +291,7 @@ def test_the_positive_memory_shows_rewarded_attempts_alone_each_as_often_as_it_s
     "spec", ["positive", "positive:0", "positive:0.0", "positive:1.5", "positive:x", "positive:-1"]
 )
 def test_a_share_that_is_none_is_refused(spec: str) -> None:
-    with pytest.raises(ValueError, match="positive:P.*P above 0, at most 1"):
+    with pytest.raises(ValueError, match="positive:P.*P above 0 and at most 1"):
         memory(spec)
 
 

@@ -32,10 +32,10 @@ def test_a_graph_has_its_own_defaults() -> None:
         ({"rounds": 0}, "rounds=0.*greater than or equal to 1"),
         ({"round": 3}, "unknown (setting|argument) 'round'.*rounds"),
         ({"memory": "last:x"}, "unknown memory 'last:x'.*tokens:N"),
-        ({"schedule": "both"}, "unknown schedule 'both'.*'preset'"),
-        ({"layout": "table"}, "unknown layout 'table'.*'turns', 'transcript'"),
+        ({"schedule": "both"}, "unknown schedule 'both'.*preset, autonomous"),
+        ({"layout": "table"}, "unknown layout 'table'.*turns, transcript"),
         ({"show": "none"}, "unknown ablation 'none'.*true, zero, hidden"),
-        ({"label": "Reward:"}, "label='Reward:'"),
+        ({"reward_label": "Reward:"}, "reward_label='Reward:'"),
         ({"max_seconds": 0}, "max_seconds=0"),
     ],
 )
@@ -97,7 +97,7 @@ def test_the_context_of_a_run_is_validated_before_anything_is_paid() -> None:
 
 @pytest.mark.parametrize("meaningless", ["rounds", "patience", "memory", "show", "target"])
 def test_a_setting_that_means_nothing_to_best_of_n_is_refused(meaningless: str) -> None:
-    with pytest.raises(ValueError, match=f"unknown argument '{meaningless}'; choose among n, .*seed"):
+    with pytest.raises(ValueError, match=f"unknown argument '{meaningless}'; choose among schedule, n, .*seed"):
         TOPOLOGIES["best_of_n"](climber, nearness, **{meaningless: 1})
     with pytest.raises(ValueError, match=meaningless):
         play(create_best_of_n(climber, nearness), context={meaningless: 1})

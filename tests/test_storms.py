@@ -30,7 +30,7 @@ def test_a_full_disk_ends_the_run_with_a_clear_error_and_it_goes_on_once_there_i
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         ends += ended.returncode != 0
         assert "disk" in ended.stderr
-        assert "the same call goes on from there" in ended.stderr
+        assert "the same call resumes it" in ended.stderr
     assert play(full) == play(whole)
     assert len((full / "paid.log").read_text()) <= 30 + ends  # at most what was in flight
 

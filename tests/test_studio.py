@@ -609,7 +609,7 @@ def test_a_wrong_key_is_told_in_the_provider_s_words(
     (part,) = last_of(studio, ("icrl", {}, {"model": "openai:any"}))
     assert part.event == "error"
     assert part.data["error"] == "ModelError"
-    assert "made fault 401" in part.data["message"]
+    assert "injected fault 401" in part.data["message"]
 
 
 # --------------------------------------------------------------------------------------------------------------- kills

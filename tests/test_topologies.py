@@ -713,7 +713,7 @@ def test_a_model_of_a_run_that_can_not_be_had_is_told_before_anything_is_paid(
 
 def test_an_agent_of_ones_own_is_not_replaced_by_a_model() -> None:
     graph = create_icrl(RunnableLambda(lambda messages: "1"), nearness).compile()
-    with pytest.raises(ValueError, match="no chat model"):
+    with pytest.raises(ValueError, match="not a chat model"):
         graph.invoke(GAME, context={"model": "learner:hidden-color"})
 
 
@@ -836,5 +836,5 @@ def test_a_wrong_part_is_refused_by_name_and_value(name: str, wrong: dict[str, A
 
 
 def test_an_unknown_argument_is_refused_with_all_choices() -> None:
-    with pytest.raises(ValueError, match="unknown argument 'sytem'; choose among memory, .*system.*seed"):
+    with pytest.raises(ValueError, match="unknown argument 'sytem'; choose among rounds, .*memory.*system.*seed"):
         create_icrl(climber, nearness, sytem="x")  # type: ignore[call-arg]

@@ -8,6 +8,7 @@ from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
 
 from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.models import FunctionModel
 from icrl_graph.topologies.methods import TOPOLOGIES, create_icrl
 from tests.corridor import Corridor
 from tests.helpers import GAME, digest, nearness
@@ -64,3 +65,9 @@ def test_the_steps_of_an_episode_are_spans_that_do_not_hold_the_steps_before() -
     sizes = [len(json.dumps(span.inputs, default=str)) for span in steps]
     assert len(sizes) == 20
     assert max(sizes) < 200
+
+
+def test_the_call_of_a_function_is_traced_like_that_of_other_chat_models_by_its_class_and_type() -> None:
+    spans = _spans(create_icrl(FunctionModel(reply=digest, name="my model"), nearness, rounds=1))
+    (call,) = [span for span in spans if span.run_type == "llm"]
+    assert (call.name, call.extra["invocation_params"]["_type"]) == ("FunctionModel", "my model")

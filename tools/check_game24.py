@@ -1,4 +1,4 @@
-"""The verifier of Game of 24 as a LangChain tool, for Evaluate nodes and for agents."""
+"""The verifier of Game of 24 as a LangChain tool, for the node `evaluate` and for agents."""
 
 from langchain_core.tools import tool as as_tool
 

@@ -7,8 +7,8 @@ from langchain_core.tools import StructuredTool
 from icrl_graph import Reward, improve, llm_judge
 
 
-class Judging(StructuredTool):
-    """Has a run say that its rewards are judged. To have the judge's calls counted, give it `llm_judge` itself."""
+class JudgeTool(StructuredTool):
+    """Marks a run's rewards as judged. To have the judge's calls counted, use `llm_judge` itself as the evaluator."""
 
     rewarded_by: str = "judged"
 
@@ -26,4 +26,4 @@ def judge_answer(response: str, task_data: dict[str, str]) -> Reward:
     return run.episodes[0]["reward"]
 
 
-tool = Judging.from_function(judge_answer)
+tool = JudgeTool.from_function(judge_answer)

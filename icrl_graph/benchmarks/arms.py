@@ -17,24 +17,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from icrl_graph.api import build
 from icrl_graph.benchmarks.results import Plan
 from icrl_graph.prompts.ablations import shuffled
-from icrl_graph.state.choices import absolute, load, pick
+from icrl_graph.state.choices import absolute
 from icrl_graph.state.reward import Reward
-from icrl_graph.topologies.methods import TOPOLOGIES, Graph
+from icrl_graph.topologies.base import Graph
+from icrl_graph.topologies.methods import build, find_topology
+from icrl_graph.topologies.settings import EARLY_STOPS
 
 SHORTHANDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {"react": ("best_of_n", {"n": "1", "thoughts": True})}
 """Arms with a name: their topology and options."""
 SHUFFLED = "shuffled"
 """Of `show`: rewards drawn from those that the same arm without it got on other tasks."""
-EARLY_STOPS = ("target", "patience")
-"""Options of a loop over rounds; candidates side by side can't stop early."""
-
-
-def _create(topology: str) -> Callable[..., Graph]:
-    """The create function of a topology: one of this package by its name, a custom one by "path.py:name"."""
-    return load(topology) if ":" in topology else pick("topology", topology, TOPOLOGIES)
 
 
 @dataclass(frozen=True)
@@ -103,9 +97,9 @@ def read_arm(text: str) -> Arm:
     if "+" in "".join([name, *parts]):
         raise ValueError(f"the arm {text!r}: its file is in a folder with a '+' in its path, which separates options")
     try:
-        create = _create(topology)
+        create = find_topology(topology)
     except ValueError as error:
-        also = "" if ":" in topology else f"; as an arm also {', '.join(map(repr, SHORTHANDS))}"
+        also = "" if ":" in topology else f"; as an arm also {', '.join(SHORTHANDS)}"
         raise ValueError(f"{error}{also}") from None
     parameters = inspect.signature(create).parameters
     options: dict[str, Any] = {}

@@ -12,7 +12,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
-from icrl_graph.api import build
 from icrl_graph.benchmarks.arms import Arm, read_arms
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs
 from icrl_graph.benchmarks.registry import canonical, find_benchmark
@@ -20,13 +19,14 @@ from icrl_graph.benchmarks.results import Cell, Plan
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.execution.rate_limit import RateLimit
-from icrl_graph.models.policy import as_policy, name_of_part
+from icrl_graph.models.policy import as_policy
 from icrl_graph.preview import preview
 from icrl_graph.prompts.text import text_of
-from icrl_graph.state.choices import absolute, load
+from icrl_graph.state.choices import absolute, load, name_of_part
 from icrl_graph.state.episode import Usage, plain
 from icrl_graph.state.reward import Reward
-from icrl_graph.topologies.methods import Graph
+from icrl_graph.topologies.base import Graph
+from icrl_graph.topologies.methods import build
 
 Objects = Mapping[str, Any]
 """Objects that were passed in place of names, by field of the plan: benchmark, model, judge, evaluator, metric."""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from icrl_graph.evaluators.evaluator import Evaluator
-from icrl_graph.evaluators.judge import Judgement, _ask, _reader, _told, llm_judge
+from icrl_graph.evaluators.evaluator import BoundEvaluator
+from icrl_graph.evaluators.judge import Judgement, ask, bind_judge, llm_judge, verdict_reader
 from icrl_graph.execution.driver import Flow
-from icrl_graph.models.policy import as_policy, name_of_part
+from icrl_graph.models.policy import as_policy
 from icrl_graph.prompts.templates import (
     GAME24_ANSWER_JUDGE,
     GAME24_STEP_JUDGE,
     WRITING_RUBRIC,
     fill,
 )
+from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.reward import Reward
 from icrl_graph.tasks.game24.verifier import read_numbers, read_steps, verify
-from icrl_graph.tasks.writing.verifier import endings as check
+from icrl_graph.tasks.writing.verifier import endings
 
 STEP_VALUES: Mapping[str, float] = {"sure": 3.0, "likely": 1.0, "impossible": 0.0}
 """Rewards of a step of Game of 24 (arXiv 2506.06303)."""
@@ -27,32 +29,32 @@ ANSWER_VALUES: Mapping[str, float] = {"sure": 10.0, "impossible": 0.0}
 """Rewards of its answer."""
 
 
-def judge_game24(model: Any) -> Evaluator:
-    """The step judge of Game of 24: a model says of each step whether what it leaves can still make 24.
+def judge_game24(model: Any) -> BoundEvaluator:
+    """The step judge of Game of 24: a model judges of each step whether the numbers left can still make 24.
 
     The reward of a step is 3 (sure), 1 (likely) or 0 (impossible), that of the answer 10 or 0; the value is their sum,
-    0 to 19. Four questions at most: a step that can't be read or is not right, and an answer that is no expression,
-    earn 0 unasked. The metric is exact, from the verifier. A reply without a verdict leaves its step, and the sum,
-    unscored.
+    0 to 19. Four questions at most: a step that can't be read or is not right, and an answer that is not an expression,
+    earn 0 without a question. The metric is exact, from the verifier. A reply without a verdict leaves its step, and
+    the sum, unscored.
 
     Args:
-        model: who judges; may be the model that is judged. Whatever `create_icrl` takes as a model.
+        model: the model that judges; may be the one that is judged. Whatever `create_icrl` takes as a model.
     """
     policy = as_policy(model)
 
-    def ask(question: str | None, values: Mapping[str, float]) -> Flow:
+    def value(question: str | None, values: Mapping[str, float]) -> Flow:
         if question is None:
             return Judgement(0.0, "")
-        return (yield from _ask(policy, question, _reader(values)))
+        return (yield from ask(policy, question, verdict_reader(values)))
 
     def judge(response: str, task_data: Mapping[str, Any]) -> Generator[Any, Any, Reward]:
         numbers = read_numbers(task_data)
         steps = [step.left for step in read_steps(response, numbers)] + [None] * 3
         answer = verify(response, numbers)
         questions = [None if left is None else _about_step(left) for left in steps[:3]]
-        flows = [ask(question, STEP_VALUES) for question in questions]
-        checked = None if answer.value is None else _about_answer(answer.expression, numbers)
-        judgements = yield [*flows, ask(checked, ANSWER_VALUES)]
+        flows = [value(question, STEP_VALUES) for question in questions]
+        about_answer = None if answer.value is None else _about_answer(answer.expression, numbers)
+        judgements = yield [*flows, value(about_answer, ANSWER_VALUES)]
         rewards = [judgement.value for judgement in judgements]
         metric = float(answer.reason == "correct")
         if None in rewards:
@@ -62,7 +64,8 @@ def judge_game24(model: Any) -> Evaluator:
             return Reward(value=None, steps=rewards, metric=metric, error=error)
         return Reward(value=sum(rewards), steps=rewards, metric=metric)
 
-    return _told(judge, [policy], 4, f"judge_game24({name_of_part(policy.part)})", GAME24_STEP_JUDGE)
+    name = f"judge_game24({name_of_part(policy.part)})"
+    return bind_judge(judge, [policy], calls=4, name=name, frame=GAME24_STEP_JUDGE)
 
 
 def _about_step(left: Any) -> str:
@@ -73,29 +76,26 @@ def _about_answer(expression: str, numbers: Any) -> str:
     return fill(GAME24_ANSWER_JUDGE, expression=expression, numbers=" ".join(map(str, numbers)))
 
 
-def judged(model: Any, scale: tuple[float, float] = (1, 10)) -> Evaluator:
+def judge_writing(model: Any, scale: tuple[float, float] = (1, 10)) -> BoundEvaluator:
     """The judge of the writing task: a model scores how well the passage reads.
 
-    The value is the judge's score. The metric is the exact constraint, 1.0 or 0.0, and there even where the judge gives
-    no verdict; neither the judge nor the policy sees it. So a policy that wins the judge over while it drops the
-    sentences is found out.
+    The value is the judge's score. The metric is the exact constraint, 1.0 or 0.0, also where the judge gives no
+    verdict; neither the judge nor the policy sees it. So a policy that pleases the judge but drops the sentences is
+    visible.
 
     Args:
-        model: who judges, or several of them; whatever `create_icrl` takes as a model. Another one than the policy's is
-            fairer.
+        model: the model that judges, or several of them; whatever `create_icrl` takes as a model. Another one than the
+            policy's is fairer.
         scale: the lowest and the highest score.
 
     Raises:
-        ValueError: the scale is none, or there is no model.
+        ValueError: the scale is not two numbers in order, or there is no model.
     """
-    inner: Any = llm_judge(model, WRITING_RUBRIC, scale=scale)
+    inner = llm_judge(model, WRITING_RUBRIC, scale=scale)
 
     def judge(task: Any, response: str, task_data: Mapping[str, Any]) -> Generator[Any, Any, Reward]:
-        checked = check(response, task_data)  # first, so that nothing is paid for a task without sentences
-        reward: Reward = yield from inner(task, response)
-        return {**reward, "metric": checked["metric"]}
+        exact = endings(response, task_data)  # first, so that nothing is paid for a task without sentences
+        reward: Reward = yield from inner(task=task, response=response)
+        return {**reward, "metric": exact["metric"]}
 
-    told: Any = judge  # what its inner judge tells: who judges, by how many calls, and what these ask
-    told.calls, told.judges, told.frame = inner.calls, inner.judges, inner.frame
-    told.label = f"judged_writing({inner.label})"
-    return judge
+    return replace(inner, part=judge, names=("task", "response", "task_data"), name=f"judged_writing({inner.name})")

@@ -8,15 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 from icrl_graph.benchmarks import scienceworld
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs, from_file
-from icrl_graph.benchmarks.judges import judge_game24
-from icrl_graph.benchmarks.judges import judged as judged_writing
+from icrl_graph.benchmarks.judges import judge_game24, judge_writing
 from icrl_graph.environments.rollout import episode_return
-from icrl_graph.state.choices import absolute, load
+from icrl_graph.state.choices import absolute, find, installed
 from icrl_graph.tasks import hidden_color
 from icrl_graph.tasks.game24 import game as puzzles
 from icrl_graph.tasks.game24 import puzzles as game24
@@ -53,7 +52,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         items=lambda: [str(number) for number in range(writing.ITEMS)],
         read=lambda text: writing.task(writing.read_item(text)),
         evaluator=endings,
-        judged=judged_writing,
+        judged=judge_writing,
     ),
     "scienceworld": Benchmark(
         about="29 tasks of school science by text, 15 actions an attempt, as in arXiv 2506.06303; needs Java",
@@ -78,46 +77,40 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
 }
 """The shipped ones, by name."""
-ENTRY_POINTS = "icrl_graph.benchmarks"
-"""The group of the entry points by which installed packages offer theirs."""
 
 
-def find_benchmark(name: str) -> Benchmark:
+def find_benchmark(name: str | Benchmark) -> Benchmark:
     """A benchmark by name.
 
     Args:
-        name: of a shipped benchmark; of an installed package's, an entry point of the group `icrl_graph.benchmarks`;
-            "path.py:name" or "module:name" of a custom `Benchmark`; or a .jsonl file of tasks.
+        name: of a shipped benchmark; an entry point of the group `icrl_graph.benchmarks`; "path.py:name" or
+            "module:name" of a custom `Benchmark`; a .jsonl file of tasks; or the `Benchmark` itself.
 
     Raises:
         ValueError: there is none of that name, it is not a `Benchmark`, or the file can't be read.
     """
-    if name.endswith(".jsonl"):
+    if isinstance(name, str) and name.endswith(".jsonl"):
         return from_file(Path(name))
-    if (shipped := BENCHMARKS.get(name.replace("_", "-"))) is not None:
-        return shipped
-    installed = _installed()
-    if name not in installed and ":" not in name:
-        raise ValueError(
-            f"unknown benchmark {name!r}; choose one of {', '.join([*BENCHMARKS, *installed])}, or give a custom one "
-            'as path.py:name, or tasks as a .jsonl file with a line {"task": "...", "task_data": {...}} for each'
-        )
-    benchmark = installed[name].load() if name in installed else load(name)
+    try:
+        benchmark: Any = find("benchmark", _shipped(name) or name, BENCHMARKS)
+    except ValueError as error:
+        about_tasks = '; or give tasks as a .jsonl file with a line {"task": "...", "task_data": {...}} for each'
+        raise ValueError(f"{error}{'' if ':' in str(name) else about_tasks}") from error
     if not isinstance(benchmark, Benchmark):
         raise ValueError(f"{name!r} is not a Benchmark: {benchmark!r:.80}")
     return benchmark
 
 
-def _installed() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+def _shipped(name: Any) -> str | None:
+    """The name of a shipped benchmark, which may be written with underscores."""
+    return dashed if isinstance(name, str) and (dashed := name.replace("_", "-")) in BENCHMARKS else None
 
 
 def canonical(name: str) -> str:
     """The name under which a comparison is saved, so that it can be resumed in any folder."""
     if name.endswith(".jsonl"):
         return str(Path(name).resolve())
-    shipped = name.replace("_", "-")
-    return shipped if shipped in BENCHMARKS else absolute(name)
+    return _shipped(name) or absolute(name)
 
 
 @dataclass(frozen=True)
@@ -136,7 +129,7 @@ def find_item(text: str) -> Item | None:
     """
     custom = re.fullmatch(r"(\S+\.py:\w+):(.+)", text, re.DOTALL)
     name, colon, item = (custom[1], ":", custom[2]) if custom else text.partition(":")
-    if not custom and not (colon and (name.replace("_", "-") in BENCHMARKS or name in _installed())):
+    if not custom and not (colon and (_shipped(name) or name in installed("benchmark"))):
         return None
     benchmark = find_benchmark(name)
     return None if benchmark.evaluator is None else Item(benchmark.read(item), benchmark)

@@ -28,7 +28,7 @@ from icrl_graph.state.episode import Episode, LoopState, Usage
 from icrl_graph.state.reward import Reward
 from icrl_graph.state.selection import best, last_answered, most_common, outcome
 from icrl_graph.topologies import nodes, settings
-from icrl_graph.topologies.options import Assembled, assemble
+from icrl_graph.topologies.options import assemble
 from icrl_graph.topologies.settings import Settings
 
 SELECT: Mapping[str, nodes.Chooser] = {"reward": best, "majority": most_common, "last": last_answered}
@@ -97,23 +97,23 @@ async def _judged(
     journal = SqliteJournal(path)
     try:
         journaled: Any = {**options, "journal": journal}
-        built = assemble(Settings, lambda: "", evaluator, None, {}, journaled)
+        built = assemble(Settings, {settings.MAIN: lambda: ""}, evaluator, None, journaled, {})
         state = LoopState(
             inputs={"task": row["task"], "task_data": row["task_data"]},
-            settings={**settings.resolve(built.parts.schema, None), "run": _run_id(row), "form": nodes.SCHEMA_VERSION},
+            settings={**settings.resolve(built.schema, None), "run": _run_id(row), "form": nodes.SCHEMA_VERSION},
             episodes=[_unjudged(episode) for episode in row["episodes"]],
         )
         judged = (await _graph(built).ainvoke(state, control=control))["episodes"]
     finally:
         journal.close()
     merge = _as_metric if as_metric else _as_reward
-    return [merge(old, new) for old, new in zip(row["episodes"], judged, strict=True)], built.parts.rewarded_by()
+    return [merge(old, new) for old, new in zip(row["episodes"], judged, strict=True)], built.rewarded_by()
 
 
-def _graph(built: Assembled) -> Any:
+def _graph(parts: nodes.Parts) -> Any:
     """A graph of one node."""
     graph = StateGraph(LoopState)
-    graph.add_node("evaluate", nodes.evaluate_node(None, built.parts))
+    graph.add_node("evaluate", nodes.evaluate_node(parts))
     graph.add_edge(START, "evaluate")
     graph.add_edge("evaluate", END)
     return graph.compile(name="rejudge")

@@ -18,7 +18,8 @@ from icrl_graph.environments.pool import EnvironmentPool
 from icrl_graph.environments.rollout import rollout
 from icrl_graph.environments.scienceworld import TASKS, ScienceWorld, Spec, instructions, room
 from icrl_graph.models.function import FunctionModel
-from icrl_graph.models.policy import Policy, as_policy, unbound
+from icrl_graph.models.policy import Policy, as_policy
+from icrl_graph.state.choices import unbound
 
 PAPER_STEPS, TEST_STEPS = 15, 100
 PAPER_ROUNDS, PAPER_WARMUP = 40, 2

@@ -26,7 +26,7 @@ def topologies(as_json: Json = False) -> None:
 @app.command(epilog="Example:\n\n  icrl draw icrl")
 def draw(topology: Annotated[str, typer.Argument(help="See: icrl topologies.")], as_json: Json = False) -> None:
     """Print a method's graph as a mermaid diagram, or with --json as nodes and edges."""
-    from icrl_graph.api import build
+    from icrl_graph.topologies.methods import build
 
     with telling():
         graph = build(topology, lambda: "", lambda: 0.0).compile(name=topology).get_graph()

@@ -34,11 +34,11 @@ from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import Driver, Flow, Key, Meter, single
 from icrl_graph.execution.node import TRACED, Straight
-from icrl_graph.models.policy import Policy, as_policy, name_of_part
+from icrl_graph.models.policy import Policy, as_policy
 from icrl_graph.models.responses import failure, is_overflow, read_response
 from icrl_graph.prompts.templates import ACT, REACT
 from icrl_graph.prompts.text import reward_line
-from icrl_graph.state.choices import pick
+from icrl_graph.state.choices import name_of_part, pick
 from icrl_graph.state.episode import Message, Step, Usage, add_usage
 from icrl_graph.state.events import StepEvent, Tell
 from icrl_graph.state.reward import Reward

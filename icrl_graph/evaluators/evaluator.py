@@ -1,17 +1,23 @@
-"""Rewards, and the functions, tools and Runnables that give them.
+"""Evaluators: the functions, tools and Runnables that give rewards, and the one form that they are bound to.
 
 A reward is one number, or none: an evaluator that fails, times out, or gives something that is not a finite number in
 its declared range leaves the attempt *unscored*. That is a third outcome beside right and wrong. It is never counted
-as 0, and the reason is kept.
+as 0, and the reason is saved.
 
 An evaluator names what it wants to know: a function is called with those of `ASKABLE` that stand in its signature, a
 LangChain tool with those of `OFFERED` in its arguments schema. A Runnable gets all of `OFFERED` in one dictionary.
 
-A function or a tool is taken to be free: it is not counted, and done again where its node is. Wrap one that costs money
-in a `RunnableLambda`: then it counts as a call, is kept in the journal, and attempts that stand side by side are judged
-side by side. An evaluator that needs several paid calls is a generator function: a flow (`execution.driver.Flow`)
-that yields each call, is sent its reply, and returns the reward; see `evaluators.judge`. A function or a tool may ask a
-person by LangGraph's `interrupt`, and so may a flow that says so by an attribute `asks` (see `evaluators.human`).
+A function or a tool is taken to be free: it is not counted, and is called again when its node is repeated. Wrap one
+that costs money in a `RunnableLambda`: then it counts as a call, is saved in the journal, and the attempts of a round
+are judged side by side. An evaluator that needs several paid calls is a generator function: a flow
+(`execution.driver.Flow`) that yields each call, is sent its reply, and returns the reward; see `evaluators.judge`. A
+function or a tool may ask a person by LangGraph's `interrupt`, and so may a flow with `asks=True`; see
+`evaluators.human`.
+
+What is known of an evaluator beside its code is in its `BoundEvaluator`: how many calls it makes, which models judge,
+what it is called. Custom ones are declared, and wrapped, by `dataclasses.replace`:
+
+    judge = replace(bind_evaluator(my_flow), calls=4, models=(model,))
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from icrl_graph.execution.signatures import _offered, accepted_names
+from icrl_graph.state.choices import name_of_part
 
 OFFERED = ("task", "response", "answer", "steps", "task_data")
 """What an evaluator may ask for: the task as given (text or messages); the response as text; the answer, which is what
@@ -30,52 +37,66 @@ ASKABLE = (*OFFERED, "history", "bounds")
 for the lowest and highest reward that the graph takes, or None."""
 
 Evaluator = Any
-"""A callable (sync or async, or a generator function), a LangChain tool, or a Runnable; returns a number, a `Reward`,
-or None for unscored."""
+"""A callable (sync or async, or a generator function), a LangChain tool, a Runnable, or a `BoundEvaluator`; returns a
+number, a `Reward`, or None for unscored."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BoundEvaluator:
-    """An evaluator, ready to be called.
+    """An evaluator, ready to be called, with what is known of it.
 
     Attributes:
         part: the callable, tool or Runnable.
-        names: which of `OFFERED` it is called with.
+        names: which of `ASKABLE` it is called with.
+        name: its name in saved runs, which are resumed with an evaluator of the same name only.
         flow: whether it is a generator function, which yields the calls that it wants made.
-        asks: whether it asks a person beside its paid calls, and so judges attempts one after another.
         calls: paid calls that one judgement takes, retries apart; each is counted and journaled. 0 for a function or a
-            tool, 1 for a Runnable, which may hold a model; a flow tells it by an attribute `calls`, else it is 1.
+            tool, 1 for a Runnable, which may hold a model, and for a flow that does not declare it.
+        models: the models that judge. If the policy's is among them, a run says "self-judged".
+        frame: what each call asks beside the task and the response; for the estimate of a preview.
+        asks: whether it asks a person, and so judges attempts one after another.
+        rewarded_by: the source of its rewards: "oracle", "judged" or "human"; None for what follows from `calls` and
+            `models`.
     """
 
     part: Any
     names: tuple[str, ...]
+    name: str
     flow: bool = False
     calls: int = 0
+    models: tuple[Any, ...] = ()
+    frame: str = ""
     asks: bool = False
+    rewarded_by: str | None = None
 
     def arguments(self, **offered: Any) -> dict[str, Any]:
-        """Those of the offered values that the evaluator asked for."""
+        """Those of the offered values that the evaluator asks for."""
         return {name: offered[name] for name in self.names}
+
+    def __call__(self, **arguments: Any) -> Any:
+        """Call it by itself, outside of a run: a reward, something to await, or the generator of a flow."""
+        return self.part.invoke(arguments) if hasattr(self.part, "invoke") else self.part(**arguments)
 
 
 def bind_evaluator(evaluator: Evaluator, what: str = "evaluator") -> BoundEvaluator:
-    """Adapt an evaluator.
+    """Bind an evaluator; one that is bound is returned as it is.
+
+    Args:
+        evaluator: a callable, a LangChain tool, a Runnable, or a `BoundEvaluator`.
+        what: its role, for errors.
 
     Raises:
-        ValueError: it is none of the three forms, or it asks for something that is not offered.
+        ValueError: it is none of these, or it asks for something that is not offered.
     """
-    tool_arguments = getattr(evaluator, "args", None)
+    if isinstance(evaluator, BoundEvaluator):
+        return evaluator
+    name, tool_arguments = name_of_part(evaluator), getattr(evaluator, "args", None)
     if hasattr(evaluator, "invoke") and isinstance(tool_arguments, dict):
         required = set(evaluator.get_input_schema().model_json_schema().get("required", ()))
-        return BoundEvaluator(evaluator, _offered(tool_arguments, required, what, OFFERED))
+        return BoundEvaluator(evaluator, _offered(tool_arguments, required, what, OFFERED), name)
     if hasattr(evaluator, "invoke"):
-        return BoundEvaluator(evaluator, OFFERED, calls=1)
+        return BoundEvaluator(evaluator, OFFERED, name, calls=1)
     if not callable(evaluator):
         raise ValueError(f"the {what} must be a callable, a LangChain tool or a Runnable, got {evaluator!r}")
-    flows = any(map(inspect.isgeneratorfunction, (evaluator, getattr(evaluator, "__call__", None))))  # noqa: B004
-    names = accepted_names(evaluator, ASKABLE, what)
-    if not flows:
-        return BoundEvaluator(evaluator, names)
-    told = getattr(evaluator, "calls", 1)
-    calls, asks = told if isinstance(told, int) else 1, bool(getattr(evaluator, "asks", False))
-    return BoundEvaluator(evaluator, names, flow=True, calls=calls, asks=asks)
+    flow = any(map(inspect.isgeneratorfunction, (evaluator, getattr(evaluator, "__call__", None))))  # noqa: B004
+    return BoundEvaluator(evaluator, accepted_names(evaluator, ASKABLE, what), name, flow=flow, calls=int(flow))

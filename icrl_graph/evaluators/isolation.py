@@ -1,13 +1,13 @@
-"""Evaluators in processes of their own: one that crashes, hangs or eats memory costs its attempt, never the run.
+"""Evaluators in worker processes: one that crashes, hangs or eats memory costs its attempt, never the run.
 
-    from icrl_graph.evaluators.isolation import isolated
+    from icrl_graph.evaluators import isolated
 
     result = improve(task, isolated(passes_the_tests, timeout=10, memory=512), model="openai:gpt-4.1-mini")
 
 A worker is a fresh Python that reads arguments and writes rewards; it serves one evaluation after another. It leads a
-process group of its own, so what it has started is ended with it, but for what has left the group
+process group of its own, so what it has started is ended with it, except what has left the group
 (`start_new_session=True`), and the kernel ends it when the run's process is gone, however that ended. What it prints
-goes to the standard error. It is no sandbox: code that runs there may do what you may. For Linux and macOS.
+goes to the standard error. It is not a sandbox: code that runs there may do what you may. For Linux and macOS.
 """
 
 from __future__ import annotations
@@ -23,66 +23,66 @@ import threading
 import time
 import weakref
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
-from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator
+from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator, bind_evaluator
 from icrl_graph.state.reward import Reward, as_reward, unscored
 
 LOADING = 120.0
 """Seconds that a worker may take to load the evaluator."""
 OUT_OF_MEMORY = 77
-"""With what a worker ends that may take no more memory."""
+"""Exit code of a worker that has reached its memory limit."""
 
 
 def isolated(
     evaluator: Evaluator, *, timeout: float = 60.0, memory: float | None = None, workers: int | None = None
-) -> Evaluator:
+) -> BoundEvaluator:
     """The same evaluator, in worker processes.
 
     A worker that dies or takes too long leaves its attempt unscored, with the reason, and is replaced. The workers live
-    as long as what this returns, and no longer than this process. A process that is forked from it has its own.
+    as long as what this returns, and no longer than this process; `.part.close()` ends the idle ones before. A process
+    that is forked from it has its own.
 
     Args:
         evaluator: a function, sync or async, or a LangChain tool, with the arguments that evaluators have. What can
             be imported, such as a function of a module, the workers import anew, as it is on the disk; the rest, such
-            as a lambda or what stands in a script or a notebook, is copied with the values that it has now. A change
+            as a lambda or a function of a script or a notebook, is copied with the values that it has now. A change
             that it makes to a variable stays in its worker.
         timeout: seconds for one evaluation.
-        memory: MiB of data that a worker, and each process that it starts, may hold; None for no limit. Kept by Linux.
+        memory: MiB of data that a worker, and each process that it starts, may hold; None for no limit. Linux only.
         workers: evaluations at the same time at most; default as many as there are processors.
 
     Raises:
-        ValueError: the evaluator can't be copied to another process or loaded there, is no function or tool, or a
-            number is not above 0.
+        ValueError: the evaluator can't be copied to another process or loaded there, is not a function or a tool, asks
+            a person, or a number is not above 0.
     """
+    inner = bind_evaluator(evaluator)
     if _is_worker:  # a module that isolates its evaluator is imported by the worker, too
-        return evaluator
-    return Isolated(evaluator, timeout, memory, (os.cpu_count() or 1) if workers is None else workers)
-
-
-_NAMES = ("model_name", "model", "model_id", "label", "name", "__qualname__")
-"""Where a stored run finds what its evaluator is called (see `models.name_of_part`), so that it knows it isolated."""
-
-
-class Isolated:
-    """What `isolated` gives: called like the evaluator, from any number of threads."""
-
-    def __init__(self, evaluator: Evaluator, timeout: float, memory: float | None, workers: int) -> None:
-        for name, number in {"timeout": timeout, "memory": memory, "workers": workers}.items():
-            if number is not None and not number > 0:
-                raise ValueError(f"{name} must be above 0, got {number!r}")
-        scorer = bind_evaluator(evaluator)
-        if scorer.flow or scorer.calls:
-            raise ValueError(f"only a function or a tool can be isolated, not a judge or a Runnable; got {evaluator!r}")
-        named = (getattr(evaluator, name, None) for name in _NAMES)
-        self.__qualname__ = next((n for n in named if isinstance(n, str) and n), type(evaluator).__qualname__)
-        self.__signature__ = inspect.Signature(
-            [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in scorer.names]
+        return inner
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    for name, number in {"timeout": timeout, "memory": memory, "workers": workers}.items():
+        if number is not None and not number > 0:
+            raise ValueError(f"{name} must be above 0, got {number!r}")
+    if inner.flow or inner.calls or inner.asks:
+        raise ValueError(
+            f"only a function or a tool can be isolated, not a judge, a Runnable or a person; got {evaluator!r}"
         )
-        self._timeout, self._setup, self._most = timeout, (_copied(evaluator), memory), workers
+    return replace(inner, part=WorkerPool(_copied(inner.part), timeout, memory, workers))
+
+
+class WorkerPool:
+    """The workers of one evaluator; called like it, from any number of threads.
+
+    Raises:
+        ValueError: a worker can't load the evaluator.
+    """
+
+    def __init__(self, copied: bytes, timeout: float, memory: float | None, workers: int) -> None:
+        self._timeout, self._setup, self._most = timeout, (copied, memory), workers
         self._here: dict[int, tuple[threading.Semaphore, list[Worker]]] = {}
-        self._shop()[1].append(Worker(self._setup))  # so that one that can't be loaded is told now
+        self._of_process()[1].append(Worker(self._setup))  # so that a failure to load is raised now
 
     def __call__(self, **arguments: Any) -> Reward:
         """Evaluate.
@@ -91,8 +91,8 @@ class Isolated:
             TimeoutError: it took too long.
             ChildProcessError: the worker died.
         """
-        places, idle = self._shop()
-        with places:
+        slots, idle = self._of_process()
+        with slots:
             worker = self._take(idle)
             try:
                 reward = worker.ask(arguments, self._timeout)
@@ -103,18 +103,18 @@ class Isolated:
             return reward
 
     def close(self) -> None:
-        """End the workers that have nothing to do; what is evaluated after this starts others."""
-        _, idle = self._shop()
+        """End the idle workers; later evaluations start new ones."""
+        _, idle = self._of_process()
         with suppress(IndexError):
             while True:
                 idle.pop().end()
 
-    def _shop(self) -> tuple[threading.Semaphore, list[Worker]]:
-        """The places and the idle workers of this process: one that was forked shares no pipe with its parent."""
+    def _of_process(self) -> tuple[threading.Semaphore, list[Worker]]:
+        """The slots and the idle workers of this process: a forked one shares no pipe with its parent."""
         return self._here.setdefault(os.getpid(), (threading.BoundedSemaphore(self._most), []))
 
     def _take(self, idle: list[Worker]) -> Worker:
-        """A worker that has nothing to do, or a new one."""
+        """An idle worker, or a new one."""
         with suppress(IndexError):
             while not (worker := idle.pop()).idle():
                 worker.end()
@@ -126,7 +126,7 @@ class Worker:
     """A process that evaluates.
 
     Args:
-        setup: what it evaluates with: the evaluator, copied, and the memory that it may take.
+        setup: the evaluator, copied, and the worker's memory limit in MiB or None.
 
     Raises:
         ValueError: it can't load the evaluator.
@@ -141,7 +141,7 @@ class Worker:
         path = [entry for entry in sys.path if isinstance(entry, str)]
         begin = f"import sys; sys.path[:] = {path}; from icrl_graph.evaluators.isolation import serve; serve{fds}"
         command = [sys.executable, "-c", begin]
-        with theirs:  # what a worker prints is no output of the run: it goes to the standard error
+        with theirs:  # what a worker prints is not output of the run: it goes to the standard error
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=fds, start_new_session=True
             )
@@ -156,12 +156,12 @@ class Worker:
             raise ValueError(f"the evaluator can't be loaded in a process of its own: {problem}; {_ADVICE}")
 
     def ask(self, question: Any, timeout: float) -> Reward:
-        """Send the worker something, and wait for its reply.
+        """Send the worker a question, and wait for its reply.
 
-        The limit is on the reply: sending waits only for a worker that somebody has stopped while it was idle.
+        The limit is on the reply: sending waits only for a worker that was stopped while it was idle.
 
         Raises:
-            TimeoutError: there was none in time.
+            TimeoutError: no reply in time.
             ChildProcessError: the worker died.
         """
         from icrl_graph.execution.queue import interrupted  # here, because workers load this module, too
@@ -180,11 +180,11 @@ class Worker:
         return reply
 
     def idle(self) -> bool:
-        """Whether it waits for work; else it has died."""
+        """Whether it waits for work; if not, it has died."""
         return not self._pipe.poll()
 
     def _fate(self) -> str:
-        with suppress(subprocess.TimeoutExpired):  # it may have closed its pipe and be about to end by itself
+        with suppress(subprocess.TimeoutExpired):  # it may have closed its pipe and be about to exit by itself
             self._process.wait(1)
         self.end()
         code = self._process.returncode
@@ -194,7 +194,7 @@ class Worker:
 
 
 def _end(owner: int, process: subprocess.Popen[bytes], pipe: Any, held: int) -> None:
-    """End a worker with all that it has started, and wait until it is gone; in a fork, only let go of it."""
+    """End a worker with all that it has started, and wait until it is gone; in a fork, only close the pipe to it."""
     pipe.close()
     if os.getpid() == owner:
         with suppress(ProcessLookupError, PermissionError):
@@ -209,21 +209,21 @@ _ADVICE = (
 )
 
 
-def _copied(evaluator: Evaluator) -> bytes:
-    """An evaluator as bytes: by its name where another process can import it, else with its code.
+def _copied(part: Any) -> bytes:
+    """A function or a tool as bytes: by its name where another process can import it, else with its code.
 
     Raises:
         ValueError: it can't be.
     """
     import cloudpickle
 
-    code = getattr(evaluator, "func", None) or getattr(evaluator, "coroutine", None) or evaluator
+    code = getattr(part, "func", None) or getattr(part, "coroutine", None) or part
     module = sys.modules.get(getattr(code, "__module__", None) or "")
     by_value = module is not None and not _importable(module.__name__)
     try:
         if by_value:
             cloudpickle.register_pickle_by_value(module)
-        copied: bytes = cloudpickle.dumps(evaluator)
+        copied: bytes = cloudpickle.dumps(part)
     except Exception as error:
         raise ValueError(f"the evaluator can't be copied to a process of its own: {error}; {_ADVICE}") from error
     finally:
@@ -233,7 +233,7 @@ def _copied(evaluator: Evaluator) -> bytes:
 
 
 def _importable(module: str) -> bool:
-    """Whether another process finds a module; else it was loaded from a path, or is no file at all."""
+    """Whether another process finds a module; if not, it was loaded from a path, or has no file at all."""
     try:
         return find_spec(module.partition(".")[0]) is not None
     except ValueError:  # it has no spec; of __main__, cloudpickle itself takes care
@@ -249,8 +249,8 @@ def serve(pipe: int, lifeline: int) -> None:
     """Evaluate what comes through a pipe, until it is closed.
 
     Args:
-        pipe: the file descriptor of our end.
-        lifeline: the one of a pipe that is closed when this process is to end.
+        pipe: the file descriptor of this process's end.
+        lifeline: that of a pipe which is closed when this process is to end.
     """
     from multiprocessing.connection import Connection
 
@@ -270,12 +270,12 @@ def serve(pipe: int, lifeline: int) -> None:
             reply = _judged(part, connection.recv())
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
-    except (EOFError, ConnectionError):  # it is no longer needed
+    except (EOFError, ConnectionError):  # the run no longer needs it
         pass
 
 
 def _end_with(lifeline: int) -> None:
-    """Have the kernel end this process and what it has started when a pipe is closed, whatever they are doing then."""
+    """Have the kernel end this process and what it has started when a pipe is closed, whatever they are doing."""
     import fcntl
 
     signal.signal(signal.SIGIO, signal.SIG_DFL)
@@ -288,34 +288,34 @@ def _end_with(lifeline: int) -> None:
 
 
 def _loaded(copied: bytes, memory: float | None) -> tuple[Any, Reward]:
-    """The evaluator, and what is wrong with it."""
+    """The evaluator, and the reply to the run: empty, or with the error of loading it."""
     import pickle
     import resource
 
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as first:
-        first.write("1000")  # where memory is short, Linux shall end this process rather than the run
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as oom_score:
+        oom_score.write("1000")  # if memory is short, Linux is to end this process rather than the run
     if memory is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (int(memory * 2**20),) * 2)
     try:
-        return pickle.loads(copied), Reward()
+        return bind_evaluator(pickle.loads(copied)).part, Reward()  # a name may stand for an isolated evaluator here
     except Exception as error:
         return None, unscored(f"{type(error).__name__}: {error}")
 
 
 def _judged(part: Any, arguments: dict[str, Any]) -> Reward:
-    """What the evaluator says; what it raises leaves the attempt unscored."""
+    """The reward; an exception of the evaluator leaves the attempt unscored."""
     try:
         if hasattr(part, "invoke"):
             from icrl_graph.execution.calls import Call, execute
 
             return as_reward(execute(Call(part, arguments, read=as_reward)))
-        given = part(**arguments)
-        return as_reward(asyncio.run(_awaited(given)) if inspect.isawaitable(given) else given)
+        result = part(**arguments)
+        return as_reward(asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result)
     except MemoryError:
         raise
     except (Exception, SystemExit) as error:
         return unscored(f"{type(error).__name__}: {error}")
 
 
-async def _awaited(given: Any) -> Any:
-    return await given
+async def _awaited(result: Any) -> Any:
+    return await result

@@ -6,7 +6,7 @@ then the judgement is missing, never a number. Of several judgements the rest is
 is unscored.
 
 A judge sees the task, the response and, for a comparison, the reference in the task data, which no policy ever sees. A
-run whose judge is the model itself is labelled "self-judged" in its output.
+run whose judge is the model itself says "self-judged" in its output.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from statistics import mean, pstdev
 from typing import Any, NamedTuple
 
@@ -22,23 +23,28 @@ from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, Field
 
 from icrl_graph.errors import BudgetExceeded, IcrlError
-from icrl_graph.evaluators.evaluator import Evaluator
+from icrl_graph.evaluators.evaluator import BoundEvaluator, bind_evaluator
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import Flow
-from icrl_graph.models.policy import Policy, as_policy, name_of_part
+from icrl_graph.models.policy import Policy, as_policy
 from icrl_graph.models.responses import is_permanent, read_response
 from icrl_graph.prompts.templates import COMPARE, JUDGE, fill
 from icrl_graph.prompts.text import block, text_of
+from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.reward import Reward
 
 
 class Judgement(NamedTuple):
-    """What one judge said."""
+    """What one judge answered."""
 
     value: float | None
     """Its verdict as a number; None if it gave none."""
     words: str
     """Its reasons, or why there is no verdict."""
+
+
+Read = Callable[[Mapping[str, Any]], Judgement]
+"""Reads a judge's reply, the fields that `read_response` gives."""
 
 
 class Verdict(BaseModel):
@@ -55,34 +61,34 @@ def llm_judge(
     scale: tuple[float, float] = (1, 10),
     samples: int = 1,
     explain: bool = False,
-) -> Evaluator:
+) -> BoundEvaluator:
     """A judge that scores an answer by a rubric.
 
     Models that can are asked for structured output; else, and where that can't be read, a last line "Score: N" counts.
 
     Args:
-        model: who judges, or several of them; whatever `create_icrl` takes as a model. Another one than the policy's is
-            fairer.
+        model: the model that judges, or several of them; whatever `create_icrl` takes as a model. Another one than the
+            policy's is fairer.
         rubric: what makes an answer good.
-        scale: the lowest and the highest score. A score outside is no verdict.
+        scale: the lowest and the highest score. A score outside is not a verdict.
         samples: how often each judge is asked; the reward is the mean, its spread the standard deviation.
         explain: give the first judge's reasons as feedback, too.
 
     Raises:
-        ValueError: the scale is none, there is no rubric, or samples is below 1.
+        ValueError: the scale is not two numbers in order, there is no rubric, or samples is below 1.
     """
     lowest, highest = scale
     if not (math.isfinite(lowest) and math.isfinite(highest) and lowest < highest):
         raise ValueError(f"scale is the lowest and the highest score, such as (1, 10), got {scale!r}")
     policies = _policies(model, rubric, samples)
-    asked = [(policy, _structured(policy)) for policy in policies]
+    judges = [(policy, _structured(policy)) for policy in policies for _ in range(samples)]
 
-    def read(said: Mapping[str, Any]) -> Judgement:
-        answer = said.get("answer")
+    def read(reply: Mapping[str, Any]) -> Judgement:
+        answer = reply.get("answer")
         if isinstance(answer, Mapping):
             score, words = answer.get("score"), str(answer.get("reasons", ""))
         else:
-            words = said.get("response", "")
+            words = reply.get("response", "")
             score = read_score(words, highest)
         if score is None or not lowest <= score <= highest:
             return Judgement(None, f"no score from {lowest:g} to {highest:g} in: {words[-80:]!r}")
@@ -97,22 +103,22 @@ def llm_judge(
             lowest=f"{lowest:g}",
             highest=f"{highest:g}",
         )
-        judgements = yield [_ask(policy, question, read, form) for policy, form in asked for _ in range(samples)]
+        judgements = yield [ask(policy, question, read, structured) for policy, structured in judges]
         reward = _mean(judgements)
         valid = [judgement.words for judgement in judgements if judgement.value is not None]
         return Reward(**reward, feedback=valid[0]) if explain and valid else reward
 
-    label = f"llm_judge({_names(policies)}, {_digest(rubric, scale, samples, explain)})"
-    return _told(judge, policies, len(policies) * samples, label, JUDGE + rubric)
+    name = f"llm_judge({_names(policies)}, {_digest(rubric, scale, samples, explain)})"
+    return bind_judge(judge, policies, calls=len(policies) * samples, name=name, frame=JUDGE + rubric)
 
 
-def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", samples: int = 1) -> Evaluator:
+def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", samples: int = 1) -> BoundEvaluator:
     """A judge that compares an answer with a reference: 1 if the answer is better, 0 if the reference is, 0.5 if equal.
 
     Each pair is shown in both orders; a judge whose verdict turns with the order counts as 0.5 (position bias).
 
     Args:
-        model: who judges, or several of them.
+        model: the model that judges, or several of them.
         rubric: what makes an answer good.
         reference: where the reference stands in the task data; it never reaches a prompt of the policy.
         samples: how often each judge is asked for both orders.
@@ -121,14 +127,14 @@ def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", sam
         ValueError: there is no rubric, or samples is below 1.
     """
     policies = _policies(model, rubric, samples)
-    read = _reader({"a": 1.0, "b": 0.0, "c": 0.5})
+    read = verdict_reader({"a": 1.0, "b": 0.0, "c": 0.5})
 
     def both(policy: Policy, questions: Sequence[str]) -> Flow:
-        ahead, behind = yield [_ask(policy, question, read) for question in questions]
-        if ahead.value is None or behind.value is None:
-            return ahead if ahead.value is None else behind
-        turned = 1 - behind.value
-        return Judgement(ahead.value if ahead.value == turned else 0.5, ahead.words)
+        first, second = yield [ask(policy, question, read) for question in questions]
+        if first.value is None or second.value is None:
+            return first if first.value is None else second
+        agree = first.value == 1 - second.value
+        return Judgement(first.value if agree else 0.5, first.words)
 
     def judge(task: Any, response: str, task_data: Mapping[str, Any]) -> Generator[Any, Any, Reward]:
         if not isinstance(other := task_data.get(reference), str):
@@ -142,19 +148,19 @@ def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", sam
         ]
         return _mean((yield [both(policy, questions) for policy in policies for _ in range(samples)]))
 
-    label = f"pairwise_judge({_names(policies)}, {_digest(rubric, reference, samples)})"
-    return _told(judge, policies, 2 * len(policies) * samples, label, COMPARE + rubric)
+    name = f"pairwise_judge({_names(policies)}, {_digest(rubric, reference, samples)})"
+    return bind_judge(judge, policies, calls=2 * len(policies) * samples, name=name, frame=COMPARE + rubric)
 
 
 def read_score(text: str, highest: float) -> float | None:
-    """The number on the last line "Score: N" of a text, or "Score: N/highest"; None if its last line is none."""
+    """The number on the last line "Score: N" of a text, or "Score: N/highest"; None if its last line is another."""
     lines = [line for line in text.splitlines() if line.strip()]
-    found = (
+    score = (
         re.fullmatch(r"\W*score\W*?(-?\d+(?:\.\d+)?)(?: ?/ ?(\d+(?:\.\d+)?))?\W*", lines[-1], re.I) if lines else None
     )
-    if found is None or (found[2] is not None and float(found[2]) != highest):
+    if score is None or (score[2] is not None and float(score[2]) != highest):
         return None
-    return float(found[1])
+    return float(score[1])
 
 
 def _policies(model: Any, rubric: str, samples: int) -> list[Policy]:
@@ -165,11 +171,11 @@ def _policies(model: Any, rubric: str, samples: int) -> list[Policy]:
     models = list(model) if isinstance(model, list | tuple) else [model]
     if not models:
         raise ValueError("a judge needs a model, got none")
-    return [as_policy(given) for given in models]
+    return [as_policy(each) for each in models]
 
 
 def _structured(policy: Policy) -> Policy:
-    """The same model with structured output, if it can give that."""
+    """The same model with structured output, if it supports it."""
     if not isinstance(policy.part, BaseChatModel):
         return policy
     try:
@@ -178,13 +184,20 @@ def _structured(policy: Policy) -> Policy:
         return policy
 
 
-def _ask(policy: Policy, question: str, read: Any, structured: Policy | None = None) -> Flow:
-    """Ask, and ask the plain model once more if there is no valid verdict. A call that fails gives none."""
+def ask(policy: Policy, question: str, read: Read, structured: Policy | None = None) -> Flow:
+    """Ask a judge; gives its `Judgement`. Without a valid verdict the plain model is asked once more.
+
+    Args:
+        policy: the model that judges.
+        question: the whole prompt.
+        read: reads the reply.
+        structured: the same model with structured output, which is asked first; None for the plain one twice.
+    """
     judgement = Judgement(None, "")
-    for asked in (structured or policy, policy):
+    for judge in (structured or policy, policy):
         try:
-            said = yield Call(asked.part, asked.input([{"role": "user", "content": question}]), read_response)
-            judgement = read(said.value)
+            reply = yield Call(judge.part, judge.input([{"role": "user", "content": question}]), read_response)
+            judgement = read(reply.value)
         except (BudgetExceeded, IcrlError):
             raise
         except Exception as error:
@@ -210,26 +223,24 @@ def _names(policies: Sequence[Policy]) -> str:
     return ", ".join(name_of_part(policy.part) for policy in policies)
 
 
-def _digest(*asked: Any) -> str:
-    """What tells two judges of one model apart, for runs that are kept."""
-    return hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
+def _digest(*arguments: Any) -> str:
+    """What distinguishes two judges of one model, in saved runs."""
+    return hashlib.sha256(repr(arguments).encode()).hexdigest()[:8]
 
 
-def _told(judge: Any, policies: Sequence[Policy], calls: int, label: str, frame: str) -> Evaluator:
-    """Tell who judges, by how many calls, and what each of them asks beside the task and the answer."""
-    judge.calls, judge.label, judge.judges = calls, label, [policy.part for policy in policies]
-    judge.frame = frame
-    return judge
+def bind_judge(
+    judge: Callable[..., Flow], policies: Sequence[Policy], *, calls: int, name: str, frame: str
+) -> BoundEvaluator:
+    """Bind the flow of a judge, with the models that it asks; the rest as in `BoundEvaluator`."""
+    models = tuple(policy.part for policy in policies)
+    return replace(bind_evaluator(judge), name=name, calls=calls, models=models, frame=frame)
 
 
-# ----------------------------------------------------------------------------------------------------------- game of 24
+def verdict_reader(values: Mapping[str, float]) -> Read:
+    """A reader of replies that end with one of these words."""
 
-
-def _reader(values: Mapping[str, float]) -> Callable[[Mapping[str, Any]], Judgement]:
-    """Reads a reply that ends with one of these words."""
-
-    def read(said: Mapping[str, Any]) -> Judgement:
-        words = said.get("response", "")
+    def read(reply: Mapping[str, Any]) -> Judgement:
+        words = reply.get("response", "")
         value = read_verdict(words, values)
         why = f"none of {', '.join(values)} on the last line of: {words[-80:]!r}"
         return Judgement(value, words if value is not None else why)
@@ -238,7 +249,7 @@ def _reader(values: Mapping[str, float]) -> Callable[[Mapping[str, Any]], Judgem
 
 
 def read_verdict(text: str, values: Mapping[str, float]) -> float | None:
-    """The value of the verdict that a text ends with; None if its last line is none of the words."""
+    """The value of the verdict that a text ends with; None if its last line is not one of the words."""
     lines = [line for line in text.lower().splitlines() if line.strip()]
     word = re.fullmatch(r"[\W_]*(?:\w+ ?: *)?[\W_]*([a-z]+)[\W_]*", lines[-1]) if lines else None
     return values.get(word[1]) if word else None

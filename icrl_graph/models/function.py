@@ -14,7 +14,8 @@ from pydantic import PrivateAttr
 
 from icrl_graph.execution.signatures import accepted_names
 
-ASKS = ("messages", "rng", "temperature")
+REPLY_ARGUMENTS = ("messages", "rng", "temperature")
+"""What a function may ask for that stands for a model; see `FunctionModel`."""
 
 
 class FunctionModel(BaseChatModel):
@@ -26,23 +27,27 @@ class FunctionModel(BaseChatModel):
 
     Attributes:
         reply: the function.
-        label: the model's name in traces.
+        name: the model's name, in saved runs and as its type in traces.
         temperature: for calls that give none.
     """
 
     reply: Callable[..., str | AIMessage]
-    label: str = "function"
+    name: str | None = "function"
     temperature: float | None = None
     _names: tuple[str, ...] = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:
         """Check the function's signature."""
         super().model_post_init(context)
-        self._names = accepted_names(self.reply, ASKS, "reply function")
+        self._names = accepted_names(self.reply, REPLY_ARGUMENTS, "reply function")
 
     @property
     def _llm_type(self) -> str:
-        return self.label
+        return self.name or "function"
+
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
+        """The name of its calls in traces: that of the class, as for other chat models."""
+        return super().get_name(suffix, name=name or type(self).__name__)
 
     def _generate(
         self,
@@ -56,8 +61,8 @@ class FunctionModel(BaseChatModel):
             "rng": Random(kwargs.get("seed")),
             "temperature": kwargs.get("temperature", self.temperature),
         }
-        said = self._answer(offered)
-        message = AIMessage(said) if isinstance(said, str) else said
+        answer = self._answer(offered)
+        message = AIMessage(answer) if isinstance(answer, str) else answer
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _answer(self, offered: Mapping[str, Any]) -> str | AIMessage:

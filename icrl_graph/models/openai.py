@@ -1,15 +1,15 @@
-"""The client behind "openai:..." models, made for long histories and for many loops in one process.
+"""The client behind "openai:..." models, made for long histories and for many event loops in one process.
 
 A prompt of a hundred turns costs a client more than the rest of a round: LangChain looks at every character of every
 assistant turn, and the SDK walks through the type of every message, to send what is there already. `LeanChatOpenAI`
-hands texts over as they are. It hangs on one private method of LangChain; where that is gone, it is a `ChatOpenAI`.
+passes texts on as they are. It depends on one private method of LangChain; without it, it is a plain `ChatOpenAI`.
 
 The HTTP client's async side runs on aiohttp: the pool of the SDK's own client looks at every open connection on every
-call, and drops idle ones after five seconds, less than many an evaluation takes. A connection pool belongs to one event
-loop, but a chat model is often kept and used from several (a script that calls `asyncio.run` twice), so there is one
-pool per loop. It is closed when its loop ends.
+call, and drops idle ones after five seconds, less than many evaluations take. A connection pool belongs to one event
+loop, but a chat model is often used from several (a script that calls `asyncio.run` twice), so there is one pool per
+loop. It is closed when its loop ends.
 
-Only `icrl_graph.models.policy` imports this, and only when an OpenAI model is asked for.
+Only `icrl_graph.models.registry` imports this, and only for a model of OpenAI's protocol.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _PerLoop(httpx2.AsyncBaseTransport):
 
 
 async def _pool() -> _Pool:
-    """A generator, because an event loop that ends closes the generators that were begun in it."""
+    """A generator, because an event loop that ends closes the generators that were started in it."""
     client = DefaultAioHttpClient(limits=_LIMITS)
     try:
         yield client
@@ -62,14 +62,14 @@ class LeanChatOpenAI(ChatOpenAI):
 
     @classmethod
     def lc_id(cls) -> list[str]:
-        """Stored and traced as the model that it stands for."""
+        """The id of the class that it stands for, so that it is saved and traced as that."""
         return ChatOpenAI.lc_id()
 
     def _get_request_payload(
         self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """The request's fields, with the messages where the SDK passes them on without a look at their types."""
-        if self.use_responses_api is not False:  # another protocol, or not known yet which
+        """The request's fields, with the messages where the SDK passes them on without looking at their types."""
+        if self.use_responses_api is not False:  # another protocol, or not yet decided
             return super()._get_request_payload(input_, stop=stop, **kwargs)
         messages = self._convert_input(input_).to_messages()
         texts = [_as_text(message) for message in messages]
@@ -81,7 +81,7 @@ class LeanChatOpenAI(ChatOpenAI):
 
 
 def _as_text(message: BaseMessage) -> dict[str, Any] | None:
-    """A user's or an assistant's message that is a text and nothing else, as it is sent; None of any other."""
+    """A user's or an assistant's message as it is sent, if it is plain text; None for any other."""
     role = _ROLES.get(type(message))
     if role is None or not isinstance(message.content, str) or message.name is not None or message.additional_kwargs:
         return None

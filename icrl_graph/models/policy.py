@@ -1,11 +1,7 @@
-"""Models by name, and functions in a chat model's clothes.
+"""Policies: whatever answers a prompt, adapted to one form.
 
-`chat_model("openai:gpt-4.1-mini")` talks to OpenAI or to any server that speaks its protocol; "learner:hidden-color"
-and "learner:game24" are in-context learners that ship with this package; other providers come from `langchain`, if that
-is installed.
-
-Whatever can answer a prompt can stand where a model is asked for: a chat model, a Runnable, a compiled graph that takes
-`messages`, or a plain function.
+A chat model, a Runnable, a compiled graph that takes `messages`, or a plain function can stand where a model is asked
+for; so can a name, such as "openai:gpt-4.1-mini" or "learner:game24" (see `icrl_graph.models.registry`).
 """
 
 from __future__ import annotations
@@ -15,68 +11,69 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import Runnable, RunnableBinding
+from langchain_core.runnables import Runnable
 from langgraph.pregel import Pregel
 from pydantic import BaseModel
 
 from icrl_graph.execution.calls import async_only
 from icrl_graph.execution.signatures import accepted_names
-from icrl_graph.models import prompt_cache as caching
-from icrl_graph.models.function import ASKS, FunctionModel
+from icrl_graph.models import prompt_cache
+from icrl_graph.models.function import REPLY_ARGUMENTS, FunctionModel
 from icrl_graph.models.registry import chat_model
 from icrl_graph.prompts.layouts import flat
+from icrl_graph.state.choices import name_of_part, unbound
 from icrl_graph.state.episode import Message
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Whatever answers prompts, with how it is asked.
+    """Whatever answers prompts, with how it is called.
 
     Attributes:
         part: the chat model, Runnable or compiled graph.
         kind: "chat" takes sampling parameters and a seed with each call, "graph" takes its prompt under `messages`,
             "rollout" plays an episode of many turns (`icrl_graph.environments.rollout`).
-        cache: how its provider is told what to cache.
+        cache: how its provider is made to cache its prompts.
+        cache_choice: the option that `cache` follows from, one of `prompt_cache.CHOICES`.
         calls: paid calls of an attempt, at most.
-        actor: who acts, where it plays an episode.
-        form: what a structured answer is asked to be.
-        discard: gives up what the episode of a (run, round, candidate) holds, where something has broken it off.
-        told: how its provider was to be told what to cache, one of `caching.CHOICES`.
+        actor: the policy that acts within the episodes of a rollout; else None.
+        response_schema: the pydantic model that structured answers follow; else None.
+        discard: gives up what the episode of a (run, round, candidate) holds, after something has broken it off.
     """
 
     part: Runnable[Any, Any]
     kind: Literal["chat", "graph", "runnable", "rollout"]
-    cache: caching.Dialect = caching.OFF
+    cache: prompt_cache.Dialect = prompt_cache.OFF
+    cache_choice: str = "auto"
     calls: int = 1
     actor: Policy | None = None
-    form: type[BaseModel] | None = None
+    response_schema: type[BaseModel] | None = None
     discard: Callable[[tuple[str, int, int]], None] | None = None
-    told: str = "auto"
 
     @property
-    def speaker(self) -> Policy:
-        """Who answers a single prompt: itself, or who acts."""
+    def responder(self) -> Policy:
+        """The policy that answers a single prompt: the actor of a rollout, else itself."""
         return self.actor or self
 
-    def structured(self, form: type[BaseModel]) -> Policy:
+    def structured(self, schema: type[BaseModel]) -> Policy:
         """The same chat model, asked for structured output.
 
         Raises:
             NotImplementedError: it gives none.
         """
-        asked = self.part.with_structured_output(form, include_raw=True)  # type: ignore[attr-defined]
-        return Policy(asked, "runnable", form=form)
+        model = self.part.with_structured_output(schema, include_raw=True)  # type: ignore[attr-defined]
+        return Policy(model, "runnable", response_schema=schema)
 
-    def by(self, other: Policy) -> Policy:
+    def with_model(self, other: Policy) -> Policy:
         """The same policy with another chat model.
 
         Raises:
             ValueError: this one has no chat model that could be replaced.
         """
-        if self.form is not None:
-            return other.structured(self.form)
-        if self.speaker.kind != "chat":
-            raise ValueError(f"no model can replace {name_of_part(self.part)}, which is no chat model")
+        if self.response_schema is not None:
+            return other.structured(self.response_schema)
+        if self.responder.kind != "chat":
+            raise ValueError(f"no model can replace {name_of_part(self.part)}, which is not a chat model")
         return other if self.actor is None else replace(self, actor=other)
 
     def input(self, messages: list[Message]) -> Any:
@@ -86,15 +83,15 @@ class Policy:
 
 
 def as_policy(model: Any, cache: str = "auto") -> Policy:
-    """Adapt what a user gives as a model.
+    """Adapt a model.
 
     Args:
-        model: what the user gives.
-        cache: how its provider is told what to cache, one of `caching.CHOICES`; for chat models of providers.
+        model: a name, a chat model, a Runnable, a compiled graph that takes `messages`, a function, or a `Policy`,
+            which is returned as it is.
+        cache: how its provider is made to cache prompts, one of `prompt_cache.CHOICES`; for chat models of providers.
 
     Raises:
-        ValueError: it is neither a name, a chat model, a Runnable, a compiled graph that takes `messages`, nor a
-            function.
+        ValueError: it is none of these.
     """
     if isinstance(model, Policy):
         return model
@@ -109,25 +106,19 @@ def as_policy(model: Any, cache: str = "auto") -> Policy:
     if isinstance(model, Runnable):
         if not isinstance(unbound(model), BaseChatModel):
             return Policy(model, "runnable")
-        local = isinstance(unbound(model), FunctionModel)  # nobody's cache is to be told anything
-        return Policy(model, "chat", caching.OFF if local else caching.dialect(cache, model), told=cache)
+        local = isinstance(unbound(model), FunctionModel)  # no provider, so no cache to steer
+        dialect = prompt_cache.OFF if local else prompt_cache.dialect(cache, model)
+        return Policy(model, "chat", dialect, cache_choice=cache)
     if callable(model):
-        accepted_names(model, ASKS, "reply function")
+        accepted_names(model, REPLY_ARGUMENTS, "reply function")
         if async_only(model):
             raise ValueError("a function that stands for a model is a plain one; wrap a coroutine in a RunnableLambda")
-        return Policy(FunctionModel(reply=model, label=getattr(model, "__qualname__", "function")), "chat")
+        return Policy(FunctionModel(reply=model, name=getattr(model, "__qualname__", "function")), "chat")
     raise ValueError(f"a model is a name, a chat model, a Runnable, a compiled graph or a function, got {model!r:.80}")
 
 
-def unbound(part: Any) -> Any:
-    """A Runnable without the arguments that are bound to it."""
-    while isinstance(part, RunnableBinding):
-        part = part.bound
-    return part
-
-
 def same_model(one: Any, other: Any) -> bool:
-    """Whether two models are the same, as far as can be told: the same object or function, or chat models of a name."""
+    """Whether two models are the same, as far as is known: one object or function, or chat models of one name."""
     one, other = unbound(one), unbound(other)
     if isinstance(one, FunctionModel) and isinstance(other, FunctionModel):
         return one.reply == other.reply
@@ -137,17 +128,7 @@ def same_model(one: Any, other: Any) -> bool:
     return chat and name_of_part(one) == name_of_part(other)
 
 
-def chat_models(*parts: Any) -> tuple[str, ...]:
-    """The names of the chat models among some parts and their judges; whether they have prices can be told ahead."""
-    models = [unbound(model) for part in parts for model in (part, *getattr(part, "judges", ()))]
-    chat = (m for m in models if isinstance(m, BaseChatModel) and not isinstance(m, FunctionModel))
+def chat_models(*models: Any) -> tuple[str, ...]:
+    """The names of the providers' chat models among these, each once: whether they have prices can be checked ahead."""
+    chat = (m for m in map(unbound, models) if isinstance(m, BaseChatModel) and not isinstance(m, FunctionModel))
     return tuple(dict.fromkeys(map(name_of_part, chat)))
-
-
-def name_of_part(part: Any) -> str:
-    """What to call a model or an evaluator in a stored run."""
-    part = unbound(part)
-    for name in ("model_name", "model", "model_id", "label", "name", "__qualname__"):
-        if isinstance(told := getattr(part, name, None), str) and told:
-            return told
-    return type(part).__qualname__

@@ -1,4 +1,4 @@
-"""Models by name."""
+"""Models by name: "provider:name", "path.py:name" or "module:name"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from icrl_graph.errors import missing_extra
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.learners import find_learner
-from icrl_graph.state.choices import load
+from icrl_graph.state.choices import find, installed, load
 
 
 def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = None, **options: Any) -> BaseChatModel:
@@ -24,8 +24,8 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
         options: passed on to the model's class, such as `temperature` or `timeout` (seconds).
 
     Raises:
-        ValueError: the name has no provider, the learner or the provider is unknown, a key is missing, or an option is
-            one that the learner does not take.
+        ValueError: the name has no provider, the learner or the provider is unknown, a key is missing, or the learner
+            does not take an option.
         MissingExtra: the provider is not openai, and langchain is not installed.
     """
     provider, colon, model = name.partition(":")
@@ -33,31 +33,38 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
         raise ValueError(f"a model is named 'provider:name', such as 'openai:gpt-4.1-mini', got {name!r}")
     if provider == "openai":
         return _openai(model, base_url=base_url, api_key=api_key, **options)
-    options |= {key: given for key, given in (("base_url", base_url), ("api_key", api_key)) if given is not None}
+    options |= {key: value for key, value in (("base_url", base_url), ("api_key", api_key)) if value is not None}
     if provider == "learner":
-        if strange := options.keys() - {"temperature"}:
-            raise ValueError(f"a learner takes a temperature and no other option, got {', '.join(sorted(strange))}")
+        if unknown := options.keys() - {"temperature"}:
+            raise ValueError(f"a learner takes a temperature and no other option, got {', '.join(sorted(unknown))}")
         return learner(model, **options)
     try:
         from langchain.chat_models import init_chat_model
     except ImportError as missing:
         raise missing_extra(f"langchain, which knows the provider {provider!r},", "providers") from missing
     try:
-        chosen: BaseChatModel = init_chat_model(name, **options)
+        loaded: BaseChatModel = init_chat_model(name, **options)
     except ImportError as missing:
         raise ValueError(f"the model {name!r} can't be loaded: {missing}") from missing
-    return chosen
+    return loaded
 
 
 def load_model(name: str, *, base_url: str | None = None, **options: Any) -> Any:
-    """A model by name: "provider:name", with options as for `chat_model`, or "path.py:name" or "module.name:object".
+    """A model by name: "provider:name", with options as for `chat_model`, or a custom one by path or entry point.
+
+    Args:
+        name: "provider:name", "path.py:object", "module.name:object", or an entry point of the group icrl_graph.models.
+        base_url: the server's address.
+        options: as for `chat_model`.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no model of that name.
     """
     where, _, attribute = name.rpartition(":")
     if "." in where and attribute.isidentifier():  # a file or a module; no provider has a dot in its name
         return load(name)
+    if name in installed("model"):
+        return find("model", name, {})
     return chat_model(name, base_url=base_url, **options)
 
 
@@ -66,12 +73,12 @@ def learner(name: str, *, temperature: float | None = None) -> FunctionModel:
 
     Args:
         name: "hidden-color"; "game24", "game24-weak" or "game24-strong" (see `icrl_graph.models.learners`).
-        temperature: default 1, as it was trained; 0 takes what is likeliest.
+        temperature: default 1, as it was trained; 0 takes the likeliest.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no learner of that name.
     """
-    return FunctionModel(reply=find_learner(name), label=f"learner:{name}", temperature=temperature)
+    return FunctionModel(reply=find_learner(name), name=f"learner:{name}", temperature=temperature)
 
 
 def _openai(model: str, *, base_url: str | None, api_key: str | None, **options: Any) -> BaseChatModel:
@@ -82,7 +89,7 @@ def _openai(model: str, *, base_url: str | None, api_key: str | None, **options:
     if api_key is None:
         raise ValueError(
             f"the model 'openai:{model}' needs a key: set OPENAI_API_KEY, or give base_url (or OPENAI_BASE_URL) for a "
-            "server of your own"
+            "custom server"
         )
     options = {"use_responses_api": False, "http_async_client": async_client(), "max_retries": 0, **options}
     return LeanChatOpenAI(model=model, base_url=base_url, api_key=SecretStr(api_key), **options)

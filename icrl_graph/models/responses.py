@@ -1,4 +1,4 @@
-"""What a model gave: responses, structured answers, and the words for a call that failed."""
+"""Replies of models: responses, structured answers, and the message of a call that failed."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ logger = logging.getLogger(__name__)
 
 
 def failure(error: Exception, round: int, candidate: int) -> str:
-    """The words for a call that failed.
+    """The message of a call that failed, which is also logged.
 
     Raises:
         ModelError: no other attempt can succeed either.
     """
-    told = f"{type(error).__name__}: {error}"
+    message = f"{type(error).__name__}: {error}"
     if is_permanent(error):
-        raise ModelError(told) from error
-    logger.warning("round %d, candidate %d: %s", round, candidate, told)
-    return told
+        raise ModelError(message) from error
+    logger.warning("round %d, candidate %d: %s", round, candidate, message)
+    return message
 
 
 def read_response(raw: Any) -> dict[str, Any]:
-    """What a policy gave, as fields of an episode: `response`, of a structured reply its `answer`, or an `error`.
+    """A policy's reply as fields of an episode: `response`, the `answer` of a structured one, or an `error`.
 
-    An empty answer, a refusal and a filtered answer are replies like others: paid for, and kept.
+    An empty answer, a refusal and a filtered answer are replies like others: paid for, and saved.
 
     Raises:
         ValueError: it is neither text nor a message.
@@ -63,21 +63,21 @@ def _read_structured(raw: Mapping[str, Any]) -> dict[str, Any]:
     parsed = raw["parsed"]
     answer = parsed.model_dump(mode="json") if isinstance(parsed, BaseModel) else parsed
     text = str(raw["raw"].text) or ("" if answer is None else json.dumps(answer))
-    said = {"response": text} if text.strip() else {}
+    response = {"response": text} if text.strip() else {}
     if answer is None:
-        why = raw.get("parsing_error") or "the model answered in words of its own"
-        return {**said, "answer": None, "error": f"not in the asked-for form: {why}"}
-    return {**said, "answer": answer}
+        reason = raw.get("parsing_error") or "the model answered in words of its own"
+        return {**response, "answer": None, "error": f"not in the asked-for form: {reason}"}
+    return {**response, "answer": answer}
 
 
 def is_permanent(error: Exception) -> bool:
     """Whether no other attempt can succeed: the key, the model's name or the address is wrong."""
     kinds = (ModelAuthenticationError, ModelPermissionDeniedError, ModelNotFoundError)
-    # Not `pace.status_of`: what an agent's tools fetch tells its status otherwise, and is no reason to end a run.
+    # Not `retry.status_of`: it also reads the status of what an agent's tools fetch, which must not end a run.
     return isinstance(error, kinds) or getattr(error, "status_code", None) in (401, 403, 404)
 
 
 def is_overflow(error: Exception) -> bool:
-    """Whether the prompt did not fit into the model's context, as LangChain, OpenAI or vLLM say it."""
-    told = getattr(error, "code", None) == "context_length_exceeded" or "maximum context length" in str(error)
-    return told or isinstance(error, ContextOverflowError)
+    """Whether the prompt did not fit into the model's context, by the errors of LangChain, OpenAI and vLLM."""
+    overflow = getattr(error, "code", None) == "context_length_exceeded" or "maximum context length" in str(error)
+    return overflow or isinstance(error, ContextOverflowError)

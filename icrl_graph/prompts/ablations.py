@@ -7,10 +7,10 @@ not in a later prompt, not in the feedback, not by what a memory ranks first.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
+from icrl_graph.state.choices import REAL, SHARE, Numbered, choices, find
 from icrl_graph.state.reward import Reward, as_reward
 
 Show = Callable[[Reward, Random], Reward]
@@ -82,7 +82,7 @@ def shuffled(pool: Sequence[float | Reward]) -> Show:
         ValueError: the pool is empty, or holds something that is not a finite number.
     """
     rewards = [as_reward(reward) for reward in pool]
-    wrong = [given for given, reward in zip(pool, rewards, strict=True) if reward.get("value") is None]
+    wrong = [drawn for drawn, reward in zip(pool, rewards, strict=True) if reward.get("value") is None]
     if not rewards or wrong:
         raise ValueError(f"a pool of rewards to draw from holds finite numbers, got {wrong[:3] or 'none'}")
 
@@ -98,7 +98,7 @@ def _numbers(value: float | None, steps: Sequence[float | None]) -> Reward:
     return Reward(value=value, steps=list(steps)) if steps else Reward(value=value)
 
 
-_FIXED: Mapping[str, Show] = {
+_NAMED: Mapping[str, Show] = {
     "true": true,
     "zero": zero,
     "hidden": hidden,
@@ -106,28 +106,20 @@ _FIXED: Mapping[str, Show] = {
     "no_feedback": no_feedback,
     "random": random(),
 }
-_SIZED: Mapping[str, tuple[Callable[[float], Show], str]] = {
-    "constant": (constant, r"-?\d+(\.\d+)?"),
-    "flip": (flipped, r"0?\.\d+|[01](\.0+)?"),
-}
-ABLATIONS = (*_FIXED, "constant:X", "flip:P")
+_NUMBERED: Numbered[Show] = {"constant": (constant, REAL), "flip": (flipped, SHARE)}
+ABLATIONS = choices(_NAMED, _NUMBERED)
 
 
-def ablation(spec: str) -> Show:
-    """The ablation of a name: "true", "zero", "hidden", "outcome", "no_feedback", "random", "constant:1", "flip:0.2".
+def ablation(spec: str, *, imports: bool = True) -> Show:
+    """The ablation of a name, such as "true", "zero", "hidden", "constant:1" or "flip:0.2"; or a custom one.
 
     Random and flip are of rewards from 0 to 1; for another range, or the rewards of other tasks, give `random(0, 10)`,
     `flipped(0.2, 0, 10)` or `shuffled(pool)` itself.
 
     Raises:
-        ValueError: no such ablation, or its number is out of range.
+        ValueError: there is no such ablation, or its number is out of range; names the choices.
     """
-    name, colon, size = spec.partition(":")
-    if not colon and name in _FIXED:
-        return _FIXED[name]
-    if name in _SIZED and re.fullmatch(_SIZED[name][1], size):
-        return _SIZED[name][0](float(size))
-    raise ValueError(f"unknown ablation {spec!r}; choose one of {', '.join(ABLATIONS)}, with P from 0 to 1")
+    return find("ablation", spec, _NAMED, _NUMBERED, imports=imports)
 
 
 def show(reward: Reward, ablation: Show, rng: Random) -> Reward:

@@ -1,10 +1,10 @@
-"""Prompts that grow: of a run's next prompt only what is new is rendered and hashed.
+"""Incremental prompts: of a run's next prompt only what is new is rendered.
 
-A prompt of round 200 says what that of round 199 said, and a little more. What was made of a run's latest prompt is
-remembered while the run lasts and extended, so that a round costs the same early and late. What is remembered is never
-trusted further than it can be checked: an episode, a text or a style that is not the very same is rendered and hashed
-from scratch. So a prompt is byte for byte what `prompts.layouts.render` gives, also after somebody has edited an
-older episode or gone back to an earlier checkpoint, and nothing is lost with what is forgotten but time.
+The prompt of round 200 holds that of round 199 and a little more. So a run's latest prompt is cached while the
+run lasts and extended, and a round costs the same early and late. The cache is checked before it is used:
+an episode, a text or a style that is not the very same is rendered from scratch. So a prompt is byte for byte what
+`layouts.render` gives, also after an older episode was edited or the run resumed from an earlier checkpoint, and
+dropping the cache costs time alone.
 
 Layouts other than "turns" are rendered from scratch; the latest round may stand anywhere in them.
 """
@@ -21,8 +21,6 @@ from icrl_graph.prompts.plan import chosen
 from icrl_graph.prompts.text import as_json
 from icrl_graph.state.episode import Episode, Message, Plan
 
-# ------------------------------------------------------------------------------------------------------------ rendering
-
 
 class PromptSettings(NamedTuple):
     """What the prompts of a run have in common."""
@@ -38,67 +36,67 @@ class Rendered(NamedTuple):
 
     number: int
     """How many episodes there were before it."""
-    prompt_settings: PromptSettings
+    settings: PromptSettings
     shown: list[Episode]
-    told: list[Message]
+    opening: list[Message]
     """The prompt up to its last instruction; only of "turns"."""
-    kept: list[Message] | tuple[int, int]
+    prefix: list[Message] | tuple[int, int]
     """What its successor should begin with: messages, or the length and the hash of a text."""
 
 
 def next_prompt(
-    last: Rendered | None, prompt_settings: PromptSettings, past: Sequence[Episode], plan: Plan
+    last: Rendered | None, settings: PromptSettings, past: Sequence[Episode], plan: Plan
 ) -> tuple[list[Message], int, Rendered]:
     """The prompt of a plan, and whether the run's prompts have broken with it.
 
-    They break where a prompt does not begin with the one before it, apart from what stands behind the history in a
+    They break where a prompt does not begin with the one before it, apart from what follows the history in a
     transcript: a provider's prompt cache is of no use then. Where neither shows any history, there is none to break.
 
     Args:
-        last: what the call before gave as its third; None if it is not known.
-        prompt_settings: what its prompts have in common.
+        last: the third value of the call before; None if it is not known.
+        settings: what the prompts of the run have in common.
         past: the episodes before the one of the plan.
         plan: what to show and what to ask.
 
     Returns:
-        Messages of their own, so that whoever is asked may change them; 1 for a break, else 0; and what the next
-        prompt of the run is made of.
+        Copies of the messages, so that a model may change them; 1 for a break, else 0; and what the next prompt of the
+        run is made of.
     """
-    messages, now = _rendered(prompt_settings, past, plan, last)
+    messages, rendered = _rendered(settings, past, plan, last)
     breaks = 0
     if past and (plan["shown"] or past[-1]["plan"]["shown"]):
         if last is None or last.number != len(past) - 1:  # resumed, repeated or forked: the plan makes it again
-            _, last = _rendered(prompt_settings, past[:-1], past[-1]["plan"], None)
-        breaks = 0 if _begins(messages, last.kept) else 1
-    return list(map(_own, messages)), breaks, now
+            _, last = _rendered(settings, past[:-1], past[-1]["plan"], None)
+        breaks = 0 if _begins(messages, last.prefix) else 1
+    return list(map(_copy, messages)), breaks, rendered
 
 
-def _own(message: Message) -> Message:
+def _copy(message: Message) -> Message:
     """A copy, and of what it holds, such as a list of texts and pictures, too."""
     return {key: value if isinstance(value, str) else deepcopy(value) for key, value in message.items()}
 
 
 def _rendered(
-    prompt_settings: PromptSettings, past: Sequence[Episode], plan: Plan, last: Rendered | None
+    settings: PromptSettings, past: Sequence[Episode], plan: Plan, last: Rendered | None
 ) -> tuple[list[Message], Rendered]:
     """The prompt of a plan, made of an earlier one of its run as far as that goes."""
-    preamble, task, style, layout = prompt_settings
-    shown, asked = chosen(past, plan), style.text(plan["instruction"])
+    preamble, task, style, layout = settings
+    shown, instruction = chosen(past, plan), style.text(plan["instruction"])
     if layout is not turns:
         messages = render(preamble, task, past, plan, style, layout)
-        return messages, Rendered(len(past), prompt_settings, [], [], _mark(_settled(messages, layout)))
+        return messages, Rendered(len(past), settings, [], [], _mark(_settled(messages, layout)))
     known: list[Episode] = []
-    told = [*preamble, *as_messages(task)]
-    if last is not None and last.prompt_settings == prompt_settings and _same(last.shown, shown):
-        known, told = last.shown, [*last.told]
+    opening = [*preamble, *as_messages(task)]
+    if last is not None and last.settings == settings and _same(last.shown, shown):
+        known, opening = last.shown, [*last.opening]
     for episode in shown[len(known) :]:
-        add_turn(told, episode, style)
-    messages = [*told]
-    instruct(messages, asked)
+        add_turn(opening, episode, style)
+    messages = [*opening]
+    instruct(messages, instruction)
     if "response" in style.shows:
-        return messages, Rendered(len(past), prompt_settings, shown, told, messages)
-    going_on = _text(told).removesuffix(f"<{told[-1]['role']}>")  # without answers in between one message goes on
-    return messages, Rendered(len(past), prompt_settings, shown, told, _mark(going_on))
+        return messages, Rendered(len(past), settings, shown, opening, messages)
+    prefix = _text(opening).removesuffix(f"<{opening[-1]['role']}>")  # without answers in between one message grows
+    return messages, Rendered(len(past), settings, shown, opening, _mark(prefix))
 
 
 def _same(known: Sequence[Episode], shown: Sequence[Episode]) -> bool:
@@ -118,15 +116,15 @@ def _mark(text: str) -> tuple[int, int]:
     return len(text), hash(text)
 
 
-def _begins(messages: Sequence[Message], kept: list[Message] | tuple[int, int]) -> bool:
-    if isinstance(kept, list):
-        return messages[: len(kept)] == kept
-    length, told = kept
-    return hash(_text(messages)[:length]) == told
+def _begins(messages: Sequence[Message], prefix: list[Message] | tuple[int, int]) -> bool:
+    if isinstance(prefix, list):
+        return messages[: len(prefix)] == prefix
+    length, hashed = prefix
+    return hash(_text(messages)[:length]) == hashed
 
 
 def _text(messages: Sequence[Message]) -> str:
-    """All that a prompt says, with the roles behind it, so that one text begins with another as the prompts do."""
+    """All that a prompt says, with the roles after it, so that one text begins with another as the prompts do."""
     return "".join(f"{_content(message.get('content'))}<{message['role']}>" for message in messages)
 
 
@@ -134,6 +132,3 @@ def _content(content: Any) -> str:
     if isinstance(content, str):
         return content
     return "".join(part["text"] if "text" in part else as_json(part) for part in content or [])
-
-
-# -------------------------------------------------------------------------------------------------------------- hashing

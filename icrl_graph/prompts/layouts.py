@@ -1,10 +1,10 @@
-"""The ContextBuilder: which episodes to show (memory), what to ask (schedule), how to lay it out (layout).
+"""Layouts: how a prompt shows earlier episodes; `render` writes one, `parse` reads it back.
 
 All pure, all on plain dictionaries. A prompt is never stored: the plan of an episode and the episodes before it give
 the same prompt again, byte for byte.
 
 `render` and `parse` are inverses. What a model says or an evaluator writes may hold anything, also what looks like our
-own markup: inside a block it is escaped, and an assistant turn is left verbatim. So nobody can write himself a reward.
+own markup: inside a block it is escaped, and an assistant turn is left verbatim. So no model can write itself a reward.
 
 There are two layouts:
 
@@ -35,15 +35,6 @@ Shows = tuple[Literal["response", "shown", "reflection"], ...]
 """What of each episode a prompt shows."""
 
 
-# ------------------------------------------------------------------------------------------------------- memory: which
-
-
-# ------------------------------------------------------------------------------------------------ schedule: what to ask
-
-
-# ------------------------------------------------------------------------------------------ layout: how it is laid out
-
-
 class Pieces(str):
     """A text that knows where a prompt cache may cut it. To everybody else, and stored, it is a text like any other.
 
@@ -55,9 +46,9 @@ class Pieces(str):
 
     def __new__(cls, pieces: Iterable[str]) -> Pieces:
         """The text that these pieces make."""
-        kept = tuple(pieces)
-        text = super().__new__(cls, "".join(kept))
-        text.pieces = kept
+        parts = tuple(pieces)
+        text = super().__new__(cls, "".join(parts))
+        text.pieces = parts
         return text
 
 
@@ -72,11 +63,11 @@ class Style:
     """What is the same for every prompt of a run."""
 
     shows: Shows = ("response", "shown")
-    label: str = "Reward"
+    reward_label: str = "Reward"
     instructions: Mapping[str, str] = field(default_factory=lambda: INSTRUCTIONS)
 
     def text(self, instruction: str) -> str:
-        """The text of an instruction; a schedule's own text stands for itself."""
+        """The text of an instruction; a text that a schedule gave stands for itself."""
         return self.instructions.get(instruction, instruction)
 
 
@@ -123,14 +114,14 @@ def add_turn(prompt: list[Message], episode: Episode, style: Style) -> None:
     """Add what `turns` shows of an episode. Changes the list, and none of its messages."""
     if "response" in style.shows:
         instruct(prompt, style.text(episode["plan"]["instruction"]))
-        if episode.get("steps"):  # told, not said: a model is not to learn to invent what it observes
-            _say(prompt, _told_attempt(episode, style))
+        if episode.get("steps"):  # as user text: a model must not learn to invent what it observes
+            _add_text(prompt, _attempt_text(episode, style))
             return
         prompt.append({"role": "assistant", "content": episode.get("response") or NO_ANSWER})
-    _say(prompt, _outcome(episode, style))
+    _add_text(prompt, _outcome(episode, style))
 
 
-def _told_attempt(episode: Episode, style: Style) -> str:
+def _attempt_text(episode: Episode, style: Style) -> str:
     """An attempt with its outcome, as a text."""
     attempt = block("attempt", played(episode, style)) if "response" in style.shows else ""
     return "\n".join(filter(None, [attempt, _outcome(episode, style)]))
@@ -138,38 +129,38 @@ def _told_attempt(episode: Episode, style: Style) -> str:
 
 def instruct(prompt: list[Message], instruction: str) -> None:
     """Add an instruction. Changes the list, and none of its messages."""
-    _say(prompt, _instruct(instruction))
+    _add_text(prompt, _instruct(instruction))
 
 
 def transcript(
     preamble: Sequence[Message], task: Sequence[Message], episodes: Sequence[Episode], instruction: str, style: Style
 ) -> list[Message]:
-    """One message that tells all attempts, then the task and the instruction."""
-    told = list(filter(None, (_told_attempt(episode, style) for episode in episodes)))
+    """One message with all attempts, then the task and the instruction."""
+    attempts = list(filter(None, (_attempt_text(episode, style) for episode in episodes)))
     prompt = list(task)
-    _say(prompt, _instruct(instruction))
-    if told:
-        ended = [f"{attempt}\n\n" for attempt in told]  # each piece with its end: tokenizers never join across it
+    _add_text(prompt, _instruct(instruction))
+    if attempts:
+        ended = [f"{attempt}\n\n" for attempt in attempts]  # each piece with its end: tokenizers never join across it
         at = next((i for i, message in enumerate(task) if message["role"] != "system"), len(task))
-        behind = prompt[at : at + 1] if at in (0, len(task)) else []
-        if behind and behind[0]["role"] == "user" and isinstance(behind[0]["content"], str):
-            prompt[at] = {**behind[0], "content": Pieces([*ended, behind[0]["content"]])}
+        following = prompt[at : at + 1] if at in (0, len(task)) else []
+        if following and following[0]["role"] == "user" and isinstance(following[0]["content"], str):
+            prompt[at] = {**following[0], "content": Pieces([*ended, following[0]["content"]])}
         else:
-            prompt.insert(at, {"role": "user", "content": Pieces([*ended[:-1], told[-1]])})
+            prompt.insert(at, {"role": "user", "content": Pieces([*ended[:-1], attempts[-1]])})
     return [*preamble, *prompt]
 
 
 def played(episode: Episode, style: Style) -> str:
-    """An attempt as it is told: its response; of one that was played in an environment, a line for each step.
+    """An attempt as text: its response; of one that was played in an environment, a line for each step.
 
-    Such a line holds the action, what came of it and, as far as a prompt may know it, the reward.
+    Such a line holds the action, the observation and, as far as a prompt may show it, the reward.
     """
     steps = episode.get("steps")
     if not steps:
         return episode.get("response") or NO_ANSWER
     shown = episode.get("shown", {}).get("steps", []) if "shown" in style.shows else []
     lines = [step_line(step) for step in steps]
-    rewards = [f" ({reward_line(style.label, value)})" for value in shown]
+    rewards = [f" ({reward_line(style.reward_label, value)})" for value in shown]
     return "\n".join(f"{line}{reward}" for line, reward in zip_longest(lines, rewards[: len(lines)], fillvalue=""))
 
 
@@ -180,9 +171,9 @@ def _outcome(episode: Episode, style: Style) -> str:
     lines = []
     shown: Reward = episode.get("shown", {})
     if "shown" in style.shows:
-        lines.append(f"{style.label}: {number(shown['value']) if 'value' in shown else 'hidden'}")
+        lines.append(f"{style.reward_label}: {number(shown['value']) if 'value' in shown else 'hidden'}")
         if shown.get("steps") and not episode.get("steps"):  # else they stand with the steps
-            lines.append(f"{style.label} by step: {', '.join(map(number, shown['steps']))}")
+            lines.append(f"{style.reward_label} by step: {', '.join(map(number, shown['steps']))}")
         if shown.get("feedback"):
             lines.append(block("feedback", shown["feedback"]))
     if "reflection" in style.shows and episode.get("reflection"):
@@ -194,7 +185,7 @@ def _instruct(text: str) -> str:
     return block("instruction", text) if text else ""
 
 
-def _say(prompt: list[Message], text: str) -> None:
+def _add_text(prompt: list[Message], text: str) -> None:
     """Add text to the last user turn, or as a new one. Replaces the message, never changes it."""
     if not text:
         return
@@ -251,14 +242,14 @@ def parse(messages: Sequence[Mapping[str, Any]]) -> Prompt:
     """Read a prompt of either layout back: the inverse of `render` for every response, reward and instruction.
 
     An assistant turn counts as an attempt if the user turn after it opens with an outcome or with an instruction; so
-    few-shot turns ahead of the task don't, unless they imitate one. Whatever label the reward has is read. Of a task
-    that is a chat, its last turn is the task. A task that holds markup of ours is not told apart from it. Of an episode
-    that was played in an environment, the response is what a prompt tells of it, step by step.
+    few-shot turns ahead of the task don't, unless they imitate one. Any reward label is read. Of a task that is a chat,
+    its last turn is the task. A task that itself holds this markup can't be told from it. Of an episode that was played
+    in an environment, the response is what the prompt shows of it, step by step.
     """
     texts = [content_text(message.get("content")) for message in messages]
     tail = texts[-1] if texts else ""
-    asked = _INSTRUCTION.search(tail)
-    instruction = unescape(asked[1]) if asked else ""
+    last = _INSTRUCTION.search(tail)
+    instruction = unescape(last[1]) if last else ""
     attempts: list[Attempt] = []
     opening: str | None = None
     for i, message in enumerate(messages[:-1]):
@@ -271,24 +262,26 @@ def parse(messages: Sequence[Mapping[str, Any]]) -> Prompt:
     if attempts:
         return Prompt(_INSTRUCTION.sub("", opening or ""), tuple(attempts), instruction)
     for i, text in enumerate(texts):
-        told = _told(text, opens.end()) if (opens := _OPENS.search(text)) else []
-        if opens and told:
-            behind = text[told[-1][1] :].removeprefix("\n\n") if i == len(texts) - 1 else tail
-            task = text[: opens.start()] or behind  # in turns it stands ahead of them, in a transcript behind
-            return Prompt(_INSTRUCTION.sub("", task), tuple(attempt for attempt, _ in told), instruction)
+        opens = _OPENS.search(text)
+        attempts, end = _read_attempts(text, opens.end()) if opens else ([], 0)
+        if opens and attempts:
+            rest = text[end:].removeprefix("\n\n") if i == len(texts) - 1 else tail
+            task = text[: opens.start()] or rest  # before the attempts in turns, after them in a transcript
+            return Prompt(_INSTRUCTION.sub("", task), tuple(attempts), instruction)
     return Prompt(_INSTRUCTION.sub("", tail), (), instruction)
 
 
-def _told(text: str, at: int) -> list[tuple[Attempt, int]]:
-    """The attempts that are told from a place in a text on, each with the position behind it."""
-    told = []
+def _read_attempts(text: str, at: int) -> tuple[list[Attempt], int]:
+    """The attempts from a position in a text on, and the position after the last one."""
+    attempts, end = [], at
     while begun := _ATTEMPT.match(text, at):
         outcome = _OUTCOME.match(text, begun.end())
-        told.append((_attempt(unescape(begun[1]), outcome), outcome.end() if outcome else begun.end()))
-        if (further := _FURTHER.match(text, told[-1][1])) is None:
+        attempts.append(_attempt(unescape(begun[1]), outcome))
+        end = outcome.end() if outcome else begun.end()
+        if (further := _FURTHER.match(text, end)) is None:
             break
         at = further.end()
-    return told
+    return attempts, end
 
 
 def _attempt(response: str, outcome: re.Match[str] | None) -> Attempt:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from typing import TypeVar
 
 from icrl_graph.prompts.text import step_line
+from icrl_graph.state.choices import INTEGER, POSITIVE_SHARE, Numbered, choices, find
 from icrl_graph.state.episode import Episode
 
 Memory = Callable[[Sequence[Episode]], list[int]]
-"""Which of the earlier episodes to show, as indices. It sees the episodes without their true reward."""
+"""Which of the earlier episodes to show, as indices. It sees the episodes without their true reward. One that chooses
+by their shown rewards says so by `@ranks_by_reward`: methods that hide rewards refuse it."""
+_Any = TypeVar("_Any", bound=Memory)
+
+
+def ranks_by_reward(memory: _Any) -> _Any:
+    """Mark a memory that chooses by shown rewards."""
+    memory.ranks_by_reward = True  # type: ignore[attr-defined]
+    return memory
 
 
 def everything(past: Sequence[Episode]) -> list[int]:
@@ -32,6 +41,7 @@ def last(k: int) -> Memory:
 def best(k: int) -> Memory:
     """The k episodes with the highest *shown* reward, in order of arrival; of a tie the earlier, the unscored last."""
 
+    @ranks_by_reward
     def choose(past: Sequence[Episode]) -> list[int]:
         def rank(i: int) -> float:
             value = past[i].get("shown", {}).get("value")
@@ -50,6 +60,7 @@ def positive(share: float) -> Memory:
     That of explorative in-context reinforcement learning (arXiv 2410.05362), whose share is its p_keep.
     """
 
+    @ranks_by_reward
     def choose(past: Sequence[Episode]) -> list[int]:
         earned = [i for i, episode in enumerate(past) if (episode.get("shown", {}).get("value") or 0.0) > 0]
         seeds = (f"{len(past)}/{i}/{past[i].get('response')}".encode(errors="surrogatepass") for i in earned)
@@ -88,38 +99,26 @@ def tokens(limit: int) -> Memory:
 def _tokens(episode: Episode) -> int:
     """Estimated tokens of an episode: four characters each, and a few for the markup around it."""
     steps = [f"{step_line(step)} (Reward: -0.123)\n" for step in episode.get("steps", [])]
-    said = "".join(steps) or episode.get("response", "")
-    told = (said, episode.get("shown", {}).get("feedback", ""), episode.get("reflection", ""))
-    return sum(map(len, told)) // 4 + 16
+    response = "".join(steps) or episode.get("response", "")
+    texts = (response, episode.get("shown", {}).get("feedback", ""), episode.get("reflection", ""))
+    return sum(map(len, texts)) // 4 + 16
 
 
-_FIXED: Mapping[str, Memory] = {"all": everything, "none": nothing}
-
-
-_SIZED: Mapping[str, Callable[[int], Memory]] = {
-    "last": last,
-    "best": best,
-    "tokens": tokens,
-    "reflections": reflections,
+_NAMED: Mapping[str, Memory] = {"all": everything, "none": nothing}
+_NUMBERED: Numbered[Memory] = {
+    "last": (last, INTEGER),
+    "best": (best, INTEGER),
+    "tokens": (tokens, INTEGER),
+    "reflections": (reflections, INTEGER),
+    "positive": (positive, POSITIVE_SHARE),
 }
+MEMORIES = choices(_NAMED, _NUMBERED)
 
 
-MEMORIES = (*_FIXED, *(f"{name}:N" for name in _SIZED), "positive:P")
-
-
-def memory(spec: str) -> Memory:
-    """The memory of that name: "all", "none", "last:5", "best:3", "tokens:8000" or "positive:0.5".
+def memory(spec: str, *, imports: bool = True) -> Memory:
+    """The memory of a name, such as "all", "none", "last:5", "best:3" or "positive:0.5"; or a custom one.
 
     Raises:
-        ValueError: no such memory, or its number is out of range.
+        ValueError: there is no such memory, or its number is out of range; names the choices.
     """
-    name, colon, size = spec.partition(":")
-    if not colon and name in _FIXED:
-        return _FIXED[name]
-    if name in _SIZED and size.isascii() and size.isdigit() and int(size) > 0:
-        return _SIZED[name](int(size))
-    if name == "positive" and re.fullmatch(r"0?\.\d+|1(\.0*)?", size) and float(size) > 0:
-        return positive(float(size))
-    raise ValueError(
-        f"unknown memory {spec!r}; choose one of {', '.join(MEMORIES)}, with N above 0 and P above 0, at most 1"
-    )
+    return find("memory", spec, _NAMED, _NUMBERED, imports=imports)

@@ -9,7 +9,7 @@ from icrl_graph.prompts.memory import Memory
 from icrl_graph.state.episode import Episode, Plan
 
 Schedule = Callable[[int, Sequence[Episode]], str]
-"""The name of the instruction for a round (from 0), or a text of its own. It sees what a memory sees."""
+"""The name of the instruction for a round (from 0), or its text. It sees what a memory sees."""
 
 
 def _preset(round: int, past: Sequence[Episode]) -> str:
@@ -52,21 +52,21 @@ def shrink(plan: Plan) -> Plan | None:
     shown = [i for start, end in plan["shown"] for i in range(start, end)]
     if not shown:
         return None
-    kept = shown[(len(shown) + 1) // 2 :]
-    return _from(plan, kept[0] if kept else shown[-1] + 1)
+    left = shown[(len(shown) + 1) // 2 :]
+    return _from(plan, left[0] if left else shown[-1] + 1)
 
 
 def _from(plan: Plan, first: int) -> Plan:
     """The plan without the episodes before one."""
     shown = [i for start, end in plan["shown"] for i in range(start, end)]
-    kept = [i for i in shown if i >= first]
-    left_out = plan["left_out"] + len(shown) - len(kept)
-    return Plan(shown=_ranges(kept), instruction=plan["instruction"], left_out=left_out, first=first)
+    left = [i for i in shown if i >= first]
+    left_out = plan["left_out"] + len(shown) - len(left)
+    return Plan(shown=_ranges(left), instruction=plan["instruction"], left_out=left_out, first=first)
 
 
 def is_builtin(part: Callable[..., Any]) -> bool:
-    """Whether it is defined here, and so needs no copies: it changes nothing and does not look at the true reward."""
-    return getattr(part, "__module__", None) == __name__
+    """Whether it is one of this package, and so needs no copies: it changes nothing and never reads the true reward."""
+    return getattr(part, "__module__", "").rpartition(".")[0] == __package__
 
 
 def _hide_true_reward(episode: Episode) -> Episode:
@@ -75,8 +75,8 @@ def _hide_true_reward(episode: Episode) -> Episode:
     if "shown" in visible:
         visible["shown"] = dict(visible["shown"])
     if "steps" in visible:
-        seen = ("action", "thought", "observation")
-        visible["steps"] = [{name: step[name] for name in seen if name in step} for step in visible["steps"]]
+        names = ("action", "thought", "observation")
+        visible["steps"] = [{name: step[name] for name in names if name in step} for step in visible["steps"]]
     copy: Episode = visible
     return copy
 

@@ -50,9 +50,9 @@ def content_text(content: Any) -> str:
     """What a message says; of parts, those that are text."""
     if isinstance(content, str):
         return content
-    told = [part["text"] for part in content or [] if isinstance(part, Mapping) and "text" in part]
-    ended = [text if text.endswith("\n\n") else f"{text}\n\n" for text in told[:-1]]  # a transcript's pieces do
-    return "".join([*ended, *told[-1:]])
+    texts = [part["text"] for part in content or [] if isinstance(part, Mapping) and "text" in part]
+    ended = [text if text.endswith("\n\n") else f"{text}\n\n" for text in texts[:-1]]  # a transcript's pieces do
+    return "".join([*ended, *texts[-1:]])
 
 
 def as_json(value: Any) -> str:

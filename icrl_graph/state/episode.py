@@ -33,7 +33,7 @@ class Plan(TypedDict):
     shown: list[list[int]]
     """Half-open ranges into the list of episodes: what the prompt shows."""
     instruction: str
-    """The name of the instruction, or a schedule's own text."""
+    """The name of the instruction, or the text that a schedule gave."""
     left_out: int
     """How many earlier episodes it does not show."""
     first: NotRequired[int]
@@ -45,14 +45,14 @@ class Step(TypedDict, total=False):
 
     action: str
     thought: str
-    """What the model said ahead of its action."""
+    """What the model wrote before its action."""
     observation: str
     reward: float
     """The truth, like the episode's. Never read by anything that builds a prompt."""
     done: bool
     success: bool
     info: dict[str, Any]
-    """What else the environment tells; kept of the last step."""
+    """What else the environment gives; of the last step only."""
 
 
 class Usage(TypedDict, total=False):
@@ -85,6 +85,8 @@ class Episode(TypedDict, total=False):
     """From 0."""
     candidate: int
     """From 0; above 0 only where several attempts share a round, as in Best-of-N."""
+    model: str
+    """Which of a topology's models wrote it, by its name there. Absent where there is one model alone."""
     plan: Plan
     response: str
     """The model's words, verbatim. Absent if there are none; `error` then says why."""
@@ -102,7 +104,7 @@ class Episode(TypedDict, total=False):
     reflection: str
     """What the model wrote about the attempt: Reflexion's reflection, Self-Refine's feedback."""
     reflection_error: str
-    """Why there is no reflection, where one was asked for."""
+    """Why there is no reflection where there should be one."""
     retests: list[float]
     """What its evaluator gave it when it was judged again, as one of the leaders, as often as all of them could be."""
     selection: Reward
@@ -141,7 +143,7 @@ class Input(TypedDict, total=False):
     task_data: dict[str, Any]
     """For the evaluator and the environment only; it never reaches a prompt."""
     more: int
-    """Instead of a task: go on with the thread's latest run, for so many rounds more."""
+    """Instead of a task: resume the thread's latest run for this many more rounds."""
 
 
 class Output(TypedDict, total=False):
@@ -175,7 +177,7 @@ class LoopState(Output, total=False):
     """All that a checkpoint holds."""
 
     task: Annotated[str | list[Message], EphemeralValue]
-    """As given; `prepare` alone sees it, and keeps it under `inputs`."""
+    """The input; `prepare` alone sees it, and saves it under `inputs`."""
     task_data: Annotated[dict[str, Any], EphemeralValue]
     more: Annotated[int, EphemeralValue]
     inputs: Annotated[dict[str, Any], _Once]

@@ -6,7 +6,7 @@
 
 In order, a round is a "round", for each of its attempts a "response" (ahead of it a "step" for each action, where it is
 an episode of many turns) and an "episode", and then a "budget", if the run has caps; the run ends with "done". An event
-is a plain dictionary of JSON-able values; parts of your own may write others beside them. Of a graph that is nested in
+is a plain dictionary of JSON-able values; custom parts may write others beside them. Of a graph that is nested in
 a larger one, LangGraph streams them with `subgraphs=True`.
 """
 

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 
 class Reward(TypedDict, total=False):
-    """What an evaluator found."""
+    """What an evaluator gives."""
 
     value: float | None
     """What the method optimises and, unless an ablation hides it, what the model sees. None: unscored."""
@@ -33,17 +33,17 @@ def unscored(error: str) -> Reward:
     return Reward(value=None, error=error)
 
 
-def as_reward(given: Any, bounds: tuple[float, float] | None = None) -> Reward:
+def as_reward(value: Any, bounds: tuple[float, float] | None = None) -> Reward:
     """Check what an evaluator returned.
 
     Args:
-        given: a number, a `Reward`, or None.
+        value: a number, a `Reward`, or None.
         bounds: the lowest and highest value that make sense; outside is unscored.
 
     Returns:
-        A `Reward` with plain numbers only; unscored, with the reason, if the value is no finite number within bounds.
+        A `Reward` with plain numbers only; unscored, with the reason, if the value is not finite or out of bounds.
     """
-    reward = dict(given) if isinstance(given, Mapping) else {"value": given}
+    reward = dict(value) if isinstance(value, Mapping) else {"value": value}
     unknown = set(reward) - Reward.__annotations__.keys()
     if unknown or "value" not in reward:
         return unscored(f"a reward has the keys {sorted(Reward.__annotations__)}, got {sorted(reward)}")
@@ -63,12 +63,12 @@ def as_reward(given: Any, bounds: tuple[float, float] | None = None) -> Reward:
     return out
 
 
-def _number(given: Any, bounds: tuple[float, float] | None) -> float | None:
-    if given is None:
+def _number(value: Any, bounds: tuple[float, float] | None) -> float | None:
+    if value is None:
         return None
-    if not isinstance(given, Real | Decimal) and not (hasattr(given, "item") and isinstance(given.item(), Real)):
-        raise TypeError(f"a reward must be a number, got {given!r:.80}")
-    number = float(given)
+    if not isinstance(value, Real | Decimal) and not (hasattr(value, "item") and isinstance(value.item(), Real)):
+        raise TypeError(f"a reward must be a number, got {value!r:.80}")
+    number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"a reward must be finite, got {number}")
     if bounds and not bounds[0] <= number <= bounds[1]:

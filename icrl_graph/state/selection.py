@@ -11,7 +11,7 @@ from icrl_graph.state.episode import Episode, Output, answer_of, spent, value_of
 
 
 def metric_of(episode: Episode) -> float | None:
-    """What is reported: the metric; where there is none of its own, the value, or what later judgements made of it."""
+    """What is reported: the metric; where there is none, the value, or what later judgements made of it."""
     reward = episode.get("reward", {})
     return reward["metric"] if "metric" in reward else estimate(episode)
 
@@ -77,15 +77,15 @@ def outcome(episodes: Sequence[Episode], top: Episode | None, rewarded_by: str) 
     Args:
         episodes: all of them.
         top: the one that gives the answer; None if there is none.
-        rewarded_by: who gave the rewards.
+        rewarded_by: the source of the rewards.
     """
     metrics = [metric for episode in episodes if (metric := metric_of(episode)) is not None]
-    own = None if top is None else metric_of(top)
+    metric = None if top is None else metric_of(top)
     return Output(
         answer=None if top is None else answer_of(top),
         reward=None if top is None else estimate(top),
-        metric=own,
-        regret=None if own is None else max(metrics) - own,
+        metric=metric,
+        regret=None if metric is None else max(metrics) - metric,
         rewarded_by=rewarded_by,
         rounds_done=episodes[-1]["round"] + 1,
         usage=spent(episodes),

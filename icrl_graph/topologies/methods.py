@@ -15,48 +15,23 @@ is shown; nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
-from langchain_core.runnables import Runnable
-from langgraph.graph import END, START, StateGraph
-from langgraph.types import Send
 from typing_extensions import Unpack
 
-from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator, bind_evaluator
+from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator
 from icrl_graph.models.policy import as_policy
 from icrl_graph.prompts.ablations import Show
 from icrl_graph.prompts.layouts import Layout, Shows
 from icrl_graph.prompts.memory import Memory, last
 from icrl_graph.prompts.plan import Schedule
-from icrl_graph.state.choices import pick
-from icrl_graph.state.episode import Input, LoopState, Output
+from icrl_graph.state.choices import find, pick
+from icrl_graph.state.episode import LoopState
 from icrl_graph.state.selection import best, last_answered, most_common, most_valued
-from icrl_graph.topologies import nodes
-from icrl_graph.topologies.options import Assembled, Options, assemble
-from icrl_graph.topologies.settings import BestOfNSettings, ReflexionSettings, RunSettings, SelfRefineSettings, Settings
-
-
-class Graph(StateGraph[LoopState, Any, Any, Any]):
-    """What a topology is, before it is compiled: a `StateGraph` that knows what it was built of.
-
-    Attributes:
-        parts: all that is no name or number.
-        choose: which of the attempts so far would give the answer.
-    """
-
-    def __init__(self, parts: nodes.Parts, choose: nodes.Chooser) -> None:
-        super().__init__(LoopState, context_schema=parts.schema, input_schema=Input, output_schema=Output)
-        self.parts, self.choose = parts, choose
-
-    def add(self, **named: Any) -> None:
-        """Add nodes by their names."""
-        for name, node in named.items():
-            self.add_node(name, node, trace_policy=nodes.TRACED)
-
-    def settings(self, given: Mapping[str, Any] | None = None) -> RunSettings:
-        """The settings of a run: the graph's own, but for what is given."""
-        return self.parts.schema(**(given or {}))
+from icrl_graph.topologies.base import Graph
+from icrl_graph.topologies.nodes.parts import Chooser
+from icrl_graph.topologies.options import Options
+from icrl_graph.topologies.settings import BestOfNSettings, ReflexionSettings, SelfRefineSettings
 
 
 def create_icrl(
@@ -88,7 +63,7 @@ def create_icrl(
             "exploit", "plain", "cot", "long_cot", or a function.
         layout: "turns" (append-only chat), "transcript" (one message), or a function.
         show: what the model sees of its rewards: "true", "zero", "hidden", "outcome", "no_feedback", "random",
-            "constant:X", "flip:P", or an ablation such as `shuffled(pool)`. (`label` masks what they are.)
+            "constant:X", "flip:P", or an ablation such as `shuffled(pool)`. (`reward_label` masks what they are.)
         rounds: how many attempts at most.
         options: see `Options`.
 
@@ -102,12 +77,12 @@ def create_icrl(
         >>> graph = create_icrl("openai:gpt-4.1-mini", lambda response: len(set(response)) / 26).compile()
         >>> graph.invoke({"task": "Write a pangram."}, context={"rounds": 4})  # doctest: +SKIP
     """
-    defaults = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
-    graph = _graph(assemble(Settings, model, evaluator, metric, defaults, options))
+    settings: Any = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
+    graph = Graph(model, evaluator, metric=metric, **settings, **options)
     graph.add_edge("prepare", "build_context")
     graph.add_edge("build_context", "generate")
     graph.add_edge("generate", "evaluate")
-    graph.add_conditional_edges("evaluate", nodes.straight(_route), ["build_context", "select"])
+    graph.add_loop("evaluate", "build_context")
     return graph
 
 
@@ -137,7 +112,7 @@ def create_reflexion(
         model: as for `create_icrl`.
         evaluator: gives the reward. The reflection is written with it in view, as far as `show` lets it through.
         metric: gives the number that is reported, if it is another one.
-        reflector: who writes the reflections, if not the model.
+        reflector: writes the reflections, if not the model.
         show_attempts: show the attempts and their rewards, too, not only the reflections.
         memory: which attempts' reflections a prompt shows.
         schedule: what each round asks for; "retry" tells the model to heed the reflections.
@@ -152,15 +127,14 @@ def create_reflexion(
     Raises:
         ValueError: an argument is wrong.
     """
-    defaults = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
+    settings: Any = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
     writer = None if reflector is None else as_policy(reflector)
     shows: Shows = ("response", "shown", "reflection") if show_attempts else ("reflection",)
-    others = {"reflector": writer and writer.part, "attempts": "shown" if show_attempts else None}
-    built = assemble(ReflexionSettings, model, evaluator, metric, defaults, options, shows, **others)
-    reflect = nodes.reflect_node(
-        writer or built.parts.plain, built.parts, "reflect", ("response", "shown"), memory=last(1), own=writer is None
-    )
-    return _reflecting(built, reflect)
+    parts = {"reflector": writer and writer.part, "attempts": "shown" if show_attempts else None}
+    common: Any = {"metric": metric, "base": ReflexionSettings, "shows": shows, "extra_calls": 1, "parts": parts}
+    graph = Graph(model, evaluator, **common, **settings, **options)
+    graph.add_reflect("reflect", ("response", "shown"), writer, memory=last(1))
+    return _reflecting(graph)
 
 
 def create_self_refine(
@@ -188,7 +162,7 @@ def create_self_refine(
         model: as for `create_icrl`.
         evaluator: gives the reward that is recorded.
         metric: gives the number that is reported, if it is another one.
-        critic: who gives the feedback, if not the model.
+        critic: gives the feedback, if not the model.
         memory: which earlier answers a prompt shows. It sees no rewards.
         schedule: what each round asks for; "refine" tells the model to follow the feedback.
         layout: as for `create_icrl`.
@@ -201,13 +175,14 @@ def create_self_refine(
     Raises:
         ValueError: an argument is wrong.
     """
-    defaults = {"memory": memory, "schedule": schedule, "layout": layout, "rounds": rounds}
+    settings: Any = {"memory": memory, "schedule": schedule, "layout": layout, "rounds": rounds}
     writer = None if critic is None else as_policy(critic)
     shows: Shows = ("response", "reflection")
-    others = {"critic": writer and writer.part}
-    built = assemble(SelfRefineSettings, model, evaluator, metric, defaults, options, shows, **others)
-    reflect = nodes.reflect_node(writer or built.parts.plain, built.parts, "critique", shows, own=writer is None)
-    return _reflecting(built, reflect, choose=last_answered)
+    parts = {"critic": writer and writer.part}
+    common: Any = {"metric": metric, "base": SelfRefineSettings, "shows": shows, "extra_calls": 1, "parts": parts}
+    graph = Graph(model, evaluator, choose=last_answered, **common, **settings, **options)
+    graph.add_reflect("critique", shows, writer)
+    return _reflecting(graph)
 
 
 def create_best_of_n(
@@ -244,18 +219,18 @@ def create_best_of_n(
     selector = None if isinstance(select, str) else bind_evaluator(select, "selector")
     choose = most_valued if selector is not None else pick("selection", select, _CHOOSERS)
     if options.get("retests") and choose is not best:
-        raise ValueError("retests are of a selection by reward; give select='reward' or no retests")
-    defaults = {"n": n, "schedule": schedule}
-    built = assemble(BestOfNSettings, model, evaluator, metric, defaults, options, select=select)
-    graph = _graph(built, choose, selector)
+        raise ValueError("retests require select='reward'; give that or no retests")
+    settings: Any = {"n": n, "schedule": schedule}
+    common: Any = {"metric": metric, "base": BestOfNSettings, "parts": {"select": selector or select}}
+    graph = Graph(model, evaluator, choose=choose, selector=selector, **common, **settings, **options)
     graph.add_edge("prepare", "build_context")
-    graph.add_conditional_edges("build_context", nodes.straight(_fan_out), ["generate"])
+    graph.add_fan_out("build_context", "generate")
     graph.add_edge("generate", "evaluate")
     graph.add_edge("evaluate", "select")
     return graph
 
 
-_CHOOSERS: Mapping[str, nodes.Chooser] = {"reward": best, "majority": most_common}
+_CHOOSERS: Mapping[str, Chooser] = {"reward": best, "majority": most_common}
 
 
 TOPOLOGIES: Mapping[str, Callable[..., Graph]] = {
@@ -264,27 +239,44 @@ TOPOLOGIES: Mapping[str, Callable[..., Graph]] = {
     "self_refine": create_self_refine,
     "best_of_n": create_best_of_n,
 }
-"""By name."""
+"""The shipped ones by name."""
 
 
-def _route(state: LoopState) -> str:
-    return "select" if state.get("stopped") else "build_context"
+def find_topology(topology: str | Callable[..., Graph]) -> Callable[..., Graph]:
+    """The function that makes the graph of a topology.
+
+    Args:
+        topology: a shipped name, "path.py:name", "module:name", an entry point of the group icrl_graph.topologies, or
+            the function itself: of a model, an evaluator and options, it returns a `Graph`.
+
+    Raises:
+        ValueError: there is none of that name; names the choices.
+    """
+    create: Any = find("topology", topology, TOPOLOGIES)
+    if not callable(create):
+        raise ValueError(f"a topology is a function that returns a Graph, got {create!r:.80}")
+    return create  # type: ignore[no-any-return]
 
 
-def _fan_out(state: LoopState) -> list[Send]:
-    shared = {key: state[key] for key in ("inputs", "settings")}
-    return [Send("generate", {**shared, "episodes": [episode]}) for episode in state["episodes"]]
+def build(topology: str | Callable[..., Graph], model: Any, evaluator: Evaluator, **options: Any) -> Graph:
+    """The graph of a topology.
+
+    Raises:
+        ValueError: there is no such topology, it does not return a `Graph`, or an argument is wrong.
+    """
+    graph = find_topology(topology)(model, evaluator, **options)
+    if not isinstance(graph, Graph):
+        raise ValueError(f"the topology {topology!r} must return an icrl_graph.topologies.Graph, got {graph!r:.80}")
+    return graph
 
 
-def _reflecting(built: Assembled, reflect: Runnable[Any, Any], choose: nodes.Chooser = best) -> Graph:
+def _reflecting(graph: Graph) -> Graph:
     """A loop that reflects on each attempt before the next."""
-    graph = _graph(built, choose, extra_calls=1)
-    graph.add(reflect=reflect)
-    graph.add_conditional_edges("prepare", nodes.straight(_route_from_prepare), ["build_context", "reflect"])
+    graph.add_route("prepare", _route_from_prepare, ["build_context", "reflect"])
     graph.add_edge("build_context", "generate")
     graph.add_edge("generate", "evaluate")
-    graph.add_conditional_edges("evaluate", nodes.straight(_route_to_reflect), ["reflect", "select"])
-    graph.add_conditional_edges("reflect", nodes.straight(_route), ["build_context", "select"])
+    graph.add_loop("evaluate", "reflect")
+    graph.add_loop("reflect", "build_context")
     return graph
 
 
@@ -293,27 +285,3 @@ def _route_from_prepare(state: LoopState) -> str:
     last: Any = state["episodes"][-1] if state["episodes"] else {}
     is_open = "response" in last and not ("reflection" in last or "reflection_error" in last)
     return "reflect" if is_open else "build_context"
-
-
-def _route_to_reflect(state: LoopState) -> str:
-    return "select" if state.get("stopped") else "reflect"
-
-
-def _graph(
-    built: Assembled, choose: nodes.Chooser = best, selector: BoundEvaluator | None = None, extra_calls: int = 0
-) -> Graph:
-    """The nodes that all methods share, and the edges at both ends."""
-    limits = (built.bounds, built.timeout)
-    judges = [scorer for scorer in (built.parts.evaluator, built.metric, selector) if scorer is not None]
-    parts = replace(built.parts, calls_each=1 + extra_calls + sum(judge.calls for judge in judges))
-    graph = Graph(parts, choose)
-    graph.add(
-        prepare=nodes.prepare_node(parts),
-        build_context=nodes.build_context_node(parts),
-        generate=nodes.generate_node(parts),
-        evaluate=nodes.evaluate_node(built.metric, parts, *limits),
-        select=nodes.select_node(parts, choose, selector, *limits),
-    )
-    graph.add_edge(START, "prepare")
-    graph.add_edge("select", END)
-    return graph

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -18,13 +18,13 @@ from icrl_graph.execution.journal import Journal
 from icrl_graph.execution.prices import Prices, are_prices, check_price
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models import prompt_cache as caching
-from icrl_graph.models.policy import Policy, as_policy, chat_models, name_of_part
-from icrl_graph.prompts.layouts import Shows
+from icrl_graph.models.policy import Policy, as_policy, chat_models
 from icrl_graph.prompts.templates import INSTRUCTIONS
+from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Message
 from icrl_graph.topologies import settings
-from icrl_graph.topologies.nodes import Parts
-from icrl_graph.topologies.settings import RunSettings
+from icrl_graph.topologies.nodes.parts import Parts
+from icrl_graph.topologies.settings import MAIN, RunSettings
 
 
 class Options(TypedDict, total=False):
@@ -40,16 +40,16 @@ class Options(TypedDict, total=False):
     examples: Sequence[Message]
     """Few-shot turns ahead of the task, as chat messages."""
     instructions: Mapping[str, str]
-    """Texts of your own for "explore", "exploit", "autonomous" or names that your schedule gives."""
+    """Texts for "explore", "exploit", "autonomous" or names that a custom schedule gives."""
     sampling: Mapping[str, Mapping[str, Any]]
     """Sampling parameters per instruction: `{"explore": {"temperature": 1.2}, "default": {...}}`. Chat models only."""
     inputs: Callable[[Mapping[str, Any], Random], Mapping[str, Any]] | None
-    """Completes a run's input: called with `task` and `task_data` (None and {} where they are not given) and a random
-    generator of the run's own; gives those that are to be others."""
+    """Completes a run's input: called with `task` and `task_data` (None and {} where they are missing) and a random
+    generator of the run's own; gives those that are to be replaced."""
     extract: Callable[[str], Any] | type[BaseModel] | None
     """Makes the answer of a response, in JSON-able values; a pydantic model instead asks for structured output."""
     cache: str | None
-    """How the model's provider is told what of a prompt to cache: "openai" (which requests belong together),
+    """How the model's provider learns what of a prompt to cache: "openai" (which requests belong together),
     "openai-marks" (also what to cache, as GPT-5.6 and later want it), "anthropic", "off"; default "auto", by the model.
     Chat models only."""
     prices: Prices | None
@@ -59,129 +59,121 @@ class Options(TypedDict, total=False):
     """How fast paid calls are made, and how often one is retried after a transient failure; default `RateLimit()`: no
     limit, and up to six attempts. `RateLimit(max_attempts=1)` retries nothing."""
     journal: Journal | None
-    """Where paid replies are kept; default in the graph's store, else beside the checkpoints."""
+    """Where paid replies are saved; default in the graph's store, else beside the checkpoints."""
     # settings; each can be overridden for one run by `context=`
     warmup: int
-    """The first rounds that see no history."""
-    label: str
-    """The word ahead of a reward in the prompt."""
+    """Number of first rounds that see no history."""
+    reward_label: str
+    """The word before a reward in the prompt."""
     target: float | None
     """Stop when a reward reaches this."""
     patience: int | None
-    """Stop after so many rounds without a better reward."""
+    """Stop after this many rounds without a better reward."""
     retests: int
-    """Judge the three leading attempts so many times more before one is chosen: for rewards that are noisy."""
+    """Times that the three best attempts are judged again before one is chosen: for noisy rewards."""
     max_failures: int
-    """Stop after so many rounds in a row without any response."""
+    """Stop after this many rounds in a row without any response."""
     max_calls: int | None
-    """Stop before a paid call would pass this."""
+    """Budget of paid calls: stop before one would pass it."""
     max_tokens: int | None
-    """Start no call once so many tokens, in and out, are spent."""
+    """Budget of tokens, in and out: start no call once it is spent."""
     max_usd: float | None
-    """Start no call once so many US dollars are spent. Needs the prices of the models."""
+    """Budget of US dollars: start no call once it is spent. Needs the prices of the models."""
     max_seconds: float | None
-    """Start no call once so many seconds are spent waiting."""
+    """Budget of seconds: start no call once it is spent waiting."""
     seed: int | None
     """Makes ablations repeatable, and samples, if the model takes a seed."""
 
 
-@dataclass(frozen=True)
-class Assembled:
-    """What a topology wires: all of its arguments, checked."""
-
-    metric: BoundEvaluator | None
-    parts: Parts
-    bounds: tuple[float, float] | None
-    timeout: float | None
-
-
 def assemble(
     base: type[RunSettings],
-    model: Any,
+    models: Mapping[str, Any],
     evaluator: Evaluator,
     metric: Evaluator | None,
-    defaults: dict[str, Any],
-    options: Options,
-    shows: Shows = ("response", "shown"),
-    **others: Any,
-) -> Assembled:
+    options: Mapping[str, Any],
+    others: Mapping[str, Any],
+    **fixed: Any,
+) -> Parts:
     """Check all arguments of a topology and sort them into parts and settings.
 
     Args:
         base: the settings of this kind of graph.
-        model: who answers.
-        evaluator: who gives the reward.
-        metric: who gives what is reported, or None.
-        defaults: the topology's own settings.
-        options: all the others.
-        shows: what of each attempt a prompt shows.
-        others: further parts, such as a reflector, by the names under which a run keeps them.
+        models: the models that answer, by name; "model" is the main one.
+        evaluator: gives the reward.
+        metric: gives what is reported, or None.
+        options: see `Options`, and the defaults of the settings.
+        others: further parts, such as a reflector, by the names under which a run saves them.
+        fixed: fields of `Parts` that the topology sets.
 
     Raises:
         ValueError: an argument is wrong; the message names it, its value and the choices.
     """
-    given, settable = _sort(options, base, defaults)
-    policy = as_policy(model, given.get("cache") or "auto")
-    scorer = bind_evaluator(evaluator)
-    pieces = {
-        name: part for name, part in {"evaluator": evaluator, "metric": metric, **others}.items() if part is not None
-    }
-    names = {name: part if isinstance(part, str) else name_of_part(part) for name, part in pieces.items()}
+    chosen, defaults = _sort(options, base)
+    cache = chosen.get("cache") or "auto"
+    policies = {name: as_policy(model, cache) for name, model in models.items()}
+    policy, model = policies[MAIN], models[MAIN]
+    bound, measured = bind_evaluator(evaluator), None if metric is None else bind_evaluator(metric, "metric")
+    further = {"evaluator": bound, "metric": measured, **others}
+    parts = {name: part for name, part in further.items() if part is not None}
+    names = {name: name_of_part(each.part) for name, each in policies.items()}
+    names |= {name: part if isinstance(part, str) else name_of_part(part) for name, part in parts.items()}
     named = {"model": model} if isinstance(model, str) else {}
-    schema = settings.schema(base, {**named, **defaults, **settable}, {"model": name_of_part(policy.part), **names})
-    speaker, models = policy.speaker, chat_models(*pieces.values())
+    schema = settings.schema(base, {**named, **defaults}, names, list(policies))
+    models_of = [part.models if isinstance(part, BoundEvaluator) else (part,) for part in parts.values()]
+    responders, judges = [each.responder for each in policies.values()], chat_models(*chain.from_iterable(models_of))
     if schema.model_fields["max_usd"].default is not None:
-        for name in dict.fromkeys((*chat_models(speaker.part), *models)):
-            check_price(name, given.get("prices") or {})
-    sampling = given.get("sampling") or {}
-    if sampling and speaker.kind != "chat":
-        raise ValueError("sampling parameters are passed to chat models only; the model given is none")
-    if policy.kind != "chat" and given.get("cache") not in (None, "auto", "off"):
-        told = "tell it to rollout(cache=...)" if policy.actor else "the model given is none"
-        raise ValueError(f"cache={given['cache']!r} is for chat models only; {told}")
-    answering, extract = _structured(policy, given.get("extract"), sampling)
-    system = [{"role": "system", "content": given["system"]}] if given.get("system") else []
-    parts = Parts(
+        for name in dict.fromkeys((*chat_models(*(each.part for each in responders)), *judges)):
+            check_price(name, chosen.get("prices") or {})
+    sampling = chosen.get("sampling") or {}
+    if sampling and any(each.kind != "chat" for each in responders):
+        raise ValueError("sampling parameters are passed to chat models only; the model is not a chat model")
+    if policy.kind != "chat" and chosen.get("cache") not in (None, "auto", "off"):
+        remedy = "give it to rollout(cache=...)" if policy.actor else "the model is not a chat model"
+        raise ValueError(f"cache={chosen['cache']!r} is for chat models only; {remedy}")
+    extract = chosen.get("extract")
+    if isinstance(extract, type) and issubclass(extract, BaseModel):
+        policies = {name: _structured(each, extract, sampling) for name, each in policies.items()}
+        extract = None
+    system = [{"role": "system", "content": chosen["system"]}] if chosen.get("system") else []
+    return Parts(
         schema=schema,
-        driver=Driver(given.get("journal"), given.get("prices"), given.get("rate_limit")),
-        policy=answering,
-        plain=speaker,
-        evaluator=scorer,
-        shows=shows,
-        instructions={**INSTRUCTIONS, **(given.get("instructions") or {})},
-        preamble=[*system, *convert_to_openai_messages(list(given.get("examples") or []))],
+        driver=Driver(chosen.get("journal"), chosen.get("prices"), chosen.get("rate_limit")),
+        policies=policies,
+        plain=policy.responder,
+        evaluator=bound,
+        metric=measured,
+        bounds=chosen.get("bounds"),
+        timeout=chosen.get("timeout"),
+        instructions={**INSTRUCTIONS, **(chosen.get("instructions") or {})},
+        preamble=[*system, *convert_to_openai_messages(list(chosen.get("examples") or []))],
         sampling=sampling,
         extract=extract,
-        complete=given.get("inputs"),
-        models=models,
+        complete=chosen.get("inputs"),
+        models=judges,
+        **fixed,
     )
-    measured = None if metric is None else bind_evaluator(metric, "metric")
-    return Assembled(measured, parts, given.get("bounds"), given.get("timeout"))
 
 
-def _sort(
-    options: Options, base: type[RunSettings], defaults: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _sort(options: Mapping[str, Any], base: type[RunSettings]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The parts among the options, checked, and the rest, which are settings."""
-    settable: dict[str, Any] = dict(options)
-    parts = {name: settable.pop(name) for name in _CHECKS if name in settable}
-    choices = [*defaults, *_CHECKS, *(name for name in base.model_fields if name not in defaults)]
-    if unknown := settable.keys() - set(choices):
+    parts = {name: options[name] for name in _CHECKS if name in options}
+    defaults = {name: value for name, value in options.items() if name not in parts}
+    first = [name for name in base.model_fields if name not in RunSettings.model_fields]
+    choices = dict.fromkeys((*first, *_CHECKS, *base.model_fields))
+    if unknown := defaults.keys() - choices.keys():
         raise ValueError(f"unknown argument {', '.join(map(repr, sorted(unknown)))}; choose among {', '.join(choices)}")
     for name, value in parts.items():
         valid, form = _CHECKS[name]
         if value is not None and not valid(value):
             raise ValueError(f"{name} is {form}, got {value!r:.80}")
-    return parts, settable
+    return parts, defaults
 
 
-def _structured(policy: Policy, extract: Any, sampling: Any) -> tuple[Policy, Any]:
-    """The policy and the extract function; a pydantic model as extract asks the policy for structured output."""
-    if not (isinstance(extract, type) and issubclass(extract, BaseModel)):
-        return policy, extract
+def _structured(policy: Policy, form: type[BaseModel], sampling: Any) -> Policy:
+    """The policy, with structured output."""
     if not isinstance(policy.part, BaseChatModel) or sampling:
         raise ValueError("structured output is asked of a chat model, without sampling parameters per instruction")
-    return policy.structured(extract), None
+    return policy.structured(form)
 
 
 def _is_number(value: Any) -> bool:

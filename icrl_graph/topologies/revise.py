@@ -9,12 +9,12 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import StateSnapshot
 
-from icrl_graph.evaluators.human import VETOED, _apart
+from icrl_graph.evaluators.human import VETOED, without_value
 from icrl_graph.prompts import ablations
 from icrl_graph.state.episode import Episode, upsert
 from icrl_graph.state.reward import Reward, as_reward, unscored
-from icrl_graph.topologies import settings
-from icrl_graph.topologies.nodes import Parts, check_schema_version, random_of
+from icrl_graph.topologies.nodes.parts import Parts, check_schema_version, random_of
+from icrl_graph.topologies.settings import SavedSettings, overrides
 from icrl_graph.topologies.stopping import stop_reason
 
 
@@ -29,12 +29,12 @@ def revise(
     instruction: str | None = None,
     **changed: Any,
 ) -> RunnableConfig:
-    """Change something at a round of a thread, and have the run go on from there.
+    """Change something at a round of a thread, and have the run resumed from there.
 
         branch = revise(graph, config, 3, reward=0.2, schedule="explore")
         graph.invoke(None, branch)
 
-    What was played behind that round stays in the thread's history, so that branches can be compared.
+    What was played after that round stays in the thread's history, so that branches can be compared.
 
     Args:
         graph: a topology, compiled with a checkpointer.
@@ -43,11 +43,11 @@ def revise(
         candidate: which of its attempts.
         reward: its value instead, or a whole `Reward`; None vetoes it, which leaves the attempt unscored.
         comment: words for the model, shown with the attempt as feedback.
-        instruction: what the next round asks for, in words of your own.
-        changed: settings that are others from here on.
+        instruction: what the next round asks for, as a text.
+        changed: settings that differ from here on.
 
     Returns:
-        The config of the branch; `invoke(None, it)` goes on.
+        The config of the branch; `invoke(None, it)` resumes it.
 
     Raises:
         ValueError: the thread has no such round or attempt, or a setting or the reward is wrong.
@@ -55,9 +55,9 @@ def revise(
     """
     parts = _parts_of(graph)
     head = graph.get_state(config).config
-    found = graph.get_state(_at(graph.get_state_history(_thread(config)), head, round))
-    update = _revision(parts, found, candidate, reward, comment, instruction, changed)
-    branch: RunnableConfig = graph.update_state(found.config, update, as_node="evaluate")
+    snapshot = graph.get_state(_at(graph.get_state_history(_thread(config)), head, round))
+    update = _revision(parts, snapshot, candidate, reward, comment, instruction, changed)
+    branch: RunnableConfig = graph.update_state(snapshot.config, update, as_node="evaluate")
     return branch
 
 
@@ -75,10 +75,10 @@ async def arevise(
     """`revise` for async code; takes the same arguments."""
     parts = _parts_of(graph)
     head = (await graph.aget_state(config)).config
-    history = [snapshot async for snapshot in graph.aget_state_history(_thread(config))]
-    found = await graph.aget_state(_at(history, head, round))
-    update = _revision(parts, found, candidate, reward, comment, instruction, changed)
-    branch: RunnableConfig = await graph.aupdate_state(found.config, update, as_node="evaluate")
+    history = [each async for each in graph.aget_state_history(_thread(config))]
+    snapshot = await graph.aget_state(_at(history, head, round))
+    update = _revision(parts, snapshot, candidate, reward, comment, instruction, changed)
+    branch: RunnableConfig = await graph.aupdate_state(snapshot.config, update, as_node="evaluate")
     return branch
 
 
@@ -93,8 +93,8 @@ def _parts_of(graph: Any) -> Parts:
 
 def _thread(config: RunnableConfig) -> RunnableConfig:
     """The thread of a config as a whole, not one of its checkpoints."""
-    named = {name: told for name, told in config["configurable"].items() if name != "checkpoint_id"}
-    return {**config, "configurable": named}
+    thread = {name: value for name, value in config["configurable"].items() if name != "checkpoint_id"}
+    return {**config, "configurable": thread}
 
 
 def _at(history: Iterable[StateSnapshot], head: RunnableConfig, round: int | None) -> RunnableConfig:
@@ -115,7 +115,7 @@ def _at(history: Iterable[StateSnapshot], head: RunnableConfig, round: int | Non
 
 def _revision(
     parts: Parts,
-    found: StateSnapshot,
+    snapshot: StateSnapshot,
     candidate: int,
     reward: float | Reward | EllipsisType | None,
     comment: str | None,
@@ -123,20 +123,22 @@ def _revision(
     changed: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The update, as of `evaluate`."""
-    frozen, episodes = found.values["settings"], found.values["episodes"]
-    check_schema_version(frozen)
+    saved, episodes = snapshot.values["settings"], snapshot.values["episodes"]
+    check_schema_version(saved)
     number = episodes[-1]["round"]
-    now: dict[str, Any] = {**frozen, **settings.told(parts.schema, {parts.schema.namespace: changed})}
-    parts.by(parts.policy, now)
+    saved = {**saved, **overrides(parts.schema, {parts.schema.namespace: changed})}
     if reward is not ...:
-        now["revised"] = True
+        saved["revised"] = True
     if instruction is not None:
-        now["said"] = {"round": number + 1, "text": instruction}
+        saved["said"] = {"round": number + 1, "text": instruction}
+    settings = SavedSettings.of(saved)
+    for name in parts.policies:
+        parts.policy_of(settings, name)
     patches: list[Episode] = []
     if reward is not ... or comment is not None:
-        patches = [_patch(parts, now, _attempt(episodes, number, candidate), reward, comment)]
-    stopped = stop_reason(now, upsert(episodes, [patches]), parts.calls_each)
-    return {"episodes": patches, "settings": now, "stopped": stopped}
+        patches = [_patch(parts, settings, _attempt(episodes, number, candidate), reward, comment)]
+    stopped = stop_reason(settings, upsert(episodes, [patches]), parts.calls_each)
+    return {"episodes": patches, "settings": saved, "stopped": stopped}
 
 
 def _attempt(episodes: Sequence[Episode], number: int, candidate: int) -> Episode:
@@ -146,18 +148,18 @@ def _attempt(episodes: Sequence[Episode], number: int, candidate: int) -> Episod
     raise ValueError(f"round {number} has no attempt {candidate}")
 
 
-def _patch(parts: Parts, frozen: Mapping[str, Any], episode: Episode, reward: Any, comment: str | None) -> Episode:
+def _patch(parts: Parts, settings: SavedSettings, episode: Episode, reward: Any, comment: str | None) -> Episode:
     """The attempt with another reward, and what prompts may see of it."""
-    told = episode["reward"] if reward is ... else _instead(episode["reward"], reward)
+    revised = episode["reward"] if reward is ... else _instead(episode["reward"], reward)
     if comment is not None:
-        told = {**told, "feedback": comment}
-    shown = ablations.show(told, parts.pick("show", frozen), random_of(frozen, episode, "show"))
-    return Episode(round=episode["round"], candidate=episode["candidate"], reward=told, shown=shown)
+        revised = {**revised, "feedback": comment}
+    shown = ablations.show(revised, parts.pick("show", settings), random_of(settings, episode, "show"))
+    return Episode(round=episode["round"], candidate=episode["candidate"], reward=revised, shown=shown)
 
 
 def _instead(old: Reward, reward: float | Reward | None) -> Reward:
     """A whole reward in place of the old one; a number or a veto in place of its value."""
-    found = unscored(VETOED) if reward is None else as_reward(reward)
-    if reward is not None and "error" in found:
-        raise ValueError(found["error"])
-    return found if isinstance(reward, Mapping) else {**_apart(old), **found}
+    new = unscored(VETOED) if reward is None else as_reward(reward)
+    if reward is not None and "error" in new:
+        raise ValueError(new["error"])
+    return new if isinstance(reward, Mapping) else {**without_value(old), **new}

@@ -1,52 +1,69 @@
-"""What can be told to a run when it starts: names and numbers, validated, shown by Studio, held by a checkpoint.
+"""The settings of a run: names and numbers, validated, shown by Studio, saved in a checkpoint.
 
-A graph is built with defaults; `context=` overrides them for one run. `prepare` freezes the result into the state,
-because LangGraph does not checkpoint the context: a run that is resumed later is the run that was started. Parts that
-are no names (a memory of your own, say) are given to `create_...` and can then be named like the built-in ones.
+A graph is built with defaults; `context=` overrides them for one run. `prepare` saves the result in the state, because
+LangGraph does not checkpoint the context: a run that is resumed later is the run that was started. Custom parts, such
+as a memory, are named by path, module or entry point (`icrl_graph.state.choices`) where the graph is built; a function
+that is handed over there is named by its own name. A context names these and the shipped ones, and imports no code: it
+may come over HTTP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
-from icrl_graph.prompts import ablations
+from icrl_graph.prompts.ablations import ABLATIONS, ablation
 from icrl_graph.prompts.layouts import LAYOUTS
-from icrl_graph.prompts.memory import memory
+from icrl_graph.prompts.memory import MEMORIES, memory
 from icrl_graph.prompts.plan import SCHEDULES
-from icrl_graph.state.choices import pick
+from icrl_graph.state.choices import find, names_an_object, pick
 
 Custom = Mapping[str, Mapping[str, Any]]
-"""Parts of the user's own: kind ("memory", "schedule", "layout", "show") -> name -> function."""
+"""The custom parts that a graph was built with: kind ("memory", "schedule", "layout", "show") -> name -> function."""
+EARLY_STOPS = ("target", "patience")
+"""The settings that end a run because of its rewards."""
+MAIN = "model"
+"""The name of a graph's own model, among several."""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 class RunSettings(BaseModel):
-    """What every method can be told."""
+    """The settings of every topology."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     namespace: ClassVar[str] = "icrl"
     """Where an embedded graph finds its settings in its parent's context."""
     fixed: ClassVar[Mapping[str, Any]] = {}
-    """What other methods can be told, and this one can't."""
+    """The values that this topology fixes of settings that others have."""
     custom: ClassVar[Custom] = {}
     parts: ClassVar[Mapping[str, str]] = {}
-    """The names of the graph's model, evaluator and metric; kept with every run."""
+    """The names of the graph's models, evaluator and metric; saved with every run."""
+    models: ClassVar[Sequence[str]] = (MAIN,)
+    """The names under which the graph has its models."""
     made: ClassVar[bool] = False
     """Whether `schema` made the class, for one graph."""
 
     model: str | None = Field(
-        default=None, description="Who answers, if not the graph's own model: provider:name, as openai:gpt-4.1-mini."
+        default=None, description="Another model than the graph's own: provider:name, as openai:gpt-4.1-mini."
     )
-    max_calls: int | None = Field(default=None, ge=1, description="Stop before a paid call would pass this.")
+    max_calls: int | None = Field(
+        default=None, ge=1, description="Budget of paid calls: stop before one would pass it."
+    )
     max_tokens: int | None = Field(
-        default=None, ge=1, description="Start no call once so many tokens (in and out) are spent."
+        default=None, ge=1, description="Budget of tokens, in and out: start no call once it is spent."
     )
-    max_usd: float | None = Field(default=None, gt=0, description="Start no call once so many US dollars are spent.")
+    max_usd: float | None = Field(
+        default=None, gt=0, description="Budget of US dollars: start no call once it is spent."
+    )
     max_seconds: float | None = Field(
-        default=None, gt=0, description="Start no call once so many seconds are spent waiting."
+        default=None, gt=0, description="Budget of seconds: start no call once it is spent waiting."
     )
     seed: int | None = Field(
         default=None,
@@ -55,56 +72,56 @@ class RunSettings(BaseModel):
         description="Makes ablations repeatable, and the samples of a model that takes a seed.",
     )
     retests: int = Field(
-        default=0, ge=0, description="Judge the three leading attempts so many times more before one is chosen."
+        default=0, ge=0, description="Times that the three best attempts are judged again before one is chosen."
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _all_known(cls, given: Any) -> Any:
-        """Told in our words, also where LangGraph makes settings of a context."""
-        if isinstance(given, Mapping) and (unknown := [name for name in given if name not in cls.model_fields]):
-            told = ", ".join(map(repr, unknown))
-            raise ValueError(f"unknown setting {told}; choose among {', '.join(cls.model_fields)}")
-        return given
+    def _all_known(cls, values: Any) -> Any:
+        """Name the choices, also where LangGraph makes settings of a context."""
+        if isinstance(values, Mapping) and (unknown := [name for name in values if name not in cls.model_fields]):
+            names = ", ".join(map(repr, unknown))
+            raise ValueError(f"unknown setting {names}; choose among {', '.join(cls.model_fields)}")
+        return values
 
     @field_validator("*")
     @classmethod
     def _known(cls, value: Any, info: Any) -> Any:
         if info.field_name in _KINDS:
             part(info.field_name, value, cls.custom)
+        if info.field_name == "model" and isinstance(value, Mapping):
+            for name in value:
+                pick("model", name, dict.fromkeys(cls.models))
         return value
 
 
 class Settings(RunSettings):
     """The settings of a loop, with their defaults."""
 
-    rounds: int = Field(default=8, ge=1, description="How many rounds at most.")
-    warmup: int = Field(default=0, ge=0, description="The first rounds that see no history.")
-    memory: str = Field(
-        default="all", description="Earlier attempts shown: all, none, last:N, best:N, tokens:N or positive:P."
-    )
+    rounds: int = Field(default=8, ge=1, description="Rounds at most.")
+    warmup: int = Field(default=0, ge=0, description="Number of first rounds that see no history.")
+    memory: str = Field(default="all", description=f"Earlier attempts that a prompt shows: {_listed(MEMORIES)}.")
     schedule: str = Field(
         default="preset",
-        description="What each round asks for: preset, autonomous, explore, exploit, plain, cot or long_cot.",
+        description=f"What each round asks for: {_listed(list(SCHEDULES))}.",
     )
-    layout: str = Field(default="turns", description="How the prompt is laid out: turns or transcript.")
+    layout: str = Field(default="turns", description=f"How the prompt is laid out: {_listed(list(LAYOUTS))}.")
     show: str = Field(
         default="true",
-        description="What the model sees of its rewards: true, zero, hidden, outcome, no_feedback, random, constant:X "
-        "or flip:P.",
+        description=f"What the model sees of its rewards: {_listed(ABLATIONS)}.",
     )
-    label: str = Field(
+    reward_label: str = Field(
         default="Reward",
         pattern=r"^[^\s:<>]([^\n:<>]{0,58}[^\s:<>])?$",
-        description="The word ahead of a reward in the prompt.",
+        description="The word before a reward in the prompt.",
     )
     target: float | None = Field(
         default=None, allow_inf_nan=False, description="Stop when a reward reaches this: success."
     )
     patience: int | None = Field(
-        default=None, ge=1, description="Stop after so many rounds without a better reward: plateau."
+        default=None, ge=1, description="Stop after this many rounds without a better reward: plateau."
     )
-    max_failures: int = Field(default=3, ge=1, description="Stop after so many rounds in a row without any response.")
+    max_failures: int = Field(default=3, ge=1, description="Stop after this many rounds in a row without any response.")
 
 
 class ReflexionSettings(Settings):
@@ -124,52 +141,52 @@ class SelfRefineSettings(Settings):
     @field_validator("memory")
     @classmethod
     def _needs_no_reward(cls, value: str) -> str:
-        if value.partition(":")[0] in ("best", "positive"):
-            raise ValueError("it goes by rewards, and Self-Refine shows none; choose all, last:N or tokens:N")
+        if getattr(part("memory", value, cls.custom), "ranks_by_reward", False):
+            raise ValueError("this memory ranks by reward, which Self-Refine hides; choose all, last:N or tokens:N")
         return value
 
 
 class BestOfNSettings(RunSettings):
-    """The settings of attempts that stand side by side, each from the task alone."""
+    """The settings of attempts made side by side, each from the task alone."""
 
     namespace: ClassVar[str] = "best_of_n"
     fixed: ClassVar[Mapping[str, Any]] = {"rounds": 1, "memory": "none"}
 
-    schedule: str = Field(default="plain", description="What is asked for: plain, cot or long_cot.")
-    n: int = Field(default=8, ge=1, description="How many attempts.")
+    schedule: str = Field(default="plain", description="What the prompt asks for: plain, cot or long_cot.")
+    n: int = Field(default=8, ge=1, description="Number of attempts, side by side.")
 
 
 _KINDS = ("memory", "schedule", "layout", "show")
-_PARSED: Mapping[str, Callable[[str], Any]] = {"memory": memory, "show": ablations.ablation}
-_NAMED: Mapping[str, Mapping[str, Any]] = {
-    "schedule": SCHEDULES,
-    "layout": LAYOUTS,
-}
+_NAMED: Mapping[str, Mapping[str, Any]] = {"schedule": SCHEDULES, "layout": LAYOUTS}
 
 
-def part(kind: str, name: str, custom: Custom) -> Any:
-    """The memory, schedule, layout or ablation of that name, a user's own first.
+def part(kind: str, name: str, custom: Custom, *, imports: bool = False) -> Any:
+    """The memory, schedule, layout or ablation of a name; one that the graph was built with goes first.
 
     Raises:
-        ValueError: there is none of that name; lists the choices.
+        ValueError: there is none of that name; names the choices.
     """
-    own = custom.get(kind, {})
-    if name in own:
-        return own[name]
-    if kind in _PARSED:
-        return _PARSED[kind](name)
-    return pick(kind, name, {**_NAMED[kind], **own})
+    functions = custom.get(kind, {})
+    if name in functions:
+        return functions[name]
+    if kind in _NAMED:
+        return find(kind, name, {**_NAMED[kind], **functions}, imports=imports)
+    return memory(name, imports=imports) if kind == "memory" else ablation(name, imports=imports)
 
 
 def schema(
-    base: type[RunSettings], defaults: Mapping[str, Any], parts: Mapping[str, str] | None = None
+    base: type[RunSettings],
+    defaults: Mapping[str, Any],
+    parts: Mapping[str, str] | None = None,
+    models: Sequence[str] = (MAIN,),
 ) -> type[RunSettings]:
-    """The settings of one graph: its own defaults, and its user's own parts beside the built-in names.
+    """The settings of one graph: its own defaults, and functions that were handed over beside the shipped names.
 
     Args:
         base: the settings of this kind of graph.
-        defaults: what differs from them; a function stands for a part of the user's own.
-        parts: the names of model, evaluator and metric.
+        defaults: what differs from them; a function stands for a custom part.
+        parts: the names of models, evaluator and metric.
+        models: the names under which the graph has its models; with several, `model` takes a mapping, too.
 
     Raises:
         ValueError: an unknown setting or name, or a number out of range; says which.
@@ -177,72 +194,80 @@ def schema(
     custom: dict[str, dict[str, Callable[..., Any]]] = {}
     named = dict(defaults)
     for kind in _KINDS:
-        if callable(own := named.get(kind)):
-            named[kind] = getattr(own, "__name__", type(own).__name__)
-            custom[kind] = {named[kind]: own}
+        if callable(value := named.get(kind)):
+            named[kind] = getattr(value, "__name__", type(value).__name__)
+            custom[kind] = {named[kind]: value}
+        elif isinstance(value, str) and names_an_object(value):
+            custom[kind] = {value: part(kind, value, {}, imports=True)}
     members = {
         "custom": custom,
         "parts": dict(parts or {}),
+        "models": tuple(models),
         "made": True,
         "__doc__": base.__doc__,
         "__module__": __name__,
     }
     own_base = type("Settings", (base,), members)
     checked = _validated(own_base, named)
-    fields = {}
+    changed = {}
     for name in named:
-        field = copy(base.model_fields[name])
-        field.default = getattr(checked, name)
+        info = copy(base.model_fields[name])
+        info.default = getattr(checked, name)
         if name in _NAMED:  # Studio offers them to choose from
-            field.json_schema_extra = {"enum": [*_NAMED[name], *custom.get(name, {})]}
-        fields[name] = (field.annotation, field)
-    made: type[RunSettings] = create_model("Settings", __base__=own_base, **fields)  # type: ignore[call-overload]
+            names = [*_NAMED[name], *custom.get(name, {}), info.default]
+            info.json_schema_extra = {"enum": list(dict.fromkeys(names))}
+        changed[name] = (info.annotation, info)
+    if len(models) > 1:
+        info = copy(changed["model"][1] if "model" in changed else base.model_fields["model"])
+        info.description = f"Other models than the graph's own: one name, or names by {_listed(models)}."
+        changed["model"] = (str | dict[str, str] | None, info)
+    made: type[RunSettings] = create_model("Settings", __base__=own_base, **changed)  # type: ignore[call-overload]
     return made
 
 
-def resolve(graph: type[RunSettings], given: Any) -> dict[str, Any]:
+def resolve(graph: type[RunSettings], context: Any) -> dict[str, Any]:
     """The settings of a run from what LangGraph hands over as its context: complete, as plain values.
 
     Args:
         graph: the schema of the graph.
-        given: None, settings, or, in an embedded graph, whatever the parent has as its context: of that, only what
-            stands under the graph's namespace ("icrl", "best_of_n", ...; a key or an attribute) is meant for us.
+        context: None, settings, or, in an embedded graph, whatever the parent has as its context: of that, only what
+            stands under the graph's namespace ("icrl", "best_of_n", ...; a key or an attribute) is meant for it.
 
     Raises:
         ValueError: an unknown setting or name, or a number out of range.
     """
-    return {**Settings().model_dump(), **graph.fixed, **_validated(graph, _meant(graph, given)).model_dump()}
+    return {**Settings().model_dump(), **graph.fixed, **_validated(graph, _meant(graph, context)).model_dump()}
 
 
-def told(graph: type[RunSettings], given: Any) -> dict[str, Any]:
-    """As `resolve`, but only what is given.
+def overrides(graph: type[RunSettings], context: Any) -> dict[str, Any]:
+    """As `resolve`, but only what the context sets.
 
     Raises:
         ValueError: an unknown setting or name, or a number out of range.
     """
-    meant = _meant(graph, given)
+    meant = _meant(graph, context)
     checked = _validated(graph, meant).model_dump()
     return {name: checked[name] for name in meant}
 
 
-def _meant(graph: type[RunSettings], given: Any) -> Mapping[str, Any]:
+def _meant(graph: type[RunSettings], context: Any) -> Mapping[str, Any]:
     """What of a context is meant for a graph."""
-    if isinstance(given, RunSettings):
-        if given.made and not isinstance(given, graph):
-            given = None  # of another graph, around this one
+    if isinstance(context, RunSettings):
+        if context.made and not isinstance(context, graph):
+            return {}  # of another graph, around this one
     else:
-        own = given.get(graph.namespace) if isinstance(given, Mapping) else getattr(given, graph.namespace, None)
-        if not (own is None or isinstance(own, Mapping | RunSettings)):
-            raise ValueError(f"the context's {graph.namespace!r} must be settings or a mapping, got {own!r}")
-        given = own
-    if isinstance(given, RunSettings):
-        return {name: getattr(given, name) for name in given.model_fields_set}
-    return given or {}
+        name = graph.namespace
+        context = context.get(name) if isinstance(context, Mapping) else getattr(context, name, None)
+        if not (context is None or isinstance(context, Mapping | RunSettings)):
+            raise ValueError(f"the context's {name!r} must be settings or a mapping, got {context!r}")
+    if isinstance(context, RunSettings):
+        return {name: getattr(context, name) for name in context.model_fields_set}
+    return context or {}
 
 
-def _validated(graph: type[RunSettings], given: Mapping[str, Any]) -> RunSettings:
+def _validated(graph: type[RunSettings], values: Mapping[str, Any]) -> RunSettings:
     try:
-        return graph(**{str(name): value for name, value in given.items()})
+        return graph(**{str(name): value for name, value in values.items()})
     except ValidationError as error:
         raise ValueError(explain(error)) from None
 
@@ -251,6 +276,78 @@ def explain(error: ValidationError) -> str:
     """A validation error in one line, with the value and the choices of each mistake."""
     lines = []
     for mistake in error.errors():
-        said = mistake["msg"].removeprefix("Value error, ")
-        lines.append(f"{mistake['loc'][0]}={mistake['input']!r}: {said}" if mistake["loc"] else said)
+        message = mistake["msg"].removeprefix("Value error, ")
+        lines.append(f"{mistake['loc'][0]}={mistake['input']!r}: {message}" if mistake["loc"] else message)
     return "; ".join(lines)
+
+
+RENAMED = {"label": "reward_label", "form": "schema_version", "said": "instruction"}
+"""The names of settings in a state, of this or an earlier version, that have another name here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedSettings:
+    """The settings of one run as `prepare` saved them in its state, and what else is fixed for the run."""
+
+    run: str = ""
+    """The run's id: the same again when it is resumed, another for every other run."""
+    schema_version: int | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """The names of its models, evaluator and metric."""
+    model: str | Mapping[str, str] | None = None
+    rounds: int = 1
+    warmup: int = 0
+    n: int | None = None
+    """Attempts of a topology that has no rounds."""
+    width: int = 1
+    """Attempts a round, side by side."""
+    memory: str = "all"
+    schedule: str = "plain"
+    layout: str = "turns"
+    show: str = "true"
+    reward_label: str = "Reward"
+    target: float | None = None
+    patience: int | None = None
+    max_failures: int = 3
+    retests: int = 0
+    seed: int | None = None
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    max_usd: float | None = None
+    max_seconds: float | None = None
+    reopened: int = 0
+    """The round from which failures and patience are counted, after a run was resumed that had ended."""
+    lost_rounds: int = 0
+    """Rounds that don't count, because nothing was answered in them."""
+    instruction: Mapping[str, Any] | None = None
+    """What a person asks for in one round: its number and a text (see `icrl_graph.topologies.revise`)."""
+    revised: bool = False
+    """Whether a person has changed a reward."""
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> SavedSettings:
+        """From the settings in a state."""
+        values = {RENAMED.get(name, name): value for name, value in saved.items()}
+        known = {name: value for name, value in values.items() if name in _SAVED}
+        if (n := known.get("n")) is not None:
+            known["width"] = n
+        return cls(**known)
+
+    @property
+    def has_rounds(self) -> bool:
+        """Whether there may be more than one round."""
+        return self.n is None
+
+    @property
+    def caps(self) -> dict[str, float]:
+        """The budgets that are set, by what they cap."""
+        caps = {"calls": self.max_calls, "tokens": self.max_tokens, "usd": self.max_usd, "time": self.max_seconds}
+        return {name: cap for name, cap in caps.items() if cap is not None}
+
+    def replacement(self, name: str) -> str | None:
+        """The model that takes the place of one of the graph's, if any."""
+        names = {MAIN: self.model} if self.model is None or isinstance(self.model, str) else self.model
+        return names.get(name)
+
+
+_SAVED = frozenset(each.name for each in fields(SavedSettings))

@@ -12,12 +12,12 @@ from langgraph.runtime import get_runtime
 from pydantic import BaseModel, Field
 
 from icrl_graph.environments.rollout import RolloutContext
-from icrl_graph.topologies import settings
-from icrl_graph.topologies.methods import Graph
+from icrl_graph.topologies.base import Graph
+from icrl_graph.topologies.settings import overrides
 
 
-class Asked(BaseModel):
-    """What an agent says when it calls the tool."""
+class ToolInput(BaseModel):
+    """What an agent gives when it calls the tool."""
 
     task: str = Field(description="The whole task, with all that is needed to solve it: nothing else is seen.")
     max_calls: int | None = Field(
@@ -28,8 +28,8 @@ class Asked(BaseModel):
 def as_tool(graph: Graph, name: str, description: str, *, task_data: Mapping[str, Any] | None = None) -> StructuredTool:
     """A tool that solves a task by a topology.
 
-    Called within a graph that has a checkpointer, its run is kept there, nested, and goes on after a crash where it
-    was; nothing is paid twice. It heeds its settings in the context of that graph (`context={"icrl": {...}}`), and of
+    Called within a graph that has a checkpointer, its run is saved there, nested, and is resumed after a crash where it
+    was; nothing is paid twice. It reads its settings in the context of that graph (`context={"icrl": {...}}`), and of
     two caps of calls the lower one. Its answer is the content of the tool's message, the whole output its artifact.
 
     Args:
@@ -39,28 +39,28 @@ def as_tool(graph: Graph, name: str, description: str, *, task_data: Mapping[str
         task_data: for the evaluator alone.
 
     Raises:
-        ValueError: it is no topology of this package.
+        ValueError: it is not a topology of this package.
     """
     if not isinstance(graph, Graph):
         raise ValueError(f"the tool is made of a topology, uncompiled, such as create_icrl(...); got {graph!r:.80}")
     compiled, data = graph.compile(name=name), dict(task_data or {})
 
-    def given(task: str, max_calls: int | None) -> dict[str, Any]:
-        told = settings.told(graph.parts.schema, _context())
-        caps = [cap for cap in (told.get("max_calls", graph.settings().max_calls), max_calls) if cap is not None]
-        asked = {**told, "max_calls": min(caps, default=None)}
-        return {"input": {"task": task, "task_data": data}, "context": graph.settings(asked)}
+    def arguments(task: str, max_calls: int | None) -> dict[str, Any]:
+        changed = overrides(graph.parts.schema, _context())
+        caps = [cap for cap in (changed.get("max_calls", graph.settings().max_calls), max_calls) if cap is not None]
+        changed = {**changed, "max_calls": min(caps, default=None)}
+        return {"input": {"task": task, "task_data": data}, "context": graph.settings(changed)}
 
     def run(task: str, config: RunnableConfig, max_calls: int | None = None) -> tuple[str, dict[str, Any]]:
-        return _told(compiled.invoke(config=_unlimited(config), **given(task, max_calls)))
+        return _content_and_artifact(compiled.invoke(config=_unlimited(config), **arguments(task, max_calls)))
 
     async def arun(task: str, config: RunnableConfig, max_calls: int | None = None) -> tuple[str, dict[str, Any]]:
-        return _told(await compiled.ainvoke(config=_unlimited(config), **given(task, max_calls)))
+        return _content_and_artifact(await compiled.ainvoke(config=_unlimited(config), **arguments(task, max_calls)))
 
     return StructuredTool(
         name=name,
         description=description,
-        args_schema=Asked,
+        args_schema=ToolInput,
         func=run,
         coroutine=arun,
         response_format="content_and_artifact",
@@ -75,13 +75,15 @@ def _unlimited(config: RunnableConfig) -> RunnableConfig:
 def _context() -> Any:
     """The context of the graph that the tool is called in; None outside of one."""
     try:
-        found = getattr(get_runtime(), "context", None)
+        context = getattr(get_runtime(), "context", None)
     except (RuntimeError, KeyError):
         return None
-    return found.parent_context if isinstance(found, RolloutContext) else found  # called by who acts in an episode
+    return (
+        context.parent_context if isinstance(context, RolloutContext) else context
+    )  # called by the model that acts in an episode
 
 
-def _told(output: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _content_and_artifact(output: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     answer = output["answer"]
     if answer is None:
         return f"No answer was found; it ended by: {output['stopped']}.", output

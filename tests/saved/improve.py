@@ -13,7 +13,7 @@ def run(topology: str, path: str) -> dict[str, Any]:
     judged = topology == "icrl"
     score: Any = llm_judge(FunctionModel(reply=parts.judge), "Is it near 42?") if judged else parts.nearness
     size: Any = {"n": 6} if topology == "best_of_n" else {"rounds": 6}
-    own: Any = {"label": "Points"} if judged else {}
+    own: Any = {"reward_label": "Points"} if judged else {}
     result = improve(TASK, score, model=parts.answer, topology=topology, seed=7, path=path, **size, **own)
     episodes = [{name: value for name, value in episode.items() if name != "costs"} for episode in result.episodes]
     calls = result.usage["calls"]

@@ -194,7 +194,7 @@ def _graph(base: Strength, arm: str, pool: Sequence[Reward]) -> Any:
 
     def model(rule: game24.Rule | None = None) -> FunctionModel:
         reply = learner.reply(base) if rule is None else game24.player(rule, learner.base(base))
-        return FunctionModel(reply=reply, label=f"{base} {arm}")
+        return FunctionModel(reply=reply, name=f"{base} {arm}")
 
     if arm == "best_of_n":
         return create_best_of_n(model(), grade, n=ROUNDS, sampling={"default": {"temperature": TEMPERATURES[base]}})

@@ -13,7 +13,7 @@ from icrl_graph.prompts.text import text_of
 from icrl_graph.state.episode import LoopState, Message, cost_of, value_of
 from icrl_graph.state.selection import metric_of
 from icrl_graph.topologies import nodes, settings
-from icrl_graph.topologies.methods import Graph
+from icrl_graph.topologies.base import Graph
 
 MOST_CHARACTERS = 8_000_000
 """Of all runs on a page, about; further runs are left out, and counted."""

@@ -6,8 +6,6 @@ by the driver of `icrl_graph.execution.driver`.
 
 from __future__ import annotations
 
-from icrl_graph.execution.node import TRACED, Straight, straight
-from icrl_graph.models.responses import failure
 from icrl_graph.topologies.nodes.build_context import build_context_node
 from icrl_graph.topologies.nodes.evaluate import evaluate_node
 from icrl_graph.topologies.nodes.generate import generate_node, prompt
@@ -26,22 +24,18 @@ from icrl_graph.topologies.nodes.select import select_node
 
 __all__ = [
     "SCHEMA_VERSION",
-    "TRACED",
     "Chooser",
     "Complete",
     "Extract",
     "Parts",
-    "Straight",
     "build_context_node",
     "check_schema_version",
     "check_task",
     "evaluate_node",
-    "failure",
     "generate_node",
     "prepare_node",
     "prompt",
     "random_of",
     "reflect_node",
     "select_node",
-    "straight",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -21,103 +21,94 @@ from icrl_graph.state.events import BudgetEvent, EpisodeEvent
 from icrl_graph.state.reward import as_reward, unscored
 from icrl_graph.state.selection import best_value, metric_of
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node, random_of
-from icrl_graph.topologies.stopping import caps_of, stop_reason
+from icrl_graph.topologies.settings import SavedSettings
+from icrl_graph.topologies.stopping import stop_reason
 
 
-def evaluate_node(
-    metric: BoundEvaluator | None,
-    parts: Parts,
-    bounds: tuple[float, float] | None = None,
-    timeout: float | None = None,
-) -> Runnable[Any, Any]:
-    """Judge what the round has answered, decide what later prompts may see of it, and whether the run is over.
-
-    Args:
-        metric: gives what is reported, if it is not the reward.
-        parts: what the graph is built of.
-        bounds: lowest and highest reward that make sense.
-        timeout: seconds for one evaluation.
-    """
-    evaluator = parts.evaluator
+def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
+    """Judge what the round has answered, decide what later prompts may see of it, and whether the run is over."""
 
     def score(state: LoopState, episode: Episode) -> Flow:
         if "response" not in episode:
             return unscored(episode.get("error", "no response")), Usage()
         if "answer" in episode and episode["answer"] is None:
             return unscored(episode["error"]), Usage()
-        reward, usage = yield from ask(evaluator, state, episode, bounds, timeout)
-        if metric is not None:
-            measured, more = yield from ask(metric, state, episode, None, timeout)
+        reward, usage = yield from ask(parts.evaluator, state, episode, parts.bounds, parts.timeout)
+        if parts.metric is not None:
+            measured, more = yield from ask(parts.metric, state, episode, None, parts.timeout)
             reward, usage = {**reward, "metric": measured["value"]}, add_usage(usage, more)
             if "error" in measured:
                 reward.setdefault("error", f"metric: {measured['error']}")
         return reward, usage
 
-    def evaluate(state: LoopState, part: Any) -> Flow:
-        frozen, episodes = state["settings"], state["episodes"]
+    def evaluate(state: LoopState, settings: SavedSettings) -> Flow:
+        episodes = state["episodes"]
         todo = [episode for episode in episodes if "reward" not in episode]
         flows = [score(state, episode) for episode in todo]
-        judged = yield from all_of(flows, evaluator, metric)
-        ablation = parts.pick("show", frozen)
+        judged = yield from all_of(flows, parts.evaluator, parts.metric)
+        ablation = parts.pick("show", settings)
         patches: list[Episode] = []
         for episode, (reward, usage) in zip(todo, judged, strict=True):
             patch = identity(episode)
             patch["reward"] = reward
-            patch["shown"] = ablations.show(reward, ablation, random_of(frozen, episode, "show"))
+            patch["shown"] = ablations.show(reward, ablation, random_of(settings, episode, "show"))
             patch["costs"] = costs(episode, "evaluate", usage)
             patches.append(patch)
         episodes = upsert(episodes, [patches])
-        _tell(frozen, episodes, len(patches))
-        return {"episodes": patches, "stopped": state.get("stopped") or stop_reason(frozen, episodes, parts.calls_each)}
+        _emit(settings, episodes, len(patches))
+        return {
+            "episodes": patches,
+            "stopped": state.get("stopped") or stop_reason(settings, episodes, parts.calls_each),
+        }
 
-    return node("evaluate", evaluate, evaluator.part, parts.driver)
+    return node("evaluate", evaluate, parts.evaluator.part, parts.driver)
 
 
 def ask(
-    scorer: BoundEvaluator,
+    evaluator: BoundEvaluator,
     state: LoopState,
     episode: Episode,
     bounds: tuple[float, float] | None,
     timeout: float | None,
 ) -> Flow:
     """One evaluator on one episode; whatever goes wrong leaves it unscored. Gives the reward and what it cost."""
-    arguments = scorer.arguments(
+    arguments = evaluator.arguments(
         **deepcopy(state["inputs"]),  # an evaluator that writes into it must not change the run
         response=episode["response"],
         answer=answer_of(episode),
         steps=episode.get("steps"),
-        history=_history(state, episode) if "history" in scorer.names else None,
+        history=_history(state, episode) if "history" in evaluator.names else None,
         bounds=bounds,
     )
-    if scorer.flow:
-        flow = scorer.part(**arguments)
+    if evaluator.flow:
+        flow = evaluator.part(**arguments)
     else:
-        flow = single(Call(scorer.part, arguments, lambda given: as_reward(given, bounds), paid=scorer.calls > 0))
+        paid = evaluator.calls > 0
+        flow = single(Call(evaluator.part, arguments, lambda value: as_reward(value, bounds), paid=paid))
     meter = Meter()
     try:
-        given = yield from meter.read(flow, timeout)
+        reward = yield from meter.read(flow, timeout)
     except BudgetExceeded as over:
         return unscored(str(over)), meter.usage
     except (IcrlError, GraphBubbleUp):  # a flow may ask a person
         raise
     except Exception as error:
         return unscored(failure(error, episode["round"], episode["candidate"])), meter.usage
-    return as_reward(given, bounds), meter.usage
+    return as_reward(reward, bounds), meter.usage
 
 
 def _history(state: LoopState, episode: Episode) -> list[dict[str, Any]]:
-    """The attempts of the rounds before, as somebody who judges may see them."""
-    before = (e for e in state["episodes"] if e["round"] < episode["round"])
-    told = ((e, e.get("reward", {})) for e in before)
-    return [{"response": e.get("response"), "reward": r.get("value"), "feedback": r.get("feedback")} for e, r in told]
+    """The attempts of the rounds before, as an evaluator may see them."""
+    before = ((e, e.get("reward", {})) for e in state["episodes"] if e["round"] < episode["round"])
+    return [{"response": e.get("response"), "reward": r.get("value"), "feedback": r.get("feedback")} for e, r in before]
 
 
-def all_of(flows: list[Flow], *scorers: BoundEvaluator | None) -> Flow:
-    """Side by side where all that is asked is paid; else one by one.
+def all_of(flows: list[Flow], *evaluators: BoundEvaluator | None) -> Flow:
+    """Side by side where all evaluators are paid; else one by one.
 
     Functions may ask a person by `interrupt`, and LangGraph hands out the answers in the order of the questions.
     """
-    if all(scorer.calls and not scorer.asks for scorer in scorers if scorer is not None):
+    if all(each.calls and not each.asks for each in evaluators if each is not None):
         return (yield flows)
     judged = []
     for flow in flows:
@@ -125,7 +116,7 @@ def all_of(flows: list[Flow], *scorers: BoundEvaluator | None) -> Flow:
     return judged
 
 
-def _tell(frozen: Mapping[str, Any], episodes: Sequence[Episode], new: int) -> None:
+def _emit(settings: SavedSettings, episodes: Sequence[Episode], new: int) -> None:
     write = get_stream_writer()
     for at in range(len(episodes) - new, len(episodes)):
         episode = episodes[at]
@@ -145,5 +136,5 @@ def _tell(frozen: Mapping[str, Any], episodes: Sequence[Episode], new: int) -> N
                 usage=cost_of(episode),
             )
         )
-    if caps := caps_of(frozen):
-        write(BudgetEvent(type="budget", spent=spent(episodes), caps=caps))
+    if settings.caps:
+        write(BudgetEvent(type="budget", spent=spent(episodes), caps=settings.caps))

@@ -1,4 +1,4 @@
-"""What nodes are made of: the parts of a graph, and how a flow or a function becomes a node."""
+"""What nodes are made of: the parts of a graph, and how a flow becomes a node."""
 
 from __future__ import annotations
 
@@ -19,28 +19,37 @@ from icrl_graph.models.policy import Policy, as_policy, same_model
 from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.state.episode import Episode, LoopState, Message, Usage, add_usage, spent
-from icrl_graph.topologies import settings
-from icrl_graph.topologies.stopping import caps_of
+from icrl_graph.state.selection import best
+from icrl_graph.topologies.settings import MAIN, RunSettings, SavedSettings, part
 
 Chooser = Callable[[Sequence[Episode]], Episode | None]
 """Which episode gives the answer; None if none can."""
 Extract = Callable[[str], Any]
 """Makes the answer of a response; None if there is none in it."""
 Complete = Callable[[Mapping[str, Any], Random], Mapping[str, Any]]
-"""Adds what is missing to an input, `task` and `task_data`, such as a task where none is given."""
+"""Adds what is missing to an input, `task` and `task_data`, such as a task where there is none."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a graph is built of, beside its settings: all that is no name or number."""
+    """What a graph is built of, beside its settings: all that is not a name or a number."""
 
-    schema: type[settings.RunSettings]
+    schema: type[RunSettings]
     driver: Driver
-    policy: Policy
-    """Who answers, unless the settings name another model."""
+    policies: Mapping[str, Policy]
+    """The models that answer, by the names that they have in the graph; "model" is the main one."""
     plain: Policy
-    """The same without structured output, or who acts in its episodes: for words about an answer."""
+    """The main model without structured output, or the one that acts in its episodes: for words about an answer."""
     evaluator: BoundEvaluator
+    metric: BoundEvaluator | None = None
+    """Gives what is reported, if it is not the reward."""
+    selector: BoundEvaluator | None = None
+    """Gives what the answer is chosen by, if it is not the reward."""
+    choose: Chooser = best
+    bounds: tuple[float, float] | None = None
+    """Lowest and highest reward that make sense."""
+    timeout: float | None = None
+    """Seconds for one evaluation."""
     shows: Shows = ("response", "shown")
     instructions: Mapping[str, str] = field(default_factory=lambda: INSTRUCTIONS)
     preamble: Sequence[Message] = ()
@@ -48,46 +57,60 @@ class Parts:
     extract: Extract | None = None
     complete: Complete | None = None
     models: Sequence[str] = ()
-    """The names of the chat models among the judges and others, as far as they can be told ahead."""
-    calls_each: int = 1
-    """Paid calls that a round takes, an episode of many turns taken for one; none is begun that can't be paid."""
-    others: dict[str, Policy] = field(default_factory=dict)
-    """The models that runs have named, in place of the graph's own."""
+    """The names of the chat models among the judges and others, as far as they can be known ahead."""
+    extra_calls: int = 0
+    """Paid calls of a round beyond an attempt and its judgements, such as a reflection."""
+    replacements: dict[str, Policy] = field(default_factory=dict)
+    """The models that runs have named in place of the graph's own."""
 
-    def by(self, policy: Policy, frozen: Mapping[str, Any]) -> Policy:
-        """A policy, or the same one with the model that the settings name.
+    @property
+    def policy(self) -> Policy:
+        """The main model."""
+        return self.policies[MAIN]
+
+    @property
+    def calls_each(self) -> int:
+        """Paid calls that a round takes, an episode of many turns counted as one; none is begun that can't be paid."""
+        judges = (self.evaluator, self.metric, self.selector)
+        return 1 + self.extra_calls + sum(judge.calls for judge in judges if judge is not None)
+
+    def policy_of(self, settings: SavedSettings, name: str = MAIN) -> Policy:
+        """A model of the graph, or the one that the settings name in its place.
 
         Raises:
             ValueError: there is none of that name, its key is missing, or the policy has no chat model to replace.
         """
-        name = frozen.get("model")
-        if name in (None, self.schema.model_fields["model"].default):
+        return self.replaced(self.policies[name], settings, name)
+
+    def replaced(self, policy: Policy, settings: SavedSettings, name: str = MAIN) -> Policy:
+        """A policy, with the model that the settings name in place of its own.
+
+        Raises:
+            ValueError: as for `policy_of`.
+        """
+        model = settings.replacement(name)
+        if model is None or (name == MAIN and model == self.schema.model_fields["model"].default):
             return policy
-        if name not in self.others:
-            self.others[name] = as_policy(name, policy.speaker.told)
-        return policy.by(self.others[name])
+        if model not in self.replacements:
+            self.replacements[model] = as_policy(model, policy.responder.cache_choice)
+        return policy.with_model(self.replacements[model])
 
-    def asked(self, frozen: Mapping[str, Any]) -> Any:
-        """The model that a run with these settings asks, as it was given."""
-        return self.by(self.plain, frozen).part
+    def rewarded_by(self, settings: SavedSettings = SavedSettings()) -> str:  # noqa: B008 - it is frozen
+        """The source of the rewards of a run: "oracle", "judged", "self-judged" or "human"."""
+        source, model = self.evaluator.rewarded_by, self.replaced(self.plain, settings).part
+        if source is None and any(same_model(judge, model) for judge in self.evaluator.models):
+            source = "self-judged"
+        source = source or ("judged" if self.evaluator.calls else "oracle")
+        return f"{source} and human" if settings.revised and source != "human" else source
 
-    def rewarded_by(self, frozen: Mapping[str, Any] | None = None) -> str:
-        """Who gives the rewards of a run with these settings: "oracle", "judged", "self-judged" or "human"."""
-        frozen, judges = frozen or {}, getattr(self.evaluator.part, "judges", ())
-        told = getattr(self.evaluator.part, "rewarded_by", None)
-        if told is None and any(same_model(judge, self.asked(frozen)) for judge in judges):
-            told = "self-judged"
-        told = told or ("judged" if self.evaluator.calls else "oracle")
-        return f"{told} and human" if frozen.get("revised") and told != "human" else str(told)
-
-    def pick(self, kind: str, frozen: Mapping[str, Any]) -> Any:
-        """The memory, schedule, layout or ablation that the settings name."""
-        return settings.part(kind, frozen[kind], self.schema.custom)
+    def pick(self, kind: str, settings: SavedSettings) -> Any:
+        """The memory, schedule, layout or ablation ("show") that the settings name."""
+        return part(kind, getattr(settings, kind), self.schema.custom)
 
 
 def node(
     name: str,
-    flow: Callable[[Any, Any], Flow],
+    flow: Callable[[Any, SavedSettings], Flow],
     part: Any,
     driver: Driver,
     discard: Callable[[tuple[str, int, int]], None] | None = None,
@@ -96,19 +119,21 @@ def node(
 
     Args:
         name: the node's.
-        flow: what it does.
+        flow: what it does, of the state and the run's settings.
         part: what it calls.
         driver: performs it.
         discard: called with the run, the round and the candidate if something breaks it off.
     """
 
     def run(state: LoopState) -> Any:
+        settings = settings_of(state)
         with _forgetting(driver, state, discard):
-            return driver.perform(flow(state, part), key_of(name, state), budget_of(state))
+            return driver.perform(flow(state, settings), key_of(name, state), budget_of(state, settings))
 
     async def arun(state: LoopState) -> Any:
+        settings = settings_of(state)
         with _forgetting(driver, state, discard):
-            return await driver.aperform(flow(state, part), key_of(name, state), budget_of(state))
+            return await driver.aperform(flow(state, settings), key_of(name, state), budget_of(state, settings))
 
     return Straight(run, arun, name, part)
 
@@ -121,24 +146,41 @@ def _forgetting(
     try:
         yield
     except BaseException:
-        run, now = state["settings"]["run"], state["episodes"][-1]
+        run, latest = state["settings"]["run"], state["episodes"][-1]
         driver.run_cache.forget(run)
         if discard is not None:
-            discard((run, now["round"], now["candidate"]))
+            discard((run, latest["round"], latest["candidate"]))
         raise
 
 
-def key_of(name: str, state: LoopState) -> Key:
-    """Who asks in a node: the run, the node, the round, the candidate."""
+def settings_of(state: Mapping[str, Any]) -> SavedSettings:
+    """The settings of the run that a node works for.
+
+    Raises:
+        ThreadMismatch: another version wrote the state.
+        ValueError: the state lacks what nodes need: a fan-out has sent too little.
+    """
+    missing = [name for name in ("inputs", "settings", "episodes") if not state.get(name)]
+    if not missing and "plan" not in state["episodes"][-1]:
+        missing = ["a plan in its latest episode"]
+    if missing:
+        raise ValueError(
+            f"the state of a node lacks {', '.join(missing)}: `build_context` opens an episode with a plan "
+            "for each attempt; a fan-out sends each of them on by `send_attempts`"
+        )
     check_schema_version(state["settings"])
-    now = state["episodes"][-1]
-    return state["settings"]["run"], name, now["round"], now["candidate"]
+    return SavedSettings.of(state["settings"])
 
 
-def budget_of(state: LoopState) -> Budget:
+def key_of(name: str, state: LoopState) -> Key:
+    """The key of a node's calls: the run, the node, the round, the candidate."""
+    latest = state["episodes"][-1]
+    return state["settings"]["run"], name, latest["round"], latest["candidate"]
+
+
+def budget_of(state: LoopState, settings: SavedSettings) -> Budget:
     """The run's caps, and what is spent of them."""
-    caps = caps_of(state["settings"])
-    return Budget(caps, spent(state["episodes"]) if caps else {})
+    return Budget(settings.caps, spent(state["episodes"]) if settings.caps else {})
 
 
 def identity(episode: Episode) -> Episode:
@@ -147,24 +189,24 @@ def identity(episode: Episode) -> Episode:
 
 
 def costs(episode: Episode, node: str, usage: Usage) -> dict[str, Usage]:
-    """What an episode has cost, with what a node has spent on it now, beside what it may have spent before."""
+    """What an episode has cost, with what a node has spent on it, beside what that may have spent before."""
     before = episode.get("costs", {})
     return {**before, node: add_usage(before.get(node, {}), usage)}
 
 
-def random_of(frozen: Mapping[str, Any], episode: Episode, what: str) -> Random:
+def random_of(settings: SavedSettings, episode: Episode, purpose: str) -> Random:
     """A generator of an episode's own: the same again if the run is repeated with the same seed, or resumed."""
-    source = frozen["run"] if frozen["seed"] is None else frozen["seed"]
-    return Random(f"{source}/{episode['round']}/{episode['candidate']}/{what}")
+    source = settings.run if settings.seed is None else settings.seed
+    return Random(f"{source}/{episode['round']}/{episode['candidate']}/{purpose}")
 
 
 SCHEMA_VERSION = 3
-"""The form of the state; stored with every run."""
+"""The version of the state's schema; saved with every run."""
 
 
-def check_schema_version(frozen: Mapping[str, Any]) -> None:
-    """Raise `ThreadMismatch` if a run was written by another version of this package than can go on with it."""
-    if (version := frozen.get("form")) != SCHEMA_VERSION:
+def check_schema_version(saved: Mapping[str, Any]) -> None:
+    """Raise `ThreadMismatch` if a run was written by another version of this package than can resume it."""
+    if (version := saved.get("form")) != SCHEMA_VERSION:
         raise ThreadMismatch(
             f"the thread was written in schema version {version}, this version of icrl_graph reads {SCHEMA_VERSION}: "
             "resume it with the version that wrote it, or begin a new thread"

@@ -1,4 +1,4 @@
-"""prepare: the beginning of a run, or its going on for more rounds."""
+"""prepare: starts a run, or resumes one for more rounds."""
 
 from __future__ import annotations
 
@@ -14,60 +14,71 @@ from langgraph.types import Overwrite
 from icrl_graph.execution.prices import check_price
 from icrl_graph.models.policy import chat_models
 from icrl_graph.state.episode import Episode, LoopState, Message, Output
-from icrl_graph.topologies import settings
 from icrl_graph.topologies.nodes.parts import SCHEMA_VERSION, Parts, check_schema_version
+from icrl_graph.topologies.settings import SavedSettings, overrides, resolve
 from icrl_graph.topologies.stopping import more_rounds
+
+_NO_OUTPUT = Output(
+    answer=None, reward=None, metric=None, regret=None, rewarded_by=None, rounds_done=0, stopped=None, usage={}
+)
 
 
 def prepare_node(parts: Parts) -> Callable[..., Any]:
-    """Check the input, freeze the settings of this run into the state, and start with no episodes.
+    """Check the input, save the settings of this run in the state, and start with no episodes.
 
-    Or, with `more`, go on with the run that is there.
+    Or, with `more`, resume the run that is there.
     """
 
     def prepare(state: LoopState, runtime: Runtime[Any]) -> dict[str, Any]:
         if state.get("more") is not None:
-            return go_on(state, settings.told(parts.schema, runtime.context))
-        frozen = settings.resolve(parts.schema, runtime.context)
-        check_models(frozen)
-        where = runtime.execution_info  # the same again when a killed run is resumed, another for every other run
-        source = f"{where.thread_id}/{where.checkpoint_ns}/{where.checkpoint_id}" if where else repr(object())
-        frozen["run"] = hashlib.sha256(source.encode()).hexdigest()[:16]
-        frozen["form"] = SCHEMA_VERSION
-        frozen["parts"] = dict(parts.schema.parts)
-        given: Any = {"task": state.get("task"), "task_data": dict(state.get("task_data") or {})}
+            return _resumed(parts, state, overrides(parts.schema, runtime.context))
+        saved = resolve(parts.schema, runtime.context)
+        check_models(parts, saved)
+        saved["run"] = _run_id(runtime.execution_info)
+        saved["form"] = SCHEMA_VERSION
+        saved["parts"] = dict(parts.schema.parts)
+        inputs: Any = {"task": state.get("task"), "task_data": dict(state.get("task_data") or {})}
         if parts.complete is not None:
-            drawn = Random(f"{frozen['run'] if frozen['seed'] is None else frozen['seed']}/inputs")
-            given = {**given, **parts.complete(given, drawn)}
-        inputs = {"task": check_task(given["task"]), "task_data": given["task_data"]}
-        return {**fresh(state), "inputs": Overwrite(inputs), "settings": frozen, "episodes": Overwrite([])}
-
-    def check_models(frozen: Mapping[str, Any]) -> None:
-        parts.by(parts.policy, frozen)
-        if frozen["max_usd"] is not None:
-            for name in dict.fromkeys((*chat_models(parts.asked(frozen)), *parts.models)):
-                check_price(name, parts.driver.prices)
-
-    def fresh(state: LoopState) -> dict[str, Any]:
-        """No output yet; each key costs every checkpoint, so only those that are there."""
-        none = Output(
-            answer=None, reward=None, metric=None, regret=None, rewarded_by=None, rounds_done=0, stopped=None, usage={}
-        )
-        return {name: value for name, value in none.items() if name in state}
-
-    def go_on(state: LoopState, told: Mapping[str, Any]) -> dict[str, Any]:
-        if state.get("task") is not None or state.get("task_data"):
-            raise ValueError("more goes on with the run of the thread, on its task: give no other one")
-        if not state.get("episodes"):
-            raise ValueError("there is no run on this thread to go on with; give a task")
-        check_schema_version(state["settings"])
-        frozen = more_rounds(state["settings"], state["episodes"], state["more"], told, parts.calls_each)
-        check_models(frozen)
-        again = [e for e in state["episodes"] if e.get("retests")]  # the leaders of then; others will be judged again
-        forgotten = [Episode(round=e["round"], candidate=e["candidate"], retests=[]) for e in again]
-        return {**fresh(state), "settings": frozen, "episodes": forgotten}
+            seed = saved["run"] if saved["seed"] is None else saved["seed"]
+            inputs = {**inputs, **parts.complete(inputs, Random(f"{seed}/inputs"))}
+        checked = {"task": check_task(inputs["task"]), "task_data": inputs["task_data"]}
+        return {**_cleared(state), "inputs": Overwrite(checked), "settings": saved, "episodes": Overwrite([])}
 
     return prepare
+
+
+def _run_id(info: Any) -> str:
+    """The same again when a killed run is resumed, another for every other run."""
+    source = f"{info.thread_id}/{info.checkpoint_ns}/{info.checkpoint_id}" if info else repr(object())
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
+def check_models(parts: Parts, saved: Mapping[str, Any]) -> None:
+    """Raise `ValueError` if a model that a run names can't be used, or has no price under a cap of dollars."""
+    settings = SavedSettings.of(saved)
+    policies = [parts.policy_of(settings, name) for name in parts.policies]
+    if settings.max_usd is not None:
+        named = chat_models(*(policy.responder.part for policy in policies), parts.replaced(parts.plain, settings).part)
+        for name in dict.fromkeys((*named, *parts.models)):
+            check_price(name, parts.driver.prices)
+
+
+def _cleared(state: LoopState) -> dict[str, Any]:
+    """No output yet; each key costs every checkpoint, so only those that are there."""
+    return {name: value for name, value in _NO_OUTPUT.items() if name in state}
+
+
+def _resumed(parts: Parts, state: LoopState, changed: Mapping[str, Any]) -> dict[str, Any]:
+    if state.get("task") is not None or state.get("task_data"):
+        raise ValueError("more resumes the run of the thread, on its task: give no other one")
+    if not state.get("episodes"):
+        raise ValueError("there is no run on this thread to resume; give a task")
+    check_schema_version(state["settings"])
+    saved = more_rounds(state["settings"], state["episodes"], state["more"], changed, parts.calls_each)
+    check_models(parts, saved)
+    again = [e for e in state["episodes"] if e.get("retests")]  # the leaders of then; others will be judged again
+    forgotten = [Episode(round=e["round"], candidate=e["candidate"], retests=[]) for e in again]
+    return {**_cleared(state), "settings": saved, "episodes": forgotten}
 
 
 def check_task(task: Any) -> str | list[Message]:

@@ -18,52 +18,58 @@ from icrl_graph.prompts.plan import make_plan
 from icrl_graph.state.episode import Episode, LoopState, spent, upsert
 from icrl_graph.topologies.nodes.generate import rendered, sampling_of
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node
-from icrl_graph.topologies.stopping import caps_of
+from icrl_graph.topologies.settings import SavedSettings
 
 
 def reflect_node(
-    policy: Policy, parts: Parts, instruction: str, shows: Shows, memory: Memory | None = None, own: bool = True
+    policy: Policy,
+    parts: Parts,
+    instruction: str,
+    shows: Shows,
+    memory: Memory | None = None,
+    is_main_model: bool = True,
 ) -> Runnable[Any, Any]:
-    """Have the last attempt looked at in words; they are kept with it.
+    """Have the last attempt reflected on in words; they are saved with it.
 
     Args:
-        policy: who writes them.
+        policy: writes them.
         parts: what the graph is built of.
         instruction: the name of what is asked for.
         shows: what of each attempt the question shows.
         memory: which attempts it shows beside the last; default the run's own.
-        own: whether it is the run's own model, for which the settings may name another one.
+        is_main_model: whether it is the run's own model, which the settings may replace.
     """
 
-    def reflect(state: LoopState, part: Any) -> Flow:
-        episodes, frozen = state["episodes"], state["settings"]
-        now = episodes[-1]
-        if "response" not in now:
+    def reflect(state: LoopState, settings: SavedSettings) -> Flow:
+        episodes = state["episodes"]
+        latest = episodes[-1]
+        if "response" not in latest:
             return {}
-        chosen = memory or parts.pick("memory", frozen)
+        remember = memory or parts.pick("memory", settings)
         plan = make_plan(
             len(episodes),
             episodes,
-            lambda past: [*chosen(past), len(past) - 1],
+            lambda past: [*remember(past), len(past) - 1],
             lambda number, past: instruction,
         )
-        asked = rendered(state, parts, episodes, plan, shows)
-        who, meter = parts.by(policy, frozen) if own else policy, Meter()
+        question = rendered(state, settings, parts, episodes, plan, shows)
+        writer, meter = parts.replaced(policy, settings) if is_main_model else policy, Meter()
+        kwargs = sampling_of(writer, parts, settings, latest, instruction)
         try:
-            call = Call(who.part, who.input(asked), read_response, sampling_of(who, parts, frozen, now, instruction))
-            said = yield from meter.read(single(call))
+            call = Call(writer.part, writer.input(question), read_response, kwargs)
+            reply = yield from meter.read(single(call))
         except BudgetExceeded as over:
             return {"stopped": over.cap}
         except IcrlError:
             raise
         except Exception as error:
-            said = {"error": failure(error, now["round"], now["candidate"])}
-        patch = Episode(**identity(now), costs=costs(now, "reflect", meter.usage))
-        if "response" in said:
-            patch["reflection"] = said["response"]
+            reply = {"error": failure(error, latest["round"], latest["candidate"])}
+        patch = Episode(**identity(latest), costs=costs(latest, "reflect", meter.usage))
+        if "response" in reply:
+            patch["reflection"] = reply["response"]
         else:
-            patch["reflection_error"] = said["error"]
-        cap = exhausted(caps_of(frozen), spent(upsert(episodes, [[patch]])))
+            patch["reflection_error"] = reply["error"]
+        cap = exhausted(settings.caps, spent(upsert(episodes, [[patch]])))
         return {"episodes": [patch], **({"stopped": cap} if cap else {})}
 
     return node("reflect", reflect, policy.part, parts.driver)

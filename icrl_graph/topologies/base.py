@@ -1,0 +1,163 @@
+"""What topologies are made of: a graph with the nodes that all of them share, to be wired.
+
+    def create_mine(model, evaluator, *, rounds=8, **options):
+        graph = Graph(model, evaluator, rounds=rounds, **options)
+        graph.add_edge("prepare", "build_context")
+        graph.add_edge("build_context", "generate")
+        graph.add_edge("generate", "evaluate")
+        graph.add_loop("evaluate", "build_context")
+        return graph
+
+The page "Write your own method" has worked examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from langchain_core.runnables import Runnable
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Send
+
+from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator
+from icrl_graph.execution.node import TRACED, straight
+from icrl_graph.models.policy import Policy
+from icrl_graph.prompts.layouts import Shows
+from icrl_graph.prompts.memory import Memory
+from icrl_graph.state.episode import Input, LoopState, Output
+from icrl_graph.state.selection import best
+from icrl_graph.topologies import nodes
+from icrl_graph.topologies.options import assemble
+from icrl_graph.topologies.settings import MAIN, RunSettings, Settings
+
+
+class Graph(StateGraph[LoopState, Any, Any, Any]):
+    """A topology before it is compiled: a `StateGraph` with the shared nodes.
+
+    It has the nodes prepare, build_context, generate, evaluate and select, and the edges START -> prepare and
+    select -> END. The edges between them, and further nodes, are what tells one topology from another.
+
+    Args:
+        model: a chat model, "provider:name", a Runnable, a compiled graph that takes `messages`, or a function.
+        evaluator: gives the reward.
+        metric: gives the number that is reported, if it is another one.
+        base: the class of its settings: `Settings`, or a subclass with a `namespace` of its own and further fields.
+        models: further models by name, for nodes added by `add_generate`. An episode says which of them wrote it
+            (`model`), and `context={"model": {name: "provider:name"}}` replaces one for a run.
+        shows: what of each attempt a prompt shows.
+        choose: which episode gives the answer; by default the one with the highest reward.
+        selector: instead, an evaluator: the answer is what it values most.
+        extra_calls: paid calls of a round beyond an attempt and its judgements, such as a reflection: a round is not
+            begun that could not be paid.
+        parts: further parts, such as a reflector, by the names under which a run saves their names.
+        options: see `Options`; and the defaults of its settings, such as rounds.
+
+    Attributes:
+        parts: all that is not a name or a number.
+
+    Raises:
+        ValueError: an argument is wrong; the message names it, its value and the choices.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        evaluator: Evaluator,
+        *,
+        metric: Evaluator | None = None,
+        base: type[RunSettings] = Settings,
+        models: Mapping[str, Any] | None = None,
+        shows: Shows = ("response", "shown"),
+        choose: nodes.Chooser = best,
+        selector: BoundEvaluator | None = None,
+        extra_calls: int = 0,
+        parts: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self.parts = assemble(
+            base,
+            {MAIN: model, **(models or {})},
+            evaluator,
+            metric,
+            options,
+            parts or {},
+            shows=shows,
+            choose=choose,
+            selector=selector,
+            extra_calls=extra_calls,
+        )
+        schema = self.parts.schema
+        super().__init__(LoopState, context_schema=schema, input_schema=Input, output_schema=Output)
+        self._add("prepare", nodes.prepare_node(self.parts))
+        self._add("build_context", nodes.build_context_node(self.parts))
+        self._add("generate", nodes.generate_node(self.parts))
+        self._add("evaluate", nodes.evaluate_node(self.parts))
+        self._add("select", nodes.select_node(self.parts))
+        self.add_edge(START, "prepare")
+        self.add_edge("select", END)
+
+    @property
+    def choose(self) -> nodes.Chooser:
+        """Which of the attempts so far would give the answer."""
+        return self.parts.choose
+
+    def settings(self, changed: Mapping[str, Any] | None = None) -> RunSettings:
+        """The settings of a run: the graph's own, but for what is changed."""
+        return self.parts.schema(**(changed or {}))
+
+    def add_generate(self, name: str, model: str) -> None:
+        """Add a node that asks another of the graph's models for an attempt.
+
+        Args:
+            name: the node's; its costs stand under it.
+            model: one of `models`.
+
+        Raises:
+            ValueError: there is no model of that name.
+        """
+        if model not in self.parts.policies:
+            raise ValueError(f"unknown model {model!r}; the graph has {', '.join(map(repr, self.parts.policies))}")
+        self._add(name, nodes.generate_node(self.parts, name, model))
+
+    def add_reflect(
+        self, instruction: str, shows: Shows, writer: Policy | None = None, memory: Memory | None = None
+    ) -> None:
+        """Add the node `reflect`, which has the last attempt reflected on.
+
+        Args:
+            instruction: the name of what is asked for.
+            shows: what of each attempt the question shows.
+            writer: writes the reflection, if not the graph's own model.
+            memory: which attempts it shows beside the last; default the run's own.
+        """
+        policy = writer or self.parts.plain
+        self._add("reflect", nodes.reflect_node(policy, self.parts, instruction, shows, memory, writer is None))
+
+    def add_route(self, source: str, route: Callable[[LoopState], Any], targets: list[str]) -> None:
+        """Add conditional edges by a function that never waits; under `ainvoke` it takes no thread."""
+        self.add_conditional_edges(source, straight(route), targets)
+
+    def add_loop(self, source: str, target: str) -> None:
+        """Add the edges after a node that may end the run: to `target`, or to `select` once it has stopped."""
+
+        def next_round(state: LoopState) -> str:
+            return "select" if state.get("stopped") else target
+
+        self.add_route(source, next_round, [target, "select"])
+
+    def add_fan_out(self, source: str, target: str) -> None:
+        """Add the edge after `build_context` where a round has several attempts: each is a task of its own."""
+        self.add_route(source, lambda state: send_attempts(state, target), [target])
+
+    def _add(self, name: str, node: Runnable[Any, Any] | Callable[..., Any]) -> None:
+        self.add_node(name, node, trace_policy=TRACED)
+
+
+def send_attempts(state: LoopState, target: str) -> list[Send]:
+    """Each attempt of the latest round on its way to a node, with the rounds before it and all that nodes need."""
+    shared = {key: state[key] for key in ("inputs", "settings")}
+    latest = state["episodes"][-1]["round"]
+    past = [episode for episode in state["episodes"] if episode["round"] < latest]
+    opened = [episode for episode in state["episodes"] if episode["round"] == latest]
+    return [Send(target, {**shared, "episodes": [*past, episode]}) for episode in opened]

@@ -1,0 +1,252 @@
+"""Custom methods, memories, schedules, layouts and ablations: by path, by entry point, or handed over."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Send
+from pydantic import Field
+
+from icrl_graph import FunctionModel, ModelError, improve
+from icrl_graph.state.choices import find
+from icrl_graph.testing import ScriptedModel
+from icrl_graph.topologies import Graph, Settings, send_attempts
+from tests.helpers import GAME, climber, nearness, play, thread, without_cost
+
+DUET = '''
+from icrl_graph.topologies import Graph
+
+def create_duet(model, evaluator, *, second=lambda: "50", rounds=8, **options):
+    """Two models take turns."""
+    graph = Graph(model, evaluator, models={"second": second}, rounds=rounds, **options)
+    graph.add_generate("generate_second", model="second")
+    graph.add_edge("prepare", "build_context")
+    graph.add_route("build_context", whose_turn, ["generate", "generate_second"])
+    graph.add_edge("generate", "evaluate")
+    graph.add_edge("generate_second", "evaluate")
+    graph.add_loop("evaluate", "build_context")
+    return graph
+
+def whose_turn(state):
+    return "generate" if state["episodes"][-1]["round"] % 2 == 0 else "generate_second"
+'''
+PARTS = """
+def latest(past):
+    return [len(past) - 1] if past else []
+
+def ask(round, past):
+    return f"Round {round + 1}, please."
+
+def table(preamble, task, episodes, instruction, style):
+    lines = [f"{each['response']}: {each['shown'].get('value')}" for each in episodes]
+    return [*preamble, {"role": "user", "content": "\\n".join([*lines, task[0]["content"], instruction])}]
+
+def doubled(reward, rng):
+    return {"value": None if reward["value"] is None else 2 * reward["value"]}
+"""
+
+
+@pytest.fixture
+def duet(tmp_path: Path) -> str:
+    (tmp_path / "duet.py").write_text(DUET)
+    return f"{tmp_path / 'duet.py'}:create_duet"
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    (tmp_path / "parts.py").write_text(PARTS)
+    return tmp_path / "parts.py"
+
+
+class WideSettings(Settings):
+    namespace: ClassVar[str] = "wide"
+    width: int = Field(default=3, ge=1, description="Attempts a round, side by side.")
+
+
+def create_wide(model: Any, evaluator: Any, *, width: int = 3, rounds: int = 8, **options: Any) -> Graph:
+    """Several attempts a round, all from one history."""
+    graph = Graph(model, evaluator, base=WideSettings, width=width, rounds=rounds, **options)
+    graph.add_edge("prepare", "build_context")
+    graph.add_fan_out("build_context", "generate")
+    graph.add_edge("generate", "evaluate")
+    graph.add_loop("evaluate", "build_context")
+    return graph
+
+
+def test_two_models_share_one_history_and_an_episode_says_which_of_them_wrote_it(duet: str) -> None:
+    first, second = ScriptedModel(climber), ScriptedModel(["7", "8"])
+    result = improve(**GAME, score=nearness, model=first, second=second, topology=duet, rounds=4)
+    assert [episode["model"] for episode in result.episodes] == ["model", "second", "model", "second"]
+    assert second.prompts[1][1]["content"] == "10"
+    assert {"role": "assistant", "content": "7"} in first.prompts[1]
+
+
+def test_what_a_model_costs_stands_under_the_node_that_asked_it(duet: str) -> None:
+    result = improve(**GAME, score=nearness, model=climber, topology=duet, rounds=2)
+    assert [list(episode["costs"]) for episode in result.episodes] == [
+        ["generate", "evaluate"],
+        ["generate_second", "evaluate"],
+    ]
+    assert result.usage["calls"] == 2
+
+
+def test_context_replaces_one_of_several_models_by_its_name(duet: str) -> None:
+    namespace: dict[str, Any] = {}
+    exec(DUET, namespace)
+    graph = namespace["create_duet"](ScriptedModel(["1", "2"]), nearness, second=ScriptedModel(["3", "4"]), rounds=2)
+    compiled = graph.compile(checkpointer=InMemorySaver())
+    task: Any = {"task": "Find the hidden color. #123"}
+    with pytest.raises(ValueError, match="unknown learner 'chess'"):
+        compiled.invoke(task, thread(), context={"model": {"second": "learner:chess"}})
+    with pytest.raises(ValueError, match="unknown model 'third'; choose one of 'model', 'second'"):
+        compiled.invoke(task, thread(), context={"model": {"third": "learner:game24"}})
+    puzzle: Any = {"task": "x", "task_data": {"secret": 4}}
+    with pytest.raises(
+        ValueError, match="this player knows Game of 24 only"
+    ):  # the learner is asked, and does not know this task
+        compiled.invoke(puzzle, thread("2"), context={"model": {"second": "learner:game24"}})
+
+
+def test_a_graph_says_which_models_it_has() -> None:
+    graph = Graph(climber, nearness, models={"second": climber})
+    with pytest.raises(ValueError, match="unknown model 'third'; the graph has 'model', 'second'"):
+        graph.add_generate("generate_third", model="third")
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_several_attempts_a_round_see_the_rounds_before_and_not_each_other(way: str) -> None:
+    model = ScriptedModel(climber)
+    graph = create_wide(model, nearness, rounds=3).compile()
+    state = graph.invoke(GAME) if way == "invoke" else asyncio.run(graph.ainvoke(GAME))
+    assert state["rounds_done"] == 3
+    assert state["usage"]["calls"] == 9
+    assert [len(prompt) for prompt in model.prompts] == [1, 1, 1, 7, 7, 7, 13, 13, 13]
+
+
+def test_a_budget_of_calls_makes_the_last_round_of_several_attempts_narrower() -> None:
+    output, episodes = play(create_wide(climber, nearness, rounds=3, max_calls=5))
+    assert [episode["round"] for episode in episodes] == [0, 0, 0, 1, 1]
+    assert (output["stopped"], output["usage"]["calls"]) == ("calls", 5)
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("fails_at", [1, 4, 5, 9])
+def test_a_round_of_several_attempts_that_broke_off_is_resumed_and_pays_only_what_was_in_flight_twice(
+    way: str, fails_at: int
+) -> None:
+    asked: list[Any] = []
+
+    def reply(messages: Any) -> str:
+        asked.append(messages)
+        if len(asked) == fails_at:
+            raise ModelError("the key has expired")
+        return str(len(messages))
+
+    graph = create_wide(FunctionModel(reply=reply), nearness, rounds=3).compile(checkpointer=InMemorySaver())
+
+    def run(inputs: Any) -> Any:
+        if way == "invoke":
+            return graph.invoke(inputs, thread(), durability="sync")
+        return asyncio.run(graph.ainvoke(inputs, thread(), durability="sync"))
+
+    with pytest.raises(ModelError):
+        run(GAME)
+    run(None)
+    whole = play(create_wide(lambda messages: str(len(messages)), nearness, rounds=3))[1]
+    assert without_cost(graph.get_state(thread()).values["episodes"]) == without_cost(whole)
+    assert 10 <= len(asked) <= 12  # what was in flight beside the failed call may be asked again
+
+
+@pytest.mark.parametrize(
+    ("sent", "lacks"),
+    [
+        (lambda state: {"episodes": [{"round": 0, "candidate": 0}]}, "inputs, settings"),
+        (lambda state: {**state, "episodes": [{"round": 0, "candidate": 0}]}, "a plan in its latest episode"),
+        (lambda state: {**state, "episodes": []}, "episodes"),
+    ],
+)
+def test_a_fan_out_that_sends_too_little_says_what_is_missing(sent: Any, lacks: str) -> None:
+    graph = Graph(climber, nearness)
+    graph.add_edge("prepare", "build_context")
+    graph.add_route("build_context", lambda state: [Send("generate", sent(dict(state)))], ["generate"])
+    graph.add_edge("generate", "evaluate")
+    graph.add_edge("evaluate", "select")
+    with pytest.raises(ValueError, match=f"lacks {lacks}.*send_attempts"):
+        graph.compile().invoke(GAME)
+
+
+def test_send_attempts_sends_each_open_attempt_with_the_rounds_before() -> None:
+    episodes: Any = [{"round": 0, "candidate": 0}, {"round": 1, "candidate": 0}, {"round": 1, "candidate": 1}]
+    sends = send_attempts({"inputs": {}, "settings": {}, "episodes": episodes}, "generate")
+    assert [send.arg["episodes"] for send in sends] == [[episodes[0], episodes[1]], [episodes[0], episodes[2]]]
+
+
+def test_memory_schedule_layout_and_ablation_are_named_by_path(parts: Path) -> None:
+    model = ScriptedModel(["1", "2", "3"])
+    named: Any = {"memory": "latest", "schedule": "ask", "layout": "table", "show": "doubled"}
+    options: Any = {kind: f"{parts}:{name}" for kind, name in named.items()}
+    improve(**GAME, score=nearness, model=model, rounds=3, **options)
+    assert model.prompts[2] == [{"role": "user", "content": "2: 1.2\nFind the number.\nRound 3, please."}]
+
+
+def test_a_run_with_a_memory_by_path_is_resumed(parts: Path, tmp_path: Path) -> None:
+    run: Any = {**GAME, "score": nearness, "model": climber, "path": tmp_path / "run.sqlite"}
+    first = improve(**run, rounds=2, memory=f"{parts}:latest")
+    longer = improve(**run, rounds=3, memory=f"{parts}:latest")
+    assert longer.episodes[:2] == first.episodes
+    assert longer.episodes[2]["plan"]["shown"] == [[1, 2]]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("memory", "latest"), ("schedule", "ask"), ("show", "doubled")])
+def test_a_context_names_the_custom_parts_of_its_graph_and_imports_no_others(parts: Path, kind: str, name: str) -> None:
+    spec: Any = {kind: f"{parts}:{name}"}
+    play(create_wide(climber, nearness, rounds=2, **spec), context=spec)
+    with pytest.raises(ValueError, match="a run imports no code: name the custom .* where the graph is built"):
+        play(create_wide(climber, nearness, rounds=2), context=spec)
+
+
+@pytest.mark.parametrize("kind", ["topology", "memory", "schedule", "layout", "ablation"])
+def test_a_name_that_is_wrong_is_refused_with_the_choices(kind: str, tmp_path: Path) -> None:
+    option: Any = {"ablation": "show"}.get(kind, kind)
+    for spec, reason in {
+        "chess": f"unknown {kind} 'chess'; choose one of .*path.py:name or module:name",
+        f"{tmp_path}/no.py:part": "can't be loaded: FileNotFoundError",
+        "no_such_module:part": "can't be loaded: ModuleNotFoundError",
+        f"{__file__}:nothing": "has no 'nothing'; it has",
+    }.items():
+        with pytest.raises(ValueError, match=reason):
+            improve("x", nearness, model=climber, **{option: spec})  # type: ignore[arg-type]
+
+
+def test_a_topology_that_does_not_return_a_graph_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text("def create(model, evaluator, **options):\n    return None\nnumber = 3\n")
+    with pytest.raises(ValueError, match=r"must return an icrl_graph.topologies.Graph, got None"):
+        improve("x", nearness, model=climber, topology=f"{tmp_path}/wrong.py:create")
+    with pytest.raises(ValueError, match="a topology is a function that returns a Graph, got 3"):
+        improve("x", nearness, model=climber, topology=f"{tmp_path}/wrong.py:number")
+
+
+def test_an_installed_package_brings_parts_by_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_parts.py").write_text(PARTS)
+    info = tmp_path / "their_parts-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-parts\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[icrl_graph.memories]\nnewest = their_parts:latest\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    result = improve(**GAME, score=nearness, model=climber, rounds=3, memory="newest")
+    assert result.episodes[2]["plan"]["shown"] == [[1, 2]]
+    with pytest.raises(ValueError, match="unknown memory 'newer'; choose one of all, .*, newest, with N"):
+        improve("x", nearness, model=climber, memory="newer")
+
+
+def test_a_file_is_imported_once_and_again_after_it_has_changed(parts: Path) -> None:
+    first: Any = find("memory", f"{parts}:latest", {})
+    again: Any = find("memory", f"{parts}:latest", {})
+    assert again is first
+    os.utime(parts, ns=(0, 0))
+    changed: Any = find("memory", f"{parts}:latest", {})
+    assert changed is not first

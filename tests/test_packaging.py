@@ -1,0 +1,77 @@
+"""What the package index shows, and what checks the repository: links, the fast tests, pre-commit, the workflow."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import icrl_graph
+from tests.conftest import SLOW
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LINK = re.compile(r"\]\(([^)]*)\)|(?:href|src)=\"([^\"]*)\"")
+
+
+def _links(text: str) -> list[str]:
+    return [markdown or html for markdown, html in LINK.findall(text)]
+
+
+def _yaml(path: str) -> Any:
+    return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+
+
+def test_links_of_the_readme_lead_to_files_of_the_repository() -> None:
+    relative = [link for link in _links(README) if not link.startswith("https://")]
+    assert len(relative) > 10
+    assert [link for link in relative if not (ROOT / link).is_file()] == []
+
+
+def test_on_the_package_index_every_link_is_absolute_and_leads_to_the_released_version() -> None:
+    shown = README
+    hook = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    for rule in hook["substitutions"]:
+        shown = re.sub(rule["pattern"], rule["replacement"], shown)
+    assert [link for link in _links(shown) if not link.startswith("https://")] == []
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", shown)
+    assert pictures
+    assert all(picture.startswith("https://raw.") and "/v$HFPR_VERSION/" in picture for picture in pictures)
+    assert len(_links(shown)) == len(_links(README))
+    assert "/README.md" in PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]  # not added by itself
+
+
+def test_contributing_names_files_that_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:icrl_graph|tests|docs)/[\w/.]+|[A-Z]+\.md)`", text)
+    assert len(paths) > 10
+    assert [path for path in paths if "NAME" not in path and not (ROOT / path).exists()] == []
+
+
+def test_the_version_is_that_of_the_changelog() -> None:
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert newest is not None
+    assert newest[1] == icrl_graph.__version__
+
+
+def test_every_slow_file_is_a_file_of_tests() -> None:
+    assert [name for name in sorted(SLOW) if not (ROOT / "tests" / f"{name}.py").is_file()] == []
+
+
+def test_pre_commit_needs_no_other_repository_and_runs_the_checks_of_make() -> None:
+    (local,) = _yaml(".pre-commit-config.yaml")["repos"]
+    assert local["repo"] == "local"
+    assert {hook["language"] for hook in local["hooks"]} == {"system"}
+    hooks = [hook["entry"].split()[:2] for hook in local["hooks"]]
+    assert hooks == [[".venv/bin/ruff", "format"], [".venv/bin/ruff", "check"], [".venv/bin/mypy"]]
+
+
+def test_the_workflow_runs_what_ci_runs_with_the_least_permissions() -> None:
+    workflow = _yaml(".github/workflows/test.yml")
+    assert workflow["permissions"] == {"contents": "read"}
+    steps = workflow["jobs"]["test"]["steps"]
+    assert steps[-1] == {"run": "bash .ci/run"}
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step["uses"]) for step in steps[:-1])
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"][0] in PROJECT["project"]["requires-python"]
