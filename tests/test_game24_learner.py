@@ -101,11 +101,11 @@ def test_both_layouts_give_it_the_same_history() -> None:
 
 
 def test_a_foreign_history_is_used() -> None:
-    """After six random attempts it solves far more than six of its own rounds would have given."""
-    stranger, own = player(blind, no_base), LEARNERS["game24"]
+    """After six random attempts it solves far more than six of the learner's rounds would have given."""
+    other, learner = player(blind, no_base), LEARNERS["game24"]
 
     def begun(messages: Any, rng: Random) -> str:
-        return (stranger if len(messages) < 13 else own)(messages, rng, None)
+        return (other if len(messages) < 13 else learner)(messages, rng, None)
 
     solved = _solved(create_icrl(FunctionModel(reply=begun), grade, rounds=16), PUZZLES[:40])
     assert _within(solved, 6) <= 0.3
@@ -127,15 +127,15 @@ def test_its_base_policies_know_the_more_the_more_they_were_trained_on() -> None
 
 @pytest.mark.parametrize("name", ["game24", "game24-weak", "game24-strong"])
 def test_it_answers_in_the_benchmarks_text_whatever_stands_in_its_history(name: str) -> None:
-    for said, told in (("no steps", "unscored"), ("8 / 3 = 8/3 (left: 4 8/3)", "hidden"), ("5 + 6 = 11", "1e+06")):
+    for answer, reward in (("no steps", "unscored"), ("8 / 3 = 8/3 (left: 4 8/3)", "hidden"), ("5 + 6 = 11", "1e+06")):
         history = [
             {"role": "user", "content": task((4, 5, 6, 10))["task"]},
-            {"role": "assistant", "content": said},
-            {"role": "user", "content": f"Reward: {told}"},
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": f"Reward: {reward}"},
         ]
-        answer = LEARNERS[name](history, Random(0), None)
-        assert verify(answer, (4, 5, 6, 10)).value is not None
-        assert len(grade(answer, {"numbers": [4, 5, 6, 10]})["steps"]) == 3
+        response = LEARNERS[name](history, Random(0), None)
+        assert verify(response, (4, 5, 6, 10)).value is not None
+        assert len(grade(response, {"numbers": [4, 5, 6, 10]})["steps"]) == 3
 
 
 def test_it_refuses_another_task() -> None:
@@ -153,9 +153,9 @@ def test_an_attempt_takes_at_most_5_ms_of_cpu() -> None:
     history: list[Any] = [{"role": "user", "content": task((4, 5, 6, 10))["task"]}]
     start = list(history)
     for seed in range(16):
-        said = LEARNERS["game24"](start, Random(seed), None)
+        answer = LEARNERS["game24"](start, Random(seed), None)
         history += [
-            {"role": "assistant", "content": said},
+            {"role": "assistant", "content": answer},
             {"role": "user", "content": "Reward: 0.2\nReward by step: 1, 0, 0"},
         ]
 
@@ -182,8 +182,8 @@ def test_an_attempt_depends_on_its_puzzle_and_the_seed_alone(rows: Any) -> None:
 
 def test_no_puzzle_of_a_ranked_list_is_scored_that_the_learner_was_trained_on() -> None:
     test, trained, chosen = split("test")[0], split("train")[0], split("validation")[0]
-    kept, left_out = demo.held_out({900: test, 901: trained, 902: chosen, 903: (3, 3, 8, 8)})
-    assert kept == [test]
+    scored, left_out = demo.held_out({900: test, 901: trained, 902: chosen, 903: (3, 3, 8, 8)})
+    assert scored == [test]
     assert [line.split(": ")[1] for line in left_out] == [
         "is in the train split",
         "is in the validation split",
@@ -213,9 +213,9 @@ def test_however_the_demo_is_ended_no_process_of_it_is_left(how: str, tmp_path: 
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does
     else:
         running.kill()
-    _, told = running.communicate(timeout=60)
+    _, errors = running.communicate(timeout=60)
     assert running.returncode != 0
-    assert told.count("Traceback") == (how == "SIGINT")
+    assert errors.count("Traceback") == (how == "SIGINT")
 
 
 def _words(summary: Any) -> list[str]:
@@ -229,7 +229,7 @@ def test_the_words_say_what_the_controls_say(rows: Any) -> None:
 
 
 def test_the_words_claim_nothing_that_the_figures_do_not_show(rows: Any) -> None:
-    """Of rows in which every arm does the same, no gain is told."""
+    """Of rows in which every arm does the same, no gain is claimed."""
     same: Any = [{**row, "solved": row["round"] == 15, "steps": [1.0, 0.0, 0.0]} for row in rows]
     words = " ".join(_words(demo.summarize(same)))
     for claim in ("gain is driven by rewards", "are needed", "rewards add to it", "only true rewards"):

@@ -22,7 +22,7 @@ from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models.policy import as_policy
 from icrl_graph.preview import preview
 from icrl_graph.prompts.text import text_of
-from icrl_graph.state.choices import absolute, load, name_of_part
+from icrl_graph.state.choices import absolute, find, name_of_part
 from icrl_graph.state.episode import Usage, plain
 from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.base import Graph
@@ -231,8 +231,8 @@ def _part(role: str, plan: Plan, objects: Objects) -> Any:
             f"the {role} {name.removeprefix(PYTHON)!r} is a Python object, which no folder holds: resume the "
             "comparison by the call of compare() that began it"
         )
-    find = {"benchmark": find_benchmark, "model": plan.load, "judge": plan.load}.get(role, load)
-    return find(name)
+    loaders = {"benchmark": find_benchmark, "model": plan.load, "judge": plan.load}
+    return loaders[role](name) if role in loaders else find("evaluator", name, {})
 
 
 def _model_of(arm: Arm, plan: Plan) -> Any:
