@@ -9,7 +9,7 @@ from typing import Any
 
 from langgraph.runtime import RunControl
 
-from icrl_graph.api import OnEpisode, aplay, check_inputs
+from icrl_graph.api import OnEpisode, aplay, check_inputs, play
 from icrl_graph.benchmarks.arms import Arm
 from icrl_graph.benchmarks.experiment import NO_OBJECTS, Experiment, Objects, prepare
 from icrl_graph.benchmarks.results import Cell, Plan, Row, failure, open_folder, read_results, row_of
@@ -41,7 +41,8 @@ def run(
         control: its `request_drain()` ends it once the calls in flight have answered.
         objects: those that stand in place of names in the plan.
         durable: save every run step by step, so that a crash costs no more than the calls in flight. Without it, runs
-            that had not ended begin anew; where calls are free and fast, such as a learner's, half the time is saved.
+            are made one after another in this thread, and what had not ended begins anew: half the time, where calls
+            are free and fast, such as a learner's.
 
     Raises:
         GraphDrained: it was ended through `control`.
@@ -94,7 +95,11 @@ async def _play(
             return failure(cell, f"there are no rewards of {arm.draws_from} on other tasks to draw from")
         graph = experiment.graph(cell.arm, pool)
     seed = {"seed": _seed(experiment.models[arm.model], cell)}
-    result = await aplay(graph, check_inputs(**inputs), path, "run", on_episode, control, seed)
+    checked = check_inputs(**inputs)
+    if path is None:
+        result = play(graph, checked, None, "run", on_episode, control, seed)
+    else:
+        result = await aplay(graph, checked, path, "run", on_episode, control, seed)
     if result.stopped == "failures":
         reason = result.episodes[-1].get("error", "")
         return failure(cell, f"the model failed too often in a row: {reason}", result.usage)

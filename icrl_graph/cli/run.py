@@ -13,7 +13,6 @@ from rich.markup import escape
 from icrl_graph.cli.shared import (
     Json,
     app,
-    cost,
     draining,
     err,
     fail,
@@ -25,6 +24,7 @@ from icrl_graph.cli.shared import (
     telling_repeats,
     whole,
 )
+from icrl_graph.state.formatting import cost, shorten
 
 
 @app.command(
@@ -131,7 +131,6 @@ def _round_printer(as_json: bool) -> Any:
     console = err if as_json else out
 
     def show(event: Any) -> None:
-        from icrl_graph.api import shorten
         from icrl_graph.prompts.text import number
 
         said = event["response"]
@@ -147,27 +146,17 @@ def _round_printer(as_json: bool) -> Any:
 
 
 def _finish(result: Any, folder: Path, as_json: bool) -> None:
-    from icrl_graph.api import breaks_in
     from icrl_graph.cli import run_folder as runs
     from icrl_graph.prompts.text import number
 
     if as_json:
         typer.echo(json.dumps(runs.as_json(result), ensure_ascii=False))
     else:
-        usage = result.usage
-        tokens = (
-            f", {usage['input']} + {usage['output']} tokens ({usage.get('cached', 0)} cached)"
-            if "input" in usage
-            else ""
-        )
-        if "usd" in usage:
-            tokens += f", {usage['usd']:.4f} USD" + (" and more" if usage.get("unpriced") else "")
-        tokens += breaks_in(usage)
         if result.answer is not None:
             out.print(printable(f"\n{result.answer}"), highlight=False, markup=False, soft_wrap=True)
         out.print(
             f"\nreward {number(result.reward)} ({result.rewarded_by}), metric {number(result.metric)}; stopped by "
-            f"{result.stopped} after {usage.get('calls', 0)} calls{tokens}, {usage.get('seconds', 0):.1f} s. Kept in "
+            f"{result.stopped} after {cost(result.usage)}, {result.usage.get('seconds', 0):.1f} s. Kept in "
             f"{escape(str(folder))}",
             highlight=False,
             soft_wrap=True,

@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
@@ -149,14 +149,3 @@ def read_json(text: str | None, option: str) -> Any:
         return None if text is None else json.loads(text)
     except ValueError as error:
         raise ValueError(f"{option} is JSON, got {text!r}: {error}") from None
-
-
-def cost(usage: Mapping[str, Any]) -> str:
-    """What was spent, in words."""
-    told = f"{usage.get('calls', 0):,} calls"
-    if "input" in usage:
-        told += f", {usage['input'] + usage['output']:,} tokens"
-    if "usd" in usage:
-        told += f", {usage['usd']:.2f} USD"
-    told += f", {usage['unpriced']} replies without a price" if usage.get("unpriced") else ""
-    return told + (f", {usage['breaks']} prompt cache breaks" if usage.get("breaks") else "")

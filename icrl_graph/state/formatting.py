@@ -24,15 +24,15 @@ def score(value: float | None) -> str:
     return share(value) if value is not None and abs(value) < 1 else number(value)
 
 
-def between(found: Mapping[str, Any], write: Callable[[float | None], str] = number) -> str:
+def between(estimate: Mapping[str, Any], write: Callable[[float | None], str] = number) -> str:
     """A mean with the ends of its interval, where it has one."""
-    ends = "" if found["low"] is None else f" [{write(found['low'])} {write(found['high'])}]"
-    return write(found["mean"]) + ends
+    ends = "" if estimate["low"] is None else f" [{write(estimate['low'])} {write(estimate['high'])}]"
+    return write(estimate["mean"]) + ends
 
 
-def plus_minus(value: str, found: Mapping[str, Any]) -> str:
+def plus_minus(value: str, estimate: Mapping[str, Any]) -> str:
     """A number with half the width of its interval, where it has one."""
-    return value if found["low"] is None else f"{value} ±{share((found['high'] - found['low']) / 2)}"
+    return value if estimate["low"] is None else f"{value} ±{share((estimate['high'] - estimate['low']) / 2)}"
 
 
 def signed(value: float | None) -> str:

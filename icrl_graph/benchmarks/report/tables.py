@@ -1,4 +1,4 @@
-"""The tables of a report, and how numbers are written in them."""
+"""The tables of a report."""
 
 from __future__ import annotations
 
@@ -7,32 +7,9 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from icrl_graph.benchmarks.comparison import Estimate
 from icrl_graph.benchmarks.summary import UNITS, Method, Summary, amount
 
 CURVES = ("reward", "metric", "best", "answer", "solved")
-
-
-def number(value: float | None) -> str:
-    """Three digits, or a dash."""
-    return "–" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def between(found: Estimate) -> str:
-    """A mean with its interval."""
-    if found["low"] is None or found["high"] is None:
-        return number(found["mean"])
-    return f"{number(found['mean'])} [{number(found['low'])}, {number(found['high'])}]"
-
-
-def signed(value: float | None) -> str:
-    """A difference."""
-    return "–" if value is None else f"{value:+.3g}"
-
-
-def chance(value: float | None) -> str:
-    """A p."""
-    return "–" if value is None else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
 
 
 def methods(summary: Summary) -> list[dict[str, Any]]:
@@ -74,9 +51,9 @@ def as_rows(summary: Summary) -> dict[str, list[dict[str, Any]]]:
             for point in points
         ],
         "tasks": [
-            {"arm": method["arm"], "task": task, **{end: found[end] for end in ends}}  # type: ignore[literal-required]
+            {"arm": method["arm"], "task": task, **{end: estimate[end] for end in ends}}  # type: ignore[literal-required]
             for method in summary["methods"]
-            for task, found in method["by_task"].items()
+            for task, estimate in method["by_task"].items()
         ],
         "differences": [dict(pair) for pair in summary["pairs"]],
     }
@@ -88,9 +65,9 @@ def _method(method: Method, measures: Iterable[str]) -> dict[str, Any]:
         for name in measures
         for end in ("mean", "low", "high")
     }
-    told = ("arm", "rewarded_by", "runs", "failed", "attempts", "unanswered", "unscored")
+    fields = ("arm", "rewarded_by", "runs", "failed", "attempts", "unanswered", "unscored")
     usage = {name: method["usage"].get(name, 0) for name in ("calls", "input", "cached", "output", "reasoning", "usd")}
-    return {**{name: method[name] for name in told}, **equal, "regret": method["regret"]["mean"], **usage}  # type: ignore[literal-required]
+    return {**{name: method[name] for name in fields}, **equal, "regret": method["regret"]["mean"], **usage}  # type: ignore[literal-required]
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
