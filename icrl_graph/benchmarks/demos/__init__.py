@@ -48,7 +48,7 @@ def play(
     processes = min(workers or len(plans), len(plans))
     if processes == 1:
         for name, plan in plans.items():
-            _run(plan, folder / name, lambda made, name=name: tell(name, made.done))
+            _run(plan, folder / name, lambda made, name=name: tell(name, made.done))  # type: ignore[misc]
     else:
         _run_side_by_side(plans, folder, tell, processes)
     rows: dict[str, Rows] = {name: read_results(folder / name).rows for name in plans}
