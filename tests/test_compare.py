@@ -328,7 +328,7 @@ def test_options_that_a_topology_does_not_take_follow_from_its_signature(outside
         ("icrl,a,b/method.py:create_mine", r"unknown topology 'a'.*a path can't hold '\+' or ','"),
         ("missing.py:create_mine", r"'.*missing\.py:create_mine' can't be loaded"),
         ("method.py:create_yours", r"has no 'create_yours'; it has .*create_mine"),
-        ("tree", r"unknown topology 'tree'; choose one of icrl, reflexion, .*'react'"),
+        ("tree", r"unknown topology 'tree'; choose one of icrl, reflexion, .*as an arm also react"),
     ],
 )
 def test_a_mistake_in_the_path_of_a_topology_is_clear(arms: str, message: str, outside: Path) -> None:

@@ -109,11 +109,11 @@ def test_both_layouts_give_it_the_same_history() -> None:
 
 
 def test_a_foreign_history_is_used() -> None:
-    """After six random attempts it solves far more than six of the learner's rounds would have given."""
-    other, learner = player(blind, no_base), LEARNERS["game24"]
+    """After six random attempts it solves far more than six of its own rounds would have given."""
+    stranger, own = player(blind, no_base), LEARNERS["game24"]
 
     def begun(messages: Any, rng: Random) -> str:
-        return (other if len(messages) < 13 else learner)(messages, rng, None)
+        return (stranger if len(messages) < 13 else own)(messages, rng, None)
 
     solved = _solved(create_icrl(FunctionModel(reply=begun), grade, rounds=16), PUZZLES[:40])
     assert _within(solved, 6) <= 0.3
@@ -135,15 +135,15 @@ def test_its_base_policies_know_the_more_the_more_they_were_trained_on() -> None
 
 @pytest.mark.parametrize("name", ["game24", "game24-weak", "game24-strong"])
 def test_it_answers_in_the_benchmarks_text_whatever_stands_in_its_history(name: str) -> None:
-    for answer, reward in (("no steps", "unscored"), ("8 / 3 = 8/3 (left: 4 8/3)", "hidden"), ("5 + 6 = 11", "1e+06")):
+    for said, told in (("no steps", "unscored"), ("8 / 3 = 8/3 (left: 4 8/3)", "hidden"), ("5 + 6 = 11", "1e+06")):
         history = [
             {"role": "user", "content": task((4, 5, 6, 10))["task"]},
-            {"role": "assistant", "content": answer},
-            {"role": "user", "content": f"Reward: {reward}"},
+            {"role": "assistant", "content": said},
+            {"role": "user", "content": f"Reward: {told}"},
         ]
-        response = LEARNERS[name](history, Random(0), None)
-        assert verify(response, (4, 5, 6, 10)).value is not None
-        assert len(grade(response, {"numbers": [4, 5, 6, 10]})["steps"]) == 3
+        answer = LEARNERS[name](history, Random(0), None)
+        assert verify(answer, (4, 5, 6, 10)).value is not None
+        assert len(grade(answer, {"numbers": [4, 5, 6, 10]})["steps"]) == 3
 
 
 def test_it_refuses_another_task() -> None:
@@ -161,9 +161,9 @@ def test_an_attempt_takes_at_most_5_ms_of_cpu() -> None:
     history: list[Any] = [{"role": "user", "content": task((4, 5, 6, 10))["task"]}]
     start = list(history)
     for seed in range(16):
-        answer = LEARNERS["game24"](start, Random(seed), None)
+        said = LEARNERS["game24"](start, Random(seed), None)
         history += [
-            {"role": "assistant", "content": answer},
+            {"role": "assistant", "content": said},
             {"role": "user", "content": "Reward: 0.2\nReward by step: 1, 0, 0"},
         ]
 
@@ -207,8 +207,8 @@ def test_a_demo_is_a_comparison_that_can_be_reported(tmp_path: Path) -> None:
 
 def test_no_puzzle_of_a_ranked_list_is_scored_that_the_learner_was_trained_on() -> None:
     test, trained, chosen = split("test")[0], split("train")[0], split("validation")[0]
-    scored, left_out = demo.held_out({900: test, 901: trained, 902: chosen, 903: (3, 3, 8, 8)})
-    assert scored == [test]
+    kept, left_out = demo.held_out({900: test, 901: trained, 902: chosen, 903: (3, 3, 8, 8)})
+    assert kept == [test]
     assert [line.split(": ")[1] for line in left_out] == [
         "is in the train split",
         "is in the validation split",
@@ -244,9 +244,9 @@ def test_however_the_demo_is_ended_no_process_of_it_is_left(how: str, tmp_path: 
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does
     else:
         running.kill()
-    _, errors = running.communicate(timeout=60)
+    _, told = running.communicate(timeout=60)
     assert running.returncode != 0
-    assert errors.count("Traceback") == (how == "SIGINT")
+    assert told.count("Traceback") == (how == "SIGINT")
 
 
 def _words(summary: Any) -> list[str]:

@@ -244,7 +244,7 @@ class Comparison:
 
         `methods`: an arm a row. `differences`: from the first arm, with intervals and tests. `rounds`, `budgets` and
         `tasks`: means by round, by what was spent and by task. `runs` and `attempts`: everything that they are made of.
-        Rounds are counted from 1.
+        Rounds and candidates are counted from 1.
 
         Raises:
             ValueError: no run has ended.
@@ -323,7 +323,7 @@ def _attempt_rows(row: Row) -> Iterator[dict[str, Any]]:
         yield {
             **{name: row[name] for name in ("arm", "item", "seed")},
             "round": episode["round"] + 1,
-            "candidate": episode["candidate"],
+            "candidate": episode["candidate"] + 1,
             "instruction": episode["plan"]["instruction"],
             "response": episode.get("response"),
             "error": episode.get("error"),

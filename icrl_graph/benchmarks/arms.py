@@ -99,7 +99,7 @@ def read_arm(text: str) -> Arm:
     try:
         create = find_topology(topology)
     except ValueError as error:
-        also = "" if ":" in topology else f"; as an arm also {', '.join(map(repr, SHORTHANDS))}"
+        also = "" if ":" in topology else f"; as an arm also {', '.join(SHORTHANDS)}"
         raise ValueError(f"{error}{also}") from None
     parameters = inspect.signature(create).parameters
     options: dict[str, Any] = {}

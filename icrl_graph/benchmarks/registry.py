@@ -79,38 +79,38 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 """The shipped ones, by name."""
 
 
-def find_benchmark(name: str) -> Benchmark:
+def find_benchmark(name: str | Benchmark) -> Benchmark:
     """A benchmark by name.
 
     Args:
-        name: of a shipped benchmark; of an installed package's, an entry point of the group `icrl_graph.benchmarks`;
-            "path.py:name" or "module:name" of a custom `Benchmark`; or a .jsonl file of tasks.
+        name: of a shipped benchmark; an entry point of the group `icrl_graph.benchmarks`; "path.py:name" or
+            "module:name" of a custom `Benchmark`; a .jsonl file of tasks; or the `Benchmark` itself.
 
     Raises:
         ValueError: there is none of that name, it is not a `Benchmark`, or the file can't be read.
     """
-    if name.endswith(".jsonl"):
+    if isinstance(name, str) and name.endswith(".jsonl"):
         return from_file(Path(name))
-    if (shipped := BENCHMARKS.get(name.replace("_", "-"))) is not None:
-        return shipped
-    if ":" not in name and name not in installed("benchmark"):
-        names = ", ".join([*BENCHMARKS, *installed("benchmark")])
-        raise ValueError(
-            f"unknown benchmark {name!r}; choose one of {names}, or give a custom one "
-            'as path.py:name, or tasks as a .jsonl file with a line {"task": "...", "task_data": {...}} for each'
-        )
-    benchmark: Any = find("benchmark", name, {})
+    try:
+        benchmark: Any = find("benchmark", _shipped(name) or name, BENCHMARKS)
+    except ValueError as error:
+        about_tasks = '; or give tasks as a .jsonl file with a line {"task": "...", "task_data": {...}} for each'
+        raise ValueError(f"{error}{'' if ':' in str(name) else about_tasks}") from error
     if not isinstance(benchmark, Benchmark):
         raise ValueError(f"{name!r} is not a Benchmark: {benchmark!r:.80}")
     return benchmark
+
+
+def _shipped(name: Any) -> str | None:
+    """The name of a shipped benchmark, which may be written with underscores."""
+    return dashed if isinstance(name, str) and (dashed := name.replace("_", "-")) in BENCHMARKS else None
 
 
 def canonical(name: str) -> str:
     """The name under which a comparison is saved, so that it can be resumed in any folder."""
     if name.endswith(".jsonl"):
         return str(Path(name).resolve())
-    shipped = name.replace("_", "-")
-    return shipped if shipped in BENCHMARKS else absolute(name)
+    return _shipped(name) or absolute(name)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def find_item(text: str) -> Item | None:
     """
     custom = re.fullmatch(r"(\S+\.py:\w+):(.+)", text, re.DOTALL)
     name, colon, item = (custom[1], ":", custom[2]) if custom else text.partition(":")
-    if not custom and not (colon and (name.replace("_", "-") in BENCHMARKS or name in installed("benchmark"))):
+    if not custom and not (colon and (_shipped(name) or name in installed("benchmark"))):
         return None
     benchmark = find_benchmark(name)
     return None if benchmark.evaluator is None else Item(benchmark.read(item), benchmark)

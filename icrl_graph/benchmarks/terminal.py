@@ -13,7 +13,7 @@ from rich.text import Text
 
 from icrl_graph.benchmarks.scheduler import OnProgress
 from icrl_graph.benchmarks.summary import Summary
-from icrl_graph.state.formatting import between, cost, score, table
+from icrl_graph.state.formatting import MISSING, between, chance, cost, score, table
 
 
 @contextmanager
@@ -60,8 +60,7 @@ def tables(summary: Summary) -> Iterator[Table]:
 def _differences(title: str, summary: Summary) -> Table:
     differences: Table = table(title, "method", "measure", "difference", "95 %", "p (Holm)")
     for pair in summary["pairs"]:
-        p = "-" if pair["adjusted"] is None else f"{pair['adjusted']:.4f}"
-        interval = "-" if pair["low"] is None else f"{pair['low']:+.2f} to {pair['high']:+.2f}"
-        difference = "-" if pair["difference"] is None else f"{pair['difference']:+.2f}"
-        differences.add_row(Text(pair["arm"]), pair["measure"], difference, interval, p)
+        interval = MISSING if pair["low"] is None else f"{pair['low']:+.2f} to {pair['high']:+.2f}"
+        difference = MISSING if pair["difference"] is None else f"{pair['difference']:+.2f}"
+        differences.add_row(Text(pair["arm"]), pair["measure"], difference, interval, chance(pair["adjusted"]))
     return differences
