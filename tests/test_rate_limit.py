@@ -182,7 +182,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         clock.sleep(seconds)
         await pause(0)
 
-    monkeypatch.setattr("icrl_graph.execution.rate_limit.time", clock)
+    for module in ("rate_limit", "retry"):
+        monkeypatch.setattr(f"icrl_graph.execution.{module}.time", clock)
     monkeypatch.setattr("icrl_graph.execution.rate_limit.random.random", lambda: 0.5)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     return clock

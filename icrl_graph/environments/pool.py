@@ -7,7 +7,6 @@ again.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 from icrl_graph.environments import Environment, EnvironmentFailed, EnvironmentLost, Outcome, as_outcome, called, replay
 from icrl_graph.errors import IcrlError
-from icrl_graph.execution.queue import FairSemaphore, areach
+from icrl_graph.execution.queue import FairSemaphore, await_slot
 
 ATTEMPTS = 3
 """How often a step is tried where the environment dies of it."""
@@ -38,7 +37,7 @@ class EnvironmentPool:
     """
 
     def __init__(self, make: Callable[[], Environment], limit: int | None = None) -> None:
-        self._make, self._places = make, FairSemaphore(limit)
+        self._make, self._slots = make, FairSemaphore(limit)
         self._open: dict[Hashable, _World] = {}
         self._idle: deque[Environment] = deque()
 
@@ -117,9 +116,9 @@ class EnvironmentPool:
     async def _new(self, key: Hashable) -> _World:
         await self.release(key)
         stack = ExitStack()
-        place = stack.enter_context(self._places.one())
+        place = stack.enter_context(self._slots.slot())
         try:
-            await areach(place, math.inf)
+            await await_slot(place)
             environment = self._idle.pop() if self._idle else await called(self._make)
             self._open[key] = _World(environment, stack, [])
         except BaseException:
