@@ -2,14 +2,14 @@
 
     START -> reset -> act -> step -> (done? END : act)
 
-    policy = rollout("openai:gpt-4.1-mini", lambda: MyWorld(), max_steps=15)
+    policy = rollout("openai:gpt-4.1-mini", lambda: MyEnvironment(), max_steps=15)
     graph = create_icrl(policy, episode_return, rounds=10)
 
 One action is one durable step of a nested graph. What lasts is the list of steps; the live environment is a cache of it
 (`icrl_graph.environments.pool`). The current episode reaches the model as chat turns, the action as the assistant's,
-the observation and its reward as the user's; earlier episodes reach it in the compact form of `context.played`.
+the observation and its reward as the user's; earlier episodes reach it in a compact form, one line for each step.
 
-A prompt is never stored: what a turn needs beside the steps comes as the nested graph's context, made again each time.
+A prompt is never stored: what a turn needs besides the steps is the nested graph's context, made again each time.
 """
 
 from __future__ import annotations
@@ -33,69 +33,74 @@ from icrl_graph.errors import BudgetExceeded, IcrlError
 from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import Driver, Flow, Key, Meter, single
-from icrl_graph.execution.node import TRACED, Straight
+from icrl_graph.execution.node import TRACED, PlainNode
 from icrl_graph.models.policy import Policy, as_policy
 from icrl_graph.models.responses import failure, is_overflow, read_response
 from icrl_graph.prompts.templates import ACT, REACT
 from icrl_graph.prompts.text import reward_line
 from icrl_graph.state.choices import name_of_part, pick
 from icrl_graph.state.episode import Message, Step, Usage, add_usage
-from icrl_graph.state.events import StepEvent, Tell
+from icrl_graph.state.events import Emit, StepEvent
 from icrl_graph.state.reward import Reward
 
 logger = logging.getLogger(__name__)
 
-RESTARTS = 3
-"""How often an episode is begun anew, where that is asked for."""
+MAX_RESTARTS = 3
+"""How often an episode is restarted, with `on_divergence="restart"`."""
 
 
 @dataclass(frozen=True)
 class RolloutContext:
-    """What an episode of many turns is played with: all that is made again, and so is no part of its state."""
+    """What an episode of many turns needs besides its state; it is made again each time, and never saved."""
 
     prompt: Callable[[int], list[Message] | None]
-    """What the round asks for, with what it shows of the rounds before, made less so many times (`shrink`);
-    None if nothing is left to leave out."""
+    """The prompt of the round, its history shrunk this many times (`shrink`); None if there is no history left."""
     actor: Policy
     task_data: Mapping[str, Any]
     driver: Driver
     budget: Budget
-    """Of this episode and of those that are played side by side with it."""
+    """Shared with the episodes that are played side by side with this one."""
     key: Key
-    """Of the attempt."""
-    label: str
-    """The word ahead of a reward."""
+    """The key of the attempt: the run, the node, the round, the candidate."""
+    reward_label: str
+    """The word before a reward."""
     show: Callable[[list[float]], Reward]
     """What the model may see of the rewards of the steps so far."""
     sampling: Callable[[int], dict[str, Any]]
-    """The arguments of the call for a step, counted from 0."""
-    tell: Tell
-    """Streams what a step came to."""
+    """The arguments of the model's call for a step, counted from 0."""
+    emit: Emit
+    """Streams the event of a step."""
     parent_context: Any
-    """The context of the graph around it."""
+    """The context of the graph that this one is nested in."""
+
+    @property
+    def episode_key(self) -> tuple[str, int, int]:
+        """The run, the round and the candidate."""
+        run, _, number, candidate = self.key
+        return str(run), int(number), int(candidate)
 
 
 class RolloutState(TypedDict, total=False):
     """All that a checkpoint of an episode holds."""
 
     first: str
-    """The observation that it began with."""
+    """The first observation."""
     hint: str
-    """What helps with the next action."""
+    """The latest hint, for the next action."""
     steps: Annotated[list[Step], DeltaChannel(lambda old, writes: _merged(old, writes), snapshot_frequency=1000)]
     costs: Annotated[list[Usage], DeltaChannel(lambda old, writes: sum(writes, list(old)), snapshot_frequency=1000)]
     shrunk: int
-    """How often what the prompt shows of the rounds before was made less, to fit into the model's context."""
+    """How often the history in the prompt was shrunk, to fit into the model's context."""
     restarts: int
-    """How often it was begun anew, because a fresh environment did not go the same way."""
+    """How often it was restarted, because a fresh environment did not repeat itself."""
     error: str
-    """Why it ended without the environment having ended it."""
+    """Why it ended before the environment had ended it."""
     stopped: str
     """The cap that was reached."""
 
 
 def _merged(old: Sequence[Step], writes: Sequence[list[Step]]) -> list[Step]:
-    """The reducer: a step that holds an action begins one, one without it completes the latest."""
+    """The reducer: a write with an action begins a step, one without completes the latest."""
     steps = list(old)
     for step in (step for write in writes for step in write):
         if "action" in step:
@@ -115,18 +120,18 @@ def rollout(
     on_divergence: str = "raise",
     cache: str = "auto",
 ) -> Policy:
-    """A policy that plays an episode in an environment; give it to a topology as its model.
+    """A policy that plays an episode in an environment; pass it to a topology as its model.
 
     Args:
-        model: who acts: whatever a topology takes as a model.
-        environment: makes one; or the environments that several policies share.
-        max_steps: actions of an episode at most.
-        max_concurrency: environments that may be open at once; None for any number.
-        thoughts: whether the model is to think aloud ahead of each action, as in ReAct (arXiv 2210.03629).
-        on_divergence: what becomes of an episode whose environment was lost, and can't be brought to the same point
-            again because a fresh one does not repeat itself: "raise" `ReplayDivergence`, which ends the run, or
-            "restart" the episode, whose calls are paid again, up to three times.
-        cache: how the model's provider is told what of a prompt to cache.
+        model: chooses the actions: whatever a topology takes as a model.
+        environment: makes an environment; or a pool that several policies share.
+        max_steps: actions per episode at most.
+        max_concurrency: environments that may be open at once; None for no limit. A pool has its own.
+        thoughts: whether the model writes its thoughts before each action, as in ReAct (arXiv 2210.03629).
+        on_divergence: what to do where an environment was lost and a fresh one does not repeat its observations:
+            "raise" `ReplayDivergence`, which ends the run, or "restart" the episode up to three times; the calls of a
+            restarted episode are paid again.
+        cache: how the model's provider is asked to cache prompts.
 
     Raises:
         ValueError: an argument is wrong.
@@ -134,13 +139,13 @@ def rollout(
     if max_steps < 1:
         raise ValueError(f"max_steps must be 1 or more, got {max_steps!r}")
     if not (callable(environment) or isinstance(environment, EnvironmentPool)):
-        raise ValueError(f"environment is a function that makes one, got {environment!r:.80}")
+        raise ValueError(f"environment must be a function that makes one, or a pool, got {environment!r:.80}")
     pick("on_divergence", on_divergence, dict.fromkeys(("raise", "restart")))
     policy = as_policy(model, cache)
     pool = environment if isinstance(environment, EnvironmentPool) else EnvironmentPool(environment, max_concurrency)
-    most_restarts = RESTARTS if on_divergence == "restart" else 0
+    max_restarts = MAX_RESTARTS if on_divergence == "restart" else 0
     graph = StateGraph(RolloutState, context_schema=RolloutContext)
-    flows = {"reset": _reset(pool), "act": _act(pool, thoughts), "step": _step(pool, max_steps, most_restarts)}
+    flows = {"reset": _reset(pool), "act": _act(pool, thoughts), "step": _step(pool, max_steps, max_restarts)}
     for name, flow in flows.items():
         part = policy.part if name == "act" else None
         graph.add_node(name, _flow_node(name, flow, pool, part), trace_policy=TRACED)
@@ -161,86 +166,83 @@ def _is_over(state: RolloutState, max_steps: int) -> bool:
 def _flow_node(
     name: str, flow: Callable[[RolloutState, RolloutContext], Flow], pool: EnvironmentPool, part: Any = None
 ) -> Runnable[Any, Any]:
-    """A flow as a node of the nested graph; whatever ends the run within it gives the episode's environment back."""
+    """A flow as a node of the nested graph; an error that ends the run also releases the episode's environment."""
 
     def run(state: RolloutState) -> Any:
-        stage = begun(state)
-        return stage.driver.perform(closing(flow(state, stage), stage), _key(name, state, stage), stage.budget)
+        context = resumed_context(state)
+        return context.driver.perform(releasing(state, context), _key(name, state, context), context.budget)
 
     async def arun(state: RolloutState) -> Any:
-        stage = begun(state)
-        return await stage.driver.aperform(closing(flow(state, stage), stage), _key(name, state, stage), stage.budget)
+        context = resumed_context(state)
+        return await context.driver.aperform(releasing(state, context), _key(name, state, context), context.budget)
 
-    def begun(state: RolloutState) -> RolloutContext:
-        stage: Any = get_runtime().context
-        stage.budget.resume(_whose(stage), add_usage(*state.get("costs", [])))
-        return stage  # type: ignore[no-any-return]
+    def resumed_context(state: RolloutState) -> RolloutContext:
+        context: RolloutContext = get_runtime(RolloutContext).context
+        context.budget.resume(context.episode_key, add_usage(*state.get("costs", [])))
+        return context
 
-    def closing(flow: Flow, stage: RolloutContext) -> Flow:
+    def releasing(state: RolloutState, context: RolloutContext) -> Flow:
         try:
-            return (yield from flow)
+            return (yield from flow(state, context))
         except Exception:
-            yield _free(pool.release, key=_whose(stage))
+            yield _free(pool.release, key=context.episode_key)
             raise
 
-    return Straight(run, arun, name, part)
+    return PlainNode(run, arun, name, part)
 
 
-def _key(name: str, state: RolloutState, stage: RolloutContext) -> tuple[Any, ...]:
-    run, _, number, candidate = stage.key
-    begun_anew = (f"{name} {state['restarts']}",) if state.get("restarts") else (name,)
-    return run, *begun_anew, number, candidate, len(state.get("steps", []))
+def _key(name: str, state: RolloutState, context: RolloutContext) -> Key:
+    """The key of a node's calls; a restarted episode has keys of its own."""
+    run, _, number, candidate = context.key
+    restarts = state.get("restarts")
+    return run, f"{name} {restarts}" if restarts else name, number, candidate, len(state.get("steps", []))
 
 
-def _whose(stage: RolloutContext) -> tuple[str, int, int]:
-    """The run, the round and the candidate whose episode it is."""
-    run, _, number, candidate = stage.key
-    return str(run), int(number), int(candidate)
-
-
-def _free(part: Callable[..., Any], **arguments: Any) -> Call:
-    """A call that costs nothing: what the environment does."""
-    return Call(part, arguments, lambda given: given, paid=False)
+def _free(method: Callable[..., Any], **arguments: Any) -> Call:
+    """A call of the environment, which costs nothing."""
+    return Call(method, arguments, lambda result: result, paid=False)
 
 
 def _reset(pool: EnvironmentPool) -> Callable[[RolloutState, RolloutContext], Flow]:
-    def reset(state: RolloutState, stage: RolloutContext) -> Flow:
-        return {**(yield from _begun(pool, stage)), "steps": [], "costs": []}
+    def reset(state: RolloutState, context: RolloutContext) -> Flow:
+        return {**(yield from _first(pool, context)), "steps": [], "costs": []}
 
     return reset
 
 
-def _begun(pool: EnvironmentPool, stage: RolloutContext) -> Flow:
-    begun: Outcome = (yield _free(pool.reset, key=_whose(stage), task_data=stage.task_data)).value
-    return {"first": begun.observation, "hint": begun.hint}
+def _first(pool: EnvironmentPool, context: RolloutContext) -> Flow:
+    """Reset the environment; returns the first observation and its hint."""
+    outcome: Outcome = (yield _free(pool.reset, key=context.episode_key, task_data=context.task_data)).value
+    return {"first": outcome.observation, "hint": outcome.hint}
 
 
 def _act(pool: EnvironmentPool, thoughts: bool) -> Callable[[RolloutState, RolloutContext], Flow]:
-    def act(state: RolloutState, stage: RolloutContext) -> Flow:
-        actor, kwargs, meter = stage.actor, stage.sampling(len(state["steps"])), Meter()
-        parent_context = {"context": stage.parent_context} if actor.kind == "graph" else {}
-        shrunk, said = state.get("shrunk", 0), dict[str, Any]()
-        while not said:
-            asked, marks = actor.cache.mark(_turns(state, stage, shrunk, thoughts))
+    def act(state: RolloutState, context: RolloutContext) -> Flow:
+        actor, kwargs, meter = context.actor, context.sampling(len(state["steps"])), Meter()
+        parent_context = {"context": context.parent_context} if actor.kind == "graph" else {}
+        shrunk, response = state.get("shrunk", 0), dict[str, Any]()
+        while not response:
+            messages, marks = actor.cache.mark(_turns(state, context, shrunk, thoughts))
             try:
                 call = Call(
-                    actor.part, actor.input(asked), read_response, {**marks, **kwargs}, unkeyed_kwargs=parent_context
+                    actor.part, actor.input(messages), read_response, {**marks, **kwargs}, unkeyed_kwargs=parent_context
                 )
-                said = yield from meter.read(single(call))
-            except BudgetExceeded as over:
-                said = {"error": str(over), "stopped": over.cap}
+                response = yield from meter.read(single(call))
+            except BudgetExceeded as error:
+                response = {"error": str(error), "stopped": error.cap}
             except IcrlError:
                 raise
             except Exception as error:
-                if is_overflow(error) and stage.prompt(shrunk + 1) is not None:
+                if is_overflow(error) and context.prompt(shrunk + 1) is not None:
                     shrunk += 1
                 else:
-                    said = {"error": failure(error, *_whose(stage)[1:])}
-        spent = {"costs": [meter.usage], **({"shrunk": shrunk} if shrunk else {})}
-        if "response" not in said:
-            yield _free(pool.release, key=_whose(stage))
-            return {**said, **spent}
-        return {"steps": [_read_action(said["response"], thoughts)], **spent}
+                    _, number, candidate = context.episode_key
+                    response = {"error": failure(error, number, candidate)}
+        update = {"costs": [meter.usage], **({"shrunk": shrunk} if shrunk else {})}
+        if "response" not in response:
+            yield _free(pool.release, key=context.episode_key)
+            return {**response, **update}
+        return {"steps": [_read_action(response["response"], thoughts)], **update}
 
     return act
 
@@ -248,69 +250,78 @@ def _act(pool: EnvironmentPool, thoughts: bool) -> Callable[[RolloutState, Rollo
 _ACTION = re.compile(r"^[ \t*]*action(?:[ \t]+\d+)?[ \t*]*:[ \t*]*", re.I | re.M)
 
 
-def _read_action(said: str, thoughts: bool) -> Step:
-    """What a model wants to do, and what it thought ahead of it; of several actions the first, the others see nothing.
+def _read_action(response: str, thoughts: bool) -> Step:
+    """The first action in a response, and the thought before it.
 
-    A model may go on with what it imagines to observe; none of that is done.
+    A model may continue with further actions and with observations that it imagines; none of that is done.
     """
-    thought, found, behind = said, _ACTION.search(said), said
-    if found:
-        thought, behind = said[: found.start()], said[found.end() :]
-    action = next((line.strip() for line in behind.splitlines() if line.strip(" \t`")), "")
-    kept = thought.strip() if thoughts and found else ""
-    return Step(action=action, thought=kept) if kept else Step(action=action)
+    thought, marker, rest = response, _ACTION.search(response), response
+    if marker:
+        thought, rest = response[: marker.start()].strip(), response[marker.end() :]
+    action = next((line.strip() for line in rest.splitlines() if line.strip(" \t`")), "")
+    return Step(action=action, thought=thought) if thoughts and marker and thought else Step(action=action)
 
 
-def _step(pool: EnvironmentPool, max_steps: int, most_restarts: int) -> Callable[[RolloutState, RolloutContext], Flow]:
-    def step(state: RolloutState, stage: RolloutContext) -> Flow:
+def _step(pool: EnvironmentPool, max_steps: int, max_restarts: int) -> Callable[[RolloutState, RolloutContext], Flow]:
+    def step(state: RolloutState, context: RolloutContext) -> Flow:
+        key, task_data = context.episode_key, context.task_data
         actions = [each["action"] for each in state["steps"]]
         seen = [state["first"], *(each["observation"] for each in state["steps"][:-1])]
-        done = {"key": _whose(stage), "task_data": stage.task_data, "seen": seen, "actions": actions}
         try:
-            outcome: Outcome = (yield _free(pool.step, **done)).value
-        except ReplayDivergence as diverged:
+            call = _free(pool.step, key=key, task_data=task_data, seen=seen, actions=actions)
+            outcome: Outcome = (yield call).value
+        except ReplayDivergence as error:
             restarts = state.get("restarts", 0) + 1
-            if restarts > most_restarts:
+            if restarts > max_restarts:
                 raise
-            logger.warning("the episode begins anew: %s", diverged)
-            return {**(yield from _begun(pool, stage)), "steps": Overwrite([]), "restarts": restarts}
-        ends = {"done": outcome.done, "success": outcome.success}
-        told: Any = {"observation": outcome.observation, "reward": outcome.reward, **ends, "info": dict(outcome.info)}
+            logger.warning("the episode is restarted: %s", error)
+            return {**(yield from _first(pool, context)), "steps": Overwrite([]), "restarts": restarts}
         if outcome.done or len(actions) >= max_steps:
-            yield _free(pool.release, key=_whose(stage))
-        _, number, candidate = _whose(stage)
+            yield _free(pool.release, key=key)
+        result = Step(
+            observation=outcome.observation,
+            reward=outcome.reward,
+            done=outcome.done,
+            success=outcome.success,
+            info=dict(outcome.info),
+        )
+        _, number, candidate = key
         event = {"type": "step", "round": number, "candidate": candidate, "step": len(actions) - 1}
-        stage.tell(cast(StepEvent, {**event, "action": actions[-1], **told}))
-        return {"steps": [told], "hint": outcome.hint}
+        context.emit(cast(StepEvent, {**event, "action": actions[-1], **result}))
+        return {"steps": [result], "hint": outcome.hint}
 
     return step
 
 
-def _turns(state: RolloutState, stage: RolloutContext, shrunk: int, thoughts: bool) -> list[Message]:
+def _turns(state: RolloutState, context: RolloutContext, shrunk: int, thoughts: bool) -> list[Message]:
     """The prompt of the next action: that of the round, how to answer, and the episode so far."""
-    given = stage.prompt(shrunk)
-    assert given is not None
-    *before, last = given
+    messages = context.prompt(shrunk)
+    assert messages is not None
+    *before, last = messages
     opening = f"{REACT if thoughts else ACT}\n\n{state['first']}"
-    prompt = [*before, {**last, "content": _with(last["content"], opening)}]
-    shown: Reward = stage.show([each["reward"] for each in state["steps"]])
+    prompt = [*before, {**last, "content": _append(last["content"], opening)}]
+    shown: Reward = context.show([each["reward"] for each in state["steps"]])
     rewards: Sequence[float | None] = shown.get("steps", [])
-    for at, step in enumerate(state["steps"]):
-        said = f"{step['thought']}\nAction: {step['action']}" if "thought" in step else step["action"]
-        told = [step["observation"], *([reward_line(stage.label, rewards[at])] if at < len(rewards) else [])]
-        prompt += [{"role": "assistant", "content": said}, {"role": "user", "content": "\n".join(told)}]
+    for i, step in enumerate(state["steps"]):
+        action = f"{step['thought']}\nAction: {step['action']}" if "thought" in step else step["action"]
+        reward = f"\n{reward_line(context.reward_label, rewards[i])}" if i < len(rewards) else ""
+        prompt += [
+            {"role": "assistant", "content": action},
+            {"role": "user", "content": step["observation"] + reward},
+        ]
     if state["hint"]:
-        prompt[-1] = {**prompt[-1], "content": _with(prompt[-1]["content"], state["hint"])}
+        prompt[-1] = {**prompt[-1], "content": _append(prompt[-1]["content"], state["hint"])}
     return prompt
 
 
-def _with(content: Any, more: str) -> Any:
+def _append(content: Any, text: str) -> Any:
+    """The content of a message, text or blocks, with a paragraph more."""
     if isinstance(content, str):
-        return f"{content}\n\n{more}"
-    return [*content, {"type": "text", "text": more}]
+        return f"{content}\n\n{text}"
+    return [*content, {"type": "text", "text": text}]
 
 
 def episode_return(steps: Sequence[Mapping[str, Any]]) -> Reward:
-    """The reward of an episode that was played: the sum of its steps' rewards, and these."""
+    """The reward of an episode: the sum of its steps' rewards, and each of them."""
     rewards = [float(step.get("reward", 0.0)) for step in steps]
     return Reward(value=sum(rewards), steps=[*rewards])

@@ -77,7 +77,7 @@ class Meter:
                 return done.value
             if not isinstance(request, Call | list):
                 raise TypeError(f"a flow yields calls, or lists of flows to run side by side; got {request!r:.80}")
-            metered = self._parallel if isinstance(request, list) else self._single
+            metered: Callable[..., Flow] = self._parallel if isinstance(request, list) else self._single
             try:
                 step, reply = flow.send, (yield from metered(request, timeout))
             except Exception as error:

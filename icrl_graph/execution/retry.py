@@ -14,8 +14,8 @@ from langchain_core.exceptions import ModelError
 from icrl_graph.execution.calls import Call
 
 _CONNECTION_ERRORS = {"APIError", "APIConnectionError", "TransportError", "ClientConnectionError", "ClientPayloadError"}
-"""Errors of a connection or within a stream, by class name, so that none of these packages need be installed: the clients
-of OpenAI and Anthropic, httpx, aiohttp."""
+"""Errors of a connection or within a stream, by class name, so that none of these packages need be installed: the
+clients of OpenAI and Anthropic, httpx, aiohttp."""
 
 
 _PERMANENT_CODES = ("insufficient_quota", "context_length_exceeded")
@@ -41,7 +41,9 @@ def is_transient(error: Exception) -> bool:
         return error.is_retryable
     if isinstance(error, json.JSONDecodeError):
         return _within_client(error)
-    return isinstance(error, ConnectionError | TimeoutError) or any(c.__name__ in _CONNECTION_ERRORS for c in type(error).__mro__)
+    return isinstance(error, ConnectionError | TimeoutError) or any(
+        c.__name__ in _CONNECTION_ERRORS for c in type(error).__mro__
+    )
 
 
 def status_of(error: Exception) -> int | None:

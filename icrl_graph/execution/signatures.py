@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 
@@ -27,9 +27,18 @@ def accepted_names(function: Callable[..., Any], offered: tuple[str, ...], what:
     names = {name for name, p in named.items() if p.kind is not p.POSITIONAL_ONLY}
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         names |= set(offered)
-    if unknown := required - (names & set(offered)):
+    return names_among(offered, names, required, what)
+
+
+def names_among(offered: tuple[str, ...], names: Container[str], required: set[str], what: str) -> tuple[str, ...]:
+    """Which of the offered keyword arguments are among the names that something takes.
+
+    Raises:
+        ValueError: it requires one that is not offered, or that it does not take by name.
+    """
+    if unknown := sorted(name for name in required if name not in offered or name not in names):
         raise ValueError(
-            f"the {what} asks for {', '.join(map(repr, sorted(unknown)))}; it is called with the arguments that it "
+            f"the {what} asks for {', '.join(map(repr, unknown))}; it is called with the arguments that it "
             f"names among {', '.join(offered)}"
         )
     return tuple(name for name in offered if name in names)

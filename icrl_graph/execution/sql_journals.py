@@ -190,7 +190,7 @@ class _BesidePostgres(TableJournal):
         with nullcontext() if pooled else saver.lock, borrowed as connection:
             with connection.transaction():
                 for sql, *parameters in statements:
-                    with connection.cursor(row_factory=tuple_row) as cursor:  # one for each: in a pipeline, results come later
+                    with connection.cursor(row_factory=tuple_row) as cursor:  # one for each statement, for pipelines
                         cursor.execute(sql.replace("?", "%s"), parameters)
                         rows = cursor.fetchall() if sql.startswith("SELECT") else []
             if saver.pipe:

@@ -62,8 +62,8 @@ def compact(graph: Pregel[Any, Any, Any, Any], thread_id: str) -> None:
     database = beside(saver)
     if database is None:
         raise ValueError(
-            f"a thread can be compacted in the database of a SqliteSaver or PostgresSaver, sync or async; the graph has a "
-            f"{type(saver).__name__}"
+            "a thread can be compacted in the database of a SqliteSaver or PostgresSaver, sync or async; the graph has "
+            f"a {type(saver).__name__}"
         )
     config: RunnableConfig = {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
     head = saver.get_tuple(config)
@@ -124,15 +124,15 @@ def _deletions(writes: str, blobs: str | None, thread: str, checkpoint: str, has
     nested = "" if has_next else " OR checkpoint_ns LIKE ?"
     of_a_task = [] if has_next else ["%:%"]
     others = f"WHERE thread_id = ? AND ((checkpoint_ns = '' AND checkpoint_id <> ?){nested})"
-    tables = ("checkpoints", writes)
-    statements: list[Statement] = [(f"DELETE FROM {table} {others}", thread, checkpoint, *of_a_task) for table in tables]
+    parameters = (thread, checkpoint, *of_a_task)
+    statements: list[Statement] = [(f"DELETE FROM {table} {others}", *parameters) for table in ("checkpoints", writes)]
     if blobs is not None:
         used = (
             "SELECT versions.key, versions.value FROM checkpoints, "
             "jsonb_each_text(checkpoint -> 'channel_versions') AS versions WHERE thread_id = ? AND checkpoint_id = ?"
         )
         unused = f"WHERE thread_id = ? AND ((checkpoint_ns = '' AND (channel, version) NOT IN ({used})){nested})"
-        statements.append((f"DELETE FROM {blobs} {unused}", thread, thread, checkpoint, *of_a_task))
+        statements.append((f"DELETE FROM {blobs} {unused}", thread, *parameters))
     return statements
 
 

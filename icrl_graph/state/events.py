@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from icrl_graph.state.episode import Usage
 
-Tell = Callable[[Any], None]
+Emit = Callable[[Any], None]
 """Streams an event."""
 
 
