@@ -30,7 +30,7 @@ def _gate(open_at: int) -> tuple[Callable[..., str], Event, Event]:
     return reply, asked, let_go
 
 
-def test_a_run_ends_with_the_call_in_flight_kept_and_goes_on_from_there(tmp_path: Path) -> None:
+def test_sigterm_saves_the_call_in_flight_and_the_run_is_resumed_from_there(tmp_path: Path) -> None:
     reply, asked, let_go = _gate(2)
     with OpenAIServer(reply) as server:
         where = ("--model", "openai:any", "--base-url", server.base_url, "--rounds", "5", "--out", str(tmp_path / "r"))
@@ -65,7 +65,7 @@ def test_a_second_sigterm_ends_it_at_once_and_loses_only_the_call_in_flight(tmp_
         assert server.counts["calls"] == 6
 
 
-def test_a_comparison_begins_no_run_more_and_goes_on_later(tmp_path: Path) -> None:
+def test_sigterm_lets_a_comparison_begin_no_more_runs_and_it_is_resumed_later(tmp_path: Path) -> None:
     reply, asked, let_go = _gate(5)
     with OpenAIServer(reply) as server:
         limits = ("--rounds", "4", "--limit", "3", "--concurrency", "1", "--out", str(tmp_path / "b"))
@@ -87,7 +87,7 @@ def test_a_comparison_begins_no_run_more_and_goes_on_later(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_improve_is_ended_through_its_control_and_goes_on_by_the_same_call(is_async: bool, tmp_path: Path) -> None:
+def test_improve_is_drained_through_its_control_and_resumed_by_the_same_call(is_async: bool, tmp_path: Path) -> None:
     import asyncio
 
     control, model = RunControl(), ScriptedModel(lambda: "x")
@@ -105,7 +105,7 @@ def test_improve_is_ended_through_its_control_and_goes_on_by_the_same_call(is_as
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_calls_that_wait_for_their_turn_are_not_begun_any_more(is_async: bool, tmp_path: Path) -> None:
+def test_a_drained_run_begins_no_waiting_call(is_async: bool, tmp_path: Path) -> None:
     import asyncio
 
     from icrl_graph import RateLimit
@@ -130,7 +130,7 @@ def test_calls_that_wait_for_their_turn_are_not_begun_any_more(is_async: bool, t
     assert len(model.prompts) == 6
 
 
-def test_judging_again_is_ended_too_and_goes_on_later(tmp_path: Path) -> None:
+def test_rejudge_is_drained_and_resumed_later(tmp_path: Path) -> None:
     with OpenAIServer(lambda: "red") as server:
         where = ("--model", "openai:any", "--base-url", server.base_url, "--topologies", "icrl")
         limits = ("--rounds", "3", "--limit", "2", "--concurrency", "1", "--out", str(tmp_path / "b"))

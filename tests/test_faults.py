@@ -65,14 +65,14 @@ def test_a_fault_costs_its_attempt_and_nothing_else(fault: Fault) -> None:
 @pytest.mark.parametrize("way", [improve, aimprove])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("fault", LOST)
-def test_what_may_pass_is_asked_again(fault: Fault, stream: bool, way: Any) -> None:
+def test_a_transient_fault_is_retried(fault: Fault, stream: bool, way: Any) -> None:
     result, server = _play(fault, stream, way, rate_limit=RateLimit(**SHORT))
     assert (result.rewards == [1.0, 1.0, 1.0]) == (fault in REPEATED)
     assert server.counts["calls"] == 3 + (fault in REPEATED)
     assert result.usage["calls"] == 3  # a call that was repeated is one call
 
 
-def test_it_is_asked_again_where_nobody_says_anything_about_it() -> None:
+def test_retries_are_the_default() -> None:
     result, server = _play("429")
     assert (result.rewards, server.counts["calls"]) == ([1.0, 1.0, 1.0], 4)
 
@@ -114,7 +114,7 @@ def test_an_error_of_langchains_own_ends_the_run_where_no_other_attempt_can_succ
     assert is_permanent(kind("no")) == permanent
 
 
-def test_json_that_an_evaluator_of_ones_own_cannot_read_is_not_asked_for_again() -> None:
+def test_json_that_a_custom_evaluator_cannot_read_is_not_retried() -> None:
     asked = []
 
     def judge(given: Any) -> float:
@@ -128,7 +128,7 @@ def test_json_that_an_evaluator_of_ones_own_cannot_read_is_not_asked_for_again()
     assert "JSONDecodeError" in result.episodes[0]["reward"]["error"]
 
 
-def test_where_the_wait_would_pass_the_budget_of_time_the_call_is_not_repeated() -> None:
+def test_a_call_is_not_retried_where_its_backoff_would_pass_max_seconds() -> None:
     with OpenAIServer(lambda: "42", faults={1: "500"}) as server:
         model = chat_model("openai:any", base_url=server.base_url, max_retries=0)
         result = improve("Say 42.", _right, model=model, rounds=2, max_seconds=0.99)  # the first wait is 1 s or more
@@ -169,12 +169,12 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize(("task", "max_concurrency"), [("x" * 9000, 9), ("x", 1)])
-def test_after_ctrl_c_no_call_begins_that_was_still_waiting(task: str, max_concurrency: int) -> None:
+def test_after_ctrl_c_no_waiting_call_begins(task: str, max_concurrency: int) -> None:
     _, calls = _interrupted(task, str(max_concurrency), "end")
     assert calls == 1
 
 
-def test_a_run_within_the_handling_of_a_ctrl_c_is_a_run_like_any_other() -> None:
+def test_a_run_begun_while_a_ctrl_c_is_handled_is_not_interrupted() -> None:
     told, calls = _interrupted("x", "1", "again")
     assert (told, calls) == ("6\n", 1 + 1 + 6)
 

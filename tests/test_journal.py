@@ -79,7 +79,7 @@ def test_a_failure_that_a_flow_lets_pass_comes_out(perform: Perform) -> None:
 
 
 @pytest.mark.parametrize("error", [GraphInterrupt(()), ModelError("no key")])
-def test_no_flow_can_swallow_an_interrupt_or_what_a_person_must_mend(perform: Perform, error: Exception) -> None:
+def test_no_flow_can_swallow_an_interrupt_or_what_a_person_must_fix(perform: Perform, error: Exception) -> None:
     def stop(word: str) -> None:
         raise error
 

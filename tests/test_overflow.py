@@ -22,7 +22,7 @@ def _shown(plan: Plan) -> list[int]:
 
 
 @given(st.sets(st.integers(0, 50)), st.integers(0, 5))
-def test_shrinking_forgets_the_older_half_and_ends_with_nothing(shown: set[int], hidden: int) -> None:
+def test_shrinking_drops_the_older_half_and_ends_with_nothing(shown: set[int], hidden: int) -> None:
     plan: Plan | None = Plan(shown=[[i, i + 1] for i in sorted(shown)], instruction="plain", left_out=hidden)
     total = len(shown) + hidden
     while plan is not None:
@@ -45,7 +45,7 @@ def test_the_rounds_after_a_shrunk_prompt_show_nothing_from_before_it() -> None:
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
-def test_a_run_in_a_small_context_goes_on_to_its_end_over_real_http(way: str) -> None:
+def test_a_run_in_a_small_context_reaches_its_end_over_real_http(way: str) -> None:
     with OpenAIServer(lambda: "1" * 400, context=600) as server:
         model = chat_model("openai:any", base_url=server.base_url)
         graph = create_icrl(model, lambda: 0.5, rounds=12).compile()
@@ -56,7 +56,7 @@ def test_a_run_in_a_small_context_goes_on_to_its_end_over_real_http(way: str) ->
         assert out["usage"]["calls"] == server.counts["calls"]
 
 
-def test_what_was_really_shown_is_recorded_and_can_be_made_again() -> None:
+def test_the_shrunk_prompt_is_recorded_and_can_be_made_again() -> None:
     def small(messages: list[Any]) -> str:
         if len(parse(messages).attempts) > 3:
             raise ContextOverflowError("too long")

@@ -107,7 +107,7 @@ def test_a_model_without_a_price_is_refused_under_a_cap_of_dollars(create: Any) 
 
 
 @pytest.mark.parametrize("extract", [None, Answer], ids=["text", "structured"])
-def test_of_a_run_that_names_another_model_only_that_ones_price_is_asked_for(
+def test_a_run_with_another_model_needs_the_price_of_that_model_only(
     extract: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
@@ -122,7 +122,7 @@ def test_of_a_run_that_names_another_model_only_that_ones_price_is_asked_for(
     assert output["stopped"] == "failures"  # it was asked; nobody is there
 
 
-def test_tokens_without_a_price_that_turn_up_in_a_run_end_it_under_a_cap_and_are_told_without_one() -> None:
+def test_unpriced_tokens_end_a_run_under_a_cap_and_are_counted_without_one() -> None:
     with OpenAIServer(lambda: "42") as server:
         hidden = chat_model("openai:mystery", base_url=server.base_url) | (lambda message: message)
         output, _ = play(create_icrl(hidden, lambda: 0.5, rounds=3, max_usd=1.0))
@@ -144,7 +144,7 @@ def test_models_deep_inside_chains_are_counted_and_capped() -> None:
     assert (output["stopped"], output["rounds_done"]) == ("tokens", 1)
 
 
-def test_what_a_function_hands_on_of_another_models_answer_is_counted_once() -> None:
+def test_a_message_that_a_function_model_passes_on_is_counted_once() -> None:
     usage: Any = {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
     inner = ScriptedModel(lambda: "hi", usage=usage)
     output, _ = play(create_icrl(lambda messages: inner.invoke(messages), lambda: 1.0, rounds=2))
@@ -164,6 +164,6 @@ def test_a_reflector_without_a_price_is_refused_in_every_form(form: str, monkeyp
     "wrong",
     [{"m": 1}, {"m": {"input": 1}}, {"m": {"input": -1, "output": 1}}, {"m": {"input": 1, "output": 1, "x": 1}}, 3],
 )
-def test_prices_that_are_none_are_refused(wrong: Any) -> None:
+def test_invalid_prices_are_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match="prices is US dollars"):
         create_icrl(lambda: "", lambda: 1.0, prices=wrong)

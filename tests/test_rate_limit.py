@@ -1,4 +1,4 @@
-"""How fast calls are made, and when again: the same, sync and async."""
+"""The rate limit and its retries: the same, sync and async."""
 
 import asyncio
 import json
@@ -39,11 +39,11 @@ from icrl_graph.execution.retry import is_transient, retry_after
 from icrl_graph.testing import OpenAIServer, ScriptedModel
 from tests.helpers import GAME, nearness
 
-Paced = Callable[[RateLimit, Call], Any]
+Execute = Callable[[RateLimit, Call], Any]
 
 
 @pytest.fixture(params=["sync", "async"])
-def paced(request: pytest.FixtureRequest) -> Paced:
+def execute_call(request: pytest.FixtureRequest) -> Execute:
     def run(rate_limit: RateLimit, call: Call) -> Any:
         return rate_limit.execute(call) if request.param == "sync" else asyncio.run(rate_limit.aexecute(call))
 
@@ -69,17 +69,17 @@ def _failing(*errors: Exception) -> tuple[Call, list[str]]:
     return Call(RunnableLambda(answer), "x", str), log
 
 
-def test_what_may_pass_is_asked_again_until_it_answers(paced: Paced) -> None:
+def test_a_transient_failure_is_retried_until_it_succeeds(execute_call: Execute) -> None:
     call, log = _failing(Status(429), Status(503), ConnectionResetError(), TimeoutError())
     rate_limit = RateLimit(max_backoff=0.001)
-    assert paced(rate_limit, call) == "X"
+    assert execute_call(rate_limit, call) == "X"
     assert (len(log), rate_limit.retries) == (5, 4)
 
 
-def test_after_the_last_attempt_its_own_error_is_raised(paced: Paced) -> None:
+def test_after_the_last_retry_its_error_is_raised(execute_call: Execute) -> None:
     call, log = _failing(*(Status(500) for _ in range(9)))
     with pytest.raises(Status, match="500"):
-        paced(RateLimit(max_attempts=3, max_backoff=0.001), call)
+        execute_call(RateLimit(max_attempts=3, max_backoff=0.001), call)
     assert len(log) == 3
 
 
@@ -109,7 +109,7 @@ def _coded(**told: Any) -> Exception:
     ],
     ids=repr,
 )
-def test_what_waiting_may_mend_is_known_by_whatever_tells_of_it(error: Exception) -> None:
+def test_transient_errors_are_recognised_by_status_code_or_kind(error: Exception) -> None:
     assert is_transient(error)
 
 
@@ -122,17 +122,17 @@ FINAL = [
 
 
 @pytest.mark.parametrize("error", FINAL, ids=repr)
-def test_what_waiting_cannot_mend_is_asked_once(paced: Paced, error: Exception) -> None:
+def test_a_permanent_error_is_not_retried(execute_call: Execute, error: Exception) -> None:
     call, log = _failing(error)
     with pytest.raises(type(error)):
-        paced(RateLimit(max_backoff=0.001), call)
+        execute_call(RateLimit(max_backoff=0.001), call)
     assert len(log) == 1
 
 
-def test_a_call_that_is_given_up_on_after_its_own_time_limit_is_not_repeated(paced: Paced) -> None:
+def test_a_call_that_exceeds_its_timeout_is_not_retried(execute_call: Execute) -> None:
     call, log = _failing(TimeoutError("nothing came back"))
     with pytest.raises(TimeoutError):
-        paced(RateLimit(max_backoff=0.001), Call(call.part, "x", str, timeout=60))
+        execute_call(RateLimit(max_backoff=0.001), Call(call.part, "x", str, timeout=60))
     assert len(log) == 1
 
 
@@ -154,7 +154,7 @@ def _with_headers(headers: Any) -> Status:
         *(({}, None), (None, None), (["retry-after"], None), (7, None)),
     ],
 )
-def test_what_a_provider_asks_to_wait_is_read_in_any_form(said: Any, seconds: Any, clock: "Clock") -> None:
+def test_retry_after_is_read_in_all_its_forms(said: Any, seconds: Any, clock: "Clock") -> None:
     clock.now = datetime(2026, 11, 21, 11, tzinfo=UTC).timestamp()
     assert retry_after(_with_headers(said)) == seconds
 
@@ -193,43 +193,43 @@ def _asks(seconds: float) -> Exception:
     return _with_headers({"retry-after": str(seconds)})
 
 
-def test_waits_double_are_never_quite_the_same_and_never_shorter_than_asked_for(paced: Paced, clock: Clock) -> None:
+def test_backoff_doubles_with_jitter_and_is_never_shorter_than_retry_after(execute_call: Execute, clock: Clock) -> None:
     call, log = _failing(Status(500), Status(500), _asks(0), _asks(100), Status(500))
-    paced(RateLimit(max_backoff=10), call)
+    execute_call(RateLimit(max_backoff=10), call)
     assert clock.now - 1000 == pytest.approx(1.5 + 2.5 + 4.5 + 100 + 10)
     assert len(log) == 6
 
 
 @pytest.mark.parametrize(("asked", "longest", "calls"), [(600, 1, 2), (601, 1, 1), (601, 700, 2)])
-def test_who_asks_for_more_than_ten_minutes_is_not_waited_for(
-    asked: float, longest: float, calls: int, paced: Paced, clock: Clock
+def test_a_retry_after_of_more_than_ten_minutes_is_not_waited_for(
+    asked: float, longest: float, calls: int, execute_call: Execute, clock: Clock
 ) -> None:
     call, log = _failing(_asks(asked))
     with suppress(Status):
-        paced(RateLimit(max_backoff=longest), call)
+        execute_call(RateLimit(max_backoff=longest), call)
     assert clock.now - 1000 == pytest.approx(asked * (calls - 1))
     assert len(log) == calls
 
 
-def test_calls_begin_as_far_apart_as_requests_and_tokens_say(paced: Paced, clock: Clock) -> None:
+def test_the_rate_limit_spaces_calls_by_requests_and_tokens_per_minute(execute_call: Execute, clock: Clock) -> None:
     rate_limit, began = RateLimit(requests_per_minute=20, tokens_per_minute=60), []
     call = Call(RunnableLambda(lambda asked: began.append(clock.now - 1000)), "x", str)
     for used in (0, 0, 10, 0):
-        paced(rate_limit, call)
+        execute_call(rate_limit, call)
         rate_limit.used(used)
     assert began == pytest.approx([0, 3, 6, 16])
 
 
-def test_a_call_that_could_only_begin_after_the_time_that_is_left_is_not_made(clock: Clock, paced: Paced) -> None:
+def test_a_call_whose_turn_comes_after_max_seconds_is_not_made(clock: Clock, execute_call: Execute) -> None:
     rate_limit = _Limited(requests_per_minute=20)
     (call, log), (failing, failed) = _failing(), _failing(Status(500))
-    paced(rate_limit, call)
+    execute_call(rate_limit, call)
     for _ in range(3):  # and it takes no turn from others
         with pytest.raises(BudgetExceeded, match="time"):
-            paced(rate_limit, call)
+            execute_call(rate_limit, call)
     clock.now += 3
     with pytest.raises(Status):  # its repeat would begin too late, too
-        paced(rate_limit, failing)
+        execute_call(rate_limit, failing)
     assert (len(log), len(failed), clock.now) == (1, 1, 1003)
 
 
@@ -243,10 +243,10 @@ def test_a_run_whose_next_call_would_begin_too_late_ends_with_what_it_has() -> N
     assert (out["answer"], out["stopped"], out["usage"]["calls"]) == ("1", "time", 1)
 
 
-def test_a_call_is_not_repeated_where_less_time_is_left_than_the_wait_takes(paced: Paced) -> None:
+def test_a_call_is_not_retried_where_less_time_is_left_than_its_backoff(execute_call: Execute) -> None:
     call, log = _failing(Status(500), Status(503))
     with pytest.raises(Status, match="500"):
-        paced(_Limited(), call)
+        execute_call(_Limited(), call)
     assert len(log) == 1
 
 
@@ -260,7 +260,7 @@ class _Limited(RateLimit):
         return await super().aexecute(call, 0.5)
 
 
-def test_what_is_left_of_the_budget_of_time_is_what_the_rate_limit_is_given() -> None:
+def test_the_rate_limit_gets_the_seconds_left_in_the_budget() -> None:
     told: list[float | None] = []
 
     class Spy(RateLimit):
@@ -277,7 +277,7 @@ def test_what_is_left_of_the_budget_of_time_is_what_the_rate_limit_is_given() ->
 
 
 @pytest.mark.parametrize(("rate_limit", "calls"), [({}, 2), ({"rate_limit": RateLimit(max_attempts=1)}, 1)])
-def test_a_graph_repeats_by_itself_and_can_be_told_not_to(rate_limit: Any, calls: int) -> None:
+def test_a_graph_retries_by_default_and_not_with_one_attempt(rate_limit: Any, calls: int) -> None:
     log: list[str] = []
 
     def model() -> str:
@@ -291,7 +291,7 @@ def test_a_graph_repeats_by_itself_and_can_be_told_not_to(rate_limit: Any, calls
     assert (len(log), out["usage"]["calls"]) == (calls, 1)
 
 
-def test_a_wait_is_cancelled_with_its_task_and_its_place_is_free_again() -> None:
+def test_a_cancelled_backoff_frees_its_slot() -> None:
     call, log = _failing(Status(500))
     rate_limit = RateLimit(max_concurrency=1)
 
@@ -308,7 +308,7 @@ def test_a_wait_is_cancelled_with_its_task_and_its_place_is_free_again() -> None
     assert len(log) == 2
 
 
-def test_json_is_asked_for_again_where_a_client_could_not_read_it_and_nowhere_else() -> None:
+def test_broken_json_is_retried_only_where_a_client_could_not_read_it() -> None:
     def error_of(package: str) -> Exception:
         names: dict[str, Any] = {"__name__": f"{package}._models", "json": json}
         exec("def read(): return json.loads('{')", names)
@@ -322,7 +322,7 @@ def test_json_is_asked_for_again_where_a_client_could_not_read_it_and_nowhere_el
     assert not is_transient(error_of("my_parser"))
 
 
-def test_faults_of_a_real_server_cost_a_paced_run_nothing_but_time() -> None:
+def test_retries_absorb_the_faults_of_a_real_server() -> None:
     with OpenAIServer(lambda: "42", faults={1: "429", 2: "500", 3: "reset"}) as server:
         model = chat_model("openai:any", base_url=server.base_url, max_retries=0)
         graph = create_icrl(model, nearness, rounds=2, rate_limit=RateLimit(max_backoff=0.01)).compile()
@@ -331,7 +331,7 @@ def test_faults_of_a_real_server_cost_a_paced_run_nothing_but_time() -> None:
         assert server.counts["calls"] == 5
 
 
-def test_a_wrong_key_is_told_at_once() -> None:
+def test_a_wrong_key_is_not_retried() -> None:
     with OpenAIServer(lambda: "42", faults={1: "401"}) as server:
         model = chat_model("openai:any", base_url=server.base_url, max_retries=0)
         with pytest.raises(ModelError):
@@ -340,7 +340,7 @@ def test_a_wrong_key_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
-def test_no_more_calls_are_in_flight_than_are_allowed(way: str) -> None:
+def test_max_concurrency_bounds_the_calls_in_flight(way: str) -> None:
     lock, meeting, flying, most = threading.Lock(), threading.Barrier(2), 0, 0
 
     def model() -> str:
@@ -358,7 +358,7 @@ def test_no_more_calls_are_in_flight_than_are_allowed(way: str) -> None:
     assert (most, out["usage"]["calls"]) == (2, 6)
 
 
-def test_places_are_counted_over_all_threads_and_event_loops() -> None:
+def test_max_concurrency_holds_over_all_threads_and_event_loops() -> None:
     async def model(asked: str) -> str:
         return "1"
 
@@ -427,13 +427,15 @@ def test_errors_of_connections_are_known_by_name_whoever_made_them() -> None:
     assert not is_transient(KeyError())
 
 
-def test_a_provider_that_is_not_there_costs_the_wait_once_and_is_trusted_again_when_it_answers(paced: Paced) -> None:
+def test_a_provider_that_is_down_costs_the_backoff_once_until_it_answers(
+    execute_call: Execute,
+) -> None:
     rate_limit = RateLimit(max_attempts=3, max_backoff=0.001)
     for attempts, faults in ((3, 3), (1, 1), (1, 0), (3, 3)):
         call, log = _failing(*[Status(503)] * faults)
         if faults:
             with pytest.raises(Status):
-                paced(rate_limit, call)
+                execute_call(rate_limit, call)
         else:
-            paced(rate_limit, call)
+            execute_call(rate_limit, call)
         assert len(log) == attempts

@@ -59,7 +59,7 @@ def test_the_current_episode_reaches_the_model_as_chat_turns_with_the_reward_of_
 
 
 @pytest.mark.parametrize("layout", ["turns", "transcript"])
-def test_earlier_episodes_are_told_in_lines_each_with_its_reward_never_as_the_models_words(layout: str) -> None:
+def test_earlier_episodes_are_lines_with_rewards_never_the_models_turns(layout: str) -> None:
     model = _says("left", "left", "right", "right")
     play(create_icrl(rollout(model, Corridor), episode_return, rounds=2, layout=layout), TASK)
     prompt = model.prompts[2]
@@ -69,7 +69,7 @@ def test_earlier_episodes_are_told_in_lines_each_with_its_reward_never_as_the_mo
 
 
 @pytest.mark.parametrize("show", ["zero", "hidden"])
-def test_an_ablation_reaches_the_rewards_of_the_current_episode_too(show: str) -> None:
+def test_an_ablation_changes_the_rewards_of_the_current_episode_too(show: str) -> None:
     model = _says("right", "right", "right", "right")
     play(create_icrl(rollout(model, Corridor), episode_return, rounds=2, show=show), TASK)
     told = repr(model.prompts)
@@ -77,7 +77,7 @@ def test_an_ablation_reaches_the_rewards_of_the_current_episode_too(show: str) -
     assert ("Reward: 0" in told) == (show == "zero")
 
 
-def test_thoughts_stand_ahead_of_the_action_and_are_kept() -> None:
+def test_thoughts_before_an_action_are_saved() -> None:
     model = _says("I go right.\nAction: right", "Action: right")
     _, (episode,) = play(create_icrl(rollout(model, Corridor, thoughts=True), episode_return, rounds=1), TASK)
     assert [(step.get("thought"), step["action"]) for step in episode["steps"]] == [
@@ -114,7 +114,7 @@ def test_every_method_plays_and_environments_serve_one_episode_after_another(cre
 
 
 @pytest.mark.parametrize("create", [create_reflexion, create_self_refine])
-def test_who_acts_also_writes_the_reflections_where_nobody_else_is_named(create: Any) -> None:
+def test_the_acting_model_writes_the_reflections_by_default(create: Any) -> None:
     model = _says("right", "left", "Go on to the right.", "right", "right", "Well done.")
     _, (first, _) = play(create(rollout(model, Corridor, max_steps=2), episode_return, rounds=2), TASK)
     assert first["reflection"] == "Go on to the right."
@@ -129,14 +129,14 @@ def test_a_preview_counts_the_turns_of_episodes_and_one_call_for_each_reflection
     assert preview(TASK["task"], episode_return, model=policy, n=3, topology="best_of_n")["calls"] == 45
 
 
-def test_an_actor_that_judges_itself_is_told_as_self_judged() -> None:
+def test_an_actor_that_judges_itself_is_self_judged() -> None:
     actor = _says("right", "right")
     graph = create_icrl(rollout(actor, Corridor), llm_judge(actor, "Was it quick?"))
     assert graph.parts.rewarded_by() == "self-judged"
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
-def test_a_run_that_breaks_off_goes_on_at_the_exact_step_in_a_fresh_environment(at: int) -> None:
+def test_an_interrupted_run_resumes_at_the_exact_step_in_a_fresh_environment(at: int) -> None:
     log: list[str] = []
     asked = iter(range(1, 100))
 
@@ -165,7 +165,7 @@ def test_an_environment_that_dies_is_replaced_and_brought_to_the_same_point() ->
     assert log == ["reset", "right", "jump", "right", "reset", "right", "jump", "right"]
 
 
-def test_an_environment_that_dies_of_an_action_each_time_ends_the_run_which_can_be_gone_on_with() -> None:
+def test_an_environment_that_dies_of_an_action_each_time_ends_the_run_which_can_be_resumed() -> None:
     class Fragile(Corridor):
         def step(self, action: str) -> Any:
             if action == "jump" and not mended:
@@ -182,7 +182,7 @@ def test_an_environment_that_dies_of_an_action_each_time_ends_the_run_which_can_
     assert len(model.prompts) == 3
 
 
-def test_a_fresh_environment_that_does_not_go_the_same_way_is_told_with_the_step_and_both_observations() -> None:
+def test_replay_divergence_names_the_step_and_both_observations() -> None:
     class Moody(Corridor):
         def step(self, action: str) -> Any:
             outcome = super().step(action)
@@ -201,7 +201,7 @@ class _Forgetful(Corridor):
         return outcome._replace(observation=f"{outcome.observation} Life {self.log.count('reset')}.")
 
 
-def test_an_episode_that_can_not_be_repeated_begins_anew_if_asked_and_all_that_was_paid_is_counted() -> None:
+def test_an_episode_that_diverges_in_replay_is_restarted_if_set_and_all_calls_are_counted() -> None:
     log: list[str] = []
     model = _says("right", "jump", "right", "right", "right")
     policy = rollout(model, lambda: _Forgetful(log, 3), on_divergence="restart")
@@ -212,7 +212,7 @@ def test_an_episode_that_can_not_be_repeated_begins_anew_if_asked_and_all_that_w
     assert "Life 1" not in repr(model.prompts[3:])
 
 
-def test_an_episode_that_never_repeats_itself_is_begun_anew_three_times_and_then_told() -> None:
+def test_an_episode_that_always_diverges_is_restarted_three_times_and_then_raises() -> None:
     class Hopeless(_Forgetful):
         def step(self, action: str) -> Any:
             if action == "jump" and not dead:
@@ -230,7 +230,7 @@ def test_an_episode_that_never_repeats_itself_is_begun_anew_three_times_and_then
     assert len(model.prompts) == 8
 
 
-def test_a_prompt_too_long_for_the_model_is_made_less_within_an_episode_and_stays_less() -> None:
+def test_a_prompt_that_overflows_the_context_is_shrunk_within_an_episode_and_stays_so() -> None:
     def act(messages: Any) -> str:
         prompts.append(messages)
         if repr(messages).count("<attempt>") > 1:
@@ -256,7 +256,7 @@ def test_each_step_is_streamed_beside_the_episodes() -> None:
     assert (second["done"], second["info"]) == (True, {"at": 2})
 
 
-def test_whoever_listens_for_episodes_hears_no_steps() -> None:
+def test_is_episode_leaves_out_the_events_of_steps() -> None:
     heard: list[Any] = []
     policy = rollout(_says("right", "right"), Corridor)
     improve(**TASK, score=episode_return, model=policy, rounds=1, on_episode=heard.append)
@@ -294,7 +294,7 @@ def test_a_budget_of_calls_holds_for_episodes_side_by_side(is_async: bool) -> No
     assert len(model.prompts) == output["usage"]["calls"] <= 12
 
 
-def test_what_was_paid_in_an_episode_that_broke_off_counts_for_the_budget_when_it_goes_on() -> None:
+def test_what_an_interrupted_episode_had_paid_counts_for_the_budget_when_it_is_resumed() -> None:
     class Falling(Corridor):
         def step(self, action: str) -> Any:
             if len(model.prompts) == 4 and not mended:
@@ -358,7 +358,7 @@ mended: list[bool] = []
     ],
     ids=repr,
 )
-def test_what_an_environment_may_not_do_ends_the_run_which_loses_nothing_and_goes_on_once_it_is_mended(
+def test_an_environment_that_fails_ends_the_run_which_is_resumed_once_it_is_fixed(
     gives: Any,
 ) -> None:
     mended.clear()
@@ -416,7 +416,7 @@ def test_numpys_numbers_and_truth_values_are_fine() -> None:
     assert graph.invoke(TASK, thread())["reward"] == pytest.approx(1.1)
 
 
-def test_a_run_that_is_drained_between_two_steps_leaves_its_place_to_others() -> None:
+def test_a_run_that_is_drained_between_two_steps_frees_its_slot() -> None:
     control = RunControl()
 
     def act() -> str:
@@ -496,7 +496,7 @@ def test_a_budget_of_calls_holds_within_an_episode() -> None:
     assert (output["stopped"], len(model.prompts)) == ("calls", 4)
 
 
-def test_episodes_side_by_side_wait_for_room() -> None:
+def test_max_concurrency_makes_episodes_wait_for_an_environment() -> None:
     made: list[Corridor] = []
 
     def make() -> Corridor:
@@ -510,7 +510,7 @@ def test_episodes_side_by_side_wait_for_room() -> None:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "interrupted"])
-def test_an_episode_that_is_broken_off_leaves_its_place_to_others(how: str) -> None:
+def test_an_interrupted_episode_frees_its_slot(how: str) -> None:
     begun = asyncio.Event()
 
     async def act(messages: Any) -> str:
@@ -570,7 +570,7 @@ def test_the_steps_are_drawn_as_a_graph_within_the_node() -> None:
     ("wrong", "told"),
     [({"max_steps": 0}, "max_steps"), ({"environment": 3}, "environment"), ({"on_divergence": "go"}, "on_divergence")],
 )
-def test_wrong_arguments_are_told_at_once(wrong: Any, told: str) -> None:
+def test_wrong_arguments_raise_at_once(wrong: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         rollout(**{"model": lambda: "x", "environment": Corridor, **wrong})
 
@@ -589,7 +589,7 @@ class _Countdown:
     def close(self) -> None: ...
 
 
-def test_an_environment_of_gymnasium_plugs_in_as_it_is() -> None:
+def test_a_gymnasium_environment_is_wrapped_as_it_is() -> None:
     from icrl_graph.environments.gymnasium import FromGymnasium
 
     def make() -> FromGymnasium:

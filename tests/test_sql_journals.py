@@ -92,7 +92,7 @@ def _models() -> ScriptedModel:
 
 
 @pytest.mark.parametrize("create", [create_icrl, create_reflexion, create_best_of_n])
-def test_a_graph_keeps_its_replies_beside_its_checkpoints_without_being_told(create: Any, database: Database) -> None:
+def test_a_graph_saves_its_replies_beside_its_checkpoints_by_default(create: Any, database: Database) -> None:
     model = _models()
     size: Any = {"n": 3} if create is create_best_of_n else {"rounds": 3}
     graph = create(model, lambda: 0.5, **size).compile(checkpointer=database.saver)
@@ -106,7 +106,7 @@ class _Outer(TypedDict, total=False):
     answer: Any
 
 
-def test_an_embedded_graph_keeps_its_replies_with_the_parents_thread(database: Database) -> None:
+def test_an_embedded_graph_saves_its_replies_with_the_parents_thread(database: Database) -> None:
     parent = StateGraph(_Outer)
     parent.add_node("icrl", create_icrl(_models(), lambda: 0.5, rounds=2).compile())
     parent.add_edge(START, "icrl")
@@ -115,7 +115,7 @@ def test_an_embedded_graph_keeps_its_replies_with_the_parents_thread(database: D
     assert _beside(database).run(("SELECT thread FROM icrl_replies",)) == [("outer",)] * 2  # type: ignore[attr-defined]
 
 
-def test_judgements_are_kept_beside_the_checkpoints_too(database: Database) -> None:
+def test_judgements_are_saved_beside_the_checkpoints_too(database: Database) -> None:
     from icrl_graph.evaluators.judge import llm_judge
 
     judge = ScriptedModel(lambda: "Score: 7")
@@ -166,23 +166,23 @@ def test_an_asynchronous_store_carries_the_replies(kind: str, tmp_path: Path, po
     assert len(asyncio.run(use())) == 3
 
 
-def test_a_graph_compiled_with_a_store_keeps_its_replies_there(store: Any) -> None:
+def test_a_graph_compiled_with_a_store_saves_its_replies_there(store: Any) -> None:
     graph = create_icrl(_models(), lambda: 0.5, rounds=3).compile(checkpointer=InMemorySaver(), store=store)
     graph.invoke({"task": "t"}, thread())
     assert len(store.search(("icrl_replies",))) == 3
 
 
-def test_a_store_in_memory_is_passed_over_where_the_checkpoints_outlive_it(tmp_path: Path) -> None:
+def test_a_store_in_memory_is_ignored_where_the_checkpoints_outlive_it(tmp_path: Path) -> None:
     with opened("sqlite", tmp_path / "db.sqlite", "") as database:
         assert journal_of(database.saver, InMemoryStore()) is beside(database.saver)
 
 
-def test_without_either_the_replies_are_kept_in_memory() -> None:
+def test_without_either_the_replies_are_in_memory() -> None:
     assert journal_of(InMemorySaver(), None) is None
     assert journal_of(None, None) is None
 
 
-def test_a_journal_that_is_given_is_taken(tmp_path: Path) -> None:
+def test_a_journal_that_is_passed_is_used(tmp_path: Path) -> None:
     own = MemoryJournal()
     with opened("sqlite", tmp_path / "db.sqlite", "") as database:
         graph = create_icrl(_models(), lambda: 0.5, rounds=3, journal=own).compile(checkpointer=database.saver)
@@ -221,7 +221,7 @@ def test_a_connection_that_never_commits_is_refused_before_anything_is_paid(tmp_
     assert model.prompts == []
 
 
-def test_a_reply_that_has_come_is_kept_although_the_run_is_cancelled(tmp_path: Path) -> None:
+def test_a_reply_is_saved_although_the_run_is_cancelled(tmp_path: Path) -> None:
     with opened("async sqlite", tmp_path / "db.sqlite", "") as database:
 
         async def main() -> None:
@@ -250,7 +250,7 @@ def test_a_reply_that_has_come_is_kept_although_the_run_is_cancelled(tmp_path: P
         assert len(_beside(database).run(("SELECT id FROM icrl_replies",))) == 1  # type: ignore[attr-defined]
 
 
-def test_within_a_chain_that_is_no_graph_there_is_no_journal_and_a_paid_call_is_made() -> None:
+def test_within_a_chain_there_is_no_journal_and_a_paid_call_is_made() -> None:
     asks: Any = RunnableLambda(lambda _: journal_of_run())
     calls: Any = RunnableLambda(lambda _: execute(Call(RunnableLambda(str), 1, lambda raw: raw)))
     assert (asks.invoke(0), calls.invoke(0)) == ((None, ""), "1")

@@ -20,7 +20,7 @@ from tests.helpers import GAME, climber, nearness, thread
 CHILD = Path(__file__).parent / "full_disk_child.py"
 
 
-def test_a_full_disk_ends_the_run_with_a_clear_error_and_it_goes_on_once_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_run_with_a_clear_error_and_it_is_resumed_once_there_is_room(tmp_path: Path) -> None:
     whole, full = tmp_path / "whole", tmp_path / "full"
     whole.mkdir()
     full.mkdir()

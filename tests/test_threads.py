@@ -77,7 +77,7 @@ def test_other_threads_are_left_as_they_are(database: Database) -> None:
 
 
 @pytest.mark.parametrize("stop_before", ["build_context", "generate", "evaluate", "reflect", "select"])
-def test_a_thread_that_is_compacted_half_way_goes_on_as_if_nothing_had_happened(
+def test_a_thread_compacted_before_its_end_is_resumed_as_if_nothing_had_happened(
     stop_before: str, database: Database
 ) -> None:
     model = ScriptedModel(climber)
@@ -106,7 +106,7 @@ def test_a_fan_out_that_is_compacted_half_way_pays_for_nothing_twice(database: D
     assert len(model.prompts) == 4
 
 
-def test_a_compact_thread_can_be_given_more_rounds_forked_and_compacted_again(database: Database) -> None:
+def test_a_compact_thread_can_be_extended_forked_and_compacted_again(database: Database) -> None:
     graph = _graph(database, 3)
     database.invoke(graph, GAME, thread())
     threads.compact(graph, "1")
@@ -166,7 +166,7 @@ def test_a_parents_thread_is_compacted_and_deleted_with_what_is_embedded_in_it(d
     assert set(_rows(database).values()) == {0}
 
 
-def test_a_parent_that_is_compacted_while_an_embedded_graph_waits_goes_on_within_it(database: Database) -> None:
+def test_a_parent_compacted_at_an_interrupt_of_an_embedded_graph_is_resumed_within_it(database: Database) -> None:
     from langgraph.types import Command, interrupt
 
     model = ScriptedModel(lambda: "7")
@@ -192,7 +192,7 @@ def test_a_deleted_thread_leaves_no_row_and_can_be_begun_anew(database: Database
     assert database.invoke(graph, GAME, thread())["rounds_done"] == 6
 
 
-def test_deleting_forgets_the_replies_in_a_store_and_in_a_journal_of_ones_own() -> None:
+def test_deleting_a_thread_deletes_its_replies_in_a_store_and_in_a_custom_journal() -> None:
     store, own = InMemoryStore(), MemoryJournal()
     for journal in (None, own):
         graph: Any = create_icrl(climber, nearness, rounds=3, journal=journal)
@@ -236,7 +236,7 @@ def test_a_compact_thread_is_a_small_part_of_what_it_was(tmp_path: Path) -> None
         assert used() < before / 3
 
 
-def test_what_cannot_be_compacted_is_told() -> None:
+def test_compacting_needs_a_checkpointer_with_a_database() -> None:
     graph: Any = create_icrl(climber, nearness, rounds=1)
     compiled = graph.compile(checkpointer=InMemorySaver())
     compiled.invoke(GAME, thread())
@@ -288,7 +288,7 @@ def _with_a_memory(saver: Any) -> Any:
     return parent.compile(checkpointer=saver)
 
 
-def test_a_nested_graph_with_a_memory_of_its_own_keeps_it(tmp_path: Path) -> None:
+def test_a_nested_graph_that_saves_its_own_state_keeps_it(tmp_path: Path) -> None:
     with opened("sqlite", tmp_path / "db.sqlite", "") as database:
         parent = _with_a_memory(database.saver)
         for turn in (1, 2):

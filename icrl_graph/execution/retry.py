@@ -41,9 +41,8 @@ def is_transient(error: Exception) -> bool:
         return error.is_retryable
     if isinstance(error, json.JSONDecodeError):
         return _within_client(error)
-    return isinstance(error, ConnectionError | TimeoutError) or any(
-        c.__name__ in _CONNECTION_ERRORS for c in type(error).__mro__
-    )
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, ConnectionError | TimeoutError) or not names.isdisjoint(_CONNECTION_ERRORS)
 
 
 def status_of(error: Exception) -> int | None:
