@@ -44,24 +44,26 @@ def play(
     Raises:
         RuntimeError: a run or a process failed.
     """
-    tell = progress or (lambda name, done: None)
+    on_progress = progress or (lambda name, done: None)
     processes = min(workers or len(plans), len(plans))
     if processes == 1:
         for name, plan in plans.items():
-            _run(plan, folder / name, lambda made, name=name: tell(name, made.done))  # type: ignore[misc]
+            _run(plan, folder / name, lambda made, name=name: on_progress(name, made.done))  # type: ignore[misc]
     else:
-        _run_side_by_side(plans, folder, tell, processes)
+        _run_side_by_side(plans, folder, on_progress, processes)
     rows: dict[str, Rows] = {name: read_results(folder / name).rows for name in plans}
     if failed := [row["error"] for made in rows.values() for row in made.values() if "error" in row]:
         raise RuntimeError(f"{len(failed)} runs failed: {failed[0]}")
     return rows
 
 
-def _run(plan: Plan, folder: Path, tell: OnProgress = lambda progress: None) -> None:
-    runner.run(plan, folder, tell, durable=False)
+def _run(plan: Plan, folder: Path, on_progress: OnProgress = lambda progress: None) -> None:
+    runner.run(plan, folder, on_progress, durable=False)
 
 
-def _run_side_by_side(plans: Mapping[str, Plan], folder: Path, tell: Callable[[str, int], None], workers: int) -> None:
+def _run_side_by_side(
+    plans: Mapping[str, Plan], folder: Path, on_progress: Callable[[str, int], None], workers: int
+) -> None:
     spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that it does not copy
     waiting, running = list(plans), dict[str, SpawnProcess]()
     try:
@@ -72,7 +74,7 @@ def _run_side_by_side(plans: Mapping[str, Plan], folder: Path, tell: Callable[[s
                 running[name].start()
             wait([process.sentinel for process in running.values()], timeout=0.5)
             for name in plans:
-                tell(name, _lines(folder / name / "results.jsonl"))
+                on_progress(name, _lines(folder / name / "results.jsonl"))
             for name in [name for name, process in running.items() if process.exitcode is not None]:
                 if exitcode := running.pop(name).exitcode:
                     raise RuntimeError(f"the process of the runs {name} ended with the exit code {exitcode}")
