@@ -122,8 +122,8 @@ def _run(session: Coroutine[Any, Any, None], control: RunControl) -> None:
     except RuntimeError:
         asyncio.run(session)
         return
-    with ThreadPoolExecutor(1) as thread:
-        running = thread.submit(asyncio.run, session)
+    with ThreadPoolExecutor(1) as executor:
+        running = executor.submit(asyncio.run, session)
         try:
             running.result()
         except KeyboardInterrupt:
