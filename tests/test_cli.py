@@ -393,6 +393,22 @@ def test_without_matplotlib_the_demo_names_the_extra(tmp_path: Path) -> None:
     assert "summary.json" in done.stdout
 
 
+def test_without_scipy_the_demo_keeps_its_results_and_names_the_extra(tmp_path: Path) -> None:
+    (tmp_path / "scipy.py").write_text("raise ImportError")
+    done = process("demo", "--tasks", "2", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert done.returncode == 0, done.stderr
+    assert "The results are in runs/demo. No table" in done.stderr
+    assert "pip install 'icrl-graph[report]'" in done.stderr
+    assert len((tmp_path / "runs" / "demo" / "results.jsonl").read_text().splitlines()) == 5 * 2
+
+
+def test_a_demo_is_a_comparison_that_bench_reads(here: Path) -> None:
+    assert icrl("demo", "--tasks", "2").returncode == 0
+    done = icrl("report", "runs/demo")
+    assert done.returncode == 0, done.stderr
+    assert (here / "runs" / "demo" / "report.html").exists()
+
+
 def test_training_writes_weights_that_can_be_used(here: Path) -> None:
     if not os.environ.get("CI"):
         pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'icrl-graph[train]'")

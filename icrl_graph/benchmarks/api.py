@@ -114,7 +114,7 @@ def compare(
         JournalError: what was paid can't be saved.
         GraphDrained: it was ended through `control`; the same call resumes it.
 
-    Example:
+    Examples:
         >>> result = compare("hidden-color", "icrl,best_of_n", limit=4, rounds=2)
         >>> [row["arm"] for row in result.tables["methods"]]
         ['icrl', 'best_of_n']
