@@ -148,19 +148,19 @@ def read_arms(arms: str | Sequence[str]) -> list[Arm]:
     """
     texts = arms.split(",") if isinstance(arms, str) else arms
     try:
-        found = [read_arm(text) for text in texts if text.strip()]
+        read = [read_arm(text) for text in texts if text.strip()]
     except ValueError as error:
         hint = ".py:" in "".join(texts) and "; in arms, a path can't hold '+' or ',', which separate options and arms"
         raise ValueError(f"{error}{hint or ''}") from None
-    names = [arm.name for arm in found]
-    if not found:
+    names = [arm.name for arm in read]
+    if not read:
         raise ValueError(f"name at least one topology, such as icrl,best_of_n; got {arms!r}")
     if duplicates := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"duplicate arm: {', '.join(sorted(duplicates))}")
-    for arm in found:
+    for arm in read:
         if arm.draws_from is not None and arm.draws_from not in names:
             raise ValueError(f"the arm {arm.name!r} draws from the rewards of {arm.draws_from!r}: add that one, too")
-    return found
+    return read
 
 
 def graph_of(plan: Plan, arm: str) -> Graph:
