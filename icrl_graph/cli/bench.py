@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -17,9 +17,30 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from icrl_graph.cli.shared import Json, app, cost, draining, err, fail, out, quiet, read_json, telling, whole
+from icrl_graph.cli.completion import complete_benchmark, complete_model, complete_topology
+from icrl_graph.cli.settings_options import BUDGETS, SetOption, SettingsCommand, chosen_settings
+from icrl_graph.cli.shared import (
+    CALLS,
+    Attempts,
+    BaseUrl,
+    Json,
+    Prices,
+    absolute,
+    app,
+    cost,
+    drained_by_sigterm,
+    err,
+    errors_reported,
+    out,
+    parse_json,
+    print_error,
+    stdout_reserved,
+)
 from icrl_graph.errors import MissingExtra
 
+SIZE, REWARDS = "Tasks and runs", "Rewards"
+RESERVED = ("model", "rounds", "n", "seed")
+"""The settings that differ from run to run."""
 FolderArgument = Annotated[Path, typer.Argument(help="The folder of a comparison.")]
 
 
@@ -35,101 +56,143 @@ def benchmarks(as_json: Json = False) -> None:
         out.print(f"{name:14} {found.about}", highlight=False, markup=False, soft_wrap=True)
 
 
+class BenchCommand(SettingsCommand):
+    """`icrl bench`, with options for when its runs stop."""
+
+    panels: ClassVar = {"When to stop a run": ("target", "patience", *BUDGETS)}
+
+
 @app.command(
+    cls=BenchCommand,
     epilog="Examples:\n\n  icrl bench hidden_color --topologies icrl,best_of_n,icrl+show=zero,icrl+show=shuffled\n\n"
     "  icrl bench game24 --topologies icrl,reflexion,self_refine,best_of_n,best_of_n+n=1+schedule=long_cot "
     "--model openai:gpt-4.1-mini --rounds 16 --target 1\n\n"
     "  icrl bench writing --topologies icrl,best_of_n --model openai:gpt-4.1-mini --judge openai:gpt-4.1 --preview\n\n"
-    "  icrl bench my_tasks.jsonl --topologies icrl,best_of_n --model openai:my-model --evaluator my_score.py:score"
+    "  icrl bench my_tasks.jsonl --topologies icrl,best_of_n --model openai:my-model --evaluator my_score.py:score",
 )
 def bench(
-    benchmark: Annotated[str, typer.Argument(help="See: icrl benchmarks. Or your own tasks, a .jsonl file.")],
+    context: typer.Context,
+    benchmark: Annotated[
+        str,
+        typer.Argument(help="See icrl benchmarks; or custom tasks, a .jsonl file.", autocompletion=complete_benchmark),
+    ],
     topologies: Annotated[
         str,
         typer.Option(
-            help="The methods, such as icrl,best_of_n,icrl+show=zero+memory=last:5; the others are held against the "
-            "first. Behind +: memory, schedule, layout, show, rounds or n, select, temperature, retests, warmup, ..."
+            help="The methods to compare, such as icrl,best_of_n,icrl+show=zero; each is tested against the first. "
+            "After + stands any setting or option of the topology, such as memory=last:5, n=1 or select=majority.",
+            autocompletion=complete_topology,
         ),
     ] = "icrl,best_of_n",
     model: Annotated[
-        str | None, typer.Option(help="provider:name or path.py:name; default the learner that plays the benchmark.")
+        str | None,
+        typer.Option(
+            help="provider:name or path.py:name; default the learner that plays the benchmark.",
+            autocompletion=complete_model,
+        ),
     ] = None,
-    judge: Annotated[str | None, typer.Option(help="A model that gives the rewards, by the rubric.")] = None,
-    rubric: Annotated[str | None, typer.Option(help="What the judge judges by; default the benchmark's own.")] = None,
-    evaluator: Annotated[
-        str | None, typer.Option(help="path.py:name or module:name; default the benchmark's own.")
-    ] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="Another evaluator, whose word is reported; no prompt sees it.")
-    ] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="The folder; default a new one in runs/.")] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Print the estimated cost and exit.")] = False,
+    response_tokens: Annotated[
+        int, typer.Option(min=1, metavar="<int>", help="Tokens of a response, for --preview.")
+    ] = 300,
+    as_json: Json = False,
+    assignments: SetOption = None,
     item: Annotated[
-        list[str] | None, typer.Option(help="Play this task, or those of a pattern such as 'find-*'; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="<str>", help="A task, or a pattern such as 'find-*'; may be repeated.", rich_help_panel=SIZE
+        ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Play the first so many tasks; default the benchmark's own, mostly 50.")
+        int | None,
+        typer.Option(help="Number of tasks; default the benchmark's own, mostly 50.", rich_help_panel=SIZE),
     ] = None,
     rounds: Annotated[
         int | None,
         typer.Option(
-            help="Attempts at each of them, one after another or side by side; default the benchmark's own, mostly 8."
+            help="Attempts per task, in rounds or side by side; default the benchmark's own, mostly 8.",
+            rich_help_panel=SIZE,
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each method on each task.")] = 1,
-    concurrency: Annotated[int, typer.Option(help="How many runs go on, and calls are in flight, at once.")] = 8,
-    requests_per_minute: Annotated[float | None, typer.Option(help="Paid calls a minute at most.")] = None,
-    tokens_per_minute: Annotated[float | None, typer.Option(help="Tokens a minute, in and out, on average.")] = None,
-    attempts: Annotated[int, typer.Option(help="How often a call is made that fails for a while.")] = 6,
-    call_timeout: Annotated[float, typer.Option(help="Seconds for one call of a model openai:...")] = 600.0,
-    target: Annotated[float | None, typer.Option(help="A run stops when a reward reaches this.")] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="A run stops after so many rounds without a better reward.")
+    seeds: Annotated[int, typer.Option(help="Runs of each method on each task.", rich_help_panel=SIZE)] = 1,
+    evaluator: Annotated[
+        str | None,
+        typer.Option(help="path.py:name or module:name; default the benchmark's own.", rich_help_panel=REWARDS),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="A model that gives the rewards, by the rubric.",
+            autocompletion=complete_model,
+            rich_help_panel=REWARDS,
+        ),
+    ] = None,
+    rubric: Annotated[
+        str | None,
+        typer.Option(help="What the judge judges by; default the benchmark's own.", rich_help_panel=REWARDS),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Another evaluator, to report; no prompt shows its results.", rich_help_panel=REWARDS),
     ] = None,
     solved_at: Annotated[
-        float | None, typer.Option(help="The metric from which a task counts as solved; default the benchmark's own.")
+        float | None,
+        typer.Option(
+            help="The metric from which a task counts as solved; default the benchmark's own.", rich_help_panel=REWARDS
+        ),
     ] = None,
-    max_calls: Annotated[int | None, typer.Option(help="Budget of paid calls, of each run.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Budget of tokens, in and out, of each run.")] = None,
-    max_usd: Annotated[float | None, typer.Option(help="Budget of US dollars, of each run.")] = None,
-    max_seconds: Annotated[float | None, typer.Option(help="Budget of seconds, of each run.")] = None,
-    prices: Annotated[
-        str | None, typer.Option(help='USD a million tokens, as JSON: {"my-model": {"input": 1, "output": 4}}.')
+    system: Annotated[str | None, typer.Option(help="A system prompt.", rich_help_panel=CALLS)] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Sampling temperature of every call.", rich_help_panel=CALLS)
     ] = None,
-    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="For every call of the model.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="An OpenAI-compatible server; default OPENAI_BASE_URL.")] = None,
-    response_tokens: Annotated[int, typer.Option(min=1, help="Of a response, for the preview.")] = 300,
-    preview: Annotated[bool, typer.Option("--preview", help="Say what it will cost, and stop.")] = False,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="The folder; default a new one in runs/.")] = None,
-    as_json: Json = False,
+    base_url: BaseUrl = None,
+    concurrency: Annotated[
+        int, typer.Option(help="Most runs, and calls in flight, at once.", rich_help_panel=CALLS)
+    ] = 8,
+    requests_per_minute: Annotated[
+        float | None, typer.Option(help="Most paid calls per minute.", rich_help_panel=CALLS)
+    ] = None,
+    tokens_per_minute: Annotated[
+        float | None, typer.Option(help="Most tokens per minute, in and out, on average.", rich_help_panel=CALLS)
+    ] = None,
+    attempts: Attempts = 6,
+    call_timeout: Annotated[
+        float, typer.Option(help="Seconds for one call of a model openai:...", rich_help_panel=CALLS)
+    ] = 600.0,
+    prices: Prices = None,
 ) -> None:
-    """Compare methods on many tasks: side by side, resumable, with intervals and tests.
+    """Compare methods on many tasks, with intervals and tests.
 
-    The same command on the same folder goes on with what is missing; arms, tasks and seeds may be added.
+    The same command on the same folder resumes it; arms, tasks and seeds may be added.
     """
     from icrl_graph.benchmarks import runner
     from icrl_graph.benchmarks.arms import read_arms
     from icrl_graph.benchmarks.registry import find_benchmark
     from icrl_graph.benchmarks.results import Plan
+    from icrl_graph.topologies.settings import BestOfNSettings, Settings
 
-    with telling():
+    with errors_reported():
         found = find_benchmark(benchmark)
         if model is None and found.model is None:
             raise ValueError(f"name the model, such as --model openai:gpt-4.1-mini; no learner plays {benchmark}")
         chosen = found.choose(item or [])
         most = limit if limit is not None or item else found.limit
         own_rewards = any(part is not None for part in (evaluator, metric, rubric))
-        given = {
-            **found.options, "target": target, "patience": patience, "max_calls": max_calls, "max_tokens": max_tokens,
-            "max_usd": max_usd, "max_seconds": max_seconds, "prices": read_json(prices, "--prices"), "system": system,
-        }  # fmt: skip
+        options = {
+            **found.options,
+            **chosen_settings(context, assignments or [], [Settings, BestOfNSettings], RESERVED),
+            "prices": parse_json(prices, "--prices"),
+            "system": system,
+        }
         plan = Plan(
             benchmark=str(Path(benchmark).resolve()) if benchmark.endswith(".jsonl") else benchmark.replace("_", "-"),
             arms=[arm.name for arm in read_arms(topologies)],
-            model=whole(model or found.model),
-            judge=whole(judge),
+            model=absolute(model or found.model),
+            judge=absolute(judge),
             rubric=rubric,
-            evaluator=whole(evaluator),
-            metric=whole(metric),
+            evaluator=absolute(evaluator),
+            metric=absolute(metric),
             items=item or [],
             limit=len(chosen) if most is None else min(most, len(chosen)),
             rounds=found.rounds if rounds is None else rounds,
@@ -137,7 +200,7 @@ def bench(
             solved_at=solved_at if own_rewards or solved_at is not None else found.solved_at,
             base_url=base_url,
             temperature=temperature,
-            options={name: value for name, value in given.items() if value is not None},
+            options={name: value for name, value in options.items() if value is not None},
             concurrency=concurrency,
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
@@ -158,7 +221,7 @@ def go_on(folder: Path, as_json: bool) -> None:
     """Go on with the comparison of a folder, as it was asked for."""
     from icrl_graph.benchmarks.results import read_plan
 
-    with telling():
+    with errors_reported():
         plan = read_plan(folder)
     _run(plan, folder, as_json)
 
@@ -169,9 +232,9 @@ def _run(plan: Any, folder: Path, as_json: bool) -> None:
     from icrl_graph.benchmarks.results import read_results
 
     console = err if as_json else out
-    with telling(resume=folder):
+    with errors_reported(resume=folder):
         play = runner.run if plan.again is None else rejudge.rejudge
-        with quiet(as_json), draining() as control, _bar(console) as tell:
+        with stdout_reserved(as_json), drained_by_sigterm() as control, _bar(console) as tell:
             made = play(plan, folder, tell, control)
         results = read_results(folder)
         for number in results.damaged:
@@ -181,11 +244,11 @@ def _run(plan: Any, folder: Path, as_json: bool) -> None:
     if silent := [row for row in results.rows.values() if _is_silent(row)]:
         why = next((e["reward"]["error"] for row in silent for e in row["episodes"] if "error" in e["reward"]), "")
         told = f"{len(silent)} runs have no score at all, such as {silent[0]['arm']} on {silent[0]['item']}"
-        fail(f"{told}: {why}", f"Judge their answers again with: icrl rejudge {folder}")
+        print_error(f"{told}: {why}", f"Judge their answers again with: icrl rejudge {folder}")
     if made.failed:
         cell, why = next(iter(made.failed.items()))
         count = f"{len(made.failed)} of {made.runs} runs failed"
-        fail(f"{count}, such as {cell.arm} on {cell.item}: {why}", f"Do them again with: icrl resume {folder}")
+        print_error(f"{count}, such as {cell.arm} on {cell.item}: {why}", f"Do them again with: icrl resume {folder}")
     if made.failed or silent:
         raise typer.Exit(1)
 
@@ -308,8 +371,11 @@ def _between(found: Any) -> str:
 
 @app.command(epilog="Example:\n\n  icrl report runs/first")
 def report(folder: FolderArgument, as_json: Json = False) -> None:
-    """Write the report of a comparison: a page with curves, tests, costs and every run; pictures; tables."""
-    with telling():
+    """Write the report of a comparison.
+
+    A page with curves, tests, costs and every run; pictures; tables.
+    """
+    with errors_reported():
         from icrl_graph.benchmarks.report import write_report
 
         paths = [str(path) for path in write_report(folder)]
@@ -325,32 +391,33 @@ def report(folder: FolderArgument, as_json: Json = False) -> None:
 )
 def rejudge(
     folder: FolderArgument,
-    out_dir: Annotated[Path, typer.Option("--out", help="A new folder for what comes of it.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="A new folder for the results.")],
     evaluator: Annotated[str | None, typer.Option(help="path.py:name or module:name.")] = None,
     judge: Annotated[str | None, typer.Option(help="A model that judges, by the rubric.")] = None,
-    rubric: Annotated[str | None, typer.Option(help="What it judges by; default the benchmark's own.")] = None,
+    rubric: Annotated[str | None, typer.Option(help="What the judge judges by; default the benchmark's own.")] = None,
     as_metric: Annotated[
-        bool, typer.Option("--as-metric", help="The new judgement is what is reported; the rewards stay.")
+        bool, typer.Option("--as-metric", help="Report the new scores; the rewards stay as they are.")
     ] = False,
     select: Annotated[
-        str | None, typer.Option(help="What gives the answer: reward, majority or last; default as each method does.")
+        str | None, typer.Option(help="What selects the answer: reward, majority or last; default the method's own.")
     ] = None,
     solved_at: Annotated[
         float | None,
-        typer.Option(
-            help="The metric from which a task counts as solved; the old one is not kept where answers are judged anew."
-        ),
+        typer.Option(help="The metric from which a task counts as solved; the old one does not apply to new scores."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge or select the answers of a comparison anew, without paying for them again."""
+    """Judge or select the answers of a comparison again.
+
+    The answers themselves are not paid again.
+    """
     from icrl_graph.benchmarks.results import Again, read_plan
 
-    with telling():
+    with errors_reported():
         again = Again(
             folder=str(folder.resolve()),
-            evaluator=whole(evaluator),
-            judge=whole(judge),
+            evaluator=absolute(evaluator),
+            judge=absolute(judge),
             rubric=rubric,
             as_metric=as_metric,
             select=select,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from icrl_graph.cli.shared import Json, app, err, out, progress_bar, telling
+from icrl_graph.cli.shared import Json, app, err, errors_reported, out, progress_bar
 from icrl_graph.errors import MissingExtra
 
 
@@ -34,7 +34,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Watch a small learned policy get better from its rewards alone: offline, no key, in about a minute."""
-    with telling():
+    with errors_reported():
         if game not in ("hidden-color", "game24"):
             raise ValueError(f"unknown game {game!r}; choose hidden-color or game24")
         if game == "hidden-color":
