@@ -98,7 +98,7 @@ def test_improve_is_ended_through_its_control_and_the_same_call_resumes_it(is_as
 
     with pytest.raises(GraphDrained) as raised:
         improved(control=control, on_episode=lambda event: control.request_drain("enough"))
-    assert "the same call goes on" in " ".join(raised.value.__notes__)
+    assert "the same call resumes it" in " ".join(raised.value.__notes__)
     assert len(model.prompts) == 1
     assert improved().usage["calls"] == 4
     assert len(model.prompts) == 4

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from typer.core import TyperCommand, TyperGroup
 
-from icrl_graph import __version__
+import icrl_graph
 from icrl_graph.errors import IcrlError, JournalError, MissingExtra, ModelError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -105,7 +105,7 @@ Prices = Annotated[
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"icrl-graph {__version__}")
+        typer.echo(f"icrl-graph {icrl_graph.__version__}")
         raise typer.Exit
 
 
