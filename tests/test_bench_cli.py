@@ -183,7 +183,7 @@ def test_a_wrong_key_is_exit_code_1_and_says_how_to_resume(here: Path, monkeypat
         done = icrl(*GAME, "--out", "x")
     assert done.returncode == 1
     assert "401" in done.stderr
-    assert "What was done so far is kept. Go on with: icrl resume x" in done.stderr
+    assert "Progress is saved. Resume with: icrl resume x" in done.stderr
     with OpenAIServer(player) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         assert icrl("resume", "x").returncode == 0

@@ -270,7 +270,7 @@ def test_a_port_that_is_in_use_is_told_and_no_other_one_taken(tmp_path: Path) ->
         port = taken.getsockname()[1]
         done = ended("--port", str(port), cwd=listed(tmp_path))
     assert done.returncode == 1
-    assert f"port {port} can't be had: Address already in use; name another one by --port" in done.stderr
+    assert f"port {port} is unavailable: Address already in use; choose another by --port" in done.stderr
     assert done.stdout == ""
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icrl_graph.cli.shared import Json, app, err, out, progress_bar, telling
+from icrl_graph.cli.shared import Json, app, err, errors_reported, out, progress_bar
 from icrl_graph.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Watch a small learned policy get better from its rewards alone: offline, no key, in about a minute."""
-    with telling():
+    with errors_reported():
         if game not in ("hidden-color", "game24"):
             raise ValueError(f"unknown game {game!r}; choose hidden-color or game24")
         if game == "hidden-color":
