@@ -22,7 +22,7 @@ from icrl_graph.prompts.ablations import shuffled
 from icrl_graph.state.choices import absolute
 from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.base import Graph
-from icrl_graph.topologies.methods import build, find_topology
+from icrl_graph.topologies.methods import build, find_topology, size_option
 from icrl_graph.topologies.settings import EARLY_STOPS
 
 SHORTHANDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {"react": ("best_of_n", {"n": "1", "thoughts": True})}
@@ -74,16 +74,10 @@ class Arm:
             options["show"] = shuffled(pool or [0.0])
         if "temperature" in options:
             options["sampling"] = {"default": {"temperature": options.pop("temperature")}}
-        size = _size_option(self.create)
+        size = size_option(self.create)
         unused = {*(() if size == "rounds" else EARLY_STOPS), *(() if self.topology == "icrl" else ("warmup",))}
         taken = {name: value for name, value in shared.items() if name not in unused}
         return {size: rounds, **taken, **options, "topology": self.create}
-
-
-def _size_option(create: Callable[..., Graph]) -> str:
-    """The option for the number of attempts: of candidates side by side `n`, else `rounds`."""
-    parameters = inspect.signature(create).parameters
-    return "n" if "n" in parameters and "rounds" not in parameters else "rounds"
 
 
 def read_arm(text: str) -> Arm:

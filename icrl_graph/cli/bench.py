@@ -42,14 +42,16 @@ FolderArgument = Annotated[Path, typer.Argument(help="The folder of a comparison
 
 @app.command(epilog="Example:\n\n  icrl benchmarks --json")
 def benchmarks(as_json: Json = False) -> None:
-    """List the benchmarks."""
-    from icrl_graph.benchmarks.registry import BENCHMARKS
+    """List the benchmarks, those of installed packages included."""
+    from icrl_graph.benchmarks.registry import find_benchmark
 
+    with errors_reported():
+        lines = {name: find_benchmark(name).about for name in complete_benchmark()}
     if as_json:
-        typer.echo(json.dumps({name: found.about for name, found in BENCHMARKS.items()}))
+        typer.echo(json.dumps(lines))
         return
-    for name, found in BENCHMARKS.items():
-        out.print(f"{name:14} {found.about}", highlight=False, markup=False, soft_wrap=True)
+    for name, about in lines.items():
+        write(f"{name:{max(map(len, lines))}} {about}")
 
 
 class BenchCommand(SettingsCommand):

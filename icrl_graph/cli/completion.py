@@ -14,8 +14,9 @@ def complete_topology() -> list[str]:
 def complete_benchmark() -> list[str]:
     """Names of benchmarks."""
     from icrl_graph.benchmarks.registry import BENCHMARKS
+    from icrl_graph.state.choices import installed
 
-    return list(BENCHMARKS)
+    return [*BENCHMARKS, *installed("benchmark")]
 
 
 def complete_item() -> list[str]:
