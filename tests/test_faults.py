@@ -144,7 +144,7 @@ def test_ctrl_c_ends_a_wait_at_once_and_nothing_that_was_paid_is_lost(way: str, 
             told = ""
             for line in child.stderr:
                 told += line
-                if "asked again in 500.0 s" in line:
+                if "retried in 500.0 s" in line:
                     child.send_signal(signal.SIGINT)
         assert "KeyboardInterrupt" in told.splitlines()[-1]
         assert play_kept(*given).reward == 1.0
@@ -157,8 +157,8 @@ from icrl_graph import RateLimit; from icrl_graph import chat_model; from icrl_g
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 url, task, at_once, after = sys.argv[1:]
-pace = RateLimit(max_concurrency=int(at_once), max_backoff=0.01)
-graph = create_best_of_n(chat_model("openai:any", base_url=url), lambda: 1.0, n=6, pace=pace).compile()
+rate_limit = RateLimit(max_concurrency=int(at_once), max_backoff=0.01)
+graph = create_best_of_n(chat_model("openai:any", base_url=url), lambda: 1.0, n=6, rate_limit=rate_limit).compile()
 try:
     graph.invoke({"task": task})
 except KeyboardInterrupt:
@@ -187,7 +187,7 @@ def _interrupted(*given: str) -> tuple[str, int]:
             assert child.stderr is not None
             assert child.stdout is not None
             for line in child.stderr:
-                if "asked again in 500.0 s" in line:
+                if "retried in 500.0 s" in line:
                     child.send_signal(signal.SIGINT)
             return child.stdout.read(), server.counts["calls"]
 
