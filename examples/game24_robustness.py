@@ -6,9 +6,10 @@ from random import Random
 from typing import Any
 
 from icrl_graph import Settings, chat_model, create_best_of_n, create_icrl, parse
-from icrl_graph.benchmarks.statistics import interval
+from icrl_graph.benchmarks.comparison import estimate
 from icrl_graph.models.learners import LEARNERS
 from icrl_graph.state.events import is_episode
+from icrl_graph.state.formatting import between
 from icrl_graph.tasks.game24.game import blind, no_base, player, split
 from icrl_graph.tasks.game24.puzzles import task
 from icrl_graph.tasks.game24.verifier import grade
@@ -26,8 +27,8 @@ def play(name: str, graph: Any, puzzles: Any, marks: tuple[int, ...] = (8, 16)) 
     seeded = [run(task(p), context=Settings(seed=i), stream_mode="custom") for i, p in enumerate(puzzles)]
     games = [list(filter(is_episode, events)) for events in seeded]
     for k in marks:
-        share = interval([any(event["metric"] for event in events[:k]) for events in games])
-        print(f"{name:44} within {k:2}: {share['mean']:.3f} ({share['low']:.3f} to {share['high']:.3f})", flush=True)
+        share = estimate([[any(event["metric"] for event in events[:k])] for events in games], share=True)
+        print(f"{name:44} within {k:2}: {between(share)}", flush=True)
 
 
 learner, count = chat_model("learner:game24"), int(sys.argv[1]) if len(sys.argv) > 1 else 3

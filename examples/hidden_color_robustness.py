@@ -8,9 +8,10 @@ from random import Random
 from typing import Any
 
 from icrl_graph import FunctionModel, Settings, chat_model, create_icrl, parse
-from icrl_graph.benchmarks.statistics import interval
+from icrl_graph.benchmarks.comparison import estimate
 from icrl_graph.models.learners import LEARNERS
 from icrl_graph.state.events import is_episode
+from icrl_graph.state.formatting import between
 from icrl_graph.tasks import hidden_color
 
 
@@ -35,5 +36,5 @@ for name, options in CASES.items():
     graph = create_icrl(evaluator=hidden_color.closeness, **{"model": LEARNER, **options}).compile()
     streams = (graph.stream(g, context=Settings(seed=i), stream_mode="custom") for i, g in enumerate(games))
     runs = [list(filter(is_episode, stream)) for stream in streams]
-    last, best = (interval([run[-1][key] for run in runs]) for key in ("reward", "best"))
-    print(f"{name:38} last round {last['mean']:.3f} ({last['low']:.3f} to {last['high']:.3f}), best {best['mean']:.3f}")
+    last, best = (estimate([[run[-1][key]] for run in runs]) for key in ("reward", "best"))
+    print(f"{name:38} last round {between(last)}, best {between(best)}")

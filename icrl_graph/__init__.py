@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from icrl_graph.api import Result, aimprove, improve
+    from icrl_graph.benchmarks.api import compare
     from icrl_graph.benchmarks.judges import judge_game24
     from icrl_graph.errors import BudgetExceeded, IcrlError, MissingExtra, ModelError, ThreadMismatch, UnknownTask
     from icrl_graph.evaluators.judge import llm_judge, pairwise_judge
@@ -53,6 +54,7 @@ _HOME = {
     "aimprove": "api",
     "best": "state.selection",
     "chat_model": "models.registry",
+    "compare": "benchmarks.api",
     "create_best_of_n": "topologies.methods",
     "create_icrl": "topologies.methods",
     "create_reflexion": "topologies.methods",
@@ -85,6 +87,7 @@ __all__ = [
     "aimprove",
     "best",
     "chat_model",
+    "compare",
     "create_best_of_n",
     "create_icrl",
     "create_reflexion",

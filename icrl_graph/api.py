@@ -29,6 +29,7 @@ from icrl_graph.prompts.text import number
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of
 from icrl_graph.state.events import EpisodeEvent, is_episode
+from icrl_graph.state.formatting import cost, shorten
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import build
 from icrl_graph.topologies.nodes import check_schema_version, check_task
@@ -68,10 +69,9 @@ class Result:
         return [value_of(episode) for episode in self.episodes]
 
     def __repr__(self) -> str:
-        tokens = f", {self.usage['input']} + {self.usage['output']} tokens" if "input" in self.usage else ""
         lines = [
             f"Result(reward {number(self.reward)} ({self.rewarded_by}), stopped: {self.stopped}, "
-            f"{self.usage.get('calls', 0)} calls{tokens}{breaks_in(self.usage)}, {self.usage.get('seconds', 0):.1f} s)",
+            f"{cost(self.usage)}, {self.usage.get('seconds', 0):.1f} s)",
             f"  answer: {shorten(self.answer)}",
         ]
         for episode in self.episodes:
@@ -79,17 +79,6 @@ class Result:
             value = number(value_of(episode))
             lines.append(f"  {episode['round']:3} {episode['plan']['instruction'][:10]:10} {value:>8}  {shorten(text)}")
         return "\n".join(lines)
-
-
-def breaks_in(usage: Mapping[str, Any]) -> str:
-    """How often a provider's prompt cache was of no use, in words; nothing where it always may have been."""
-    return f", {usage['breaks']} prompt cache breaks" if usage.get("breaks") else ""
-
-
-def shorten(value: Any, width: int = 80) -> str:
-    """A text on one line, cut to a width."""
-    text = " ".join((value if isinstance(value, str) else repr(value)).split())
-    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def improve(
@@ -132,16 +121,7 @@ def improve(
         GraphDrained: the run was ended through `control`; with `path`, the same call resumes it.
     """
     graph, inputs = build(topology, model, score, **options), check_inputs(task, task_data)
-    with _saver(path) as saver:
-        compiled, config = graph.compile(checkpointer=saver), _config(thread_id or name_of(topology, inputs))
-        begun, update = _begin(graph, compiled.get_state(config), inputs, graph.settings())
-        with _hint(path):
-            if update is not None:
-                compiled.update_state(config, update, as_node="evaluate")
-            for event in compiled.stream(begun, config, **_streaming(path, control)):
-                if on_episode is not None and is_episode(event):
-                    on_episode(event)
-        return _result(compiled.get_state(config).values)
+    return play(graph, inputs, path, thread_id or name_of(topology, inputs), on_episode, control)
 
 
 async def aimprove(
@@ -162,6 +142,39 @@ async def aimprove(
     return await aplay(graph, inputs, path, thread_id or name_of(topology, inputs), on_episode, control)
 
 
+def play(
+    graph: Graph,
+    inputs: Mapping[str, Any],
+    path: str | PathLike[str] | None,
+    thread_id: str,
+    on_episode: OnEpisode | None = None,
+    control: RunControl | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Result:
+    """`improve` with a graph that is built already, and that many runs may share.
+
+    Args:
+        graph: what to run.
+        inputs: the task and its data.
+        path: the file that the run is saved in, or None.
+        thread_id: its name within the file.
+        on_episode: called with each episode.
+        control: ends it early.
+        settings: of this run, where they differ from those of the graph.
+    """
+    context = graph.settings(settings)
+    with _saver(path) as saver:
+        compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
+        begun, update = _begin(graph, compiled.get_state(config), inputs, context)
+        with _hint(path):
+            if update is not None:
+                compiled.update_state(config, update, as_node="evaluate")
+            for event in compiled.stream(begun, config, context=context, **_streaming(path, control)):
+                if on_episode is not None and is_episode(event):
+                    on_episode(event)
+        return _result(compiled.get_state(config).values)
+
+
 async def aplay(
     graph: Graph,
     inputs: Mapping[str, Any],
@@ -171,17 +184,7 @@ async def aplay(
     control: RunControl | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Result:
-    """`aimprove` with a graph that is built already, and that many runs may share.
-
-    Args:
-        graph: what to run.
-        inputs: the task and its data.
-        path: the file that keeps the run, or None.
-        thread_id: its name within the file.
-        on_episode: called with each episode.
-        control: ends it early.
-        settings: of this run, where they differ from those of the graph.
-    """
+    """`play` for async code."""
     context = graph.settings(settings)
     async with _async_saver(path) as saver:
         compiled, config = graph.compile(checkpointer=saver), _config(thread_id)

@@ -25,11 +25,12 @@ from icrl_graph.state.choices import name_of_part, unbound
 from icrl_graph.state.episode import Message, Usage
 from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.methods import build
+from icrl_graph.topologies.settings import EARLY_STOPS
 
 CHARACTERS = 4
 """Characters per token, about, in English."""
 WORD = "word "
-_NOT_REHEARSED = ("target", "patience", "extract", "bounds", "journal", "rate_limit")
+_NOT_REHEARSED = (*EARLY_STOPS, "extract", "bounds", "journal", "rate_limit")
 """Options that may end a run early, read what a stand-in has not written, or take time."""
 
 

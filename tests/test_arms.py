@@ -12,8 +12,9 @@ from langchain_core.runnables import RunnableLambda
 
 from icrl_graph.benchmarks.arms import read_arm, read_arms
 from icrl_graph.benchmarks.benchmark import from_file
+from icrl_graph.benchmarks.experiment import prepare
 from icrl_graph.benchmarks.registry import BENCHMARKS, find_benchmark
-from icrl_graph.benchmarks.runner import prepare
+from icrl_graph.state.choices import name_of_part
 from icrl_graph.topologies.methods import TOPOLOGIES, build
 from tests.bench_child import plan_of
 
@@ -81,7 +82,8 @@ def test_a_truth_value_is_read(option: str) -> None:
         ("self_refine+memory=best:3", ["'self_refine+memory=best:3'", "best:3", "last:N"]),
         ("reflexion+show_attempts=yes", ["'reflexion+show_attempts=yes'", "true or false", "'yes'"]),
         ("icrl+temperature=hot", ["'icrl+temperature=hot'", "temperature", "number", "'hot'"]),
-        ("icrl+model=openai:other", ["'icrl+model=openai:other'", "model"]),
+        ("icrl+model=other", ["'icrl+model=other'", "'other'", "provider:name"]),
+        ("icrl+model=learner:chess", ["'icrl+model=learner:chess'", "'chess'", "game24-weak"]),
         ("icrl+topology=best_of_n", ["'icrl+topology=best_of_n'", "topology"]),
         ("icrl+evaluator=mine.py:score", ["'icrl+evaluator=mine.py:score'", "evaluator"]),
         ("icrl+seed=3", ["'icrl+seed=3'", "seed"]),
@@ -95,7 +97,7 @@ def test_a_mistake_in_an_arm_is_told_with_the_arm_the_value_and_the_choices(arm:
 
 def test_arms_stand_once_each_and_at_least_one() -> None:
     assert [arm.name for arm in read_arms(" icrl, best_of_n,")] == ["icrl", "best_of_n"]
-    with pytest.raises(ValueError, match="each arm once; icrl stands there more often"):
+    with pytest.raises(ValueError, match="duplicate arm: icrl"):
         read_arms("icrl,best_of_n, icrl")
     with pytest.raises(ValueError, match="at least one topology"):
         read_arms(" , ")
@@ -110,6 +112,17 @@ def test_shuffled_rewards_are_those_of_the_same_arm_and_refused_without_it() -> 
         read_arms("icrl,icrl+show=shuffled+memory=last:2")
     with pytest.raises(ValueError, match="add that one"):
         prepare(plan_of("best_of_n", "icrl+show=shuffled", model=PLAYER))
+
+
+def test_an_arm_may_have_a_model_of_its_own() -> None:
+    """Which plays with the seeds of the others, and whose rewards may be shown shuffled."""
+    weak = "icrl+model=learner:game24-weak"
+    comparison = prepare(plan_of("icrl", weak, f"{weak}+show=shuffled", model=PLAYER))
+    names = {arm: comparison.policies[arm] for arm in comparison.arms}
+    assert names["icrl"] is not names[weak]
+    assert names[weak] is names[f"{weak}+show=shuffled"]
+    assert name_of_part(names[weak]) == "learner:game24-weak"
+    assert comparison.arms[f"{weak}+show=shuffled"].draws_from == weak
 
 
 def _actors(*arms: str) -> Any:
@@ -212,11 +225,11 @@ def test_tasks_are_known_by_their_id_else_by_their_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("{", "this is no JSON"),
+        ("{", "not JSON"),
         ("3", "no task"),
         ('{"prompt": "a"}', "no task"),
         ('{"task": "a", "reference": "b", "hint": "c"}', "unknown hint, reference"),
-        ('{"task": "a", "id": "1"}', "there is a task '1' already"),
+        ('{"task": "a", "id": "1"}', "duplicate id '1'"),
         ('{"task": ""}', "task"),
         ('{"task": 3}', "task"),
         ('{"task": "a", "task_data": "b"}', "task_data"),
@@ -230,7 +243,7 @@ def test_a_wrong_line_is_refused_with_its_number_before_anything_is_paid(line: s
         prepare(plan_of("icrl", benchmark=str(path), model=PLAYER, evaluator=SCORE))
 
 
-@pytest.mark.parametrize(("content", "told"), [(b"", "holds no task"), (b"\n \n", "holds no task"), (b"\xff", "mine")])
+@pytest.mark.parametrize(("content", "told"), [(b"", "has no tasks"), (b"\n \n", "has no tasks"), (b"\xff", "mine")])
 def test_a_file_without_tasks_is_told_by_its_name(content: bytes, told: str, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_bytes(content)
     with pytest.raises(ValueError, match=told):
@@ -260,8 +273,8 @@ def test_tasks_of_ones_own_need_an_evaluator_or_a_judge_with_a_rubric(tmp_path: 
         ({"rounds": -1}, "rounds must be 1 or more, got -1"),
         ({"seeds": 0}, "seeds must be 1 or more"),
         ({"concurrency": 0}, "concurrency must be 1 or more"),
-        ({"requests_per_minute": 0}, "requests must be above 0"),
-        ({"tokens_per_minute": -3}, "tokens must be above 0"),
+        ({"requests_per_minute": 0}, "requests_per_minute must be above 0"),
+        ({"tokens_per_minute": -3}, "tokens_per_minute must be above 0"),
         ({"attempts": 0}, "attempts must be above 0"),
         ({"options": {"max_calls": -1}}, "max_calls=-1"),
         ({"options": {"max_dollars": 1}}, "'max_dollars'"),

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from icrl_graph.benchmarks.comparison import Difference, compare, corrected, curve, detectable, estimate, pass_at_k
-from icrl_graph.benchmarks.statistics import difference, share_interval
 from icrl_graph.errors import MissingExtra
 
 NAN = np.nan
@@ -104,8 +103,11 @@ def test_an_interval_of_shares_is_never_a_point_and_lies_in_0_and_1(values: Any)
 
 @given(MARKS)
 def test_with_one_seed_a_share_has_wilsons_interval(marks: list[int]) -> None:
-    found, wanted = estimate(np.array(marks)[:, np.newaxis], share=True), share_interval(marks)
-    assert [found["mean"], found["low"], found["high"]] == pytest.approx(list(wanted.values()), abs=1e-4)
+    """Written out: (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)."""
+    found, count, share, z = estimate(np.array(marks)[:, np.newaxis], share=True), len(marks), np.mean(marks), 1.96
+    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    ends = [(share + z**2 / (2 * count) + sign * half) / (1 + z**2 / count) for sign in (-1, 1)]
+    assert [found["mean"], found["low"], found["high"]] == pytest.approx([share, *ends], abs=1e-4)
 
 
 def test_seeds_that_disagree_make_a_share_surer() -> None:
@@ -223,10 +225,32 @@ def test_mcnemar_needs_marks_and_one_seed() -> None:
 @given(PAIRS)
 @settings(max_examples=30)
 def test_with_one_seed_a_difference_of_shares_has_the_interval_of_agresti_and_min(pairs: Any) -> None:
+    """Written out: half a task is added to each of the four outcomes."""
     ones, others = (np.array(side)[:, np.newaxis] for side in zip(*pairs, strict=True))
-    found, wanted = compare(ones, others, share=True), difference(ones[:, 0], others[:, 0])
-    assert found["difference"] == pytest.approx(wanted["mean"], abs=1e-4)
-    assert [found["low"], found["high"]] == pytest.approx(np.clip([wanted["low"], wanted["high"]], -1, 1), abs=1e-4)
+    found, count = compare(ones, others, share=True), len(ones) + 2
+    gained, lost = (ones > others).sum() + 0.5, (ones < others).sum() + 0.5
+    middle = (gained - lost) / count
+    half = 1.96 * np.sqrt((gained + lost) / count - middle**2) / np.sqrt(count)
+    assert found["difference"] == pytest.approx((gained - lost) / len(ones), abs=1e-4)
+    assert [found["low"], found["high"]] == pytest.approx(np.clip([middle - half, middle + half], -1, 1), abs=1e-4)
+
+
+@given(PAIRS)
+@settings(max_examples=30)
+def test_a_difference_is_the_opposite_of_its_opposite_and_never_certain(pairs: Any) -> None:
+    ones, others = (np.array(side)[:, np.newaxis] for side in zip(*pairs, strict=True))
+    found, opposite = compare(ones, others, share=True), compare(others, ones, share=True)
+    for one, other in (("difference", "difference"), ("low", "high"), ("high", "low")):
+        assert found[one] == pytest.approx(-opposite[other])  # type: ignore[literal-required]
+    assert found["low"] < found["high"]  # type: ignore[operator]
+
+
+def test_what_is_the_same_does_not_differ_and_two_tasks_prove_nothing() -> None:
+    all_solved, none_solved = np.ones((20, 1)), np.zeros((20, 1))
+    alike = compare(all_solved, all_solved, share=True)
+    assert alike["low"] < 0 < alike["high"]  # type: ignore[operator]
+    assert compare(all_solved[:2], none_solved[:2], share=True)["low"] < 0  # type: ignore[operator]
+    assert compare(all_solved, none_solved, share=True)["low"] > 0.5  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("share", [False, True])

@@ -135,7 +135,9 @@ def test_a_budget_of_calls_makes_the_last_round_of_several_attempts_narrower() -
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
 @pytest.mark.parametrize("fails_at", [1, 4, 5, 9])
-def test_a_round_of_several_attempts_that_broke_off_is_resumed_and_pays_nothing_twice(way: str, fails_at: int) -> None:
+def test_a_round_of_several_attempts_that_broke_off_is_resumed_and_pays_only_what_was_in_flight_twice(
+    way: str, fails_at: int
+) -> None:
     asked: list[Any] = []
 
     def reply(messages: Any) -> str:
@@ -156,7 +158,7 @@ def test_a_round_of_several_attempts_that_broke_off_is_resumed_and_pays_nothing_
     run(None)
     whole = play(create_wide(lambda messages: str(len(messages)), nearness, rounds=3))[1]
     assert without_cost(graph.get_state(thread()).values["episodes"]) == without_cost(whole)
-    assert len(asked) == 10
+    assert 10 <= len(asked) <= 12  # what was in flight beside the failed call may be asked again
 
 
 @pytest.mark.parametrize(
@@ -191,14 +193,20 @@ def test_memory_schedule_layout_and_ablation_are_named_by_path(parts: Path) -> N
     assert model.prompts[2] == [{"role": "user", "content": "2: 1.2\nFind the number.\nRound 3, please."}]
 
 
-def test_a_run_with_parts_by_path_is_resumed_and_its_context_may_name_others(parts: Path, tmp_path: Path) -> None:
+def test_a_run_with_a_memory_by_path_is_resumed(parts: Path, tmp_path: Path) -> None:
     run: Any = {**GAME, "score": nearness, "model": climber, "path": tmp_path / "run.sqlite"}
     first = improve(**run, rounds=2, memory=f"{parts}:latest")
     longer = improve(**run, rounds=3, memory=f"{parts}:latest")
     assert longer.episodes[:2] == first.episodes
     assert longer.episodes[2]["plan"]["shown"] == [[1, 2]]
-    _, episodes = play(create_wide(climber, nearness, rounds=2), context={"memory": f"{parts}:latest"})
-    assert episodes[-1]["plan"]["shown"] == [[2, 3]]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("memory", "latest"), ("schedule", "ask"), ("show", "doubled")])
+def test_a_context_names_the_custom_parts_of_its_graph_and_imports_no_others(parts: Path, kind: str, name: str) -> None:
+    spec: Any = {kind: f"{parts}:{name}"}
+    play(create_wide(climber, nearness, rounds=2, **spec), context=spec)
+    with pytest.raises(ValueError, match="a run imports no code: name the custom .* where the graph is built"):
+        play(create_wide(climber, nearness, rounds=2), context=spec)
 
 
 @pytest.mark.parametrize("kind", ["topology", "memory", "schedule", "layout", "ablation"])

@@ -14,6 +14,8 @@ import pytest
 
 import icrl_graph.models.learners
 from icrl_graph.benchmarks.demos import game24 as demo
+from icrl_graph.benchmarks.demos import play
+from icrl_graph.benchmarks.report import write_report
 from icrl_graph.errors import UnknownTask
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.learners import LEARNERS
@@ -28,6 +30,7 @@ from icrl_graph.topologies.settings import Settings
 
 PUZZLES = demo.choose(50, seed=3)
 PLAYED = demo.choose(25, seed=4)
+PLANS = demo.plans(PLAYED)
 LEARNER = chat_model("learner:game24")
 
 
@@ -42,13 +45,18 @@ def _within(solved: list[list[bool]], k: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def rows() -> Any:
-    return list(demo.play(PLAYED, seed=4, workers=2))
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return play(PLANS, tmp_path_factory.mktemp("played"), workers=2)
 
 
 @pytest.fixture(scope="module")
-def arms(rows: Any) -> Any:
-    return {(arm["base"], arm["name"]): arm for arm in demo.summarize(rows)["arms"]}
+def summary(rows: Any) -> Any:
+    return demo.summarize(PLANS, rows, ["row 901, 1 2 3 4: needs fractions"])
+
+
+@pytest.fixture(scope="module")
+def arms(summary: Any) -> Any:
+    return {(arm["base"], arm["name"]): arm for arm in summary["arms"]}
 
 
 def _share(arm: Any, k: int = 16) -> float:
@@ -78,19 +86,19 @@ def test_without_its_true_step_rewards_little_is_solved(control: str, arms: Any)
 
 def test_it_is_as_good_as_the_search_that_it_was_taught(arms: Any) -> None:
     for base in ("none", "weak"):
-        assert abs(arms[base, "teacher"]["icrl_ahead"]["16"]["mean"]) <= 0.16
+        assert abs(arms[base, "teacher"]["icrl_ahead"]["16"]["difference"]) <= 0.16
 
 
 def test_on_a_weak_base_it_is_well_ahead_of_sampling_and_of_variety(arms: Any) -> None:
     for control in ("best_of_n", "no_repeats"):
-        assert arms["weak", control]["icrl_ahead"]["8"]["mean"] >= 0.08
+        assert arms["weak", control]["icrl_ahead"]["8"]["difference"] >= 0.08
     assert arms["weak", "avoid_tried"]["solved_at"][-1]["mean"] <= 0.12
     assert arms["weak", "icrl"]["solved_at"][-1]["mean"] >= 0.84
 
 
 def test_a_strong_base_leaves_next_to_nothing_to_gain(arms: Any) -> None:
     assert _share(arms["strong", "icrl"], 1) >= 0.72
-    assert abs(arms["strong", "best_of_n"]["icrl_ahead"]["8"]["mean"]) <= 0.08
+    assert abs(arms["strong", "best_of_n"]["icrl_ahead"]["8"]["difference"]) <= 0.08
 
 
 def test_both_layouts_give_it_the_same_history() -> None:
@@ -171,13 +179,30 @@ def test_an_attempt_takes_at_most_5_ms_of_cpu() -> None:
 # ------------------------------------------------------------------------------------------------------------ the demo
 
 
-def test_an_attempt_depends_on_its_puzzle_and_the_seed_alone(rows: Any) -> None:
+def _responses(rows: Any) -> Any:
+    """By base and run, what was answered."""
+    return {
+        (base, *cell): [episode["response"] for episode in row["episodes"]]
+        for base, made in rows.items()
+        for cell, row in made.items()
+    }
+
+
+def test_an_attempt_depends_on_its_puzzle_alone(rows: Any, tmp_path: Path) -> None:
     """Not on how many processes play, nor on what else is played; but the shuffled rewards are those of all puzzles."""
-    again = list(demo.play(PLAYED[:2], seed=4, workers=1))
-    played = {row["puzzle"] for row in again}
-    wanted = [row for row in rows if row["puzzle"] in played and row["arm"] != "shuffled"]
-    assert [row for row in again if row["arm"] != "shuffled"] == wanted
-    assert len(again) == 2 * 16 * sum(map(len, demo.BASES.values()))
+    again = _responses(play(demo.plans(PLAYED[:2]), tmp_path, workers=1))
+    before = _responses(rows)
+    assert len(again) == 2 * sum(map(len, demo.BASES.values()))
+    assert all(len(responses) == 16 for responses in again.values())
+    own = {key for key in again if "shuffled" not in key[1]}
+    assert {key: again[key] for key in own} == {key: before[key] for key in own}
+
+
+def test_a_demo_is_a_comparison_that_can_be_reported(tmp_path: Path) -> None:
+    """Also of arms with models of their own."""
+    play({"weak": demo.plans(PLAYED[:2])["weak"]}, tmp_path)
+    written = {path.name for path in write_report(tmp_path / "weak")}
+    assert {"report.html", "summary.json", "curves.png"} <= written
 
 
 def test_no_puzzle_of_a_ranked_list_is_scored_that_the_learner_was_trained_on() -> None:
@@ -198,17 +223,23 @@ def test_however_the_demo_is_ended_no_process_of_it_is_left(how: str, tmp_path: 
     script = tmp_path / "play.py"
     script.write_text(
         "import signal\n"
-        "from icrl_graph.benchmarks.demos import game24 as demo\n"
+        "from pathlib import Path\n"
+        "from icrl_graph.benchmarks.demos import game24 as demo, play\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "    for row in demo.play(demo.choose(400, seed=0), seed=0, workers=2):\n"
-        "        print(row['round'], flush=True)\n"
+        "    tell = lambda base, done: done and print(base, flush=True)\n"
+        "    play(demo.plans(demo.choose(400, seed=0)), Path('out'), tell, workers=2)\n"
     )
     running = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=tmp_path,
     )
     assert running.stdout is not None
-    assert running.stdout.readline() == "0\n"
+    assert running.stdout.readline() in ("none\n", "weak\n")
     if how == "SIGINT":
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does
     else:
@@ -222,22 +253,28 @@ def _words(summary: Any) -> list[str]:
     return [line for line in demo.report(summary) if isinstance(line, str)]
 
 
-def test_the_words_say_what_the_controls_say(rows: Any) -> None:
-    words = " ".join(_words(demo.summarize(rows)))
+def test_the_words_say_what_the_controls_say(summary: Any) -> None:
+    words = " ".join(_words(summary))
     for claim in ("gain is driven by rewards", "steps are needed", "only true rewards", "left to gain"):
         assert claim in words
 
 
 def test_the_words_claim_nothing_that_the_figures_do_not_show(rows: Any) -> None:
     """Of rows in which every arm does the same, no gain is told."""
-    same: Any = [{**row, "solved": row["round"] == 15, "steps": [1.0, 0.0, 0.0]} for row in rows]
-    words = " ".join(_words(demo.summarize(same)))
+    rewards = [{"value": float(at == 15), "metric": float(at == 15), "steps": [1.0, 0.0, 0.0]} for at in range(16)]
+
+    def alike(row: Any) -> Any:
+        episodes = [{**episode, "reward": reward} for episode, reward in zip(row["episodes"], rewards, strict=True)]
+        return {**row, "episodes": episodes, "chosen": list(range(16))}
+
+    same = {base: {cell: alike(row) for cell, row in made.items()} for base, made in rows.items()}
+    words = " ".join(_words(demo.summarize(PLANS, same)))
     for claim in ("gain is driven by rewards", "are needed", "rewards add to it", "only true rewards"):
         assert claim not in words
 
 
-def test_a_summary_is_json_and_names_what_was_left_out(rows: Any) -> None:
-    summary = json.loads(json.dumps(demo.summarize(rows, ["row 901, 1 2 3 4: needs fractions"])))
+def test_a_summary_is_json_and_names_what_was_left_out(summary: Any) -> None:
+    summary = json.loads(json.dumps(summary))
     assert summary["puzzles"] == len(PLAYED)
     assert "Not played, 1 puzzles: row 901, 1 2 3 4: needs fractions." in _words(summary)
 

@@ -34,7 +34,7 @@ FOUR = st.lists(st.integers(1, 13), min_size=4, max_size=4).map(lambda drawn: tu
 def _prompt(*attempts: tuple[str, Any], layout: str = "turns") -> Any:
     """A prompt that shows responses with what was shown of their rewards."""
     plan: Any = {"shown": [[0, len(attempts)]] if attempts else [], "instruction": "explore", "left_out": 0}
-    past: Any = [{"response": said, "shown": shown, "plan": plan} for said, shown in attempts]
+    past: Any = [{"response": answer, "shown": shown, "plan": plan} for answer, shown in attempts]
     return render([], task(P)["task"], past, plan, Style(), LAYOUTS[layout])
 
 
@@ -69,8 +69,8 @@ def test_an_attempt_is_written_so_that_the_verifier_reads_it(numbers: Any, seed:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_prompt_is_read_with_the_reward_of_each_step(layout: str) -> None:
-    said = write([P, (5, 6, 6), (6, 30), (24,)])
-    prompt = _prompt((said, {"value": 0.4, "steps": [1.0, 0.0, None], "feedback": "so\n\nso"}), layout=layout)
+    answer = write([P, (5, 6, 6), (6, 30), (24,)])
+    prompt = _prompt((answer, {"value": 0.4, "steps": [1.0, 0.0, None], "feedback": "so\n\nso"}), layout=layout)
     assert read_prompt(prompt) == (
         P,
         [Tried(0, P, (5, 6, 6), 1.0), Tried(1, (5, 6, 6), (6, 30), 0.0), Tried(2, (6, 30), (24,), None)],
@@ -89,7 +89,7 @@ def test_a_prompt_is_read_with_the_reward_of_each_step(layout: str) -> None:
     ],
     ids=["solved", "not solved", "unscored", "hidden", "a judge's four rewards", "one reward only"],
 )
-def test_where_steps_have_no_reward_the_attempts_own_stands_for_the_last(shown: Any, rewards: Any) -> None:
+def test_where_steps_have_no_reward_the_attempts_reward_stands_for_the_last(shown: Any, rewards: Any) -> None:
     _, history = read_prompt(_prompt((write([P, (5, 6, 6), (6, 30), (24,)]), shown)))
     assert [step.reward for step in history] == rewards
 
@@ -155,11 +155,11 @@ def test_a_blind_player_looks_at_nothing() -> None:
     assert len(_first_steps(blind, _prompt(), 400)) == len(moves(P))
 
 
-def test_without_repeats_nothing_is_said_twice() -> None:
+def test_without_repeats_no_attempt_is_repeated() -> None:
     reply = without_repeats(lambda messages, rng, temperature: rng.choice(["a", "b", "c"]))
     for seed in range(20):
         assert reply(_prompt(("a", {"value": 0}), ("c", {"value": 0})), Random(seed), None) == "b"
-    assert reply(_prompt(*((said, {}) for said in "abc")), Random(0), None) in "abc"
+    assert reply(_prompt(*((answer, {}) for answer in "abc")), Random(0), None) in "abc"
 
 
 def test_at_temperature_0_the_likeliest_move_is_taken() -> None:

@@ -55,7 +55,7 @@ def test_closeness_is_symmetric_and_whole_for_the_secret_only(a: Any, b: Any) ->
     assert reward["metric"] == float(a == b)
 
 
-def test_a_response_without_a_color_earns_nothing_and_is_told_why() -> None:
+def test_a_response_without_a_color_earns_nothing_and_the_feedback_says_why() -> None:
     reward = closeness("blue", {"secret": "#00f"})
     assert (reward["value"], reward["metric"]) == (0.0, 0.0)
     assert "no color" in reward["feedback"]

@@ -37,7 +37,7 @@ def _episodes(graph: Any, config: Any = None) -> Any:
 # ------------------------------------------------------------------------------------------------------ human rewards
 
 
-def test_a_person_gives_the_reward_with_a_comment_that_the_model_reads() -> None:
+def test_an_interrupt_asks_a_person_for_the_reward_and_a_comment_that_the_model_reads() -> None:
     model = ScriptedModel(["first", "second"])
     graph = _kept(create_icrl(model, human_reward(bounds=(0, 10)), rounds=2))
     asked = _question(graph.invoke(HAIKU, thread()))
@@ -67,14 +67,14 @@ def test_a_person_gives_the_reward_with_a_comment_that_the_model_reads() -> None
         ({"reward": float("nan")}, "finite"),
     ],
 )
-def test_an_answer_that_can_not_be_read_is_asked_for_again_with_the_reason(said: Any, told: str) -> None:
+def test_an_unreadable_answer_interrupts_again_with_the_reason(said: Any, told: str) -> None:
     graph = _kept(create_icrl(lambda: "x", human_reward(bounds=(0, 10)), rounds=1))
     assert _question(graph.invoke(HAIKU, thread()))["error"] is None
     assert told in _question(graph.invoke(Command(resume=said), thread()))["error"]
     assert graph.invoke(Command(resume="7.5"), thread())["reward"] == 7.5
 
 
-def test_a_person_is_told_the_bounds_of_the_graph_and_held_to_them() -> None:
+def test_an_interrupt_states_the_bounds_of_the_graph_and_enforces_them() -> None:
     for evaluator in (human_reward(), reviewed(lambda: 5.0)):
         graph = _kept(create_icrl(lambda: "x", evaluator, rounds=1, bounds=(0, 10)))
         assert _question(graph.invoke(HAIKU, thread()))["bounds"] == [0, 10]
@@ -82,7 +82,7 @@ def test_a_person_is_told_the_bounds_of_the_graph_and_held_to_them() -> None:
         assert graph.invoke(Command(resume=7), thread())["reward"] == 7.0
 
 
-def test_a_reward_that_a_person_has_revised_is_told_in_who_rewarded() -> None:
+def test_a_revised_reward_is_reported_as_rewarded_by_oracle_and_human() -> None:
     graph = _kept(create_icrl(lambda: "7", nearness, rounds=1))
     assert graph.invoke(GAME, thread())["rewarded_by"] == "oracle"
     assert graph.invoke(None, revise(graph, thread(), reward=0.9))["rewarded_by"] == "oracle and human"
@@ -120,7 +120,7 @@ def test_the_candidates_of_best_of_n_are_asked_about_one_after_another() -> None
         ({"reward": None}, None, "the person gave no reward"),
     ],
 )
-def test_a_person_keeps_edits_or_vetoes_a_reward(said: Any, value: Any, error: Any) -> None:
+def test_a_person_accepts_edits_or_vetoes_a_reward(said: Any, value: Any, error: Any) -> None:
     def score(response: str) -> Reward:
         return Reward(value=0.9, metric=1.0, feedback="Good.")
 
@@ -133,7 +133,7 @@ def test_a_person_keeps_edits_or_vetoes_a_reward(said: Any, value: Any, error: A
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_a_judge_is_paid_once_however_long_a_person_is_waited_for(n: int) -> None:
+def test_a_judge_under_review_is_paid_once_across_interrupts(n: int) -> None:
     judge = ScriptedModel(lambda: "Fine.\nScore: 8")
     graph = _kept(create_best_of_n(lambda: "x", reviewed(llm_judge(judge, "Is it good?")), n=n))
     output = graph.invoke(HAIKU, thread())
@@ -178,7 +178,7 @@ def test_an_ablation_holds_for_a_reward_that_a_person_has_given() -> None:
     assert _episodes(graph)[0]["reward"]["value"] == 0.75
 
 
-def test_a_branch_at_an_old_round_goes_on_with_another_reward_and_both_branches_stay() -> None:
+def test_a_fork_at_an_old_round_resumes_with_another_reward_and_both_branches_stay() -> None:
     graph = _kept(create_icrl(digest, nearness, rounds=4))
     graph.invoke(GAME, thread())
     trunk = graph.get_state(thread())
@@ -201,7 +201,7 @@ def test_a_round_is_looked_for_in_the_branch_that_is_meant() -> None:
     assert [e["response"] for e in _episodes(graph, again)] == [e["response"] for e in _episodes(graph, trunk)][:3]
 
 
-def test_a_target_reached_by_a_persons_word_ends_the_run() -> None:
+def test_a_target_reached_by_a_revised_reward_ends_the_run() -> None:
     graph = _kept(create_icrl(lambda: "7", nearness, rounds=9, target=1.0), interrupt_after=["evaluate"])
     graph.invoke(GAME, thread())
     output = graph.invoke(None, revise(graph, thread(), reward=1.0))
@@ -259,7 +259,7 @@ def test_a_thread_is_revised_from_async_code_and_in_sqlite(tmp_path: Any) -> Non
         ({"rounds": 0}, "rounds=0"),
     ],
 )
-def test_what_can_not_be_revised_is_told_and_changes_nothing(asked: Any, told: str) -> None:
+def test_an_invalid_revision_is_refused_and_changes_nothing(asked: Any, told: str) -> None:
     graph = _kept(create_icrl(digest, nearness, rounds=2))
     graph.invoke(GAME, thread())
     before = graph.get_state(thread()).config

@@ -115,7 +115,7 @@ def test_a_forked_process_has_workers_of_its_own_and_what_they_print_is_no_outpu
     assert "printed" in done.stderr
 
 
-def test_memory_is_limited_to_what_was_said() -> None:
+def test_memory_is_limited() -> None:
     def big(response: str) -> float:
         return float(len(bytearray(int(response) * 2**20)) > 0)
 
@@ -186,7 +186,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_evaluator_is_called_as_it_would_be_at_home(form: str) -> None:
+def test_every_form_of_evaluator_gives_the_same_when_isolated(form: str) -> None:
     here, there = FORMS[form], isolated(FORMS[form])
     assert bind_evaluator(there).names == bind_evaluator(here).names
     rewards = [[e["reward"]["value"] for e in _episodes(score)] for score in (here, there)]
@@ -201,7 +201,7 @@ class Named(Judge):
     name = "a judge of its own name"
 
 
-def test_a_stored_run_may_go_on_with_its_evaluator_isolated() -> None:
+def test_a_saved_run_may_be_resumed_with_its_evaluator_isolated() -> None:
     for score in (verdict, told, FORMS["an object"], FORMS["a partial"], Named("fine")):
         assert name_of_part(isolated(score)) == name_of_part(score)
 
@@ -280,7 +280,7 @@ class Deadly(Unloadable):
         ("score", "must be a callable"),
     ],
 )
-def test_what_can_not_be_isolated_is_told_at_once(evaluator: Any, told: str) -> None:
+def test_what_can_not_be_isolated_is_refused_at_once(evaluator: Any, told: str) -> None:
     with pytest.raises(ValueError, match=f"(?s){told}"):
         isolated(evaluator)
 
@@ -346,7 +346,7 @@ def test_a_run_that_ends_by_itself_leaves_no_process(fifo: Path) -> None:
     assert child.returncode == 0
 
 
-def test_a_worker_that_is_given_up_on_takes_along_what_it_has_started(fifo: Path) -> None:
+def test_a_worker_that_times_out_is_killed_with_what_it_has_started(fifo: Path) -> None:
     judge: Any = isolated(verdict, timeout=0.5)
     with ThreadPoolExecutor(1) as pool:
         given = pool.submit(judge, response="child", task_data={"fifo": str(fifo)})

@@ -159,7 +159,7 @@ def test_a_flow_that_yields_something_else_leaves_the_attempt_unscored_and_says_
     assert "a flow yields calls" in episodes[0]["reward"]["error"]
 
 
-def test_a_run_kept_with_one_judge_is_not_resumed_with_another(tmp_path: Path) -> None:
+def test_a_run_saved_with_one_judge_is_not_resumed_with_another(tmp_path: Path) -> None:
     def go_on(judge: Any) -> Any:
         return improve(**task(P), score=judge_game24(judge), model=lambda: GOOD, rounds=1, path=tmp_path / "run.sqlite")
 
@@ -212,7 +212,7 @@ def _rewarded(response: str, judge: Any, **options: Any) -> Any:
     return episodes[0]
 
 
-def test_a_judge_is_told_rubric_task_answer_and_scale_and_its_last_line_counts() -> None:
+def test_a_judge_reads_rubric_task_answer_and_scale_and_its_last_line_counts() -> None:
     model = ScriptedModel(["Score: 3 would be harsh.\nIt scans.\n**Score: 7/10**"])
     reward = _rewarded("O sea!", llm_judge(model, "Is it vivid?"))["reward"]
     assert reward == {"value": 7.0}
@@ -285,7 +285,7 @@ def test_structured_output_is_read_over_http_and_plain_text_too() -> None:
         ({"model": []}, "needs a model"),
     ],
 )
-def test_a_wrong_argument_is_told_before_anything_is_asked(wrong: Any, told: str) -> None:
+def test_a_wrong_argument_is_refused_before_any_call(wrong: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         llm_judge(**{"model": lambda: "", "rubric": "Vivid?", **wrong})
 
@@ -310,7 +310,7 @@ def test_a_pair_is_judged_in_both_orders(response: str, value: float) -> None:
     assert len(model.prompts) == 2
 
 
-def test_a_judge_who_always_likes_the_first_says_nothing() -> None:
+def test_a_judge_with_position_bias_counts_as_undecided() -> None:
     assert _rewarded("wine-dark", pairwise_judge(lambda: "A", "Vivid?"))["reward"]["value"] == 0.5
 
 

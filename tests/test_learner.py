@@ -76,7 +76,7 @@ def test_without_true_rewards_nothing_is_gained(ablation: str, icrl: Any) -> Non
     assert rewards[:, -1].mean() - rewards[:, 0].mean() <= 0.05 + _half(rewards[:, -1] - rewards[:, 0])
 
 
-def _begun_by_another(messages: Any, rng: Random) -> str:
+def _started_by_another(messages: Any, rng: Random) -> str:
     return uniform(messages, rng) if len(parse(messages).attempts) < 4 else reply(messages, rng)
 
 
@@ -88,7 +88,7 @@ def _begun_by_another(messages: Any, rng: Random) -> str:
         ({"memory": "best:3"}, 0.75),
         ({"memory": "tokens:100"}, 0.8),
         ({"rounds": 20}, 0.95),
-        ({"model": FunctionModel(reply=_begun_by_another)}, 0.75),
+        ({"model": FunctionModel(reply=_started_by_another)}, 0.75),
     ],
     ids=lambda value: " ".join(map(str, value.items())) if isinstance(value, dict) and "model" not in value else None,
 )
@@ -103,22 +103,22 @@ def test_another_layout_or_label_gives_it_the_same_history(options: Any, icrl: A
 
 
 @pytest.mark.parametrize("task", ["Find the hidden colour.", "", HIDDEN_COLOR_TASK + " Please."])
-def test_it_refuses_a_task_that_it_does_not_speak(task: str) -> None:
+def test_it_refuses_another_task(task: str) -> None:
     with pytest.raises(UnknownTask, match="one game only.*openai:gpt"):
         LEARNER.invoke([{"role": "user", "content": task}])
 
 
-def test_a_run_on_a_task_that_it_does_not_speak_ends_at_once() -> None:
+def test_a_run_on_another_task_ends_at_once() -> None:
     with pytest.raises(UnknownTask):
         create_icrl(LEARNER, lambda: 1.0).compile().invoke({"task": "What is love?"})
 
 
 def test_strange_attempts_in_its_history_do_not_stop_it() -> None:
-    for said, told in (("no color", "unscored"), ("#abc", "hidden"), ("#abc", "-7"), ("#abc", "1e+06")):
+    for answer, reward in (("no color", "unscored"), ("#abc", "hidden"), ("#abc", "-7"), ("#abc", "1e+06")):
         history = [
             {"role": "user", "content": HIDDEN_COLOR_TASK},
-            {"role": "assistant", "content": said},
-            {"role": "user", "content": f"Reward: {told}"},
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": f"Reward: {reward}"},
         ]
         assert closeness(reply(history, Random(0)), {"secret": "#000"})["value"] is not None
 

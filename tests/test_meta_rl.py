@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icrl_graph.errors import MissingExtra
 from icrl_graph.models.learners.transformer import Shape, Transformer
 from icrl_graph.tasks.hidden_color import colors
+from tests.command_line import ROOT, process
 
 try:
     import torch
@@ -24,26 +24,26 @@ needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed
 
 @needs_torch
 def test_numpy_computes_what_pytorch_was_trained_as(tmp_path: Path) -> None:
-    from icrl_graph.meta_rl.hidden_color import network
+    from icrl_graph.meta_rl.hidden_color import Student
     from icrl_graph.meta_rl.layers import export
 
     torch.manual_seed(0)
-    student = network(Shape())
+    student = Student(Shape())
     export(student, tmp_path / "weights.npz")
     with torch.no_grad():
         for name, array in student.named_arrays():  # as they are on disk, in half precision
             array.copy_(array.half().float())
             assert array.shape, name
-    frozen = Transformer(tmp_path / "weights.npz")
+    exported = Transformer(tmp_path / "weights.npz")
     guesses, levels = torch.randint(16, (4, 8, 3)), torch.randint(22, (4, 8))
     with torch.no_grad():
         expected = student(guesses, levels).numpy()
     for game in range(4):
         for number in range(8):
             history = [(guesses[game, k].tolist(), _level(int(levels[game, k]))) for k in range(number)]
-            begun: list[int] = guesses[game, number].tolist()
+            chosen: list[int] = guesses[game, number].tolist()
             for place in range(3):
-                scores = frozen.logits(history, begun[:place])
+                scores = exported.logits(history, chosen[:place])
                 np.testing.assert_allclose(scores, expected[game, number, place], atol=1e-4)
 
 
@@ -83,8 +83,8 @@ def test_the_teacher_never_hides_a_held_out_color_and_its_targets_are_exact() ->
         fitting = teacher.colors.tolist()
         for number in range(8):
             for place in range(3):
-                begun = guesses[game, number, :place].tolist()
-                left = [c for c in fitting if c[:place] == begun]
+                chosen = guesses[game, number, :place].tolist()
+                left = [c for c in fitting if c[:place] == chosen]
                 odds = [sum(c[place] == digit for c in left) / len(left) for digit in range(16)]
                 np.testing.assert_allclose(targets[game, number, place], odds, atol=1e-5)
             guess, shown = guesses[game, number].tolist(), int(levels[game, number])
@@ -112,12 +112,12 @@ def _games(board: Any, student: Any = None, **changes: Any) -> Any:
 
 @needs_torch
 def test_numpy_computes_what_the_cross_attention_was_trained_as(tmp_path: Path, board: Any) -> None:
-    from icrl_graph.meta_rl.game24 import _SLICES, network
+    from icrl_graph.meta_rl.game24 import _SLICES, Student
     from icrl_graph.meta_rl.layers import export
     from icrl_graph.models.learners.cross_attention import CrossAttention, Shape, Token
 
     torch.manual_seed(0)
-    student = network(Shape())
+    student = Student(Shape())
     export(student, tmp_path / "weights.npz")
     with torch.no_grad():
         for _, array in student.named_arrays():
@@ -128,7 +128,7 @@ def test_numpy_computes_what_the_cross_attention_was_trained_as(tmp_path: Path, 
         expected = student(games, rounds)
     torch.manual_seed(7)
     codes = torch.randn(len(board.states), 64).numpy()
-    frozen = CrossAttention(tmp_path / "weights.npz")
+    exported = CrossAttention(tmp_path / "weights.npz")
     for game in range(3):
         for at, number in enumerate(rounds.tolist()):
             history = [
@@ -136,7 +136,7 @@ def test_numpy_computes_what_the_cross_attention_was_trained_as(tmp_path: Path, 
                 for k in range(number)
                 for i in range(3)
             ]
-            judge = frozen.read(history, lambda state: codes[state])
+            judge = exported.read(history, lambda state: codes[state])
             for step, part in enumerate(_SLICES):
                 options, base = games.options[game, number, part].tolist(), games.base[game, number, part].tolist()
                 np.testing.assert_allclose(judge(step, options, base), expected[game, at, part], atol=2e-3)
@@ -144,12 +144,12 @@ def test_numpy_computes_what_the_cross_attention_was_trained_as(tmp_path: Path, 
 
 @needs_torch
 def test_numpy_computes_what_the_valuation_was_trained_as(tmp_path: Path) -> None:
-    from icrl_graph.meta_rl.game24_base import network
+    from icrl_graph.meta_rl.game24_base import Student
     from icrl_graph.meta_rl.layers import export
     from icrl_graph.models.learners.valuation import Shape, Valuation
 
     torch.manual_seed(0)
-    student = network(Shape())
+    student = Student(Shape())
     export(student, tmp_path / "weights.npz")
     states = torch.randint(0, 400, (50, 3))
     with torch.no_grad():
@@ -183,7 +183,7 @@ def test_the_teacher_of_a_batch_is_the_teacher_that_plays(board: Any) -> None:
 
 
 @needs_torch
-def test_no_stage_of_the_training_plays_a_held_out_puzzle(board: Any) -> None:
+def test_no_training_plays_a_held_out_puzzle(board: Any) -> None:
     from icrl_graph.meta_rl.game24 import Recipe, draw
     from icrl_graph.meta_rl.game24_base import RECIPES, _positions
     from icrl_graph.tasks.game24.game import split
@@ -221,11 +221,21 @@ def test_the_recipes_of_game_of_24_are_repeatable(tmp_path: Path) -> None:
     assert base_losses[29] < base_losses[0]
 
 
-def test_without_pytorch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
+@needs_torch
+def test_the_learning_rate_rises_then_falls_to_2_percent() -> None:
+    from icrl_graph.meta_rl.training import Recipe
 
-    from icrl_graph.meta_rl.hidden_color import Recipe, train
+    recipe = Recipe(iterations=1000, learning_rate=0.5, warm_up=10, fall=0.25)
+    rates = [recipe.learning_rate_at(iteration) for iteration in range(1000)]
+    assert rates[0] == pytest.approx(0.05)
+    assert rates[9:750] == [0.5] * 741
+    assert rates[875] == pytest.approx(0.25)
+    assert rates[-1] == pytest.approx(0.01)
 
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtra, match=r"icrl-graph\[train\]"):
-        train(Recipe(iterations=1))
+
+@pytest.mark.parametrize("learner", ["hidden-color", "game24"])
+def test_without_pytorch_the_extra_is_named(learner: str, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError")
+    done = process("train", learner, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert done.returncode == 1
+    assert "pip install 'icrl-graph[train]'" in done.stderr

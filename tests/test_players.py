@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from icrl_graph.environments import Outcome
-from icrl_graph.environments.players import VALID, Deed, explore, follow, read_episodes
+from icrl_graph.environments.players import VALID, PastStep, explore, follow, read_episodes
 from icrl_graph.environments.rollout import episode_return, rollout
 from icrl_graph.topologies.methods import create_icrl
 from tests.corridor import Corridor
@@ -15,7 +15,7 @@ TASK: Any = {"task": "Find the treasure.", "task_data": {"length": 3}}
 
 
 class Valid(Corridor):
-    """Names what can be done, with much that leads nowhere."""
+    """Lists the valid actions, most of which do nothing."""
 
     hint = VALID + ", ".join(["left", "right", *(f"touch wall {i}" for i in range(6))])
 
@@ -32,13 +32,13 @@ def test_a_player_follows_its_path_in_every_episode() -> None:
     assert [episode["reward"]["value"] for episode in episodes] == [pytest.approx(1.2)] * 2
 
 
-def test_behind_its_path_a_player_waits() -> None:
+def test_after_its_path_a_player_waits() -> None:
     _, (episode,) = play(create_icrl(rollout(follow(["right"]), Corridor, max_steps=3), episode_return, rounds=1), TASK)
     assert [step["action"] for step in episode["steps"]] == ["right", "wait", "wait"]
 
 
 @pytest.mark.parametrize("layout", ["turns", "transcript"])
-def test_earlier_episodes_are_read_as_the_prompt_tells_them(layout: str) -> None:
+def test_earlier_episodes_are_read_as_the_prompt_shows_them(layout: str) -> None:
     seen: list[Any] = []
 
     def act(messages: Any) -> str:
@@ -47,7 +47,7 @@ def test_earlier_episodes_are_read_as_the_prompt_tells_them(layout: str) -> None
 
     play(create_icrl(rollout(act, Corridor, max_steps=2), episode_return, rounds=3, layout=layout), TASK)
     assert seen[:2] == [[], []]
-    assert seen[2] == [[Deed("right", None), Deed("right", 0.1)]] or seen[2][0][1] == Deed("right", 0.1)
+    assert seen[2] == [[PastStep("right", None), PastStep("right", 0.1)]] or seen[2][0][1] == PastStep("right", 0.1)
     assert len(seen[-1]) == 2
 
 

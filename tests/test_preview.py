@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from icrl_graph.benchmarks import runner
+from icrl_graph.benchmarks.experiment import prepare
 from icrl_graph.benchmarks.results import Plan
 from icrl_graph.execution.prices import cost
 from icrl_graph.state.episode import Usage, add_usage
@@ -34,7 +35,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
 
 
 def previewed(plan: Plan) -> dict[str, Usage]:
-    return runner.prepare(plan).preview(TOKENS)
+    return prepare(plan).preview(TOKENS)
 
 
 def spent_on(server: OpenAIServer) -> dict[str, float]:
@@ -90,12 +91,12 @@ def test_longer_responses_and_more_memory_cost_more(server: OpenAIServer) -> Non
     plan = plan_of("icrl", "icrl+memory=none", "icrl+memory=last:1", rounds=6)
     said = previewed(plan)
     assert said["icrl"]["input"] > said["icrl+memory=last:1"]["input"] > said["icrl+memory=none"]["input"]
-    longer = runner.prepare(plan).preview(2 * TOKENS)
+    longer = prepare(plan).preview(2 * TOKENS)
     assert longer["icrl+memory=none"]["output"] == 2 * said["icrl+memory=none"]["output"] == 2 * 2 * 6 * TOKENS
     assert longer["icrl"]["input"] > said["icrl"]["input"]
 
 
-def test_a_run_is_taken_to_use_all_its_rounds_but_not_more_than_its_budget(server: OpenAIServer) -> None:
+def test_a_preview_takes_all_rounds_but_not_more_than_the_budget(server: OpenAIServer) -> None:
     early = previewed(plan_of("icrl", "best_of_n", options={"target": 0.0, "patience": 1}, rounds=6, limit=1))
     assert [usage["calls"] for usage in early.values()] == [6, 6]
     capped = previewed(plan_of("icrl", "best_of_n", options={"max_calls": 4}, rounds=6, limit=1))
@@ -107,7 +108,7 @@ def test_a_learner_costs_calls_but_no_tokens_and_no_dollars() -> None:
     assert previewed(plan) == {"icrl": {"calls": 12}, "reflexion": {"calls": 20}}
 
 
-def test_replies_whose_price_is_unknown_are_told(server: OpenAIServer) -> None:
+def test_replies_without_a_known_price_are_counted_as_unpriced(server: OpenAIServer) -> None:
     said = previewed(plan_of("icrl", model="openai:mystery"))["icrl"]
     assert said["unpriced"] == said["calls"] == 6
     assert "usd" not in said

@@ -71,7 +71,7 @@ _ChatAnthropic = type("ChatAnthropic", (_Anthropic,), {"__module__": "langchain_
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_the_dialect_is_told_by_class_address_and_name(model: Any, expected: str) -> None:
+def test_the_dialect_follows_from_class_address_and_name(model: Any, expected: str) -> None:
     assert dialect("auto", model) is {**DIALECTS, "automatic": AUTOMATIC}[expected]
 
 
@@ -80,7 +80,7 @@ def test_an_address_from_the_environment_counts(monkeypatch: pytest.MonkeyPatch)
     assert dialect("auto", ChatOpenAI(model="gpt-5.6", api_key=KEY)) is AUTOMATIC
 
 
-def test_a_dialect_can_be_chosen_for_a_server_of_ones_own() -> None:
+def test_a_dialect_can_be_chosen_for_a_custom_server() -> None:
     model = chat_model("openai:any", base_url=LOCAL)
     for name in DIALECTS:
         assert as_policy(model, name).cache is DIALECTS[name]
@@ -97,7 +97,7 @@ def test_an_unknown_dialect_is_refused_with_the_choices(wrong: Any) -> None:
         create_icrl(ScriptedModel(["a"]), nearness, cache=wrong)
 
 
-def test_marks_for_what_is_no_chat_model_are_refused() -> None:
+def test_marks_for_what_is_not_a_chat_model_are_refused() -> None:
     with pytest.raises(ValueError, match="cache='anthropic' is for chat models only"):
         create_icrl(RunnableLambda(str), nearness, cache="anthropic")
     for silent in ("auto", "off", None):
@@ -210,7 +210,7 @@ def _bodies(**options: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_server_of_ones_own_gets_plain_texts_and_no_field_it_may_not_know(layout: str) -> None:
+def test_a_custom_server_gets_plain_texts_and_no_field_it_may_not_know(layout: str) -> None:
     for body in _bodies(layout=layout):
         assert body.keys() == {"model", "messages", "stream"}
         assert all(isinstance(message["content"], str) for message in body["messages"])
@@ -248,7 +248,7 @@ def test_a_critic_shares_the_key() -> None:
     assert len({body["prompt_cache_key"] for body in server.bodies}) == 1
 
 
-def test_openai_itself_gets_marks_without_being_told_to() -> None:
+def test_openai_itself_gets_marks_by_default() -> None:
     asked: list[Any] = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icrl_graph.benchmarks import runner
+from icrl_graph.benchmarks import runner, scheduler
 from icrl_graph.benchmarks.results import (
     Cell,
     Plan,
@@ -123,7 +123,7 @@ def test_a_row_that_was_half_written_when_the_process_ended_is_made_again_for_fr
     """What was paid for it is forgotten only once its row is safe."""
     plan = plan_of("icrl", "reflexion", "best_of_n", concurrency=1)
     with monkeypatch.context() as ended_before:
-        ended_before.setattr(runner, "_forget", lambda *path: None)
+        ended_before.setattr(scheduler, "_release", lambda *path: None)
         runner.run(plan, tmp_path / "x")
     whole, paid = outcome(tmp_path / "x"), server.counts["calls"]
     path = tmp_path / "x" / "results.jsonl"
@@ -140,7 +140,7 @@ def test_what_is_left_of_a_run_whose_row_is_kept_is_cleared_away(
 ) -> None:
     """Its process ended between the two."""
     with monkeypatch.context() as ended_before:
-        ended_before.setattr(runner, "_forget", lambda *path: None)
+        ended_before.setattr(scheduler, "_release", lambda *path: None)
         runner.run(plan_of("icrl"), tmp_path / "x")
     runner.run(plan_of("icrl"), tmp_path / "x")
     assert not list((tmp_path / "x" / "unfinished").iterdir())
@@ -280,7 +280,7 @@ def test_a_folder_of_another_version_is_refused(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "bench.json").read_text())
     (tmp_path / "bench.json").write_text(json.dumps({**stored, "form": 99}))
     for read in (read_plan, lambda folder: open_folder(folder, PLAN)):
-        with pytest.raises(ThreadMismatch, match=r"form 99, this package reads 1"):
+        with pytest.raises(ThreadMismatch, match=r"schema version 99, this package reads 1"):
             read(tmp_path)
 
 

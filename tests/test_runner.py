@@ -265,7 +265,7 @@ def test_a_task_that_is_another_one_by_now_is_refused(tmp_path: Path, monkeypatc
     mine = plan_of("icrl", benchmark=str(tasks), limit=2, **own)
     runner.run(mine, tmp_path / "x")
     tasks.write_text('{"task": "new"}\n{"task": "first"}\n{"task": "second"}\n')
-    with pytest.raises(ThreadMismatch, match="is another one by now"):
+    with pytest.raises(ThreadMismatch, match="has changed since it was played"):
         runner.run(replace(mine, arms=["icrl", "best_of_n"]), tmp_path / "x")
 
 

@@ -25,7 +25,7 @@ from langchain_core.embeddings import Embeddings
 from langgraph.checkpoint.memory import InMemorySaver
 
 from icrl_graph.environments import Outcome, replay
-from icrl_graph.environments.java import SimulatorDied, asked
+from icrl_graph.environments.java import SimulatorDied, call_java
 from icrl_graph.environments.players import follow
 from icrl_graph.environments.rollout import episode_return, rollout
 from icrl_graph.environments.scienceworld import (
@@ -33,11 +33,11 @@ from icrl_graph.environments.scienceworld import (
     SIMPLIFICATIONS,
     TASKS,
     UNKNOWN,
-    Pool,
     ScienceWorld,
     Simulator,
     Spec,
     actions,
+    capacity,
     closest,
     describe,
     gold_path,
@@ -45,7 +45,7 @@ from icrl_graph.environments.scienceworld import (
     nearest,
 )
 from icrl_graph.environments.scienceworld.matching import memoized
-from icrl_graph.errors import IcrlError, ModelError, NoEpisode, SimulatorError, SimulatorUnavailable
+from icrl_graph.errors import ModelError, NoEpisode, SimulatorError, SimulatorUnavailable
 from icrl_graph.topologies.methods import create_icrl
 from tests import helpers
 
@@ -54,7 +54,7 @@ java = pytest.mark.skipif(
     reason="needs Java and the extra scienceworld",
 )
 EASY: Any = {"task": "find-living-thing", "variation": 0}
-ROOM = "icrl_graph.environments.scienceworld"
+PACKAGE = "icrl_graph.environments.scienceworld"
 
 
 class BagOfWords(Embeddings):
@@ -77,20 +77,20 @@ class BagOfWords(Embeddings):
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[ScienceWorld]:
+def environment() -> Iterator[ScienceWorld]:
     """One for all who need any, for each takes a JVM; it reads free text, and each test begins an episode."""
     made = ScienceWorld(max_actions=200, details=True, embeddings=BagOfWords())
     yield made
     asyncio.run(made.close())
 
 
-def reset(world: ScienceWorld, task_data: Any = EASY) -> Outcome:
-    return asyncio.run(world.reset(task_data))
+def reset(environment: ScienceWorld, task_data: Any = EASY) -> Outcome:
+    return asyncio.run(environment.reset(task_data))
 
 
-def steps(world: ScienceWorld, *actions: str) -> list[Outcome]:
+def steps(environment: ScienceWorld, *actions: str) -> list[Outcome]:
     """What actions lead to, each in an event loop of its own."""
-    return [asyncio.run(world.step(action)) for action in actions]
+    return [asyncio.run(environment.step(action)) for action in actions]
 
 
 ACTIONS = (
@@ -100,15 +100,15 @@ ACTIONS = (
 
 
 async def wandering(
-    world: ScienceWorld, task_data: Any, seed: int, length: int = 10, choices: Sequence[str] = ACTIONS
+    environment: ScienceWorld, task_data: Any, seed: int, length: int = 10, choices: Sequence[str] = ACTIONS
 ) -> list[Any]:
     """A random walk: its first observation, and each action with what it led to."""
     rng = random.Random(seed)
-    seen: list[Any] = [await world.reset(task_data)]
+    seen: list[Any] = [await environment.reset(task_data)]
     objects: Sequence[str] = ["door"]
     for _ in range(length):
         action = rng.choice(choices).format(rng.choice(objects), rng.choice(objects))
-        outcome = await world.step(action)
+        outcome = await environment.step(action)
         seen.append((action, outcome))
         objects = outcome.info["objects"]
         if outcome.done:
@@ -145,7 +145,7 @@ def test_there_are_thirty_tasks_with_three_splits() -> None:
 
 
 BAD: list[tuple[Any, str]] = [
-    ({}, "with a task, one of boil, "),
+    ({}, "must have a task, one of boil, "),
     ({"task": "boyl"}, "task must be one of boil, .*got 'boyl'"),
     ({"task": None}, "task must be one of boil, .*got None"),
     ({"task": "boil", "variaton": 1}, "must be one of task, variation, simplification; got 'variaton'"),
@@ -160,10 +160,10 @@ BAD: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("task_data", "message"), BAD)
 def test_a_wrong_episode_is_refused_before_java_starts(task_data: Any, message: str) -> None:
-    world = ScienceWorld(java="no-such-java")
+    environment = ScienceWorld(java="no-such-java")
     with pytest.raises(ValueError, match=message):
-        reset(world, task_data)
-    asyncio.run(world.close())
+        reset(environment, task_data)
+    asyncio.run(environment.close())
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ OBJECTS = ("red apple", "metal pot", "stove", "door to kitchen", "kitchen", "sto
         ("x" * 5000, None),
     ],
 )
-def test_a_slip_is_understood_but_never_what_to_focus_on(text: str, meant: str | None) -> None:
+def test_a_misspelled_action_is_matched_but_never_what_to_focus_on(text: str, meant: str | None) -> None:
     assert nearest(text, OBJECTS, 0.85) == meant
 
 
@@ -222,7 +222,7 @@ VALID = ("look at apple", "focus on metal pot", "teleport to kitchen", "pick up 
         ("x" * 5000, None),
     ],
 )
-def test_a_free_text_is_understood_but_never_what_to_focus_on(text: str, meant: str | None) -> None:
+def test_a_free_text_is_matched_by_meaning_but_never_what_to_focus_on(text: str, meant: str | None) -> None:
     assert closest(text, VALID, BagOfWords().embed_documents, 0.8) == meant
     assert closest(text, (), BagOfWords().embed_documents, 0.8) is None
 
@@ -233,9 +233,9 @@ def test_a_text_must_be_closer_than_the_threshold() -> None:
         assert closest("one", ["orthogonal", "other"], lambda texts: [*map(embed.get, texts)], threshold) == meant
 
 
-def test_a_text_is_embedded_once_and_the_latest_are_kept() -> None:
+def test_a_text_is_embedded_once_and_the_latest_stay_in_the_cache() -> None:
     words = BagOfWords()
-    embed = memoized(words.embed_documents, most=2)
+    embed = memoized(words.embed_documents, limit=2)
     for texts, new in (("abab", "ab"), ("ba", ""), ("ca", "c"), ("a", ""), ("b", "b"), ("abcd", "cd"), ("", "")):
         words.asked.clear()
         assert [[*vector] for vector in embed([*texts])] == [words.embed_query(text) for text in texts]
@@ -258,32 +258,32 @@ def test_instructions_list_the_actions_that_there_are_and_warn_of_focus() -> Non
 
 
 FAKES = {
-    "broken": ("echo cannot; echo oops >&2; exit 3", "said 'cannot'|broke off"),
+    "broken": ("echo cannot; echo oops >&2; exit 3", "printed 'cannot'|broke off"),
     "absent": ("echo oops >&2; exit 3", "broke off. oops"),
     "killed": ("kill -9 $$", "broke off"),
-    "silent": ("exec sleep 600", "said nothing for 0.2 s"),
-    "strange": ("echo hello; echo world; exec sleep 600", "said 'hello' and not its port"),
+    "silent": ("exec sleep 600", "printed nothing for 0.2 s"),
+    "strange": ("echo hello; echo environment; exec sleep 600", "printed 'hello' instead of its port"),
     "closed": ("echo 1; echo secret; exec sleep 600", "broke off"),
 }
 
 
 @pytest.mark.parametrize("fake", FAKES)
-def test_a_java_that_does_not_start_is_told_with_the_command_that_mends_it(fake: str, tmp_path: Path) -> None:
+def test_the_error_of_a_java_that_does_not_start_names_the_install_command(fake: str, tmp_path: Path) -> None:
     pytest.importorskip("scienceworld")
     script, message = FAKES[fake]
     command = tmp_path / "java"
     command.write_text(f"#!/bin/sh\n{script}\n")
     command.chmod(0o755)
-    world = ScienceWorld(java=str(command), patience=0.2 if fake == "silent" else 60)
+    environment = ScienceWorld(java=str(command), patience=0.2 if fake == "silent" else 60)
     with pytest.raises(SimulatorUnavailable, match=rf"(?s)({message}).*apt-get install openjdk-17-jre-headless"):
-        reset(world)
-    assert world.pid is None
+        reset(environment)
+    assert environment.pid is None
     with pytest.raises(NoEpisode):
-        steps(world, "wait")
-    asyncio.run(world.close())
+        steps(environment, "wait")
+    asyncio.run(environment.close())
 
 
-def test_a_missing_java_is_told_with_the_command_that_installs_it(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_java_names_the_install_command(tmp_path: Path) -> None:
     pytest.importorskip("scienceworld")
     (tmp_path / "java").write_text("no program")
     for name, message in (("no-such-java", "there is no 'no-such-java'"), (str(tmp_path / "java"), "there is no")):
@@ -294,7 +294,7 @@ def test_a_missing_java_is_told_with_the_command_that_installs_it(tmp_path: Path
         reset(ScienceWorld(java=str(tmp_path / "java")))
 
 
-def test_a_missing_package_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scienceworld.constants", None)
     with pytest.raises(ImportError, match=r"icrl-graph\[scienceworld\]"):
         reset(ScienceWorld())
@@ -318,101 +318,34 @@ class FakeSimulator:
         return "Your task is to boil it."
 
 
-def test_what_was_worked_out_once_is_kept_where_that_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_saves_descriptions_where_it_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("scienceworld")
-    monkeypatch.setattr(f"{ROOM}.offline.Simulator", FakeSimulator)
+    monkeypatch.setattr(f"{PACKAGE}.offline.Simulator", FakeSimulator)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for _ in range(2):
         assert describe("boil", 3) == "Your task is to boil it."
     assert FakeSimulator.asked == 1
-    (kept,) = (tmp_path / "icrl-graph" / "scienceworld-1.2.3").iterdir()
-    kept.write_text("{")
+    (cached,) = (tmp_path / "icrl-graph" / "scienceworld-1.2.3").iterdir()
+    cached.write_text("{")
     assert describe("boil", 3) == "Your task is to boil it."
-    monkeypatch.setenv("XDG_CACHE_HOME", str(kept))  # a file: nothing can be kept there
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cached))  # a file: nothing can be saved there
     assert describe("boil", 3) == "Your task is to boil it."
     assert FakeSimulator.asked == 3
     with pytest.raises(ValueError, match="from 0 to 29"):
         describe("boil", 30)
 
 
-def test_worlds_of_a_pool_take_turns() -> None:
-    order = []
-
-    async def play() -> None:
-        async with Pool(1) as pool:
-            entered = asyncio.Event()
-
-            async def turn(name: str) -> None:
-                async with pool.world():
-                    order.append(name)
-                    entered.set()
-                    await asyncio.Event().wait() if name == "hangs" else None
-                    if name == "fails":
-                        raise IcrlError
-
-            hangs = asyncio.create_task(turn("hangs"))
-            await entered.wait()
-            others = [asyncio.create_task(turn(name)) for name in ("given up", "fails", "last")]
-            for _ in range(3):
-                await asyncio.sleep(0)
-            others[0].cancel()
-            hangs.cancel()
-            assert isinstance((await asyncio.gather(*others, return_exceptions=True))[1], IcrlError)
-        with pytest.raises(NoEpisode, match="closed"):
-            await turn("late")
-        await pool.close()
-
-    asyncio.run(play())
-    assert order == ["hangs", "fails", "last"]
-
-
-def test_a_pool_that_closes_tells_who_waits() -> None:
-    async def play() -> None:
-        pool = Pool(1)
-        async with pool.world():
-            waits = asyncio.create_task(anext(pool.world().gen))
-            await asyncio.sleep(0)
-            await pool.close()
-            with pytest.raises(NoEpisode, match="closed"):
-                await waits
-
-    asyncio.run(play())
-
-
-def test_a_pool_serves_several_event_loops() -> None:
-    pool, used = Pool(1), []
-
-    async def turn() -> None:
-        async with pool.world() as world:
-            used.append(world)
-            await asyncio.sleep(0)
-
-    threads = [threading.Thread(target=lambda: asyncio.run(turn())) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(used) == 8
-    assert len(set(map(id, used))) == 1
-    asyncio.run(pool.close())
-
-
-def test_a_pool_has_a_size() -> None:
-    assert 1 <= Pool().size <= (os.cpu_count() or 1)
-    for size in (0, -1, 1.5, True):
-        with pytest.raises(ValueError, match="size must be an integer from 1"):
-            Pool(size)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="failure must be one of"):
-        Pool(1, failure="x")
+def test_as_many_simulators_run_as_there_are_processors_and_memory_for() -> None:
+    assert 1 <= capacity() <= (os.cpu_count() or 1)
 
 
 # ----------------------------------------------------------------------------------------------------------- with Java
 
 
 @java
-def test_the_tables_are_the_simulators(world: ScienceWorld, request: pytest.FixtureRequest) -> None:
+def test_the_tables_are_the_simulators(environment: ScienceWorld, request: pytest.FixtureRequest) -> None:
     few = ("boil", "grow-plant", "identify-life-stages-1", "inclined-plane-friction-unnamed-surfaces")
-    inner: Any = world
+    inner: Any = environment
 
     def compare() -> None:
         simulator: Simulator = inner._simulator
@@ -428,25 +361,25 @@ def test_the_tables_are_the_simulators(world: ScienceWorld, request: pytest.Fixt
         simulator.load(Spec("boil", 0, ",".join(SIMPLIFICATIONS)))
         assert simulator.simplified() == set(SIMPLIFICATIONS)
 
-    reset(world)
-    asyncio.run(inner._done(compare))
+    reset(environment)
+    asyncio.run(inner._run(compare))
 
 
 @java
-def test_worlds_side_by_side_do_not_mix_and_those_that_are_forgotten_end(
-    world: ScienceWorld, monkeypatch: pytest.MonkeyPatch
+def test_environments_side_by_side_do_not_mix_and_unreferenced_ones_end(
+    environment: ScienceWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor does it matter what came before: each story is told again, by one of them alone and in another order."""
-    monkeypatch.setattr(world, "_embed", None)
+    """Nor does it matter what came before: each episode is repeated, by one of them alone and in another order."""
+    monkeypatch.setattr(environment, "_embed", None)
     walks: Any = [("freeze", 25, 2), ("use-thermometer", 143, 4), ("find-plant", 7, 2), ("freeze", 3, 1)]
 
-    async def walk(world: ScienceWorld, task: str, variation: int, seed: int) -> list[Any]:
-        return await wandering(world, {"task": task, "variation": variation}, seed, length=7)
+    async def walk(environment: ScienceWorld, task: str, variation: int, seed: int) -> list[Any]:
+        return await wandering(environment, {"task": task, "variation": variation}, seed, length=7)
 
     async def play() -> list[int]:
-        pool = [*(ScienceWorld(max_actions=200, details=True) for _ in walks[1:]), world]
-        together = await asyncio.gather(*(walk(one, *told) for one, told in zip(pool, walks, strict=True)))
-        alone = [await walk(world, *told) for told in reversed(walks)]
+        pool = [*(ScienceWorld(max_actions=200, details=True) for _ in walks[1:]), environment]
+        together = await asyncio.gather(*(walk(one, *start) for one, start in zip(pool, walks, strict=True)))
+        alone = [await walk(environment, *start) for start in reversed(walks)]
         assert together == alone[::-1]
         assert any(UNKNOWN in outcome.observation for _, outcome in together[0][1:])
         return [os.pidfd_open(one.pid) for one in pool[:-1] if one.pid is not None]
@@ -460,110 +393,110 @@ FREE = "please teleport me over to the kitchen now"
 
 
 @java
-def test_a_killed_simulator_is_replaced_and_the_episode_goes_on(world: ScienceWorld) -> None:
+def test_a_killed_simulator_is_replaced_and_the_episode_resumes(environment: ScienceWorld) -> None:
     """With embeddings, which have it draw random numbers: what is done again must draw them again."""
     task: Any = {"task": "freeze", "variation": 25}
 
     async def play() -> None:
-        first, *told = await wandering(world, task, seed=6, length=8, choices=(FREE, "hum a song", *ACTIONS))
-        pid = world.pid
+        first, *rest = await wandering(environment, task, seed=6, length=8, choices=(FREE, "hum a song", *ACTIONS))
+        pid = environment.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(SimulatorDied):
-            await world.step("look around")
+            await environment.step("look around")
         with pytest.raises(NoEpisode, match="the simulator failed"):
-            await world.step("look around")
-        seen = [first.observation, *(outcome.observation for _, outcome in told[:4])]
-        await replay(world, task, seen, [action for action, _ in told[:4]])
-        assert world.pid != pid
-        assert [await world.step(action) for action, _ in told[4:]] == [outcome for _, outcome in told[4:]]
+            await environment.step("look around")
+        seen = [first.observation, *(outcome.observation for _, outcome in rest[:4])]
+        await replay(environment, task, seen, [action for action, _ in rest[:4]])
+        assert environment.pid != pid
+        assert [await environment.step(action) for action, _ in rest[4:]] == [outcome for _, outcome in rest[4:]]
 
     asyncio.run(play())
 
 
 @java
-def test_a_silent_simulator_is_given_up_on(world: ScienceWorld) -> None:
-    reset(world)
-    inner: Any = world
+def test_a_silent_simulator_times_out(environment: ScienceWorld) -> None:
+    reset(environment)
+    inner: Any = environment
     inner._simulator.jvm._connections[0].socket.settimeout(0.2)
-    pid = world.pid
+    pid = environment.pid
     assert pid is not None
     ended = os.pidfd_open(pid)
     stop(pid)
     with pytest.raises(SimulatorDied, match="timed out"):
-        steps(world, "look around")
+        steps(environment, "look around")
     assert gone(ended)
 
 
 @java
-def test_a_cancelled_action_ends_the_simulator_and_nothing_hangs(world: ScienceWorld) -> None:
-    reset(world)
-    pid = world.pid
+def test_a_cancelled_action_ends_the_simulator_and_nothing_hangs(environment: ScienceWorld) -> None:
+    reset(environment)
+    pid = environment.pid
     assert pid is not None
     ended = os.pidfd_open(pid)
     stop(pid)
 
     async def play() -> None:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(world.step("look around"), 0.1)
+            await asyncio.wait_for(environment.step("look around"), 0.1)
         with pytest.raises(NoEpisode, match="cut short|simulator failed"):
-            await world.step("look around")
-        await world.reset(EASY)
+            await environment.step("look around")
+        await environment.reset(EASY)
 
     asyncio.run(play())
     assert gone(ended)
-    assert steps(world, "look around")[0].observation.startswith("This room is called the hallway")
+    assert steps(environment, "look around")[0].observation.startswith("This room is called the hallway")
 
 
 @java
-def test_an_exception_within_the_simulator_is_no_failure_of_the_agent(world: ScienceWorld) -> None:
-    reset(world)
-    inner: Any = world
+def test_an_exception_within_the_simulator_is_not_a_failure_of_the_agent(environment: ScienceWorld) -> None:
+    reset(environment)
+    inner: Any = environment
 
     def break_it() -> None:
         inner._simulator._server.agentInterface().get().setErrorState("java.lang.IllegalStateException: oh")
 
-    asyncio.run(inner._done(break_it))
-    with pytest.raises(SimulatorError, match="failed at 'wait1': java.lang.IllegalStateException: oh") as told:
-        steps(world, "wait1")
-    assert not isinstance(told.value, SimulatorDied)
-    reset(world)
+    asyncio.run(inner._run(break_it))
+    with pytest.raises(SimulatorError, match="failed at 'wait1': java.lang.IllegalStateException: oh") as caught:
+        steps(environment, "wait1")
+    assert not isinstance(caught.value, SimulatorDied)
+    reset(environment)
 
     def provoke() -> None:
-        asked(inner._simulator._server.load, "boil", -1, "", False)
+        call_java(inner._simulator._server.load, "boil", -1, "", False)
 
     with pytest.raises(SimulatorError, match="ArrayIndexOutOfBounds"):
-        asyncio.run(inner._done(provoke))
+        asyncio.run(inner._run(provoke))
 
 
 @java
 @pytest.mark.parametrize(("failure", "back"), [("penalty", -100), ("keep_best", 8), ("zero", 0)])
 def test_a_wrong_focus_ends_an_episode(
-    failure: Any, back: int, world: ScienceWorld, monkeypatch: pytest.MonkeyPatch
+    failure: Any, back: int, environment: ScienceWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world, "_failure", failure)
-    reset(world)
-    outcomes = steps(world, "teleport to outside", "focus on fountain")
+    monkeypatch.setattr(environment, "_failure", failure)
+    reset(environment)
+    outcomes = steps(environment, "teleport to outside", "focus on fountain")
     assert sum(outcome.reward for outcome in outcomes) == back
     last = outcomes[-1]
     assert (last.done, last.success, last.info["score"], last.info["final"]) == (True, False, -100, 0)
     with pytest.raises(NoEpisode, match="the episode has ended; reset begins one"):
-        steps(world, "look around")
+        steps(environment, "look around")
 
 
 @java
-def test_whatever_an_agent_says_is_answered(world: ScienceWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world, "_max_actions", 12)
-    reset(world)
+def test_whatever_an_agent_says_is_answered(environment: ScienceWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_max_actions", 12)
+    reset(environment)
     for text in ("", "   ", "gibberish", "x" * 5000, "a\nb", "\x00", "\U0001f600", "\ud800", "\\n", "yes'; drop"):
-        (outcome,) = steps(world, text)
+        (outcome,) = steps(environment, text)
         assert outcome.observation == UNKNOWN
         assert outcome.hint.startswith("Objects here: agent, air, ")
         assert (outcome.reward, outcome.done, outcome.info["moves"]) == (0, False, 0)
     for wrong in (None, 123, b"wait"):
-        with pytest.raises(TypeError, match="an action is a text"):
-            asyncio.run(world.step(wrong))  # type: ignore[arg-type]
-    (refused, last) = steps(world, " Reset  the TASK ", "Teleport to the kitchn!")
+        with pytest.raises(TypeError, match="an action must be a text"):
+            asyncio.run(environment.step(wrong))  # type: ignore[arg-type]
+    (refused, last) = steps(environment, " Reset  the TASK ", "Teleport to the kitchn!")
     assert refused.observation == REFUSED
     assert last.info["action"] == "teleport to kitchen"
     assert last.observation == "You teleport to the kitchen."
@@ -572,13 +505,13 @@ def test_whatever_an_agent_says_is_answered(world: ScienceWorld, monkeypatch: py
 
 @java
 def test_a_free_text_is_taken_for_the_valid_action_that_says_the_same(
-    world: ScienceWorld, monkeypatch: pytest.MonkeyPatch
+    environment: ScienceWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = BagOfWords()
-    monkeypatch.setattr(world, "_embed", ScienceWorld(embeddings=words)._embed)
+    monkeypatch.setattr(environment, "_embed", ScienceWorld(embeddings=words)._embed)
     texts = ("please focus on the picture", "sing a song", "...", "look arond", "now close my door to kitchen", FREE)
     done = (*texts[:3], "look around", "close door to kitchen", "teleport to kitchen")
-    first = [reset(world, {"task": "boil"}), *steps(world, *texts)]
+    first = [reset(environment, {"task": "boil"}), *steps(environment, *texts)]
     asked = len(words.asked)
     assert tuple(outcome.info["action"] for outcome in first[1:]) == done
     unknown = [outcome.observation == UNKNOWN for outcome in first[1:]]
@@ -586,50 +519,50 @@ def test_a_free_text_is_taken_for_the_valid_action_that_says_the_same(
     assert first[-1].observation == "You teleport to the kitchen."
     assert "reset task" not in words.asked
     assert len(set(words.asked)) == asked
-    assert [reset(world, {"task": "boil"}), *steps(world, *texts)] == first
+    assert [reset(environment, {"task": "boil"}), *steps(environment, *texts)] == first
     assert len(words.asked) == asked
-    monkeypatch.setattr(world, "_similarity", None)
-    monkeypatch.setattr(world, "_show_valid", True)  # the list that is shown serves for this, too
-    reset(world, {"task": "boil"})
-    assert [outcome.info["action"] for outcome in steps(world, "look arond", FREE)] == ["look arond", done[-1]]
-    monkeypatch.setattr(world, "_embed", None)
-    reset(world, {"task": "boil"})
-    assert steps(world, FREE)[0].observation == UNKNOWN
+    monkeypatch.setattr(environment, "_similarity", None)
+    monkeypatch.setattr(environment, "_show_valid", True)  # the list that is shown serves for this, too
+    reset(environment, {"task": "boil"})
+    assert [outcome.info["action"] for outcome in steps(environment, "look arond", FREE)] == ["look arond", done[-1]]
+    monkeypatch.setattr(environment, "_embed", None)
+    reset(environment, {"task": "boil"})
+    assert steps(environment, FREE)[0].observation == UNKNOWN
 
 
 @java
 def test_embeddings_that_fail_end_the_run_which_can_be_resumed(
-    world: ScienceWorld, monkeypatch: pytest.MonkeyPatch
+    environment: ScienceWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def down(texts: list[str]) -> list[list[float]]:
         raise ConnectionError("down")
 
-    policy = rollout(follow(["teleport to outside", FREE, "inventory"]), lambda: world, max_steps=3)
+    policy = rollout(follow(["teleport to outside", FREE, "inventory"]), lambda: environment, max_steps=3)
     graph: Any = create_icrl(policy, episode_return, rounds=1).compile(checkpointer=InMemorySaver())
     with monkeypatch.context() as patch:
-        patch.setattr(world, "_embed", down)
+        patch.setattr(environment, "_embed", down)
         with pytest.raises(ModelError, match="the embeddings failed: ConnectionError: down"):
             graph.invoke({"task": "Do it.", "task_data": EASY}, helpers.thread())
-    pid = world.pid
+    pid = environment.pid
     with pytest.raises(NoEpisode, match="the embeddings failed; reset begins one"):
-        steps(world, "look around")
+        steps(environment, "look around")
     graph.invoke(None, helpers.thread())
     (episode,) = graph.get_state(helpers.thread()).values["episodes"]
     assert [step["action"] for step in episode["steps"]] == ["teleport to outside", FREE, "inventory"]
     assert episode["steps"][1]["observation"] == "You teleport to the kitchen."
-    assert world.pid == pid is not None
+    assert environment.pid == pid is not None
 
 
 @java
-def test_an_ambiguous_action_is_asked_back(world: ScienceWorld) -> None:
-    reset(world, {"task": "use-thermometer", "variation": 143})
-    *_, asked_back, chosen = steps(world, "teleport to kitchen", "look at orange", "0")
+def test_an_ambiguous_action_is_asked_back(environment: ScienceWorld) -> None:
+    reset(environment, {"task": "use-thermometer", "variation": 143})
+    *_, asked_back, chosen = steps(environment, "teleport to kitchen", "look at orange", "0")
     assert asked_back.observation.startswith("Ambiguous request: Please enter the number")
     assert chosen.observation == "an orange"
 
 
 @java
-def test_an_episode_comes_first(world: ScienceWorld) -> None:
+def test_an_episode_comes_first(environment: ScienceWorld) -> None:
     fresh = ScienceWorld()
     with pytest.raises(NoEpisode, match="no episode has begun; reset begins one"):
         steps(fresh, "look around")
@@ -638,21 +571,21 @@ def test_an_episode_comes_first(world: ScienceWorld) -> None:
     for act in (lambda: steps(fresh, "look around"), lambda: reset(fresh)):
         with pytest.raises(NoEpisode, match="closed"):
             act()
-    reset(world)
+    reset(environment)
     with pytest.raises(ValueError, match="task must be"):  # the episode goes on
-        reset(world, {"task": "x"})
-    steps(world, "look around")
-    assert world.pid is not None
+        reset(environment, {"task": "x"})
+    steps(environment, "look around")
+    assert environment.pid is not None
 
 
 @java
-def test_only_a_worlds_own_thread_speaks_to_java_and_each_word_may_fail(
-    world: ScienceWorld, monkeypatch: pytest.MonkeyPatch
+def test_only_the_environments_thread_calls_java_and_each_call_may_fail(
+    environment: ScienceWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is said outside of `asked` would raise an error of py4j's if Java died just then."""
-    inner: Any = world
-    reset(world)
-    names, plain = set(), asked
+    """A call outside of `call_java` would raise an error of py4j's if Java died just then."""
+    inner: Any = environment
+    reset(environment)
+    names, plain = set(), call_java
     inside, outside = [], []
     (connection,) = inner._simulator.jvm._connections
     send = connection.send_command
@@ -669,29 +602,29 @@ def test_only_a_worlds_own_thread_speaks_to_java_and_each_word_may_fail(
         outside.extend([] if inside else [command])
         return send(command)
 
-    monkeypatch.setattr(f"{ROOM}.simulator.asked", watched)
+    monkeypatch.setattr(f"{PACKAGE}.simulator.call_java", watched)
     monkeypatch.setattr(connection, "send_command", sent)
-    reset(world)
-    steps(world, "look around", "hum a song")
+    reset(environment)
+    steps(environment, "look around", "hum a song")
     assert names == {"scienceworld"}
     assert outside == []
-    monkeypatch.setattr(world, "_owner", -1)
+    monkeypatch.setattr(environment, "_owner", -1)
     with pytest.raises(NoEpisode, match="fork"):
-        reset(world)
+        reset(environment)
 
 
 @java
-def test_valid_actions_are_shown_on_demand_and_a_tired_simulator_is_replaced(
-    world: ScienceWorld, monkeypatch: pytest.MonkeyPatch
+def test_valid_actions_are_shown_on_demand_and_a_simulator_is_replaced_after_its_episodes(
+    environment: ScienceWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reset(world)
-    pid = world.pid
-    monkeypatch.setattr(f"{ROOM}.world.EPISODES", 1)
-    monkeypatch.setattr(world, "_show_valid", True)
-    first = reset(world)
-    assert world.pid not in (pid, None)
+    reset(environment)
+    pid = environment.pid
+    monkeypatch.setattr(f"{PACKAGE}.environment.EPISODES", 1)
+    monkeypatch.setattr(environment, "_show_valid", True)
+    first = reset(environment)
+    assert environment.pid not in (pid, None)
     assert "\nValid actions: " in first.hint
-    (outcome,) = steps(world, "look around")
+    (outcome,) = steps(environment, "look around")
     assert "go to door to kitchen" in outcome.info["valid"] or "go to kitchen" in outcome.info["valid"]
     assert "reset task" not in outcome.info["valid"]
 
@@ -699,9 +632,9 @@ def test_valid_actions_are_shown_on_demand_and_a_tired_simulator_is_replaced(
 CHILD = """
 import asyncio, sys
 from icrl_graph.environments.scienceworld import ScienceWorld
-world = ScienceWorld()
-asyncio.run(world.reset({"task": "boil"}))
-print(world.pid, flush=True)
+environment = ScienceWorld()
+asyncio.run(environment.reset({"task": "boil"}))
+print(environment.pid, flush=True)
 sys.exit(sys.stdin.readline())
 """
 
@@ -722,22 +655,24 @@ def test_no_simulator_outlives_its_python() -> None:
 
 
 @java
-def test_the_solution_earns_everything(world: ScienceWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_solution_earns_everything(
+    environment: ScienceWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     solution = gold_path("power-component")
-    monkeypatch.setattr(f"{ROOM}.offline.Simulator", None)  # from now on only the cache knows
+    monkeypatch.setattr(f"{PACKAGE}.offline.Simulator", None)  # from now on only the cache knows
     assert gold_path("power-component") == solution
-    outcomes = solved(world, {"task": "power-component"}, solution)
+    outcomes = solved(environment, {"task": "power-component"}, solution)
     assert (outcomes[-1].done, outcomes[-1].success, outcomes[-1].info["final"]) == (True, True, 100)
     assert sum(outcome.reward for outcome in outcomes) == 100
 
 
-def solved(world: ScienceWorld, task_data: Any, solution: Sequence[str]) -> list[Outcome]:
+def solved(environment: ScienceWorld, task_data: Any, solution: Sequence[str]) -> list[Outcome]:
     """What a solution leads to, until it is done."""
-    reset(world, task_data)
+    reset(environment, task_data)
     outcomes = []
     for action in solution:
-        outcomes += steps(world, action)
+        outcomes += steps(environment, action)
         if outcomes[-1].done:
             break
     return outcomes
@@ -751,8 +686,8 @@ def test_each_solution_earns_everything_in_two_simulators_alike(task: str, reque
     played = []
     solution = gold_path(task)
     for _ in range(2):
-        world = ScienceWorld(max_actions=1000)
-        played.append(solved(world, {"task": task}, solution))
-        asyncio.run(world.close())
+        environment = ScienceWorld(max_actions=1000)
+        played.append(solved(environment, {"task": task}, solution))
+        asyncio.run(environment.close())
     assert played[0] == played[1]
     assert played[0][-1].info["final"] == 100

@@ -15,7 +15,7 @@ from icrl_graph.tasks import hidden_color
 from icrl_graph.testing import OpenAIServer, ScriptedModel
 
 
-def test_a_scripted_model_says_its_replies_and_remembers_its_prompts() -> None:
+def test_a_scripted_model_gives_its_replies_and_records_its_prompts() -> None:
     model = ScriptedModel(
         ["a", AIMessage("b"), ValueError("c")], usage={"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
     )
@@ -79,7 +79,7 @@ def test_a_port_that_is_taken_is_an_error_at_once() -> None:
             pass
 
 
-def test_a_task_that_a_learner_does_not_speak_is_refused_with_its_words() -> None:
+def test_a_task_that_a_learner_does_not_know_is_refused_with_its_message() -> None:
     with (
         OpenAIServer(LEARNERS["game24"]) as server,
         pytest.raises(openai.BadRequestError, match="Game of 24 only"),

@@ -67,6 +67,7 @@ def test_the_steps_of_an_episode_are_spans_that_do_not_hold_the_steps_before() -
     assert max(sizes) < 200
 
 
-def test_a_models_call_is_traced_under_the_models_name() -> None:
+def test_the_call_of_a_function_is_traced_like_that_of_other_chat_models_by_its_class_and_type() -> None:
     spans = _spans(create_icrl(FunctionModel(reply=digest, name="my model"), nearness, rounds=1))
-    assert [span.name for span in spans if span.run_type == "llm"] == ["my model"]
+    (call,) = [span for span in spans if span.run_type == "llm"]
+    assert (call.name, call.extra["invocation_params"]["_type"]) == ("FunctionModel", "my model")

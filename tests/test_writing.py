@@ -11,7 +11,8 @@ from icrl_graph.benchmarks.judges import judge_writing
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.prompts.templates import WRITING_RUBRIC
 from icrl_graph.tasks.writing import items as writing
-from icrl_graph.tasks.writing.items import ITEMS, SENTENCES, item, items, load, read_item, task, tasks
+from icrl_graph.tasks.writing.items import ITEMS, item, items, load, read_item, task, tasks
+from icrl_graph.tasks.writing.texts import SENTENCES
 from icrl_graph.tasks.writing.verifier import endings, plain
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies.methods import create_icrl
@@ -46,18 +47,18 @@ def test_an_item_is_read_by_its_number_from_0() -> None:
 
 
 @pytest.mark.parametrize("number", [-1, 100])
-def test_an_item_out_of_range_is_an_error_that_tells_the_range(number: int) -> None:
+def test_an_item_out_of_range_is_an_error_that_names_the_range(number: int) -> None:
     with pytest.raises(ValueError, match=f"numbered 0 to 99, got {number}"):
         item(number)
 
 
 @pytest.mark.parametrize("text", ["", "seven", "-1", "+7", "7.0", "1_0", "٧", "7,8", "9" * 5000])
-def test_what_is_no_number_is_no_item(text: str) -> None:
+def test_a_text_that_is_not_a_number_is_not_an_item(text: str) -> None:
     with pytest.raises(ValueError, match="a number from 0 to 99, like '7', got '"):
         read_item(text)
 
 
-def test_a_number_too_large_is_no_item() -> None:
+def test_a_number_too_large_is_not_an_item() -> None:
     with pytest.raises(ValueError, match="numbered 0 to 99, got 100"):
         read_item("100")
 
@@ -88,7 +89,7 @@ def test_a_copy_of_the_task_earns_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("sentences", "message"),
     [
         (["One."] * 3, "four sentences.*got 3"),
         (["One."] * 5, "got 5"),
@@ -96,9 +97,9 @@ def test_a_copy_of_the_task_earns_nothing() -> None:
         (["One.", "", "a", "b"], "empty"),
     ],
 )
-def test_a_task_takes_four_sentences(given: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        task(given)
+def test_a_task_takes_four_sentences(sentences: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        task(sentences)
 
 
 # ---------------------------------------------------------------------------------------------------- published items
@@ -136,22 +137,22 @@ def test_a_line_is_split_at_the_ends_of_its_sentences(tmp_path: Path, name: str)
 def test_a_line_that_does_not_split_into_four_is_left_out_with_its_number_and_the_reason(tmp_path: Path) -> None:
     good = LINES["plain"][0]
     path = _file(tmp_path, good, 'He cried "No!" And fell. Two. Three. Four.', "", "One, two. Three.", good + "\r")
-    kept, left_out = load(path, verify=False)
-    assert kept == [tuple(LINES["plain"][1])] * 2
+    loaded, left_out = load(path, verify=False)
+    assert loaded == [tuple(LINES["plain"][1])] * 2
     assert left_out == [
         "line 2, 'He cried \"No!\" And fell. Two. Three. Four.': splits into 5 sentences, not 4",
         "line 4, 'One, two. Three.': splits into 2 sentences, not 4",
     ]
 
 
-def test_every_line_is_kept_or_left_out_and_what_is_kept_is_a_task(tmp_path: Path) -> None:
+def test_every_line_is_loaded_or_left_out_and_what_is_loaded_is_a_task(tmp_path: Path) -> None:
     """On a stand-in for the published file: its form, our sentences."""
-    kept, left_out = load(_file(tmp_path, *(" ".join(four) for four in items())), verify=False)
-    assert (tuple(kept), left_out) == (items(), [])
-    assert [task(four)["task_data"] for four in kept] == [{"endings": list(four)} for four in items()]
+    loaded, left_out = load(_file(tmp_path, *(" ".join(four) for four in items())), verify=False)
+    assert (tuple(loaded), left_out) == (items(), [])
+    assert [task(four)["task_data"] for four in loaded] == [{"endings": list(four)} for four in items()]
 
 
-def test_another_file_than_the_published_one_is_refused_and_told_apart(tmp_path: Path) -> None:
+def test_another_file_than_the_published_one_is_refused_by_its_sha256(tmp_path: Path) -> None:
     path = _file(tmp_path, LINES["plain"][0])
     with pytest.raises(
         ValueError, match=r"not the published .* 45 bytes .* not 27669 bytes and 830b2fce\.\.\.c4098; .*verify=False"
@@ -206,14 +207,14 @@ def test_without_a_verdict_it_is_unscored_but_the_metric_stays(response: str, me
     assert "gave no verdict" in reward["error"]
 
 
-def test_the_judge_is_told_the_rubric_the_task_and_the_answer_but_not_the_metric() -> None:
-    asked = []
+def test_the_judges_prompt_has_the_rubric_the_task_and_the_answer_but_not_the_metric() -> None:
+    prompts = []
     for response in (GOOD, BAD):
         model = ScriptedModel(["Score: 7"])
         _judged(response, judge_writing(model))
-        asked.append(model.prompts[0][0]["content"])
-    assert all(part in asked[0] for part in (WRITING_RUBRIC, task(item(0))["task"], GOOD, "from 1 (worst) to 10"))
-    assert asked[0].replace(GOOD, "") == asked[1].replace(BAD, "")
+        prompts.append(model.prompts[0][0]["content"])
+    assert all(part in prompts[0] for part in (WRITING_RUBRIC, task(item(0))["task"], GOOD, "from 1 (worst) to 10"))
+    assert prompts[0].replace(GOOD, "") == prompts[1].replace(BAD, "")
 
 
 def test_an_answer_that_asks_for_10_stays_between_its_tags() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icrl_graph.tasks.writing.items import SENTENCES
+from icrl_graph.tasks.writing.texts import SENTENCES
 from icrl_graph.tasks.writing.verifier import endings, plain, read_paragraphs
 
 FOUR = ("It rained.", 'He said "no" to the captain\'s plan.', "The café - the old one - was shut.", "Who knew?")
@@ -56,7 +56,7 @@ FORGIVEN = {
 
 
 @pytest.mark.parametrize("name", FORGIVEN)
-def test_typography_is_forgiven(name: str) -> None:
+def test_typography_is_ignored(name: str) -> None:
     old, new = FORGIVEN[name]
     changed = _passage().replace(old, new)
     assert changed != _passage()
@@ -108,7 +108,9 @@ def test_anything_else_is_not_and_the_feedback_names_the_one_paragraph_and_why(n
         ("Paragraph 1:\n\nParagraph 2:", 0.0, 0),
     ],
 )
-def test_too_many_or_too_few_paragraphs_cost_their_share_and_are_told(response: str, value: float, number: int) -> None:
+def test_too_many_or_too_few_paragraphs_cost_their_share_and_are_in_the_feedback(
+    response: str, value: float, number: int
+) -> None:
     reward = _reward(response)
     assert (reward["value"], reward["metric"]) == (value, 0.0)
     assert reward["feedback"].startswith(
@@ -116,7 +118,7 @@ def test_too_many_or_too_few_paragraphs_cost_their_share_and_are_told(response: 
     )
 
 
-def test_a_paragraph_that_is_not_there_is_told_as_missing() -> None:
+def test_a_paragraph_that_is_missing_is_in_the_feedback() -> None:
     assert _reward(_passage().rsplit("\n\n", 1)[0])["feedback"].endswith("not 3. Paragraph 4 is missing.")
 
 
@@ -143,11 +145,12 @@ def test_only_a_heading_is_taken_off_and_only_in_front() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [None, "It rained.", b"It rained.", [], ["It rained.", ""], ["It rained.", " ** "], [1, 2], {"a": "b"}, 4]
+    "sentences",
+    [None, "It rained.", b"It rained.", [], ["It rained.", ""], ["It rained.", " ** "], [1, 2], {"a": "b"}, 4],
 )
-def test_endings_that_are_none_are_an_error_that_says_what_they_must_be(given: Any) -> None:
-    with pytest.raises(ValueError, match=r"task_data\['endings'\] must be a list .* got " + re.escape(repr(given))):
-        endings("It rained.", {"endings": given})
+def test_wrong_endings_are_an_error_that_says_what_they_must_be(sentences: Any) -> None:
+    with pytest.raises(ValueError, match=r"task_data\['endings'\] must be a list .* got " + re.escape(repr(sentences))):
+        endings("It rained.", {"endings": sentences})
 
 
 def test_task_data_without_endings_is_an_error() -> None:

@@ -1,46 +1,53 @@
-"""Arms: the methods that a benchmark compares, written as a topology and what is other about it.
+"""Arms: the configured methods that a comparison holds against each other, each written as a topology and its options.
 
-icrl                              the topology as it is
+icrl                              the topology with its defaults
 icrl+show=zero                    with an ablation
-best_of_n+n=1+schedule=cot        one answer, thought through
+best_of_n+n=1+schedule=cot        one answer, with a chain of thought
 reflexion+memory=reflections:1    any option that takes a name or a number
-react                             one episode of many turns, thought through (arXiv 2210.03629)
+icrl+model=my_policies.py:greedy  with its own model
+react                             one episode of many turns, thoughts ahead of each action (arXiv 2210.03629)
 icrl+thoughts=true                thoughts ahead of each action, in such episodes
+my_method.py:create_mine          a custom topology, by its create function
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from icrl_graph.benchmarks.results import Plan
 from icrl_graph.prompts.ablations import shuffled
-from icrl_graph.state.choices import pick
+from icrl_graph.state.choices import absolute
 from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.base import Graph
-from icrl_graph.topologies.methods import TOPOLOGIES, build
+from icrl_graph.topologies.methods import build, find_topology
+from icrl_graph.topologies.settings import EARLY_STOPS
 
 SHORTHANDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {"react": ("best_of_n", {"n": "1", "thoughts": True})}
-"""Arms by a name of their own: the topology, and what is other about it."""
+"""Arms with a name: their topology and options."""
 SHUFFLED = "shuffled"
 """Of `show`: rewards drawn from those that the same arm without it got on other tasks."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One method of a comparison.
+    """One configured method of a comparison.
 
     Attributes:
-        name: as it was written.
-        topology: a name.
-        options: what is other than the topology's and the benchmark's own.
+        name: as it was written, with absolute paths.
+        topology: a name, or "path.py:name" of a create function.
+        create: the create function.
+        options: those that differ from the topology's and the benchmark's.
+        model: "provider:name" or "path.py:name", where it is another than that of the comparison.
     """
 
     name: str
     topology: str
+    create: Callable[..., Graph]
     options: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
 
     @property
     def draws_from(self) -> str | None:
@@ -51,29 +58,32 @@ class Arm:
 
     @property
     def thoughts(self) -> bool:
-        """Whether it thinks aloud ahead of each action, in episodes of many turns."""
+        """Whether thoughts precede each action, in episodes of many turns."""
         return bool(self.options.get("thoughts"))
 
-    def arguments(self, rounds: int, common: Mapping[str, Any], pool: Sequence[Reward] = ()) -> dict[str, Any]:
+    def arguments(self, rounds: int, shared: Mapping[str, Any], pool: Sequence[Reward] = ()) -> dict[str, Any]:
         """What `improve` takes, beside the task, the model and the evaluator.
 
         Args:
             rounds: attempts, one after another or side by side.
-            common: what all arms share; what this topology does not take is left out.
+            shared: options of all arms; those that this topology does not take are left out.
             pool: the rewards of other tasks, where they are shown shuffled.
         """
-        own = {name: value for name, value in self.options.items() if name != "thoughts"}
+        options = {name: value for name, value in self.options.items() if name != "thoughts"}
         if self.draws_from is not None:
-            own["show"] = shuffled(pool or [0.0])
-        if "temperature" in own:
-            own["sampling"] = {"default": {"temperature": own.pop("temperature")}}
-        size = "n" if self.topology == "best_of_n" else "rounds"
-        shared = {name: value for name, value in common.items() if name not in _FOREIGN.get(self.topology, ("warmup",))}
-        return {size: rounds, **shared, **own, "topology": self.topology}
+            options["show"] = shuffled(pool or [0.0])
+        if "temperature" in options:
+            options["sampling"] = {"default": {"temperature": options.pop("temperature")}}
+        size = _size_option(self.create)
+        unused = {*(() if size == "rounds" else EARLY_STOPS), *(() if self.topology == "icrl" else ("warmup",))}
+        taken = {name: value for name, value in shared.items() if name not in unused}
+        return {size: rounds, **taken, **options, "topology": self.create}
 
 
-_FOREIGN: Mapping[str, Sequence[str]] = {"icrl": (), "best_of_n": ("target", "patience", "warmup")}
-"""What is said to all arms, and not meant for these; rounds that see no history are a part of ICRL's protocol alone."""
+def _size_option(create: Callable[..., Graph]) -> str:
+    """The option for the number of attempts: of candidates side by side `n`, else `rounds`."""
+    parameters = inspect.signature(create).parameters
+    return "n" if "n" in parameters and "rounds" not in parameters else "rounds"
 
 
 def read_arm(text: str) -> Arm:
@@ -82,64 +92,78 @@ def read_arm(text: str) -> Arm:
     Raises:
         ValueError: there is no such topology, or an option is not written NAME=VALUE.
     """
-    name, *options = text.strip().split("+")
-    pick("topology", name, {**TOPOLOGIES, **SHORTHANDS})
-    topology, usual = SHORTHANDS.get(name, (name, {}))
-    create = TOPOLOGIES[topology]
-    given: dict[str, Any] = {}
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not (name and equals and value):
-            raise ValueError(f"the arm {text!r}: an option is written NAME=VALUE, got {option!r}")
-        if name in given:
-            raise ValueError(f"the arm {text!r} has {name} twice")
-        if name in _FIXED:
-            raise ValueError(f"the arm {text!r}: {name} can't differ between arms")
+    name, *parts = ("=".join(map(absolute, part.split("=", 1))) for part in text.strip().split("+"))
+    topology, defaults = SHORTHANDS.get(name, (name, {}))
+    if "+" in "".join([name, *parts]):
+        raise ValueError(f"the arm {text!r}: its file is in a folder with a '+' in its path, which separates options")
+    try:
+        create = find_topology(topology)
+    except ValueError as error:
+        also = "" if ":" in topology else f"; as an arm also {', '.join(SHORTHANDS)}"
+        raise ValueError(f"{error}{also}") from None
+    parameters = inspect.signature(create).parameters
+    options: dict[str, Any] = {}
+    for part in parts:
+        option, _, value = part.partition("=")
+        if not (option and value):
+            raise ValueError(f"the arm {text!r}: an option is written NAME=VALUE, got {part!r}")
+        if option in options:
+            raise ValueError(f"the arm {text!r} has {option} twice")
+        if option in _FIXED:
+            raise ValueError(f"the arm {text!r}: {option} can't differ between arms")
         try:
-            given[name] = _value(name, value, inspect.signature(create).parameters)
-        except ValueError as wrong:
-            raise ValueError(f"the arm {text!r}: {wrong}") from None
-    return Arm(text.strip(), topology, {**usual, **given})
+            options[option] = _value(option, value, parameters)
+        except ValueError as error:
+            raise ValueError(f"the arm {text!r}: {error}") from None
+    model = options.pop("model", None)
+    return Arm("+".join([name, *parts]), topology, create, {**defaults, **options}, model)
 
 
-_FIXED = ("model", "evaluator", "metric", "topology", "reflector", "critic", "options", "seed")
+_FIXED = ("evaluator", "metric", "topology", "reflector", "critic", "options", "seed")
 
 
-def _value(name: str, text: str, parameters: Mapping[str, Any]) -> Any:
+def _value(option: str, text: str, parameters: Mapping[str, Any]) -> Any:
     """A number or a truth value where a part of the graph is one; the settings read theirs from texts."""
-    kind = str(parameters[name].annotation) if name in parameters else ""
-    if kind == "bool" or name == "thoughts":
+    if option == "thoughts" or (option in parameters and parameters[option].annotation in (bool, "bool")):
         if text not in ("true", "false"):
-            raise ValueError(f"{name} is true or false, got {text!r}")
+            raise ValueError(f"{option} is true or false, got {text!r}")
         return text == "true"
-    if name in ("temperature", "timeout"):
+    if option in ("temperature", "timeout"):
         try:
             return float(text)
         except ValueError:
-            raise ValueError(f"{name} is a number, got {text!r}") from None
+            raise ValueError(f"{option} is a number, got {text!r}") from None
     return text
 
 
-def read_arms(text: str) -> list[Arm]:
-    """Arms, separated by commas.
+def read_arms(arms: str | Sequence[str]) -> list[Arm]:
+    """Arms as they are written.
+
+    Args:
+        arms: each on its own, or one text with commas between them.
 
     Raises:
-        ValueError: there is none, one is wrong or stands there twice, or one is to be shown the shuffled rewards of an
-            arm that is not there.
+        ValueError: there is none, one is wrong or a duplicate, or one is to be shown the shuffled rewards of an arm
+            that is not there.
     """
-    arms = [read_arm(part) for part in text.split(",") if part.strip()]
-    names = [arm.name for arm in arms]
-    if not arms:
-        raise ValueError(f"name at least one topology, such as icrl,best_of_n; got {text!r}")
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"each arm once; {', '.join(sorted(twice))} stands there more often")
-    for arm in arms:
+    texts = arms.split(",") if isinstance(arms, str) else arms
+    try:
+        found = [read_arm(text) for text in texts if text.strip()]
+    except ValueError as error:
+        hint = ".py:" in "".join(texts) and "; in arms, a path can't hold '+' or ',', which separate options and arms"
+        raise ValueError(f"{error}{hint or ''}") from None
+    names = [arm.name for arm in found]
+    if not found:
+        raise ValueError(f"name at least one topology, such as icrl,best_of_n; got {arms!r}")
+    if duplicates := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"duplicate arm: {', '.join(sorted(duplicates))}")
+    for arm in found:
         if arm.draws_from is not None and arm.draws_from not in names:
             raise ValueError(f"the arm {arm.name!r} draws from the rewards of {arm.draws_from!r}: add that one, too")
-    return arms
+    return found
 
 
 def graph_of(plan: Plan, arm: str) -> Graph:
-    """The graph of an arm, with nobody in it: enough to make its prompts and its choices again."""
-    given = read_arm(arm).arguments(plan.rounds, plan.shared(), pool=[Reward(value=0.0)])
-    return build(model=lambda: "", evaluator=lambda: 0.0, **given)
+    """The graph of an arm without a model or an evaluator: enough to make its prompts and its choices again."""
+    arguments = read_arm(arm).arguments(plan.rounds, plan.shared(), pool=[Reward(value=0.0)])
+    return build(model=lambda: "", evaluator=lambda: 0.0, **arguments)

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
-from icrl_graph.benchmarks.statistics import Z
 from icrl_graph.errors import missing_extra
+
+Z = 1.96
+"""Standard errors on either side of a 95 % interval."""
 
 RESAMPLES = 2000
 """Resamples of a bootstrap."""
@@ -29,7 +31,7 @@ Array = NDArray[np.float64]
 
 
 class Estimate(TypedDict):
-    """A mean over tasks with its interval; None where it can't be told. Rounded to 6 digits."""
+    """A mean over tasks with its interval; None where it is not known. Rounded to 6 digits."""
 
     mean: float | None
     """None if nothing is scored."""
@@ -43,7 +45,7 @@ class Estimate(TypedDict):
 
 
 class Difference(TypedDict):
-    """What one method has more than another over the same tasks; None where it can't be told. p to 6 figures."""
+    """What one method has more than another over the same tasks; None where it is not known. p to 6 figures."""
 
     difference: float | None
     low: float | None
@@ -180,13 +182,13 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
     The i-th smallest of m p's is multiplied by m - i + 1, is at least what the smaller ones came to, and at most 1.
     Those without a p are not counted.
     """
-    found = [Difference(**{**one, "adjusted": None}) for one in differences]
-    tested = sorted((one["p"], place) for place, one in enumerate(found) if one["p"] is not None)
+    adjusted = [Difference(**{**difference, "adjusted": None}) for difference in differences]
+    tested = sorted((one["p"], place) for place, one in enumerate(adjusted) if one["p"] is not None)
     largest = 0.0
     for rank, (p, place) in enumerate(tested):
         largest = min(1.0, max(largest, (len(tested) - rank) * p))
-        found[place]["adjusted"] = _figures(largest)
-    return found
+        adjusted[place]["adjusted"] = _figures(largest)
+    return adjusted
 
 
 def detectable(
@@ -220,8 +222,8 @@ def detectable(
         raise ValueError(f"alpha is {alpha} and power {power}, but must be 0 < alpha < power < 1")
     normal = _scipy().norm
     z = float(normal.isf(alpha / comparisons / 2) + normal.ppf(power))
-    found = z * math.sqrt(apart / (tasks + z**2))
-    return found if found <= apart else None
+    least = z * math.sqrt(apart / (tasks + z**2))
+    return least if least <= apart else None
 
 
 def _scipy() -> Any:
@@ -233,30 +235,30 @@ def _scipy() -> Any:
 
 
 def _checked(values: Any, dimensions: int, share: bool) -> Array:
-    given = np.asarray(values, dtype=float)
-    if given.ndim != dimensions:
+    scores = np.asarray(values, dtype=float)
+    if scores.ndim != dimensions:
         axes = ("tasks", "seeds", "points")[:dimensions]
-        raise ValueError(f"the values have the shape {given.shape}, but need ({', '.join(axes)})")
-    if np.isinf(given).any():
+        raise ValueError(f"the values have the shape {scores.shape}, but need ({', '.join(axes)})")
+    if np.isinf(scores).any():
         raise ValueError("a value is infinite, but each must be a finite number or NaN")
-    if share and ((given < 0) | (given > 1)).any():
-        raise ValueError(f"shares lie in [0, 1], but the values in [{np.nanmin(given)}, {np.nanmax(given)}]")
-    return given
+    if share and ((scores < 0) | (scores > 1)).any():
+        raise ValueError(f"shares lie in [0, 1], but the values in [{np.nanmin(scores)}, {np.nanmax(scores)}]")
+    return scores
 
 
-def _task_means(given: Array) -> Array:
+def _task_means(scores: Array) -> Array:
     """Mean over the scored of axis 1; NaN where there is none (numpy's nanmean would warn)."""
-    scored = ~np.isnan(given)
-    total, count = np.where(scored, given, 0.0).sum(axis=1), scored.sum(axis=1)
+    scored = ~np.isnan(scores)
+    total, count = np.where(scored, scores, 0.0).sum(axis=1), scored.sum(axis=1)
     means: Array = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return means
 
 
-def _estimates(given: Array, share: bool) -> list[Estimate]:
+def _estimates(scores: Array, share: bool) -> list[Estimate]:
     # Each point's tasks are sorted, NaN last: their order can't matter, and all points that have as many tasks share
     # one bootstrap, whichever tasks they miss. SciPy's would have to be called for each point, as it can't skip NaN
     # without a Python loop over the resamples.
-    means = np.sort(_task_means(given), axis=0)
+    means = np.sort(_task_means(scores), axis=0)
     tasks = (~np.isnan(means)).sum(axis=0)
     bounds = np.full((3, len(tasks)), np.nan)
     for count in np.unique(tasks[tasks > 0]):
@@ -267,7 +269,7 @@ def _estimates(given: Array, share: bool) -> list[Estimate]:
             bounds[1:, at] = _wilson(scored) if share else _bootstrap(scored)
     return [
         Estimate(mean=_rounded(mean), low=_rounded(low), high=_rounded(high), tasks=int(count), unscored=int(unscored))
-        for mean, low, high, count, unscored in zip(*bounds, tasks, np.isnan(given).sum(axis=(0, 1)), strict=True)
+        for mean, low, high, count, unscored in zip(*bounds, tasks, np.isnan(scores).sum(axis=(0, 1)), strict=True)
     ]
 
 
@@ -309,7 +311,7 @@ def _flipped(apart: Array) -> float:
     if len(moved) < 2:  # one sign or the other is all there is, and SciPy wants two values
         return 1.0
     # Scaled and rounded, so that sums which are equal but for the order of their terms count as equal.
-    found = _scipy().permutation_test(
+    test = _scipy().permutation_test(
         (moved / np.abs(moved).max(),),
         lambda values, axis: np.round(values.mean(axis=axis), 10),
         permutation_type="samples",
@@ -318,7 +320,7 @@ def _flipped(apart: Array) -> float:
         batch=max(1, 1_000_000 // len(moved)),
         rng=np.random.default_rng(0),
     )
-    return _figures(float(found.pvalue))
+    return _figures(float(test.pvalue))
 
 
 def _mcnemar(apart: Array) -> float:

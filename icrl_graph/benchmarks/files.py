@@ -1,4 +1,4 @@
-"""JSON files that say by their form which version wrote them, and are whole or not there."""
+"""JSON files that state their schema version, and are complete or not there."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from icrl_graph.errors import ThreadMismatch
 
 
 def write_whole(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a whole file or none."""
+    """Write a complete file or none."""
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace")
     os.replace(unfinished, path)
 
 
-def read_versioned(path: Path, form: int, names: Collection[str], what: str) -> dict[str, Any]:
+def read_versioned(path: Path, schema_version: int, names: Collection[str], what: str) -> dict[str, Any]:
     """The values of a file.
 
     Args:
         path: the file.
-        form: its form, as this version writes it.
-        names: what it holds, no more and no less.
+        schema_version: the one that this package reads.
+        names: the keys that it must have, no more and no less.
         what: what its folder should hold, for the error.
 
     Raises:
@@ -33,14 +33,16 @@ def read_versioned(path: Path, form: int, names: Collection[str], what: str) -> 
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        found = stored.pop("form")
+        version = stored.pop("form")
     except FileNotFoundError:
         raise ValueError(f"{path.parent} holds no {what}: there is no {path}") from None
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} can't be read: {error!r}") from None
-    if found != form:
-        raise ThreadMismatch(f"{path.parent} was written in form {found}, this package reads {form}")
-    if strange := set(stored) ^ set(names):
-        raise ValueError(f"{path} can't be read: it lacks or adds {', '.join(sorted(strange))}")
+    if version != schema_version:
+        raise ThreadMismatch(
+            f"{path.parent} was written in schema version {version}, this package reads {schema_version}"
+        )
+    if unexpected := set(stored) ^ set(names):
+        raise ValueError(f"{path} can't be read: it lacks or adds {', '.join(sorted(unexpected))}")
     values: dict[str, Any] = stored
     return values

@@ -1,18 +1,21 @@
-"""Benchmarks: tasks with their prompt, their evaluator, and what counts as solved.
+"""Benchmarks by name: those that this package ships, those of installed packages, and custom ones by path.
 
-`BENCHMARKS` holds the shipped ones; `find_benchmark` also reads your own tasks from a file.
+An installed package offers its benchmarks as entry points of the group `icrl_graph.benchmarks`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from icrl_graph.benchmarks import scienceworld
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs, from_file
 from icrl_graph.benchmarks.judges import judge_game24, judge_writing
 from icrl_graph.environments.rollout import episode_return
+from icrl_graph.state.choices import absolute, find, installed
 from icrl_graph.tasks import hidden_color
 from icrl_graph.tasks.game24 import game as puzzles
 from icrl_graph.tasks.game24 import puzzles as game24
@@ -30,7 +33,7 @@ def _hidden_color(text: str) -> Inputs:
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     "hidden-color": Benchmark(
-        about="1000 held-out colors to be guessed from how close each guess was",
+        about="1000 held-out colors to guess from how close each guess was",
         items=lambda: [hidden_color.write_color(color) for color in hidden_color.colors("test")],
         read=_hidden_color,
         evaluator=hidden_color.closeness,
@@ -73,24 +76,41 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         model="icrl_graph.environments.players:explore",
     ),
 }
-"""By name."""
+"""The shipped ones, by name."""
 
 
-def find_benchmark(name: str) -> Benchmark:
-    """A benchmark by its name, or your own tasks by the name of a .jsonl file.
+def find_benchmark(name: str | Benchmark) -> Benchmark:
+    """A benchmark by name.
+
+    Args:
+        name: of a shipped benchmark; an entry point of the group `icrl_graph.benchmarks`; "path.py:name" or
+            "module:name" of a custom `Benchmark`; a .jsonl file of tasks; or the `Benchmark` itself.
 
     Raises:
-        ValueError: there is none of that name, or the file can't be read.
+        ValueError: there is none of that name, it is not a `Benchmark`, or the file can't be read.
     """
-    if name.endswith(".jsonl"):
+    if isinstance(name, str) and name.endswith(".jsonl"):
         return from_file(Path(name))
-    found = BENCHMARKS.get(name.replace("_", "-"))
-    if found is None:
-        raise ValueError(
-            f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}, or give your own tasks as a .jsonl "
-            'file with a line {"task": "...", "task_data": {...}} for each'
-        )
-    return found
+    try:
+        benchmark: Any = find("benchmark", _shipped(name) or name, BENCHMARKS)
+    except ValueError as error:
+        about_tasks = '; or give tasks as a .jsonl file with a line {"task": "...", "task_data": {...}} for each'
+        raise ValueError(f"{error}{'' if ':' in str(name) else about_tasks}") from error
+    if not isinstance(benchmark, Benchmark):
+        raise ValueError(f"{name!r} is not a Benchmark: {benchmark!r:.80}")
+    return benchmark
+
+
+def _shipped(name: Any) -> str | None:
+    """The name of a shipped benchmark, which may be written with underscores."""
+    return dashed if isinstance(name, str) and (dashed := name.replace("_", "-")) in BENCHMARKS else None
+
+
+def canonical(name: str) -> str:
+    """The name under which a comparison is saved, so that it can be resumed in any folder."""
+    if name.endswith(".jsonl"):
+        return str(Path(name).resolve())
+    return _shipped(name) or absolute(name)
 
 
 @dataclass(frozen=True)
@@ -102,13 +122,14 @@ class Item:
 
 
 def find_item(text: str) -> Item | None:
-    """The item that a text such as "game24:4,5,6,10" names; None if it names no benchmark.
+    """The item that a text such as "game24:4,5,6,10" or "mine.py:BENCHMARK:first" names; None if it names no benchmark.
 
     Raises:
         ValueError: the benchmark has no such item.
     """
-    name, colon, rest = text.partition(":")
-    benchmark = BENCHMARKS.get(name.replace("_", "-")) if colon else None
-    if benchmark is None or benchmark.evaluator is None:
+    custom = re.fullmatch(r"(\S+\.py:\w+):(.+)", text, re.DOTALL)
+    name, colon, item = (custom[1], ":", custom[2]) if custom else text.partition(":")
+    if not custom and not (colon and (_shipped(name) or name in installed("benchmark"))):
         return None
-    return Item(benchmark.read(rest), benchmark)
+    benchmark = find_benchmark(name)
+    return None if benchmark.evaluator is None else Item(benchmark.read(item), benchmark)

@@ -1,7 +1,7 @@
-"""Judges or selects the answers of a comparison anew: nothing is generated, and nothing of it is paid again.
+"""Judges or selects the answers of a comparison again: nothing is generated, and nothing of it is paid again.
 
-The prompts stay those that led to the answers: what they showed of the rewards is kept. What the new judge costs is
-counted apart, under "rejudge".
+The prompts stay those that led to the answers, with the rewards that they showed. What the new judge costs is counted
+separately, under "rejudge".
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from langgraph.runtime import RunControl
 
 from icrl_graph.api import OnEpisode
 from icrl_graph.benchmarks.arms import graph_of
-from icrl_graph.benchmarks.registry import find_benchmark
-from icrl_graph.benchmarks.results import Again, Cell, Plan, Row, open_folder, read_plan, read_results
-from icrl_graph.benchmarks.runner import Progress, Tell, chosen, fill, named_evaluator, thread
+from icrl_graph.benchmarks.experiment import evaluator_of
+from icrl_graph.benchmarks.results import Cell, Plan, Row, open_folder, read_plan, read_results
+from icrl_graph.benchmarks.runner import chosen
+from icrl_graph.benchmarks.scheduler import OnProgress, Progress, fill, thread
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.execution.sql_journals import SqliteJournal
 from icrl_graph.state.choices import pick
@@ -31,63 +32,57 @@ from icrl_graph.topologies.options import assemble
 from icrl_graph.topologies.settings import Settings
 
 SELECT: Mapping[str, nodes.Chooser] = {"reward": best, "majority": most_common, "last": last_answered}
-"""What may give the answer."""
+"""How an answer may be selected."""
 
 
 def rejudge(
-    plan: Plan, folder: Path, tell: Tell = lambda progress: None, control: RunControl | None = None
+    plan: Plan, folder: Path, on_progress: OnProgress = lambda progress: None, control: RunControl | None = None
 ) -> Progress:
-    """Judge or select the answers of a comparison anew, into a folder of its own.
+    """Judge or select the answers of a comparison again, into another folder.
 
     Args:
         plan: that of the comparison; its `again` says where its answers are, and how they are judged now.
         folder: new, or one in which the same was begun.
-        tell: called whenever something has happened.
+        on_progress: called whenever something has happened.
         control: its `request_drain()` ends it once the calls in flight have answered.
 
     Raises:
         GraphDrained: it was ended through `control`.
-        ValueError: something asked for is wrong.
+        ValueError: the plan is wrong.
     """
     again = plan.again
     if again is None:
-        raise ValueError("the plan does not say whose answers are to be judged again, and how")
+        raise ValueError("the plan does not name the comparison whose answers are to be judged again")
     source = Path(again["folder"])
     rows = read_results(source).rows
     if read_plan(source).again is not None:
-        raise ValueError(f"{source} was judged again itself; take the comparison that it was made of")
-    evaluator = _evaluator(again, plan)
+        raise ValueError(f"{source} was judged again itself; name the comparison that it was made from")
+    evaluator = evaluator_of(replace(plan, evaluator=again["evaluator"], judge=again["judge"], rubric=again["rubric"]))
     if evaluator is None and again["select"] is None:
-        raise ValueError("say how: by an evaluator, a judge, or what to select by")
+        raise ValueError("name an evaluator or a judge, or what the answer is selected by")
     if evaluator is None and again["as_metric"]:
-        raise ValueError("what is to be the metric? name an evaluator or a judge")
+        raise ValueError("which metric? name an evaluator or a judge")
     if again["select"] is not None:
         pick("selection", again["select"], SELECT)
-    whole = open_folder(folder, plan)
-    rate_limit = whole.rate_limit()
+    merged = open_folder(folder, plan)
+    options = {"rate_limit": merged.rate_limit(), "prices": merged.options.get("prices")}
     ended = [cell for cell, row in rows.items() if "error" not in row]
 
-    async def work(cell: Cell, made: Mapping[Cell, Row], heard: OnEpisode) -> Row:
+    async def work(cell: Cell, rejudged: Mapping[Cell, Row], on_episode: OnEpisode) -> Row:
         row = rows[cell]
         episodes, rewarded_by = row["episodes"], row["rewarded_by"]
         if evaluator is not None:
-            options = {"rate_limit": rate_limit, "prices": whole.options.get("prices")}
             episodes, by = await _judged(row, evaluator, options, thread(folder, cell), again["as_metric"], control)
             rewarded_by = rewarded_by if again["as_metric"] else by
         if again["select"] is not None:
             episodes = [_without(episode, "retests") for episode in episodes]
-        places = chosen(episodes, SELECT[again["select"]] if again["select"] else graph_of(whole, cell.arm).choose)
+        places = chosen(episodes, SELECT[again["select"]] if again["select"] else graph_of(merged, cell.arm).choose)
         top = None if places[-1] is None else episodes[places[-1]]
-        told: Any = outcome(episodes, top, rewarded_by)
-        told.pop("rounds_done")
-        return cast(Row, {**row, **told, "episodes": episodes, "chosen": places})
+        values: Any = outcome(episodes, top, rewarded_by)
+        values.pop("rounds_done")
+        return cast(Row, {**row, **values, "episodes": episodes, "chosen": places})
 
-    return fill(folder, [ended], work, whole, tell, control)
-
-
-def _evaluator(again: Again, plan: Plan) -> Evaluator | None:
-    named = replace(plan, evaluator=again["evaluator"], judge=again["judge"], rubric=again["rubric"])
-    return named_evaluator(named, find_benchmark(plan.benchmark))
+    return fill(folder, [ended], work, merged, on_progress, control)
 
 
 async def _judged(
@@ -98,11 +93,11 @@ async def _judged(
     as_metric: bool,
     control: RunControl | None,
 ) -> tuple[list[Episode], str]:
-    """The attempts with their new judgements, and who gave these. Kept in a journal until the row is written."""
+    """The attempts with their new judgements, and the source of these. Journaled until the row is written."""
     journal = SqliteJournal(path)
     try:
-        given: Any = {**options, "journal": journal}
-        built = assemble(Settings, {settings.MAIN: lambda: ""}, evaluator, None, given, {})
+        journaled: Any = {**options, "journal": journal}
+        built = assemble(Settings, {settings.MAIN: lambda: ""}, evaluator, None, journaled, {})
         state = LoopState(
             inputs={"task": row["task"], "task_data": row["task_data"]},
             settings={**settings.resolve(built.schema, None), "run": _run_id(row), "form": nodes.SCHEMA_VERSION},
@@ -116,7 +111,7 @@ async def _judged(
 
 
 def _graph(parts: nodes.Parts) -> Any:
-    """A wiring of one node."""
+    """A graph of one node."""
     graph = StateGraph(LoopState)
     graph.add_node("evaluate", nodes.evaluate_node(parts))
     graph.add_edge(START, "evaluate")
@@ -142,15 +137,15 @@ def _as_reward(old: Episode, new: Episode) -> Episode:
 def _as_metric(old: Episode, new: Episode) -> Episode:
     reward = Reward(**{**old["reward"], "metric": new["reward"]["value"]})
     if reward.get("error", "").startswith("metric: "):
-        del reward["error"]  # of the metric that it had
+        del reward["error"]  # of its former metric
     if new["reward"].get("error"):
         reward.setdefault("error", f"metric: {new['reward']['error']}")
     return {**old, "reward": reward, "costs": _costs(old, new)}
 
 
 def _without(episode: Episode, *names: str) -> Episode:
-    kept: Any = {name: value for name, value in episode.items() if name not in names}
-    return cast(Episode, kept)
+    rest: Any = {name: value for name, value in episode.items() if name not in names}
+    return cast(Episode, rest)
 
 
 def _costs(old: Episode, new: Episode) -> dict[str, Usage]:

@@ -1,6 +1,6 @@
-"""A comparison kept in a folder.
+"""A comparison saved in a folder.
 
-DIR/bench.json       what was asked for: enough to go on with it; never a key
+DIR/bench.json       its plan: enough to resume it; never a key
 DIR/results.jsonl    a line for each run: its answer, its rewards, every attempt
 DIR/unfinished/      checkpoints and journals of the runs that have not ended
 """
@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -24,7 +24,7 @@ from icrl_graph.models.registry import load_model
 from icrl_graph.state.episode import Episode, Usage
 
 SCHEMA_VERSION = 1
-"""The form of bench.json and results.jsonl."""
+"""Of bench.json and results.jsonl."""
 
 
 class Cell(NamedTuple):
@@ -36,13 +36,13 @@ class Cell(NamedTuple):
 
 
 class Row(TypedDict, total=False):
-    """What one run came to, as a line of results.jsonl."""
+    """The result of one run, as a line of results.jsonl."""
 
     arm: str
     item: str
     seed: int
     error: str
-    """Why it has not ended; beside it there is only what it has cost."""
+    """Why it failed; then the row has no result, only what it has cost."""
     task: str | list[dict[str, Any]]
     task_data: dict[str, Any]
     answer: Any
@@ -54,49 +54,49 @@ class Row(TypedDict, total=False):
     usage: Usage
     episodes: list[Episode]
     chosen: list[int | None]
-    """After each attempt, which one so far gave the answer."""
+    """After each attempt, the place of the one so far that gave the answer."""
 
 
 class Again(TypedDict):
-    """How the answers of a comparison were judged or chosen anew."""
+    """How the answers of a comparison were judged or selected again."""
 
     folder: str
-    """Where they are from."""
+    """The comparison that they are from."""
     evaluator: str | None
     judge: str | None
     rubric: str | None
     as_metric: bool
-    """The new judgement is what is reported; the rewards stay as they were."""
+    """The new judgement is the metric; the rewards stay as they were."""
     select: str | None
-    """What gives the answer: reward, majority or last; None for each method's own."""
+    """What selects the answer: reward, majority or last; None for each arm's own selection."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for, in names and numbers.
+    """A comparison, in names and numbers. A name may also be "python:NAME", of an object that no folder can hold.
 
     Attributes:
-        benchmark: a name, or a .jsonl file.
+        benchmark: a name, "path.py:name" of a `Benchmark`, or a .jsonl file.
         arms: as they are written.
         model: "provider:name", or "path.py:name" of an object.
-        judge: a model that gives the rewards, or None.
+        judge: the model that gives the rewards, or None.
         rubric: what it judges by, or None for the benchmark's own.
         evaluator: "path.py:name", or None for the benchmark's own.
         metric: the same, or None.
         items: names or patterns of names of its tasks; none for all.
-        limit: how many of them.
-        rounds: attempts at each of them.
-        seeds: runs of each method on each of them.
+        limit: number of tasks.
+        rounds: attempts at each task.
+        seeds: runs of each arm on each task.
         solved_at: the metric from which a task counts as solved, or None.
         base_url: the model's server, or None.
         temperature: for every call, or None.
         options: settings and parts that all arms share.
-        again: how its answers, those of another comparison, were judged or chosen anew; None if they are its own.
+        again: how its answers, those of another comparison, were judged or selected again; None if they are its own.
         concurrency: runs, and paid calls, at once.
         requests_per_minute: paid calls, or None for no limit.
         tokens_per_minute: in and out, on average, or None for no limit.
-        attempts: how often a call is made that fails for a while.
-        call_timeout: seconds for one of them, of a model named "openai:...".
+        attempts: attempts per call, retries of transient errors included.
+        call_timeout: seconds for one attempt, of a model named "openai:...".
     """
 
     benchmark: str
@@ -122,12 +122,12 @@ class Plan:
     call_timeout: float = 600.0
 
     def shared(self) -> dict[str, Any]:
-        """What all arms are told."""
+        """The options of all arms."""
         sampling = {} if self.temperature is None else {"sampling": {"default": {"temperature": self.temperature}}}
         return {**sampling, **self.options}
 
     def load(self, model: str) -> Any:
-        """A model by its name; only the pace repeats its calls.
+        """A model by its name; its calls are retried by the rate limit alone.
 
         Raises:
             ValueError: there is none of that name.
@@ -136,7 +136,7 @@ class Plan:
         return load_model(model, base_url=self.base_url, **options)
 
     def rate_limit(self) -> RateLimit:
-        """How fast its calls are made.
+        """The rate limit of all its calls.
 
         Raises:
             ValueError: a number is not above 0.
@@ -150,15 +150,15 @@ class Plan:
 
 
 _MAY_GROW = ("arms", "limit", "seeds")
-"""What says which runs there are, not what they are."""
+"""Fields that set which runs there are, not what a run is."""
 _MAY_CHANGE = ("concurrency", "requests_per_minute", "tokens_per_minute", "attempts", "call_timeout", "base_url")
-"""What says how fast they are made, and where."""
+"""Fields that set how fast calls are made, and where."""
 
 
 def open_folder(folder: Path, plan: Plan) -> Plan:
-    """Start a comparison in a folder, or go on with the one that is there.
+    """Start a comparison in a folder, or resume the one that is there.
 
-    Arms, tasks and seeds may be added to it, and are never taken away; gives the plan with those that were there.
+    Arms, tasks and seeds may be added to it, and are never removed; returns the plan with those that were there.
 
     Raises:
         ValueError: the folder holds something else.
@@ -167,25 +167,23 @@ def open_folder(folder: Path, plan: Plan) -> Plan:
     if not (folder / "bench.json").exists():
         if folder.exists() and (not folder.is_dir() or any(file.name != "bench.tmp" for file in folder.iterdir())):
             raise ValueError(f"{folder} is not an empty folder; give another one")
-        whole = plan
+        merged = plan
     else:
-        kept = read_plan(folder)
+        saved = read_plan(folder)
         fixed = [name for name in Plan.__dataclass_fields__ if name not in (*_MAY_GROW, *_MAY_CHANGE)]
-        pairs = [(name, getattr(kept, name), _plain(getattr(plan, name))) for name in fixed]
-        if changed := [f"{name} {before!r} -> {now!r}" for name, before, now in pairs if _plain(before) != now]:
+        pairs = [(name, getattr(saved, name), _plain(getattr(plan, name))) for name in fixed]
+        if changed := [f"{name} {before!r} -> {after!r}" for name, before, after in pairs if _plain(before) != after]:
             raise ThreadMismatch(f"{folder} holds another comparison ({', '.join(changed)}); give another folder")
-        whole = Plan(
-            **{
-                **asdict(plan),
-                "arms": [*kept.arms, *(arm for arm in plan.arms if arm not in kept.arms)],
-                "limit": max(kept.limit, plan.limit),
-                "seeds": max(kept.seeds, plan.seeds),
-            }
+        merged = replace(
+            plan,
+            arms=[*saved.arms, *(arm for arm in plan.arms if arm not in saved.arms)],
+            limit=max(saved.limit, plan.limit),
+            seeds=max(saved.seeds, plan.seeds),
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "bench.json", {"form": SCHEMA_VERSION, **asdict(whole)})
+    write_whole(folder / "bench.json", {"form": SCHEMA_VERSION, **asdict(merged)})
     (folder / "unfinished").mkdir(exist_ok=True)
-    return whole
+    return merged
 
 
 def _plain(value: Any) -> Any:
@@ -193,7 +191,7 @@ def _plain(value: Any) -> Any:
 
 
 def read_plan(folder: Path) -> Plan:
-    """What was asked for.
+    """The plan of a folder's comparison.
 
     Raises:
         ValueError: the folder holds no comparison, or bench.json can't be read.
@@ -203,16 +201,16 @@ def read_plan(folder: Path) -> Plan:
 
 
 class Results(NamedTuple):
-    """What a folder holds."""
+    """The results in a folder."""
 
     rows: dict[Cell, Row]
     """The latest of each run."""
     damaged: list[int]
-    """The lines of results.jsonl, from 1, that can't be read: their runs are done again."""
+    """The lines of results.jsonl, from 1, that can't be read: their runs are repeated."""
 
 
 def read_results(folder: Path) -> Results:
-    """Read what was finished or failed so far; a line that is half written is left out and told."""
+    """The runs that have ended or failed so far; a line that is only partly written is skipped and reported."""
     rows: dict[Cell, Row] = {}
     damaged = []
     path = folder / "results.jsonl"
@@ -228,7 +226,7 @@ def read_results(folder: Path) -> Results:
 
 @contextmanager
 def appending(folder: Path) -> Iterator[IO[bytes]]:
-    """Open results.jsonl for `append`; what a crash has left half written there ends with its own line.
+    """Open results.jsonl for `append`; a line that a crash left partly written there is ended first.
 
     Raises:
         BlockingIOError: another process works in the folder.
@@ -241,7 +239,7 @@ def appending(folder: Path) -> Iterator[IO[bytes]]:
 
 
 def _lock(file: IO[bytes], folder: Path) -> None:
-    """Keep other processes out until the file is closed, where the system can."""
+    """Keep other processes out until the file is closed, where the system supports it."""
     try:
         import fcntl
     except ImportError:
@@ -266,16 +264,16 @@ def append(file: IO[bytes], row: Row) -> None:
 
 def row_of(cell: Cell, inputs: Mapping[str, Any], values: Mapping[str, Any], chosen: Sequence[int | None]) -> Row:
     """The row of a run that has ended."""
-    told = ("answer", "reward", "metric", "regret", "rewarded_by", "stopped", "usage", "episodes")
-    row: Any = {**cell._asdict(), **inputs, **{name: values[name] for name in told}, "chosen": list(chosen)}
+    names = ("answer", "reward", "metric", "regret", "rewarded_by", "stopped", "usage", "episodes")
+    row: Any = {**cell._asdict(), **inputs, **{name: values[name] for name in names}, "chosen": list(chosen)}
     return cast(Row, row)
 
 
-def failure(cell: Cell, why: str, usage: Usage | None = None) -> Row:
+def failure(cell: Cell, reason: str, usage: Usage | None = None) -> Row:
     """The row of a run that failed."""
-    return Row(arm=cell.arm, item=cell.item, seed=cell.seed, error=why, usage=usage or {})
+    return Row(arm=cell.arm, item=cell.item, seed=cell.seed, error=reason, usage=usage or {})
 
 
 def has_ended(rows: Mapping[Cell, Row], cell: Cell) -> bool:
-    """Whether there is a run's result."""
+    """Whether a run's result is there."""
     return cell in rows and "error" not in rows[cell]

@@ -16,7 +16,7 @@ from typing import Any
 
 from icrl_graph.environments.pool import EnvironmentPool
 from icrl_graph.environments.rollout import rollout
-from icrl_graph.environments.scienceworld import TASKS, ScienceWorld, Spec, instructions, room
+from icrl_graph.environments.scienceworld import TASKS, ScienceWorld, Spec, capacity, instructions
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.policy import Policy, as_policy
 from icrl_graph.state.choices import unbound
@@ -58,7 +58,7 @@ def player(model: Any, max_steps: int) -> Callable[..., Policy]:
     part = unbound(as_policy(model).part)
     reads_valid = isinstance(part, FunctionModel) and getattr(part.reply, "reads_valid", False)
     world = partial(ScienceWorld, max_actions=max_steps, show_valid=reads_valid)
-    return partial(rollout, model, EnvironmentPool(world, room()), max_steps=max_steps)
+    return partial(rollout, model, EnvironmentPool(world, capacity()), max_steps=max_steps)
 
 
 def final_score(steps: Sequence[Mapping[str, Any]]) -> float:

@@ -111,42 +111,50 @@ def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
         ValueError: no run has ended.
         MissingExtra: scipy is not installed.
     """
-    ended = {cell: row for cell, row in rows.items() if "error" not in row}
-    if not ended:
-        raise ValueError("no run has ended yet, so there is nothing to sum up")
-    failed = Counter(cell.arm for cell in rows if cell not in ended)
-    items, seeds = list(dict.fromkeys(cell.item for cell in ended)), max(cell.seed for cell in ended) + 1
-    tables = {}
-    for arm in plan.arms:
-        if any(cell.arm == arm for cell in ended):
-            tables[arm] = Table(
-                [[ended.get(Cell(arm, item, seed)) for seed in range(seeds)] for item in items], plan.solved_at
-            )
-    measures = _measures(plan, list(ended.values()))
-    by_task = "metric" if "metric" in measures else measures[0]
-    calls = next(iter(tables.values())).most_calls(plan.rounds)
+    tables = tables_of(plan, rows)
+    first = next(iter(tables.values()))
+    failed = Counter(cell.arm for cell, row in rows.items() if "error" in row)
+    measures = _measures(plan, [row for table in tables.values() for row in table.ended])
+    calls = first.most_calls(plan.rounds)
     equal = {arm: {name: table.at("calls", calls, name) for name in measures} for arm, table in tables.items()}
     return Summary(
         benchmark=plan.benchmark,
         model=plan.model,
-        tasks=len(items),
-        seeds=seeds,
+        tasks=len(first.items),
+        seeds=len(first.runs[0]),
         equal_calls=calls,
         measures=measures,
-        methods=[
-            _method(arm, table, measures, failed[arm], equal[arm], _by_task(items, by_task, equal[arm][by_task]))
-            for arm, table in tables.items()
-        ],
+        methods=[_method(arm, table, measures, failed[arm], equal[arm]) for arm, table in tables.items()],
         usage=add_usage(*(row.get("usage", {}) for row in rows.values())),
         pairs=[pair for name in measures for pair in _pairs(name, {arm: equal[arm][name] for arm in equal})],
     )
 
 
+def tables_of(plan: Plan, rows: Mapping[Cell, Row]) -> dict[str, Table]:
+    """By arm, the runs that have ended; all over the same tasks and seeds.
+
+    Raises:
+        ValueError: no run has ended.
+    """
+    ended = {cell: row for cell, row in rows.items() if "error" not in row}
+    if not ended:
+        raise ValueError("no run has ended yet, so there is nothing to sum up")
+    items, seeds = list(dict.fromkeys(cell.item for cell in ended)), range(max(cell.seed for cell in ended) + 1)
+    arms = {cell.arm for cell in ended}
+    return {
+        arm: Table(items, [[ended.get(Cell(arm, item, seed)) for seed in seeds] for item in items], plan.solved_at)
+        for arm in plan.arms
+        if arm in arms
+    }
+
+
 def _measures(plan: Plan, rows: Sequence[Row]) -> list[str]:
-    own = [episode["reward"]["metric"] for row in rows for episode in row["episodes"] if "metric" in episode["reward"]]
+    metrics = [
+        episode["reward"]["metric"] for row in rows for episode in row["episodes"] if "metric" in episode["reward"]
+    ]
     solved = ["success"] if plan.solved_at is not None else []
-    is_finer = any(value not in (None, 0, 1) for value in own)
-    return [*solved, *(["metric"] if own and (is_finer or not solved) else []), "reward"]
+    is_finer = any(value not in (None, 0, 1) for value in metrics)
+    return [*solved, *(["metric"] if metrics and (is_finer or not solved) else []), "reward"]
 
 
 def _mean(measure: str, values: Any) -> Estimate:
@@ -155,15 +163,16 @@ def _mean(measure: str, values: Any) -> Estimate:
 
 def _pairs(measure: str, values: Mapping[str, Any]) -> list[Pair]:
     first, *others = values
-    share = measure == "success"
-    found = corrected([compare(values[arm], values[first], share=share) for arm in others])
-    return [Pair(**told, arm=arm, against=first, measure=measure) for arm, told in zip(others, found, strict=True)]
+    differences = corrected([compare(values[arm], values[first], share=measure == "success") for arm in others])
+    named = zip(others, differences, strict=True)
+    return [Pair(**difference, arm=arm, against=first, measure=measure) for arm, difference in named]
 
 
 @dataclass(frozen=True)
 class Table:
     """The runs of one arm, (tasks, seeds); None where one is missing. Its arrays have a NaN there."""
 
+    items: Sequence[str]
     runs: Sequence[Sequence[Row | None]]
     solved_at: float | None
 
@@ -188,10 +197,10 @@ class Table:
         for task, seeds in enumerate(self.runs):
             for seed, row in enumerate(seeds):
                 if row is not None:
-                    told = np.array(read(row), dtype=float)
-                    values[task, seed, : len(told)] = told
+                    numbers = np.array(read(row), dtype=float)
+                    values[task, seed, : len(numbers)] = numbers
                     if lasting or row["stopped"] == "success":
-                        values[task, seed, len(told) :] = told[-1]
+                        values[task, seed, len(numbers) :] = numbers[-1]
         return values
 
     @cached_property
@@ -203,6 +212,11 @@ class Table:
     def metric(self) -> Any:
         """Of each attempt."""
         return self.over_rounds(lambda row: [metric_of(episode) for episode in row["episodes"]])
+
+    @property
+    def best(self) -> Any:
+        """The highest reward up to each attempt."""
+        return np.fmax.accumulate(self.reward, axis=2)
 
     def answered(self, measure: str) -> Any:
         """Of what would be the answer after each attempt: its reward, its metric, or 1 if that solves the task."""
@@ -250,7 +264,7 @@ def spent_until(episodes: Sequence[Episode], unit: str) -> list[float]:
         0.0,
         *accumulate(amount(one, unit) + amount(other, unit) for one, other in zip(judged, later, strict=True)),
     ]
-    until = [earlier + amount(own, unit) for earlier, own in zip(before, judged, strict=False)]
+    until = [earlier + amount(usage, unit) for earlier, usage in zip(before, judged, strict=False)]
     until[-1] += sum(amount(e["costs"].get("select", {}), unit) for e in episodes)
     return until
 
@@ -262,7 +276,7 @@ def amount(usage: Usage, unit: str) -> float:
     return usage.get("calls", 0) if unit == "calls" else usage.get("usd", 0.0)
 
 
-def is_told(usage: Usage, unit: str) -> bool:
+def is_known(usage: Usage, unit: str) -> bool:
     """Whether all that was spent is known in a unit: dollars are not, where a price is missing."""
     return amount(usage, unit) > 0 and not (unit == "usd" and usage.get("unpriced", 0) > 0)
 
@@ -273,13 +287,12 @@ def _by_task(items: Sequence[str], measure: str, values: Any) -> dict[str, Estim
     return {task: _mean(measure, values[at]) for task, at in places.items()}
 
 
-def _method(
-    arm: str, table: Table, measures: list[str], failed: int, equal: Mapping[str, Any], by_task: dict[str, Estimate]
-) -> Method:
+def _method(arm: str, table: Table, measures: list[str], failed: int, equal: Mapping[str, Any]) -> Method:
     episodes = [episode for row in table.ended for episode in row["episodes"]]
     unanswered = sum(answer_of(episode) is None for episode in episodes)
     spent_by = _spent_by(episodes)
     usage = add_usage(*(spent for node, spent in spent_by.items() if node != "rejudge"))
+    by_task = "metric" if "metric" in measures else measures[0]
     return Method(
         arm=arm,
         rewarded_by=" and ".join(sorted({row["rewarded_by"] for row in table.ended})),
@@ -291,14 +304,14 @@ def _method(
         stopped=dict(Counter(row["stopped"] for row in table.ended)),
         reward=curve(table.reward),
         metric=_curve(table.metric),
-        best=curve(np.fmax.accumulate(table.reward, axis=2)),
+        best=curve(table.best),
         answer=_curve(table.answered("metric")),
         solved=curve(table.answered("success"), share=True) if "success" in measures else [],
         by_instruction=_by_instruction(table),
         regret=estimate([[np.nan if row is None else _number(row["regret"]) for row in seeds] for seeds in table.runs]),
         equal={name: _mean(name, equal[name]) for name in measures},
-        budget={unit: _over_budget(table, unit, measures[0]) for unit in UNITS if is_told(usage, unit)},
-        by_task=by_task,
+        budget={unit: _over_budget(table, unit, measures[0]) for unit in UNITS if is_known(usage, unit)},
+        by_task=_by_task(table.items, by_task, equal[by_task]),
         pass_at=_pass_at(arm, table) if "success" in measures else {},
         usage=usage,
         spent_by=spent_by,
@@ -335,27 +348,23 @@ def _over_budget(table: Table, unit: str, measure: str) -> list[Point]:
     even = np.linspace(lowest, highest, POINTS)
     budgets = np.unique(even.round() if unit == "calls" else even)
     values = np.stack([table.at(unit, budget, measure) for budget in budgets], axis=2)
-    found = curve(values, share=measure == "success")
-    return [Point(budget=float(budget), value=value) for budget, value in zip(budgets, found, strict=True)]
+    points = curve(values, share=measure == "success")
+    return [Point(budget=float(budget), value=value) for budget, value in zip(budgets, points, strict=True)]
 
 
 def _pass_at(arm: str, table: Table) -> dict[str, Estimate]:
     """Only of attempts that are independent of each other."""
-    asked = read_arm(arm)
-    if asked.topology != "best_of_n" and asked.options.get("memory") != "none":
+    method = read_arm(arm)
+    if method.topology != "best_of_n" and method.options.get("memory") != "none":
         return {}
     if any(row["stopped"] == "success" for row in table.ended):
         return {}  # how many attempts a run has made tells whether it was solved
-    tried = [[e for row in seeds if row is not None for e in row["episodes"]] for seeds in table.runs]
-    scored = [[metric for e in episodes if (metric := metric_of(e)) is not None] for episodes in tried]
-    scored = [metrics for metrics in scored if metrics]
-    made = np.array([len(metrics) for metrics in scored])
-    solved = np.array([sum(metric >= (table.solved_at or 0.0) for metric in metrics) for metrics in scored])
-    ks = [2**power for power in range(12) if 2**power <= made.min(initial=2**12)] if scored else []
-    return {
-        str(k): estimate(np.array([[pass_at_k(int(n), int(c), k)] for n, c in zip(made, solved, strict=True)]))
-        for k in ks
-    }
+    tried = [[metric_of(e) for row in seeds if row is not None for e in row["episodes"]] for seeds in table.runs]
+    scored = [metrics for task in tried if (metrics := [metric for metric in task if metric is not None])]
+    counts = [(len(metrics), sum(metric >= (table.solved_at or 0.0) for metric in metrics)) for metrics in scored]
+    fewest = min((made for made, _ in counts), default=0)
+    ks = [2**power for power in range(12) if 2**power <= fewest]
+    return {str(k): estimate([[pass_at_k(made, solved, k)] for made, solved in counts]) for k in ks}
 
 
 def _spent_by(episodes: Sequence[Episode]) -> dict[str, Usage]:

@@ -1,21 +1,16 @@
-"""`icrl bench`, `icrl benchmarks`, `icrl report`, `icrl rejudge`: methods compared."""
+"""`icrl bench`, `icrl benchmarks`, `icrl report`, `icrl rejudge`: comparisons of methods."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from icrl_graph.cli.completion import complete_benchmark, complete_model, complete_topology
 from icrl_graph.cli.settings_options import BUDGETS, SetOption, SettingsCommand, chosen_settings
@@ -25,9 +20,7 @@ from icrl_graph.cli.shared import (
     BaseUrl,
     Json,
     Prices,
-    absolute,
     app,
-    cost,
     drained_by_sigterm,
     err,
     errors_reported,
@@ -35,8 +28,11 @@ from icrl_graph.cli.shared import (
     parse_json,
     print_error,
     stdout_reserved,
+    warn,
+    write,
 )
 from icrl_graph.errors import MissingExtra
+from icrl_graph.state.choices import absolute
 
 SIZE, REWARDS = "Tasks and runs", "Rewards"
 RESERVED = ("model", "rounds", "n", "seed")
@@ -46,14 +42,14 @@ FolderArgument = Annotated[Path, typer.Argument(help="The folder of a comparison
 
 @app.command(epilog="Example:\n\n  icrl benchmarks --json")
 def benchmarks(as_json: Json = False) -> None:
-    """List the benchmarks."""
+    """List the benchmarks that this package ships."""
     from icrl_graph.benchmarks.registry import BENCHMARKS
 
     if as_json:
-        typer.echo(json.dumps({name: found.about for name, found in BENCHMARKS.items()}))
+        typer.echo(json.dumps({name: benchmark.about for name, benchmark in BENCHMARKS.items()}))
         return
-    for name, found in BENCHMARKS.items():
-        out.print(f"{name:14} {found.about}", highlight=False, markup=False, soft_wrap=True)
+    for name, benchmark in BENCHMARKS.items():
+        write(f"{name:14} {benchmark.about}")
 
 
 class BenchCommand(SettingsCommand):
@@ -74,13 +70,17 @@ def bench(
     context: typer.Context,
     benchmark: Annotated[
         str,
-        typer.Argument(help="See icrl benchmarks; or custom tasks, a .jsonl file.", autocompletion=complete_benchmark),
+        typer.Argument(
+            help="See icrl benchmarks; or path.py:name of a custom one; or tasks, a .jsonl file.",
+            autocompletion=complete_benchmark,
+        ),
     ],
     topologies: Annotated[
         str,
         typer.Option(
             help="The methods to compare, such as icrl,best_of_n,icrl+show=zero; each is tested against the first. "
-            "After + stands any setting or option of the topology, such as memory=last:5, n=1 or select=majority.",
+            "After + stands model or any setting or option of the topology, such as memory=last:5 or select=majority. A "
+            "custom topology is path.py:name.",
             autocompletion=complete_topology,
         ),
     ] = "icrl,best_of_n",
@@ -166,50 +166,23 @@ def bench(
 
     The same command on the same folder resumes it; arms, tasks and seeds may be added.
     """
-    from icrl_graph.benchmarks import runner
-    from icrl_graph.benchmarks.arms import read_arms
-    from icrl_graph.benchmarks.registry import find_benchmark
-    from icrl_graph.benchmarks.results import Plan
+    from icrl_graph.benchmarks.experiment import make_plan, prepare
     from icrl_graph.topologies.settings import BestOfNSettings, Settings
 
     with errors_reported():
-        found = find_benchmark(benchmark)
-        if model is None and found.model is None:
-            raise ValueError(f"name the model, such as --model openai:gpt-4.1-mini; no learner plays {benchmark}")
-        chosen = found.choose(item or [])
-        most = limit if limit is not None or item else found.limit
-        own_rewards = any(part is not None for part in (evaluator, metric, rubric))
-        options = {
-            **found.options,
-            **chosen_settings(context, assignments or [], [Settings, BestOfNSettings], RESERVED),
-            "prices": parse_json(prices, "--prices"),
-            "system": system,
-        }
-        plan = Plan(
-            benchmark=str(Path(benchmark).resolve()) if benchmark.endswith(".jsonl") else benchmark.replace("_", "-"),
-            arms=[arm.name for arm in read_arms(topologies)],
-            model=absolute(model or found.model),
-            judge=absolute(judge),
-            rubric=rubric,
-            evaluator=absolute(evaluator),
-            metric=absolute(metric),
-            items=item or [],
-            limit=len(chosen) if most is None else min(most, len(chosen)),
-            rounds=found.rounds if rounds is None else rounds,
-            seeds=seeds,
-            solved_at=solved_at if own_rewards or solved_at is not None else found.solved_at,
-            base_url=base_url,
-            temperature=temperature,
-            options={name: value for name, value in options.items() if value is not None},
-            concurrency=concurrency,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            attempts=attempts,
-            call_timeout=call_timeout,
-        )
-        comparison = runner.prepare(plan)
-        usages = comparison.preview(response_tokens)
-        _show_preview(comparison, usages, err if as_json else out)
+        plan, _ = make_plan(
+            benchmark, topologies, model=model, judge=judge, rubric=rubric, evaluator=evaluator, metric=metric,
+            items=item or [], limit=limit, rounds=rounds, seeds=seeds, solved_at=solved_at, base_url=base_url,
+            temperature=temperature, concurrency=concurrency, requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute, attempts=attempts, call_timeout=call_timeout,
+            options={
+                **chosen_settings(context, assignments or [], [Settings, BestOfNSettings], RESERVED),
+                "prices": parse_json(prices, "--prices"), "system": system,
+            },
+        )  # fmt: skip
+        experiment = prepare(plan)
+        usages = experiment.preview(response_tokens)
+        _show_preview(experiment, usages, err if as_json else out)
     if preview:
         if as_json:
             typer.echo(json.dumps(usages))
@@ -217,8 +190,8 @@ def bench(
     _run(plan, out_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S"), as_json)
 
 
-def go_on(folder: Path, as_json: bool) -> None:
-    """Go on with the comparison of a folder, as it was asked for."""
+def resume_comparison(folder: Path, as_json: bool) -> None:
+    """Resume the comparison of a folder, by its plan."""
     from icrl_graph.benchmarks.results import read_plan
 
     with errors_reported():
@@ -227,146 +200,78 @@ def go_on(folder: Path, as_json: bool) -> None:
 
 
 def _run(plan: Any, folder: Path, as_json: bool) -> None:
-    """Run what is asked for, or judge it again, under a bar; tell what it came to."""
-    from icrl_graph.benchmarks import rejudge, runner
-    from icrl_graph.benchmarks.results import read_results
+    """Run or rejudge under a progress bar, and print the results."""
+    from icrl_graph.benchmarks.api import execute
+    from icrl_graph.benchmarks.terminal import progress_bar
 
-    console = err if as_json else out
     with errors_reported(resume=folder):
-        play = runner.run if plan.again is None else rejudge.rejudge
-        with stdout_reserved(as_json), drained_by_sigterm() as control, _bar(console) as tell:
-            made = play(plan, folder, tell, control)
-        results = read_results(folder)
-        for number in results.damaged:
-            told = f"Line {number} of {folder / 'results.jsonl'} could not be read; its run was done again."
-            err.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
-        _conclude(folder, results, as_json)
-    if silent := [row for row in results.rows.values() if _is_silent(row)]:
-        why = next((e["reward"]["error"] for row in silent for e in row["episodes"] if "error" in e["reward"]), "")
-        told = f"{len(silent)} runs have no score at all, such as {silent[0]['arm']} on {silent[0]['item']}"
-        print_error(f"{told}: {why}", f"Judge their answers again with: icrl rejudge {folder}")
-    if made.failed:
-        cell, why = next(iter(made.failed.items()))
-        count = f"{len(made.failed)} of {made.runs} runs failed"
-        print_error(f"{count}, such as {cell.arm} on {cell.item}: {why}", f"Do them again with: icrl resume {folder}")
-    if made.failed or silent:
+        with (
+            stdout_reserved(as_json),
+            drained_by_sigterm() as control,
+            progress_bar(err if as_json else out) as on_progress,
+        ):
+            comparison = execute(plan, folder, on_progress, control)
+        for number in comparison.damaged:
+            warn(f"Line {number} of {folder / 'results.jsonl'} could not be read; its run was repeated.")
+        _print_results(comparison, as_json)
+    if unscored := comparison.unscored:
+        reason = next((e["reward"]["error"] for row in unscored for e in row["episodes"] if "error" in e["reward"]), "")
+        count = f"{len(unscored)} runs have no score at all, such as {unscored[0]['arm']} on {unscored[0]['item']}"
+        print_error(f"{count}: {reason}", f"Judge their answers again with: icrl rejudge {folder}")
+    if failures := comparison.failures:
+        cell, reason = next(iter(failures.items()))
+        count = f"{len(failures)} of {len(comparison.rows)} runs failed"
+        print_error(f"{count}, such as {cell.arm} on {cell.item}: {reason}", f"Repeat them with: icrl resume {folder}")
+    if failures or unscored:
         raise typer.Exit(1)
 
 
-def _is_silent(row: Any) -> bool:
-    """Whether a run has ended without any score."""
-    return "error" not in row and all(episode["reward"].get("value") is None for episode in row["episodes"])
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[Any]:
-    """A bar with what is left of the time and what is spent."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as shown:
-        bar = shown.add_task("", total=1.0)
-
-        def tell(progress: Any) -> None:
-            failed = f", {len(progress.failed)} failed" if progress.failed else ""
-            told = f"{progress.done} of {progress.runs} runs{failed}, {cost(progress.usage)}"
-            shown.update(bar, completed=progress.share, description=told)
-
-        yield tell
-
-
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(headings[0], overflow="fold")  # of what does not fit, names are folded, never figures
-    for heading in headings[1:]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
-def _show_preview(comparison: Any, usages: Mapping[str, Any], console: Console) -> None:
+def _show_preview(experiment: Any, usages: Mapping[str, Any], console: Console) -> None:
     from icrl_graph.benchmarks.comparison import detectable
     from icrl_graph.state.episode import add_usage
+    from icrl_graph.state.formatting import cost
 
-    plan, tasks = comparison.plan, len(comparison.items())
-    all_tasks = len(comparison.benchmark.choose(plan.items))
-    runs = f"{len(comparison.cells())} runs: {len(usages)} methods x {tasks} tasks x {plan.seeds} seeds"
-    runs += f". The tasks are the first of {all_tasks}; --limit says how many" if tasks < all_tasks else ""
-    console.print(f"{runs}. About {cost(add_usage(*usages.values()))}:", highlight=False, soft_wrap=True)
+    plan, tasks = experiment.plan, len(experiment.items())
+    all_tasks = len(experiment.benchmark.choose(plan.items))
+    runs = f"{len(experiment.cells())} runs: {len(usages)} methods x {tasks} tasks x {plan.seeds} seeds"
+    runs += f". The tasks are the first of {all_tasks}; --limit sets their number" if tasks < all_tasks else ""
+    write(f"{runs}. About {cost(add_usage(*usages.values()))}:", console)
     for arm, usage in usages.items():
-        console.print(f"  {arm:30} {cost(usage)}", highlight=False, markup=False, soft_wrap=True)
+        write(f"  {arm:30} {cost(usage)}", console)
     if len(usages) > 1:
         try:
             least = detectable(tasks, comparisons=len(usages) - 1)
         except MissingExtra:
             return
-        told = "no difference" if least is None else f"a difference of {least:.2f} and more"
-        how = "power .8, 5 %, if 3 of 10 tasks come out differently"
-        more = " Take more tasks." if least is None else ""
-        found = f"With {tasks} tasks {told} in what is solved is likely to be found ({how}).{more}\n"
-        console.print(found, highlight=False, soft_wrap=True)
+        size = "no difference" if least is None else f"a difference of {least:.2f} and more"
+        assumptions = "power .8, 5 %, if 3 of 10 tasks come out differently"
+        advice = " Take more tasks." if least is None else ""
+        write(
+            f"With {tasks} tasks {size} in what is solved is likely to be detected ({assumptions}).{advice}\n", console
+        )
 
 
-def _conclude(folder: Path, results: Any, as_json: bool) -> None:
-    """Print what the results come to; without scipy, where they are."""
-    from icrl_graph.benchmarks.results import read_plan
-    from icrl_graph.benchmarks.summary import summarize
+def _print_results(comparison: Any, as_json: bool) -> None:
+    """Print the tables of a comparison; without scipy, where its results are."""
+    from icrl_graph.benchmarks.terminal import tables
+    from icrl_graph.state.formatting import cost
 
-    ended = [row for row in results.rows.values() if "error" not in row]
-    if not ended:
+    folder, failures = comparison.folder, comparison.failures
+    if len(failures) == len(comparison.rows):
         if as_json:
-            typer.echo(json.dumps({"methods": [], "failed": [row["error"] for row in results.rows.values()]}))
+            typer.echo(json.dumps({"methods": [], "failed": list(failures.values())}))
         return
     try:
-        summary = summarize(read_plan(folder), results.rows)
+        summary = comparison.summary
     except MissingExtra as missing:
-        told = f"The results are in {folder}. No table: {missing}"
-        err.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        warn(f"The results are in {folder}. No table: {missing}")
         return
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    for table in _tables(summary):
+    for table in tables(summary):
         out.print(table, width=None if out.is_terminal else 160)
-    told = f"Spent: {cost(summary['usage'])}. Kept in {folder}. Curves, tests and every run: icrl report {folder}"
-    out.print(told, highlight=False, markup=False, soft_wrap=True)
-
-
-def _tables(summary: Any) -> Iterator[Table]:
-    """The methods, and how they differ."""
-    measures, calls = summary["measures"], summary["equal_calls"]
-    size = f"{summary['tasks']} tasks x {summary['seeds']} seeds, within {calls} calls"
-    lacking = [name for name in ("unanswered", "unscored") if any(method[name] for method in summary["methods"])]
-    title = f"{summary['benchmark']}, {size}, {summary['model']}"
-    table = _table(title, "method", *measures, "by round", *lacking, "calls")
-    for method in summary["methods"]:
-        scores = (_between(method["equal"][name]) for name in measures)
-        by_round = "→".join(_number(method["reward"][at]["mean"]) for at in (0, -1))
-        calls_each = f"{method['usage']['calls'] / method['runs']:.1f}"
-        table.add_row(Text(method["arm"]), *scores, by_round, *(str(method[name]) for name in lacking), calls_each)
-    yield table
-    if summary["pairs"]:
-        against = summary["pairs"][0]["against"]
-        table = _table(f"Against {against}, over the same tasks", "method", "measure", "difference", "95 %", "p (Holm)")
-        for pair in summary["pairs"]:
-            p = "-" if pair["adjusted"] is None else f"{pair['adjusted']:.4f}"
-            between = "-" if pair["low"] is None else f"{pair['low']:+.2f} to {pair['high']:+.2f}"
-            change = "-" if pair["difference"] is None else f"{pair['difference']:+.2f}"
-            table.add_row(Text(pair["arm"]), pair["measure"], change, between, p)
-        yield table
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}".removeprefix("0") if abs(value) < 1 else f"{value:.3g}"
-
-
-def _between(found: Any) -> str:
-    if found["low"] is None:
-        return _number(found["mean"])
-    return f"{_number(found['mean'])} [{_number(found['low'])} {_number(found['high'])}]"
+    write(f"Spent: {cost(comparison.usage)}. Saved in {folder}. Curves, tests and every run: icrl report {folder}")
 
 
 @app.command(epilog="Example:\n\n  icrl report runs/first")
@@ -382,7 +287,7 @@ def report(folder: FolderArgument, as_json: Json = False) -> None:
         if as_json:
             typer.echo(json.dumps(paths))
         else:
-            out.print(f"Written: {', '.join(paths)}", highlight=False, markup=False, soft_wrap=True)
+            write(f"Written: {', '.join(paths)}")
 
 
 @app.command(
@@ -395,15 +300,15 @@ def rejudge(
     evaluator: Annotated[str | None, typer.Option(help="path.py:name or module:name.")] = None,
     judge: Annotated[str | None, typer.Option(help="A model that judges, by the rubric.")] = None,
     rubric: Annotated[str | None, typer.Option(help="What the judge judges by; default the benchmark's own.")] = None,
-    as_metric: Annotated[
-        bool, typer.Option("--as-metric", help="Report the new scores; the rewards stay as they are.")
-    ] = False,
+    as_metric: Annotated[bool, typer.Option("--as-metric", help="Report the new scores; the rewards stay.")] = False,
     select: Annotated[
         str | None, typer.Option(help="What selects the answer: reward, majority or last; default the method's own.")
     ] = None,
     solved_at: Annotated[
         float | None,
-        typer.Option(help="The metric from which a task counts as solved; the old one does not apply to new scores."),
+        typer.Option(
+            help="The metric from which a task counts as solved; the former one does not hold for new scores."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -416,13 +321,13 @@ def rejudge(
     with errors_reported():
         again = Again(
             folder=str(folder.resolve()),
-            evaluator=absolute(evaluator),
-            judge=absolute(judge),
+            evaluator=evaluator and absolute(evaluator),
+            judge=judge and absolute(judge),
             rubric=rubric,
             as_metric=as_metric,
             select=select,
         )
-        kept = read_plan(folder)
-        anew = evaluator is not None or judge is not None  # the old threshold is not one of the new judgement
-        plan = replace(kept, again=again, solved_at=solved_at if anew or solved_at is not None else kept.solved_at)
+        plan = read_plan(folder)
+        judged = evaluator is not None or judge is not None  # the former threshold does not hold for new judgements
+        plan = replace(plan, again=again, solved_at=solved_at if judged or solved_at is not None else plan.solved_at)
     _run(plan, out_dir, as_json)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icrl_graph.cli.shared import Json, app, err, errors_reported, out, progress_bar
+from icrl_graph.cli.shared import Json, app, err, errors_reported, out, progress_bar, warn
 from icrl_graph.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from icrl_graph.benchmarks.results import Plan
 
 
 @app.command(
@@ -21,12 +27,12 @@ def demo(
     tasks: Annotated[
         int | None, typer.Option(min=2, help="Held-out games to play; default 150 of hidden-color, 100 of game24.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Chooses the games and seeds every sample.")] = 0,
+    seed: Annotated[int, typer.Option(help="Chooses the games.")] = 0,
     ranked: Annotated[
         Path | None, typer.Option(help="game24: your copy of Tree of Thoughts' 24.csv; plays its rows 900 to 999.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="game24: processes; default one for each processor.")
+        int | None, typer.Option(min=1, help="game24: processes; at most and by default 3, one for each base policy.")
     ] = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Where the results go; default runs/demo or runs/demo-game24.")
@@ -38,45 +44,34 @@ def demo(
         if game not in ("hidden-color", "game24"):
             raise ValueError(f"unknown game {game!r}; choose hidden-color or game24")
         if game == "hidden-color":
-            for option, given in (("--ranked", ranked), ("--workers", workers)):
-                if given is not None:
-                    raise ValueError(f"{option} is for the other demo: icrl demo game24 {option} {given}")
+            for option, value in (("--ranked", ranked), ("--workers", workers)):
+                if value is not None:
+                    raise ValueError(f"{option} is for the other demo: icrl demo game24 {option} {value}")
             _demo_hidden_color(tasks, seed, out_dir or Path("runs/demo"), as_json)
         else:
             _demo_game24(tasks, seed, ranked, workers, out_dir or Path("runs/demo-game24"), as_json)
 
 
 def _demo_hidden_color(tasks: int | None, seed: int, out_dir: Path, as_json: bool) -> None:
-    from icrl_graph.benchmarks.demos import hidden_color as arms
+    from icrl_graph.benchmarks.demos import hidden_color
 
-    count = _count(tasks, 150, 1000)
-    bars = dict.fromkeys(arms.ARMS, count)
-    _show_demo(arms, bars, seed, out_dir, as_json, lambda told: arms.play(count, seed, told), arms.summarize)
+    _show_demo(hidden_color, hidden_color.plans(_count(tasks, 150, 1000), seed), seed, 1, [], out_dir, as_json)
 
 
 def _demo_game24(
     tasks: int | None, seed: int, ranked: Path | None, workers: int | None, out_dir: Path, as_json: bool
 ) -> None:
-    from icrl_graph.benchmarks.demos import game24 as arms
-    from icrl_graph.tasks.game24 import puzzles as game24
+    from icrl_graph.benchmarks.demos import game24
+    from icrl_graph.tasks.game24.puzzles import paper_rows
 
     if ranked is not None and tasks is not None:
         raise ValueError("--tasks and --ranked can't be combined: the ranked file says which puzzles are played")
     puzzles, left_out = (
-        (arms.choose(_count(tasks, 100, 400), seed), []) if ranked is None else arms.held_out(game24.paper_rows(ranked))
+        (game24.choose(_count(tasks, 100, 400), seed), []) if ranked is None else game24.held_out(paper_rows(ranked))
     )
     if len(puzzles) < 2:
         raise ValueError(f"of the rows 900 to 999 of {ranked}, {len(puzzles)} puzzles are held out; two are needed")
-    bars = {f"{base} {arm}": len(puzzles) for base, names in arms.BASES.items() for arm in names}
-    _show_demo(
-        arms,
-        bars,
-        seed,
-        out_dir,
-        as_json,
-        lambda told: arms.play(puzzles, seed, told, workers or arms.processors()),
-        lambda rows: arms.summarize(rows, left_out),
-    )
+    _show_demo(game24, game24.plans(puzzles), seed, workers, left_out, out_dir, as_json)
 
 
 def _count(tasks: int | None, default: int, most: int) -> int:
@@ -86,29 +81,47 @@ def _count(tasks: int | None, default: int, most: int) -> int:
 
 
 def _show_demo(
-    arms: Any, bars: dict[str, int], seed: int, out_dir: Path, as_json: bool, play: Any, summarize: Any
+    game: Any,
+    plans: Mapping[str, Plan],
+    seed: int,
+    workers: int | None,
+    left_out: Sequence[str],
+    out_dir: Path,
+    as_json: bool,
 ) -> None:
-    """Play a demo with a bar for each arm; write and print what it came to."""
+    """Run the comparisons of a demo with a bar for each; write and print what they come to."""
     from icrl_graph.benchmarks import demos
 
     console = err if as_json else out
     out_dir.mkdir(parents=True, exist_ok=True)
-    for line in arms.opening(seed):
+    for line in game.opening(seed):
         console.print(line, highlight=False)
-    with progress_bar(console) as progress:
-        running = {name: progress.add_task(name, total=total) for name, total in bars.items()}
-        rows = list(play(lambda name, done: progress.update(running[name], completed=done)))
-    summary = summarize(rows)
-    demos.write(rows, summary, out_dir)
-    written = ["results.jsonl", "summary.json"]
+    with TemporaryDirectory() as temporary:  # nothing is half written in `out_dir`, whatever ends the demo
+        folder = Path(temporary)
+        with progress_bar(console) as progress:
+            runs = {name: len(plan.arms) * len(plan.items) for name, plan in plans.items()}
+            bars = {name: progress.add_task(name or "runs", total=total) for name, total in runs.items()}
+            rows = demos.play(plans, folder, lambda name, done: progress.update(bars[name], completed=done), workers)
+        shutil.copytree(folder, out_dir, ignore=shutil.ignore_patterns("unfinished"), dirs_exist_ok=True)
     try:
-        arms.plot(summary, out_dir / "curves.png")
+        summary = game.summarize(plans, rows, left_out)
+    except MissingExtra as missing:
+        if as_json:
+            raise
+        warn(f"The results are in {out_dir}. No table: {missing}")
+        return
+    (out_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    written = ["results.jsonl" if "" in plans else f"{'/, '.join(plans)}/", "summary.json"]
+    try:
+        game.plot(summary, out_dir / "curves.png")
         written.append("curves.png")
     except MissingExtra as missing:
-        err.print(f"No curves.png: {missing}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        warn(f"No curves.png: {missing}")
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    for told in arms.report(summary):
-        console.print(told, highlight=False, soft_wrap=isinstance(told, str))
+    for part in game.report(summary):
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
     console.print(f"Written to {out_dir}/: {', '.join(written)}", highlight=False, soft_wrap=True)
+    first = out_dir / next(iter(plans))
+    console.print(f"Tests and every run with its prompts: icrl report {first}", highlight=False, soft_wrap=True)

@@ -26,25 +26,26 @@ def train(
 ) -> None:
     """Train a shipped learner by its recipe (one CPU core, PyTorch)."""
     with errors_reported():
-        from icrl_graph.meta_rl.layers import export
-
         if learner not in RECIPES:
             raise ValueError(f"unknown learner {learner!r}; choose one of {', '.join(RECIPES)}")
+        recipes = RECIPES[learner]()
+        from icrl_graph.meta_rl.layers import export  # needs PyTorch, as the recipes do
+
         console = err if as_json else out
         out_dir.mkdir(parents=True, exist_ok=True)
-        trained = []
-        for file, (recipe, run_recipe) in RECIPES[learner]().items():
-            chosen = recipe if iterations is None else replace(recipe, iterations=iterations)
-            student, loss = _train(chosen, run_recipe, console)
+        written = []
+        for file, (recipe, run_recipe) in recipes.items():
+            recipe = recipe if iterations is None else replace(recipe, iterations=iterations)
+            student, loss = _train(recipe, run_recipe, console)
             export(student, out_dir / file)
-            trained.append({"weights": str(out_dir / file), "iterations": chosen.iterations, "loss": loss})
+            written.append({"weights": str(out_dir / file), "iterations": recipe.iterations, "loss": loss})
             write(f"Loss {loss:.4f} nats. Written to {out_dir / file}", console)
         if as_json:
-            typer.echo(json.dumps(trained))
+            typer.echo(json.dumps(written))
 
 
 def _train(recipe: Any, run_recipe: Any, console: Console) -> tuple[Any, float]:
-    """Run a recipe under a progress bar; the network and its last loss."""
+    """Run a recipe under a progress bar; returns the network and its last smoothed loss."""
     losses = []
     with progress_bar(console) as progress:
         bar = progress.add_task("loss", total=recipe.iterations)

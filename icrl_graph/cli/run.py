@@ -20,9 +20,7 @@ from icrl_graph.cli.shared import (
     BaseUrl,
     Json,
     Prices,
-    absolute,
     app,
-    cost,
     drained_by_sigterm,
     err,
     errors_reported,
@@ -33,6 +31,8 @@ from icrl_graph.cli.shared import (
     stdout_reserved,
     write,
 )
+from icrl_graph.state.choices import absolute
+from icrl_graph.state.formatting import cost, shorten
 
 if TYPE_CHECKING:
     from icrl_graph.api import Result
@@ -119,8 +119,8 @@ def run(
         wanted = Run(
             task=task,
             model=absolute(model),
-            evaluator=absolute(evaluator),
-            metric=absolute(metric),
+            evaluator=evaluator and absolute(evaluator),
+            metric=metric and absolute(metric),
             topology=topology,
             base_url=base_url,
             temperature=temperature,
@@ -152,7 +152,7 @@ def resume(
         with errors_reported():
             if more:
                 raise ValueError("--more is for runs; to a comparison, icrl bench adds arms, tasks and seeds")
-        return bench.go_on(folder, as_json)
+        return bench.resume_comparison(folder, as_json)
     _follow(folder, as_json, partial(Run.resume, folder, more=more))
 
 
@@ -165,7 +165,6 @@ def _follow(folder: Path, as_json: bool, play: Callable[..., Result]) -> None:
 
 
 def _round_printer(console: Console) -> Callable[[EpisodeEvent], None]:
-    from icrl_graph.api import shorten
     from icrl_graph.prompts.text import number
 
     def show(event: EpisodeEvent) -> None:
@@ -179,28 +178,17 @@ def _round_printer(console: Console) -> Callable[[EpisodeEvent], None]:
 
 
 def _print_result(result: Result, folder: Path, as_json: bool) -> None:
-    from icrl_graph.api import breaks_in
     from icrl_graph.cli.run_folder import as_json as plain
     from icrl_graph.prompts.text import number
 
     if as_json:
         typer.echo(json.dumps(plain(result), ensure_ascii=False))
     else:
-        usage = result.usage
-        tokens = (
-            f", {usage['input']} + {usage['output']} tokens ({usage.get('cached', 0)} cached)"
-            if "input" in usage
-            else ""
-        )
-        if "usd" in usage:
-            tokens += f", {usage['usd']:.4f} USD" + (" and more" if usage.get("unpriced") else "")
-        tokens += breaks_in(usage)
         if result.answer is not None:
             write(f"\n{result.answer}")
         write(
             f"\nreward {number(result.reward)} ({result.rewarded_by}), metric {number(result.metric)}; stopped by "
-            f"{result.stopped} after {usage.get('calls', 0)} calls{tokens}, {usage.get('seconds', 0):.1f} s. Saved in "
-            f"{folder}"
+            f"{result.stopped} after {cost(result.usage)}, {result.usage.get('seconds', 0):.1f} s. Saved in {folder}"
         )
     if result.stopped == "failures":
         print_error("the model failed too often in a row", f"Once it answers again, resume with: icrl resume {folder}")

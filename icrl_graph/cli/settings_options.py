@@ -14,7 +14,8 @@ from typing import Annotated, Any, ClassVar, get_args
 import typer
 from rich.markup import escape
 
-from icrl_graph.cli.shared import CALLS, Command, absolute
+from icrl_graph.cli.shared import CALLS, Command
+from icrl_graph.state.choices import absolute
 
 SetOption = Annotated[
     list[str] | None,
@@ -61,7 +62,11 @@ class SettingsCommand(Command):
         """Parse the command line, and set the settings apart from the arguments of the function."""
         rest = super().parse_args(ctx, args)
         values = {option.name: ctx.params.pop(option.name) for option in self.options}
-        ctx.obj = {name: absolute(value) for name, value in values.items() if value is not None}
+        ctx.obj = {
+            name: absolute(value) if isinstance(value, str) else value
+            for name, value in values.items()
+            if value is not None
+        }
         return rest
 
 

@@ -236,12 +236,6 @@ def stdout_reserved(as_json: bool) -> AbstractContextManager[Any]:
     return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
-def absolute(value: Any) -> Any:
-    """A name "path.py:name" with an absolute path, so that a run can be resumed from anywhere; all else as it is."""
-    where, _, name = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-    return f"{Path(where).resolve()}:{name}" if where.endswith(".py") else value
-
-
 def parse_json(text: str | None, option: str) -> Any:
     """The value of an option that is JSON.
 
@@ -252,14 +246,3 @@ def parse_json(text: str | None, option: str) -> Any:
         return None if text is None else json.loads(text)
     except ValueError as error:
         raise ValueError(f"{option} is JSON, got {text!r}: {error}") from None
-
-
-def cost(usage: Mapping[str, Any]) -> str:
-    """What was spent: calls, tokens (in and out), US dollars."""
-    text = f"{usage.get('calls', 0):,} calls"
-    if "input" in usage:
-        text += f", {usage['input'] + usage['output']:,} tokens"
-    if "usd" in usage:
-        text += f", {usage['usd']:.2f} USD"
-    text += f", {usage['unpriced']} replies without a price" if usage.get("unpriced") else ""
-    return text + (f", {usage['breaks']} prompt cache breaks" if usage.get("breaks") else "")

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from icrl_graph.cli.completion import complete_topology
-from icrl_graph.cli.shared import Json, absolute, app, errors_reported, write
+from icrl_graph.cli.shared import Json, app, errors_reported, write
+from icrl_graph.state.choices import absolute
 
 
 @app.command(epilog="Example:\n\n  icrl topologies --json")

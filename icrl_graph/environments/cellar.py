@@ -1,6 +1,6 @@
-"""A house of three rooms: fetch the key, unlock the cellar, open the chest. Small, exact, and nothing to install.
+"""A text game in three rooms: fetch the key, unlock the cellar, open the chest. Small, exact, and nothing to install.
 
-For examples, tests and a first look at episodes of many turns; `players.explore` learns to play it from its rewards.
+For examples, tests and a first look at multi-turn episodes; `players.explore` learns to play it from its rewards.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from icrl_graph.environments.players import VALID
 
 TASK = "You are in a small house. Open the chest in its cellar. Nobody knows what is in the bottle."
 
-_DONE = {
+_NO_EFFECT = {
     "ring bell": "It rings. Nobody comes.",
     "look around": "Dust, and a spider.",
     "light candle": "It is brighter now.",
 }
-"""What changes nothing."""
+"""Actions that change nothing, with their observations."""
 
 
 class Cellar:
-    """The house as an `Environment`. The key and the open cellar earn 0.3 each, the chest 0.4; the bottle costs 1."""
+    """The game as an `Environment`. Rewards: the key and the open cellar 0.3 each, the chest 0.4, the bottle -1."""
 
     def __init__(self) -> None:
         self._room, self._has_key = "hall", False
@@ -34,14 +34,14 @@ class Cellar:
 
     def step(self, action: str) -> Outcome:
         """Act."""
-        observation, reward, done = self._acted(action.strip().lower())
+        observation, reward, done = self._act(action.strip().lower())
         hint = "" if done else self._hint()
         return Outcome(observation, reward, done, done and reward > 0, {"room": self._room}, hint)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
-    def _acted(self, action: str) -> tuple[str, float, bool]:
+    def _act(self, action: str) -> tuple[str, float, bool]:
         if action not in self._valid():
             return "That does nothing here.", 0.0, False
         match action:
@@ -60,15 +60,15 @@ class Cellar:
                 return "That was no water.", -1.0, True
             case "open chest":
                 return "The chest is full of old letters.", 0.4, True
-        return _DONE[action], 0.0, False
+        return _NO_EFFECT[action], 0.0, False
 
     def _valid(self) -> list[str]:
-        here = {
+        actions = {
             "hall": ["go to kitchen", "go to cellar", "ring bell"],
             "kitchen": ["go to hall", *(["take key"] if not self._has_key else []), "drink from bottle", "look around"],
             "cellar": ["open chest", "light candle"],
         }
-        return here[self._room]
+        return actions[self._room]
 
     def _hint(self) -> str:
         return VALID + ", ".join(self._valid())

@@ -7,7 +7,7 @@
 A worker is a fresh Python that reads arguments and writes rewards; it serves one evaluation after another. It leads a
 process group of its own, so what it has started is ended with it, except what has left the group
 (`start_new_session=True`), and the kernel ends it when the run's process is gone, however that ended. What it prints
-goes to the standard error. It is no sandbox: code that runs there may do what you may. For Linux and macOS.
+goes to the standard error. It is not a sandbox: code that runs there may do what you may. For Linux and macOS.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def isolated(
     """The same evaluator, in worker processes.
 
     A worker that dies or takes too long leaves its attempt unscored, with the reason, and is replaced. The workers live
-    as long as what this returns, and no longer than this process. A process that is forked from it has its own.
+    as long as what this returns, and no longer than this process; `.part.close()` ends the idle ones before. A process
+    that is forked from it has its own.
 
     Args:
         evaluator: a function, sync or async, or a LangChain tool, with the arguments that evaluators have. What can

@@ -1,4 +1,8 @@
-"""Cross-episode meta-RL: how models are trained to learn in their context. Needs PyTorch (the extra `train`)."""
+"""Cross-episode meta-RL: how models are trained to learn in their context. Needs PyTorch (the extra `train`).
+
+`training.fit` is the training loop of all recipes. Each shipped learner has a module with its recipe, its teacher and
+its network (`hidden_color`, `game24`, `game24_base`).
+"""
 
 from __future__ import annotations
 
@@ -20,4 +24,4 @@ def _game24() -> dict[str, Any]:
 
 
 RECIPES: Mapping[str, Callable[[], dict[str, Any]]] = {"hidden-color": _hidden_color, "game24": _game24}
-"""What each shipped learner is made of: its files, each with the recipe and the function that runs it."""
+"""The weight files of each shipped learner, each with its recipe and the function that runs it."""

@@ -5,9 +5,9 @@ Bayesian posterior over all 4096). The student sees the same histories and is tr
 distribution of every digit, given the history and the digits already chosen: soft labels, Kullback-Leibler loss. A
 network that has learned this samples from the posterior by reading its context; no weight changes when it plays.
 
-Half of the histories are not the teacher's own: some begin with random guesses, in some every guess may be a careless
-one, and now and then a reward is missing. So the student knows what to do after guesses that it would not have made.
-The hidden colors of training never include the held-out ones.
+Half of the histories are not the teacher's alone: some begin with random guesses, in some every guess may be a careless
+one, and now and then a reward is missing. So the student is trained on what follows guesses that it would not have
+made. The hidden colors of training never include the held-out ones.
 
 The recipe is fixed by iterations and seeds, not by minutes. It runs on one CPU core and needs PyTorch:
 `pip install 'icrl-graph[train]'`, then `icrl train hidden-color --out DIR`.
@@ -15,72 +15,55 @@ The recipe is fixed by iterations and seeds, not by minutes. It runs on one CPU 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-from icrl_graph.meta_rl.layers import Descent, network_class, pytorch
+from icrl_graph.meta_rl import training
+from icrl_graph.meta_rl.layers import Network
+from icrl_graph.meta_rl.pytorch import Tensor, torch
+from icrl_graph.meta_rl.training import Progress, fit
 from icrl_graph.models.learners.transformer import Shape
 from icrl_graph.tasks.hidden_color import DIGITS, SPREAD, colors
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides the weights, apart from the version of PyTorch and the processor."""
+@dataclass(frozen=True, kw_only=True)
+class Recipe(training.Recipe):
+    """What decides the weights of this learner; the shares add up to at most 1."""
 
     iterations: int = 22_000
+    fall: float = 0.6
     batch: int = 96
     """Games per iteration, `Shape.rounds` guesses each."""
-    learning_rate: float = 2e-3
-    """Peak; 100 iterations of warm-up, then a linear fall over the last 60 % to 2 % of it."""
-    weight_decay: float = 0.01
     prefixed: float = 0.25
     """Share of games that begin with 1 to 5 random guesses."""
     careless: float = 0.25
     """Share of games in which each guess is, with probability .3, moved by up to 4 steps a digit."""
     unscored: float = 0.04
     """Probability that the reward of a guess is not shown."""
-    seed: int = 0
 
 
-def train(recipe: Recipe, progress: Callable[[int, float], None] | None = None, shape: Shape | None = None) -> Any:
+def train(recipe: Recipe, progress: Progress | None = None, shape: Shape | None = None) -> Student:
     """Run the recipe.
 
     Args:
         recipe: what to run.
         progress: called after each iteration with its number (from 1) and the smoothed loss in nats.
-        shape: the network's measures.
-
-    Returns:
-        The trained `torch.nn.Module`; `icrl_graph.meta_rl.layers.export` writes it.
+        shape: the sizes of the network.
     """
-    torch = pytorch()
-    torch.set_num_threads(1)
-    torch.manual_seed(recipe.seed)
     shape = shape or Shape()
-    student = network(shape)
-    descent = Descent(student, recipe.weight_decay, memory=0.98)
     teacher = _Teacher(shape, recipe)
-    for iteration in range(recipe.iterations):
-        warm_up = min(1.0, (iteration + 1) / 100)
-        decay = min(1.0, (recipe.iterations - iteration) / (0.6 * recipe.iterations))
+
+    def loss(student: Student, iteration: int) -> Tensor:
         guesses, levels, targets = teacher.games(recipe.batch)
         log_odds = torch.log_softmax(student(guesses, levels), -1)
-        loss = torch.nn.functional.kl_div(log_odds, targets, reduction="none").sum(-1).mean()
-        smoothed = descent.step(loss, recipe.learning_rate * warm_up * max(0.02, decay))
-        if progress is not None:
-            progress(iteration + 1, smoothed)
-    return student.eval()
+        return torch.nn.functional.kl_div(log_odds, targets, reduction="none").sum(-1).mean()
+
+    return fit(lambda: Student(shape), loss, recipe, progress)
 
 
 class _Teacher:
     """Exact posterior sampling for a batch of games at once."""
 
     def __init__(self, shape: Shape, recipe: Recipe) -> None:
-        self.torch = torch = pytorch()
         self.shape, self.recipe = shape, recipe
         every = sorted(colors("train") + colors("test"))
         self.colors: Tensor = torch.tensor(every)
@@ -94,7 +77,7 @@ class _Teacher:
 
     def games(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
         """Guesses (batch, rounds, places), shown levels (batch, rounds), targets (batch, rounds, places, digits)."""
-        torch, shape, recipe = self.torch, self.shape, self.recipe
+        shape, recipe = self.shape, self.recipe
         secrets = self.train[torch.randint(len(self.train), (batch,))]
         fitting = torch.ones(batch, len(self.colors), dtype=torch.bool)
         kind = torch.rand(batch)
@@ -122,7 +105,6 @@ class _Teacher:
         A guess that does not come from the posterior may leave no such color; the target is then the distribution
         among all fitting colors, whatever the digits so far.
         """
-        torch = self.torch
         left, targets = fitting, []
         for place in range(self.shape.places):
             left = torch.where(left.any(-1, keepdim=True), left, fitting)
@@ -133,7 +115,6 @@ class _Teacher:
 
     def _pick(self, fitting: Tensor) -> Tensor:
         """A uniform choice among the true entries of each row."""
-        torch = self.torch
         count = fitting.cumsum(1, dtype=torch.int32)
         wanted = (torch.rand(len(fitting)) * count[:, -1]).int() + 1
         return torch.searchsorted(count, wanted[:, None]).squeeze(1).clamp_max(len(self.colors) - 1)
@@ -142,49 +123,48 @@ class _Teacher:
         return (digits[:, 0] * DIGITS + digits[:, 1]) * DIGITS + digits[:, 2]
 
 
-def network(shape: Shape) -> Any:
-    """The network in PyTorch: `module(guesses, levels)` gives the scores (batch, rounds, places, digits)."""
-    torch = pytorch()
+class Student(Network):
+    """The network in PyTorch.
 
-    class HiddenColor(network_class()):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(shape)
-            width, wide = shape.width, 4 * shape.width
-            tables = {
-                "digit": shape.digits + 1,
-                "before": shape.digits + 1,
-                "reward": shape.levels + 1,
-                "place": shape.places,
-            }
-            for name, rows in tables.items():
-                self.add(name, 0.5 * torch.randn(rows, width))
-            self.add("round", torch.zeros(shape.rounds, width))
-            shrink = 0.5 / shape.layers**0.5
-            for i in range(shape.layers):
-                self.add_linear(f"{i}.qkv", width, 3 * width)
-                self.add_linear(f"{i}.out", width, width, shrink)
-                self.add_linear(f"{i}.up", width, wide)
-                self.add_linear(f"{i}.down", wide, width, shrink)
-                self.add_norm(f"{i}.norm1")
-                self.add_norm(f"{i}.norm2")
-            self.add_norm("norm")
-            self.add_linear("head", width, shape.digits, 0.05)
+    Args:
+        shape: its sizes.
+    """
 
-        def forward(self, guesses: Tensor, levels: Tensor) -> Tensor:
-            batch, rounds, places = guesses.shape
-            none = torch.full((batch, 1, places), shape.digits)
-            before = torch.cat([none, guesses[:, :-1]], 1)
-            start = torch.full((batch, rounds, 1), shape.digits)
-            digit = torch.cat([start, guesses[:, :, :-1]], 2)
-            reward = torch.cat([torch.full((batch, 1), shape.levels), levels[:, :-1]], 1)
-            x = self.array("digit")[digit] + self.array("before")[before] + self.array("reward")[reward][:, :, None]
-            x = x + self.array("place") + self.array("round")[:rounds, None]
-            x = x.reshape(batch, rounds * places, shape.width)
-            for i in range(shape.layers):
-                q, k, v = self.heads(self.linear(f"{i}.qkv", self.norm(f"{i}.norm1", x)), 3)
-                x = self.linear(f"{i}.out", self.attend(q, k, v, is_causal=True), x)
-                x = self.feed_forward(str(i), self.norm(f"{i}.norm2", x), x)
-            scores: Tensor = self.linear("head", self.norm("norm", x))
-            return scores.view(batch, rounds, places, shape.digits)
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        width = shape.width
+        tables = {
+            "digit": shape.digits + 1,
+            "before": shape.digits + 1,
+            "reward": shape.levels + 1,
+            "place": shape.places,
+        }
+        for name, rows in tables.items():
+            self.add(name, 0.5 * torch.randn(rows, width))
+        self.add("round", torch.zeros(shape.rounds, width))
+        shrink = 0.5 / shape.layers**0.5
+        for i in range(shape.layers):
+            self.add_linear(f"{i}.qkv", width, 3 * width)
+            self.add_linear(f"{i}.out", width, width, shrink)
+            self.add_feed_forward(str(i), 4 * width, shrink)
+            self.add_norm(f"{i}.norm1")
+            self.add_norm(f"{i}.norm2")
+        self.add_head(shape.digits, 0.05)
 
-    return HiddenColor()
+    def forward(self, guesses: Tensor, levels: Tensor) -> Tensor:
+        """Guesses (batch, rounds, places), levels (batch, rounds) -> scores (batch, rounds, places, digits)."""
+        shape = self.shape
+        batch, rounds, places = guesses.shape
+        none = torch.full((batch, 1, places), shape.digits)
+        before = torch.cat([none, guesses[:, :-1]], 1)
+        start = torch.full((batch, rounds, 1), shape.digits)
+        digit = torch.cat([start, guesses[:, :, :-1]], 2)
+        reward = torch.cat([torch.full((batch, 1), shape.levels), levels[:, :-1]], 1)
+        x = self.array("digit")[digit] + self.array("before")[before] + self.array("reward")[reward][:, :, None]
+        x = x + self.array("place") + self.array("round")[:rounds, None]
+        x = x.reshape(batch, rounds * places, shape.width)
+        for i in range(shape.layers):
+            q, k, v = self.heads(self.linear(f"{i}.qkv", self.norm(f"{i}.norm1", x)), 3)
+            x = self.linear(f"{i}.out", self.attend(q, k, v, is_causal=True), x)
+            x = self.feed_forward(str(i), self.norm(f"{i}.norm2", x), x)
+        return self.head(x).view(batch, rounds, places, shape.digits)

@@ -1,120 +1,98 @@
-"""What the networks share in PyTorch: layers over named arrays, stored as `models.learners.layers` reads them."""
+"""The layers of the networks in PyTorch, over named arrays that `icrl_graph.models.learners.layers` reads."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
-from functools import cache
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from icrl_graph.errors import missing_extra
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from icrl_graph.meta_rl.pytorch import Tensor, torch
 
 
-def pytorch() -> Any:
-    """PyTorch, loaded when it is first needed.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    try:
-        import torch
-    except ImportError as missing:
-        raise missing_extra("torch", "train") from missing
-    return torch
-
-
-@cache
-def network_class() -> Any:
-    """The base class of the networks: a module that keeps its arrays by the names under which they are stored."""
-    torch = pytorch()
-    functional = torch.nn.functional
-
-    class Network(torch.nn.Module):  # type: ignore[misc, name-defined]
-        def __init__(self, shape: Any) -> None:
-            super().__init__()
-            self.shape = shape
-            self.arrays = torch.nn.ParameterDict()
-
-        def named_arrays(self) -> Any:
-            """All arrays with their names, for `export`."""
-            return ((key.replace("/", "."), value) for key, value in self.arrays.items())
-
-        def array(self, name: str) -> Tensor:
-            return self.arrays[_key(name)]
-
-        def add(self, name: str, value: Tensor) -> None:
-            self.arrays[_key(name)] = torch.nn.Parameter(value)
-
-        def add_linear(self, name: str, rows: int, columns: int, scale: float = 1.0) -> None:
-            self.add(name, scale / rows**0.5 * torch.randn(rows, columns))
-            self.add(f"{name}_bias", torch.zeros(columns))
-
-        def add_norm(self, name: str) -> None:
-            self.add(name, torch.stack([torch.ones(self.shape.width), torch.zeros(self.shape.width)]))
-
-        def linear(self, name: str, x: Tensor, onto: Any = 0.0) -> Tensor:
-            return onto + x @ self.array(name) + self.array(f"{name}_bias")
-
-        def norm(self, name: str, x: Tensor) -> Tensor:
-            scale, shift = self.array(name)
-            return functional.layer_norm(x, (self.shape.width,), scale, shift)
-
-        def feed_forward(self, name: str, x: Tensor, onto: Tensor) -> Tensor:
-            return self.linear(f"{name}.down", torch.relu(self.linear(f"{name}.up", x)), onto)
-
-        def heads(self, x: Tensor, count: int = 1) -> Any:
-            """(batch, positions, count * width) -> `count` tensors (batch, heads, positions, width of a head)."""
-            heads, width = self.shape.heads, self.shape.width // self.shape.heads
-            return x.view(x.shape[0], -1, count, heads, width).permute(2, 0, 3, 1, 4)
-
-        def attend(self, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Tensor:
-            """Mix the values; the heads side by side again: (batch, positions, width)."""
-            mixed = functional.scaled_dot_product_attention(query, key, value, **kwargs)
-            return mixed.transpose(1, 2).reshape(mixed.shape[0], -1, self.shape.width)
-
-    return Network
-
-
-class Descent:
-    """AdamW with clipped gradients.
+class Network(torch.nn.Module):  # type: ignore[misc]
+    """A module that holds its arrays by the names under which they are stored.
 
     Args:
-        student: the network to train.
-        weight_decay: of AdamW.
-        memory: how much of the smoothed loss stays at each step.
+        shape: its sizes; a dataclass with at least `width`, and `heads` where it attends.
+        dropout: probability of dropping an input of the head in training.
     """
 
-    def __init__(self, student: Any, weight_decay: float, memory: float) -> None:
-        self._student, self._memory = student, memory
-        self._optimizer = pytorch().optim.AdamW(student.parameters(), betas=(0.9, 0.98), weight_decay=weight_decay)
-        self._smoothed: float | None = None
+    def __init__(self, shape: Any, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.shape = shape
+        self.arrays = torch.nn.ParameterDict()
+        self.dropout = torch.nn.Dropout(dropout)
 
-    def step(self, loss: Tensor, learning_rate: float) -> float:
-        """Go down the gradient of a loss; gives the smoothed loss."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.zero_grad()
-        loss.backward()
-        pytorch().nn.utils.clip_grad_norm_(self._student.parameters(), 1.0)
-        self._optimizer.step()
-        before = loss.item() if self._smoothed is None else self._smoothed
-        self._smoothed = self._memory * before + (1 - self._memory) * loss.item()
-        return self._smoothed
+    def named_arrays(self) -> Iterator[tuple[str, Tensor]]:
+        """All arrays with their names."""
+        return ((key.replace("/", "."), value) for key, value in self.arrays.items())
+
+    def array(self, name: str) -> Tensor:
+        """An array by its name."""
+        return self.arrays[_key(name)]
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Add an array."""
+        self.arrays[_key(name)] = torch.nn.Parameter(value)
+
+    def add_linear(self, name: str, rows: int, columns: int, scale: float = 1.0) -> None:
+        """Add a dense layer, drawn with the standard deviation `scale` / sqrt(rows)."""
+        self.add(name, scale / rows**0.5 * torch.randn(rows, columns))
+        self.add(f"{name}_bias", torch.zeros(columns))
+
+    def add_norm(self, name: str) -> None:
+        """Add a layer normalisation."""
+        self.add(name, torch.stack([torch.ones(self.shape.width), torch.zeros(self.shape.width)]))
+
+    def add_feed_forward(self, name: str, wide: int, scale: float = 1.0) -> None:
+        """Add two dense layers with `wide` units between them."""
+        self.add_linear(f"{name}.up", self.shape.width, wide)
+        self.add_linear(f"{name}.down", wide, self.shape.width, scale)
+
+    def add_head(self, columns: int, scale: float = 1.0) -> None:
+        """Add the head: a layer normalisation and a dense layer."""
+        self.add_norm("norm")
+        self.add_linear("head", self.shape.width, columns, scale)
+
+    def linear(self, name: str, x: Tensor, onto: Any = 0.0) -> Tensor:
+        """A dense layer, added to `onto`."""
+        return onto + x @ self.array(name) + self.array(f"{name}_bias")
+
+    def norm(self, name: str, x: Tensor) -> Tensor:
+        """Layer normalisation."""
+        scale, shift = self.array(name)
+        return torch.nn.functional.layer_norm(x, (self.shape.width,), scale, shift)
+
+    def feed_forward(self, name: str, x: Tensor, onto: Tensor) -> Tensor:
+        """Two dense layers with a ReLU between them, added to `onto`."""
+        return self.linear(f"{name}.down", torch.relu(self.linear(f"{name}.up", x)), onto)
+
+    def head(self, x: Tensor) -> Tensor:
+        """The scores of the last axis."""
+        return self.linear("head", self.dropout(self.norm("norm", x)))
+
+    def heads(self, x: Tensor, count: int = 1) -> Any:
+        """(batch, positions, count * width) -> `count` tensors (batch, heads, positions, width of a head)."""
+        heads, width = self.shape.heads, self.shape.width // self.shape.heads
+        return x.view(x.shape[0], -1, count, heads, width).permute(2, 0, 3, 1, 4)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Tensor:
+        """Mix the values by attention and join the heads: (batch, positions, width)."""
+        mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, **kwargs)
+        return mixed.transpose(1, 2).reshape(mixed.shape[0], -1, self.shape.width)
 
 
 def _key(name: str) -> str:
     return name.replace(".", "/")  # a parameter's name must not hold a dot
 
 
-def export(student: Any, path: str | PathLike[str]) -> None:
+def export(student: Network, path: str | PathLike[str]) -> None:
     """Write the arrays of a network, rounded to 16-bit floats, and its shape."""
-    arrays = {name: value.detach().numpy().astype(np.float16) for name, value in student.named_arrays()}
+    arrays: dict[str, Any] = {name: value.detach().numpy().astype(np.float16) for name, value in student.named_arrays()}
     shape = np.frombuffer(json.dumps(asdict(student.shape)).encode(), dtype=np.uint8)
     with open(path, "wb") as file:  # given a name, savez would append .npz to it
         np.savez(file, shape=shape, **arrays)

@@ -27,7 +27,7 @@ class FunctionModel(BaseChatModel):
 
     Attributes:
         reply: the function.
-        name: the model's name, in traces and saved runs.
+        name: the model's name, in saved runs and as its type in traces.
         temperature: for calls that give none.
     """
 
@@ -43,7 +43,11 @@ class FunctionModel(BaseChatModel):
 
     @property
     def _llm_type(self) -> str:
-        return self.get_name()
+        return self.name or "function"
+
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
+        """The name of its calls in traces: that of the class, as for other chat models."""
+        return super().get_name(suffix, name=name or type(self).__name__)
 
     def _generate(
         self,

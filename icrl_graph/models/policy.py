@@ -33,7 +33,7 @@ class Policy:
         part: the chat model, Runnable or compiled graph.
         kind: "chat" takes sampling parameters and a seed with each call, "graph" takes its prompt under `messages`,
             "rollout" plays an episode of many turns (`icrl_graph.environments.rollout`).
-        cache: how its provider is told what to cache.
+        cache: how its provider is made to cache its prompts.
         cache_choice: the option that `cache` follows from, one of `prompt_cache.CHOICES`.
         calls: paid calls of an attempt, at most.
         actor: the policy that acts within the episodes of a rollout; else None.
@@ -88,7 +88,7 @@ def as_policy(model: Any, cache: str = "auto") -> Policy:
     Args:
         model: a name, a chat model, a Runnable, a compiled graph that takes `messages`, a function, or a `Policy`,
             which is returned as it is.
-        cache: how its provider is told what to cache, one of `prompt_cache.CHOICES`; for chat models of providers.
+        cache: how its provider is made to cache prompts, one of `prompt_cache.CHOICES`; for chat models of providers.
 
     Raises:
         ValueError: it is none of these.
@@ -118,7 +118,7 @@ def as_policy(model: Any, cache: str = "auto") -> Policy:
 
 
 def same_model(one: Any, other: Any) -> bool:
-    """Whether two models are the same, as far as can be told: the same object or function, or chat models of a name."""
+    """Whether two models are the same, as far as is known: one object or function, or chat models of one name."""
     one, other = unbound(one), unbound(other)
     if isinstance(one, FunctionModel) and isinstance(other, FunctionModel):
         return one.reply == other.reply

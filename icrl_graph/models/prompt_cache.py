@@ -40,7 +40,7 @@ Marked = tuple[list[Message], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a provider is told what to cache.
+    """How a provider is made to cache prompts.
 
     Attributes:
         mark: sets the marks of a prompt.

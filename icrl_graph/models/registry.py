@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from icrl_graph.errors import missing_extra
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.learners import find_learner
-from icrl_graph.state.choices import load
+from icrl_graph.state.choices import find, installed, load
 
 
 def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = None, **options: Any) -> BaseChatModel:
@@ -50,7 +50,12 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
 
 
 def load_model(name: str, *, base_url: str | None = None, **options: Any) -> Any:
-    """A model by name: "provider:name", with options as for `chat_model`, or "path.py:name" or "module.name:object".
+    """A model by name: "provider:name", with options as for `chat_model`, or a custom one by path or entry point.
+
+    Args:
+        name: "provider:name", "path.py:object", "module.name:object", or an entry point of the group icrl_graph.models.
+        base_url: the server's address.
+        options: as for `chat_model`.
 
     Raises:
         ValueError: there is no model of that name.
@@ -58,6 +63,8 @@ def load_model(name: str, *, base_url: str | None = None, **options: Any) -> Any
     where, _, attribute = name.rpartition(":")
     if "." in where and attribute.isidentifier():  # a file or a module; no provider has a dot in its name
         return load(name)
+    if name in installed("model"):
+        return find("model", name, {})
     return chat_model(name, base_url=base_url, **options)
 
 

@@ -110,7 +110,7 @@ _NUMBERED: Numbered[Show] = {"constant": (constant, REAL), "flip": (flipped, SHA
 ABLATIONS = choices(_NAMED, _NUMBERED)
 
 
-def ablation(spec: str) -> Show:
+def ablation(spec: str, *, imports: bool = True) -> Show:
     """The ablation of a name, such as "true", "zero", "hidden", "constant:1" or "flip:0.2"; or a custom one.
 
     Random and flip are of rewards from 0 to 1; for another range, or the rewards of other tasks, give `random(0, 10)`,
@@ -119,7 +119,7 @@ def ablation(spec: str) -> Show:
     Raises:
         ValueError: there is no such ablation, or its number is out of range; names the choices.
     """
-    return find("ablation", spec, _NAMED, _NUMBERED)
+    return find("ablation", spec, _NAMED, _NUMBERED, imports=imports)
 
 
 def show(reward: Reward, ablation: Show, rng: Random) -> Reward:

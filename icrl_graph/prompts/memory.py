@@ -115,10 +115,10 @@ _NUMBERED: Numbered[Memory] = {
 MEMORIES = choices(_NAMED, _NUMBERED)
 
 
-def memory(spec: str) -> Memory:
+def memory(spec: str, *, imports: bool = True) -> Memory:
     """The memory of a name, such as "all", "none", "last:5", "best:3" or "positive:0.5"; or a custom one.
 
     Raises:
         ValueError: there is no such memory, or its number is out of range; names the choices.
     """
-    return find("memory", spec, _NAMED, _NUMBERED)
+    return find("memory", spec, _NAMED, _NUMBERED, imports=imports)

@@ -56,7 +56,9 @@ def choices(shipped: Iterable[str], numbered: Numbered[Any] | None = None) -> tu
     return (*shipped, *(f"{name}:{number.symbol}" for name, (_, number) in (numbered or {}).items()))
 
 
-def find(kind: str, spec: Any, shipped: Mapping[str, Part], numbered: Numbered[Part] | None = None) -> Part:
+def find(
+    kind: str, spec: Any, shipped: Mapping[str, Part], numbered: Numbered[Part] | None = None, *, imports: bool = True
+) -> Part:
     """The part that a name stands for, or the part itself where that is handed over.
 
     Args:
@@ -64,6 +66,7 @@ def find(kind: str, spec: Any, shipped: Mapping[str, Part], numbered: Numbered[P
         spec: a name as described at the top of this module, or anything that is not text.
         shipped: the parts that need no number.
         numbered: those that take one.
+        imports: whether code may be imported by path. Not where the name may come from elsewhere, such as over HTTP.
 
     Raises:
         ValueError: there is no such part, its number is out of range, or importing it failed; names the choices.
@@ -77,7 +80,9 @@ def find(kind: str, spec: Any, shipped: Mapping[str, Part], numbered: Numbered[P
         make, accepted = numbered[name]
         if re.fullmatch(accepted.pattern, number):
             return make(accepted.read(number))
-    elif _names_an_object(spec):
+    elif names_an_object(spec):
+        if not imports:
+            raise ValueError(f"a run imports no code: name the custom {kind} {spec!r} where the graph is built")
         return load(spec)  # type: ignore[no-any-return]
     elif installed := _entry_points(kind).get(spec):
         return installed.load()  # type: ignore[no-any-return]
@@ -88,7 +93,8 @@ def find(kind: str, spec: Any, shipped: Mapping[str, Part], numbered: Numbered[P
     raise ValueError(f"unknown {kind} {spec!r}; {choice} as path.py:name or module:name")
 
 
-def _names_an_object(spec: str) -> bool:
+def names_an_object(spec: str) -> bool:
+    """Whether a name has the form of "path.py:name" or "module:name"."""
     where, _, attribute = spec.rpartition(":")
     return bool(where) and attribute.isidentifier()
 
@@ -123,6 +129,12 @@ def load(spec: str) -> Any:
         public = [other for other in vars(module) if not other.startswith("_")]
         raise ValueError(f"{where} has no {name!r}; it has {', '.join(public) or 'nothing'}")
     return getattr(module, name)
+
+
+def absolute(spec: str) -> str:
+    """A spec for `load` with its file, if it names one, as an absolute path, so that it holds in any folder."""
+    where, colon, name = spec.rpartition(":")
+    return f"{Path(where).resolve()}:{name}" if colon and where.endswith(".py") else spec
 
 
 def _from_path(path: Path) -> Any:

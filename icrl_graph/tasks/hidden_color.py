@@ -1,11 +1,11 @@
 """Hidden color: guess a color from nothing but how close each guess was.
 
 A color `#rgb` (three hexadecimal digits, 4096 in all) is hidden; the reward of a guess is its closeness. One guess
-tells little, so whoever gets better over the rounds must have read the rewards of the earlier guesses. 1000 of the
-4096 colors are held out: the shipped learner was never trained on a game that hides one of them.
+tells little, so a player that gets better over the rounds must have read the rewards of the earlier guesses. 1000 of
+the 4096 colors are held out: the shipped learner was never trained on a game that hides one of them.
 
-Everything here is exact and seeded by its own `random.Random`. Two reference policies stand beside the game: `uniform`
-guesses blindly, `posterior` samples from the colors that fit every reward seen so far (exact Bayesian posterior
+Everything here is exact and seeded by a separate `random.Random`. There are two reference policies: `uniform` guesses
+blindly, `posterior` samples from the colors that fit every reward seen so far (exact Bayesian posterior
 sampling, the teacher of the shipped learner).
 """
 
@@ -37,10 +37,10 @@ _COLOR = re.compile(r"#([0-9a-fA-F]{3})(?![0-9a-zA-Z])")
 
 def read_color(text: str) -> Color | None:
     """The last `#rgb` in a text, or None."""
-    found = _COLOR.findall(text)
-    if not found:
+    matches = _COLOR.findall(text)
+    if not matches:
         return None
-    red, green, blue = (int(digit, 16) for digit in found[-1])
+    red, green, blue = (int(digit, 16) for digit in matches[-1])
     return red, green, blue
 
 
@@ -81,17 +81,17 @@ def task(secret: Sequence[int]) -> dict[str, Any]:
     return {"task": HIDDEN_COLOR_TASK, "task_data": {"secret": write_color(secret)}}
 
 
-def drawn(given: Mapping[str, Any], rng: Random) -> dict[str, Any]:
-    """The input of a graph with what is missing in it: the task, and a held-out color to be found."""
-    made = task(rng.choice(colors("test")))
-    return {name: given[name] or made[name] for name in made}
+def drawn(state: Mapping[str, Any], rng: Random) -> dict[str, Any]:
+    """The input of a graph, completed where it is empty: by the task, and by a held-out color as the secret."""
+    default = task(rng.choice(colors("test")))
+    return {name: state[name] or default[name] for name in default}
 
 
 def tasks(count: int, *, split: Split = "test", seed: int = 0) -> list[dict[str, Any]]:
     """`count` different games of a split, the same for the same seed.
 
     Raises:
-        ValueError: more games are asked for than the split holds, or less than one.
+        ValueError: the count is less than 1, or more than the split holds.
     """
     pool = colors(split)
     if not 1 <= count <= len(pool):

@@ -73,7 +73,7 @@ def create_icrl(
     Raises:
         ValueError: an argument is wrong; the message names it, its value and the choices.
 
-    Example:
+    Examples:
         >>> graph = create_icrl("openai:gpt-4.1-mini", lambda response: len(set(response)) / 26).compile()
         >>> graph.invoke({"task": "Write a pangram."}, context={"rounds": 4})  # doctest: +SKIP
     """

@@ -2,8 +2,9 @@
 
 A graph is built with defaults; `context=` overrides them for one run. `prepare` saves the result in the state, because
 LangGraph does not checkpoint the context: a run that is resumed later is the run that was started. Custom parts, such
-as a memory, are named by path, module or entry point (`icrl_graph.state.choices`); a function that is handed over to
-`create_...` can be named by its own name.
+as a memory, are named by path, module or entry point (`icrl_graph.state.choices`) where the graph is built; a function
+that is handed over there is named by its own name. A context names these and the shipped ones, and imports no code: it
+may come over HTTP.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from icrl_graph.prompts.ablations import ABLATIONS, ablation
 from icrl_graph.prompts.layouts import LAYOUTS
 from icrl_graph.prompts.memory import MEMORIES, memory
 from icrl_graph.prompts.plan import SCHEDULES
-from icrl_graph.state.choices import find, pick
+from icrl_graph.state.choices import find, names_an_object, pick
 
 Custom = Mapping[str, Mapping[str, Any]]
-"""Functions that were handed over as parts: kind ("memory", "schedule", "layout", "show") -> name -> function."""
+"""The custom parts that a graph was built with: kind ("memory", "schedule", "layout", "show") -> name -> function."""
 EARLY_STOPS = ("target", "patience")
 """The settings that end a run because of its rewards."""
 MAIN = "model"
@@ -159,8 +160,8 @@ _KINDS = ("memory", "schedule", "layout", "show")
 _NAMED: Mapping[str, Mapping[str, Any]] = {"schedule": SCHEDULES, "layout": LAYOUTS}
 
 
-def part(kind: str, name: str, custom: Custom) -> Any:
-    """The memory, schedule, layout or ablation of a name; one that was handed over goes first.
+def part(kind: str, name: str, custom: Custom, *, imports: bool = False) -> Any:
+    """The memory, schedule, layout or ablation of a name; one that the graph was built with goes first.
 
     Raises:
         ValueError: there is none of that name; names the choices.
@@ -169,8 +170,8 @@ def part(kind: str, name: str, custom: Custom) -> Any:
     if name in functions:
         return functions[name]
     if kind in _NAMED:
-        return find(kind, name, {**_NAMED[kind], **functions})
-    return memory(name) if kind == "memory" else ablation(name)
+        return find(kind, name, {**_NAMED[kind], **functions}, imports=imports)
+    return memory(name, imports=imports) if kind == "memory" else ablation(name, imports=imports)
 
 
 def schema(
@@ -193,9 +194,11 @@ def schema(
     custom: dict[str, dict[str, Callable[..., Any]]] = {}
     named = dict(defaults)
     for kind in _KINDS:
-        if callable(function := named.get(kind)):
-            named[kind] = getattr(function, "__name__", type(function).__name__)
-            custom[kind] = {named[kind]: function}
+        if callable(value := named.get(kind)):
+            named[kind] = getattr(value, "__name__", type(value).__name__)
+            custom[kind] = {named[kind]: value}
+        elif isinstance(value, str) and names_an_object(value):
+            custom[kind] = {value: part(kind, value, {}, imports=True)}
     members = {
         "custom": custom,
         "parts": dict(parts or {}),

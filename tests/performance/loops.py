@@ -28,7 +28,7 @@ from typing_extensions import TypedDict
 
 from icrl_graph import chat_model, create_icrl
 from icrl_graph.api import aplay, check_inputs
-from icrl_graph.benchmarks.runner import make_room, seldom_collecting
+from icrl_graph.benchmarks.scheduler import make_room, seldom_collecting
 
 Play = Callable[[int], Awaitable[Any]]
 """One task, from its first round to its last."""

@@ -1,63 +1,102 @@
-"""The demos: shipped learners against their controls, on held-out tasks and through the real graphs.
+"""The demos: shipped learners against their controls, on held-out tasks.
 
-A demo is a module with `opening` (one game, told as it goes), `play` (all arms, row by row), `summarize`, `report`
-(what the figures say, to be printed) and `plot`. What they share stands here.
+A demo is one comparison or more, as of `icrl bench`, and what it says of them: a module with `opening` (one game, step
+by step), `plans` (its comparisons, by the name of the folder of each), `summarize`, `report` (what the figures say) and
+`plot`. What they share is here.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
 
-from icrl_graph.benchmarks.statistics import Interval, half_width
-from icrl_graph.errors import missing_extra
+from icrl_graph.benchmarks import runner
+from icrl_graph.benchmarks.results import Cell, Plan, Row, read_results
+from icrl_graph.benchmarks.scheduler import OnProgress
 
-
-def write(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], folder: Path) -> None:
-    """Write results.jsonl, one line for each attempt, and summary.json, into a folder that exists."""
-    (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+Rows = Mapping[Cell, Row]
+"""Of one comparison."""
 
 
-def figure(width: float, height: float) -> Any:
-    """An empty figure, in inches, that needs no display.
+def play(
+    plans: Mapping[str, Plan],
+    folder: Path,
+    progress: Callable[[str, int], None] | None = None,
+    workers: int | None = None,
+) -> dict[str, Rows]:
+    """Run the comparisons of a demo.
+
+    Args:
+        plans: by the name of the folder of each; "" is `folder` itself.
+        folder: where they are saved.
+        progress: called with a name and the number of runs that have ended.
+        workers: processes, at most and by default one for each plan. More than one needs a guarded main module.
+
+    Returns:
+        The rows by name; for any number of processes the same.
 
     Raises:
-        MissingExtra: matplotlib is not installed.
+        RuntimeError: a run or a process failed.
     """
+    on_progress = progress or (lambda name, done: None)
+    processes = min(workers or len(plans), len(plans))
+    if processes == 1:
+        for name, plan in plans.items():
+            _run(plan, folder / name, lambda made, name=name: on_progress(name, made.done))  # type: ignore[misc]
+    else:
+        _run_side_by_side(plans, folder, on_progress, processes)
+    rows: dict[str, Rows] = {name: read_results(folder / name).rows for name in plans}
+    if failed := [row["error"] for made in rows.values() for row in made.values() if "error" in row]:
+        raise RuntimeError(f"{len(failed)} runs failed: {failed[0]}")
+    return rows
+
+
+def _run(plan: Plan, folder: Path, on_progress: OnProgress = lambda progress: None) -> None:
+    runner.run(plan, folder, on_progress, durable=False)
+
+
+def _run_side_by_side(
+    plans: Mapping[str, Plan], folder: Path, on_progress: Callable[[str, int], None], workers: int
+) -> None:
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that it does not copy
+    waiting, running = list(plans), dict[str, SpawnProcess]()
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as missing:
-        raise missing_extra("matplotlib", "report") from missing
-    drawn = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(drawn)
-    return drawn
+        while waiting or running:
+            while waiting and len(running) < workers:
+                name = waiting.pop(0)
+                running[name] = spawn.Process(target=_work, args=(plans[name], folder / name), name=name)
+                running[name].start()
+            wait([process.sentinel for process in running.values()], timeout=0.5)
+            for name in plans:
+                on_progress(name, _lines(folder / name / "results.jsonl"))
+            for name in [name for name, process in running.items() if process.exitcode is not None]:
+                if exitcode := running.pop(name).exitcode:
+                    raise RuntimeError(f"the process of the runs {name} ended with the exit code {exitcode}")
+    finally:
+        for process in running.values():
+            process.terminate()
+            process.join()
 
 
-def draw_curve(axes: Any, curve: Sequence[Interval], label: str, **style: Any) -> None:
-    """A curve over the rounds, counted from 1, with its intervals."""
-    rounds = range(1, len(curve) + 1)
-    (line,) = axes.plot(rounds, [point["mean"] for point in curve], marker="o", markersize=3, label=label, **style)
-    low, high = ([point[end] for point in curve] for end in ("low", "high"))
-    axes.fill_between(rounds, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def dress(axes: Any, title: str, rounds: int) -> None:
-    """Title, limits and grid of axes that hold shares or rewards by round."""
-    ticks = [k for k in range(1, rounds + 1) if rounds <= 8 or k == 1 or k % 4 == 0]
-    axes.set(title=title, xlabel="round", ylim=(0, 1.02), xticks=ticks)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+def _work(plan: Plan, folder: Path) -> None:
+    """Run a comparison, leave Ctrl-C to the process that started this one, and end when that one does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _run(plan, folder)
 
 
-def short(value: float) -> str:
-    """A share with two digits, without the leading zero."""
-    return f"{value:.2f}".removeprefix("0")
-
-
-def signed(found: Interval) -> str:
-    """A difference with its interval."""
-    return f"{found['mean']:+.2f} ±{short(half_width(found))}"
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -7,33 +7,43 @@ model without a history, and of `random`, uniform guesses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 from typing_extensions import TypedDict
 
-from icrl_graph.benchmarks.demos import draw_curve, dress, figure, short
-from icrl_graph.benchmarks.statistics import Interval, half_width, interval, share_interval
-from icrl_graph.models.function import FunctionModel
+from icrl_graph.benchmarks.comparison import Difference, Estimate, compare, curve, estimate
+from icrl_graph.benchmarks.demos import Rows
+from icrl_graph.benchmarks.report.pictures import draw_curve, figure, label_axes
+from icrl_graph.benchmarks.results import Plan
+from icrl_graph.benchmarks.summary import tables_of
 from icrl_graph.models.registry import learner
-from icrl_graph.prompts.ablations import shuffled
-from icrl_graph.state.events import EpisodeEvent, is_episode
+from icrl_graph.state.events import is_episode
+from icrl_graph.state.formatting import plus_minus, share, table
 from icrl_graph.tasks import hidden_color
-from icrl_graph.topologies.methods import create_best_of_n, create_icrl
+from icrl_graph.topologies.methods import create_icrl
 from icrl_graph.topologies.settings import Settings
 
 ROUNDS = 8
+
+
+class Control(NamedTuple):
+    """An arm of the demo."""
+
+    arm: str
+    """As `icrl bench` takes it."""
+    what: str
+
+
 ARMS = {
-    "icrl": "every prompt shows all earlier guesses with their rewards",
-    "best_of_n": "the same model, as many guesses, no history",
-    "zero": "as icrl, but every reward is shown as 0",
-    "shuffled": "as icrl, but the rewards shown are other games' rewards",
-    "random": "uniform guesses",
+    "icrl": Control("icrl", "every prompt shows all earlier guesses with their rewards"),
+    "best_of_n": Control("best_of_n", "the same model, as many guesses, no history"),
+    "zero": Control("icrl+show=zero", "as icrl, but every reward is shown as 0"),
+    "shuffled": Control("icrl+show=shuffled", "as icrl, but the rewards shown are other games' rewards"),
+    "random": Control("icrl+model=icrl_graph.tasks.hidden_color:uniform", "uniform guesses"),
 }
 
 
@@ -42,38 +52,38 @@ class Arm(TypedDict):
 
     name: str
     what: str
-    reward_by_round: list[Interval]
+    reward_by_round: list[Estimate]
     """Of each round's guess."""
-    best_by_round: list[Interval]
+    best_by_round: list[Estimate]
     """Of the best guess so far."""
-    solved: Interval
+    gain: Difference
+    """Of the last round over the first, paired by game."""
+    icrl_ahead: Difference
+    """How much better the best guess of icrl is, paired by game."""
+    solved: Estimate
     """Share of games in which the color itself was found."""
     calls: int
 
 
-class Row(TypedDict):
-    """One guess, as a line of results.jsonl."""
+class Summary(TypedDict):
+    """What summary.json holds."""
 
-    arm: str
-    task: int
-    secret: str
-    round: int
-    response: str | None
-    reward: float | None
-    solved: bool
+    arms: list[Arm]
 
 
 def opening(seed: int) -> Iterator[Text]:
-    """One game, drawn as it goes."""
+    """One game, drawn round by round."""
     game = hidden_color.tasks(1, seed=seed)[0]
     secret = game["task_data"]["secret"]
     yield Text.assemble("The hidden color is ", _swatch(secret), f" {secret}. The learner sees only its rewards.")
     graph = create_icrl(learner("hidden-color"), hidden_color.closeness, rounds=ROUNDS).compile()
     for event in filter(is_episode, graph.stream(game, context=Settings(seed=seed), stream_mode="custom")):
         guess = hidden_color.read_color(event["response"])
-        drawn = _swatch(hidden_color.write_color(guess)) if guess else Text("?")
-        told = f" {event['response']}  {event['reward']:.2f}  "
-        yield Text.assemble(f"  round {event['round'] + 1}  ", drawn, told, ("█" * round(20 * event["reward"]), "cyan"))
+        color = _swatch(hidden_color.write_color(guess)) if guess else Text("?")
+        words = f" {event['response']}  {event['reward']:.2f}  "
+        yield Text.assemble(
+            f"  round {event['round'] + 1}  ", color, words, ("█" * round(20 * event["reward"]), "cyan")
+        )
     yield Text()
 
 
@@ -81,123 +91,101 @@ def _swatch(color: str) -> Text:
     return Text("      ", style=f"on #{''.join(2 * digit for digit in color[1:])}")
 
 
-def play(count: int, seed: int, progress: Callable[[str, int], None] | None = None) -> Iterator[Row]:
-    """Play all arms on the same held-out games.
+def plans(count: int, seed: int) -> dict[str, Plan]:
+    """The comparison: all arms on the same held-out games.
 
     Args:
         count: games.
-        seed: chooses the games and seeds every sample.
-        progress: called with the arm and the number of games done, after each game.
+        seed: chooses them.
     """
-    games: list[Any] = hidden_color.tasks(count, seed=seed)
-    model = learner("hidden-color")
-    pool: list[float] = []
-    for name in ARMS:
-        graph = {
-            "icrl": lambda: create_icrl(model, hidden_color.closeness, rounds=ROUNDS),
-            "best_of_n": lambda: create_best_of_n(model, hidden_color.closeness, n=ROUNDS),
-            "zero": lambda: create_icrl(model, hidden_color.closeness, rounds=ROUNDS, show="zero"),
-            "shuffled": lambda: create_icrl(model, hidden_color.closeness, rounds=ROUNDS, show=shuffled(pool)),
-            "random": lambda: create_icrl(
-                FunctionModel(reply=hidden_color.uniform), hidden_color.closeness, rounds=ROUNDS
-            ),
-        }[name]().compile(name=name)
-        for number, game in enumerate(games):
-            sampled = Settings(seed=seed * count + number)
-            events = filter(is_episode, graph.stream(game, context=sampled, stream_mode="custom"))
-            for row in _rows(name, number, game["task_data"]["secret"], events):
-                if name == "icrl" and row["reward"] is not None:
-                    pool.append(row["reward"])
-                yield row
-            if progress is not None:
-                progress(name, number + 1)
+    games = [game["task_data"]["secret"] for game in hidden_color.tasks(count, seed=seed)]
+    arms = [control.arm for control in ARMS.values()]
+    model = "learner:hidden-color"
+    plan = Plan("hidden-color", arms, model, items=games, limit=count, rounds=ROUNDS, solved_at=1.0, concurrency=1)
+    return {"": plan}
 
 
-def _rows(name: str, number: int, secret: str, events: Iterator[EpisodeEvent]) -> Iterator[Row]:
-    for event in events:
-        yield Row(
-            arm=name,
-            task=number,
-            secret=secret,
-            round=event["round"] + event["candidate"],  # candidates stand side by side, in the place of rounds
-            response=event["response"],
-            reward=event["reward"],
-            solved=event["metric"] == 1.0,
-        )
+def summarize(plans: Mapping[str, Plan], rows: Mapping[str, Rows], left_out: Sequence[str] = ()) -> Summary:
+    """Means and 95 % intervals by arm and round.
 
-
-def summarize(rows: Sequence[Row]) -> dict[str, list[Arm]]:
-    """Means and intervals by arm and round; what summary.json holds."""
-    arms = []
-    for name, what in ARMS.items():
-        own = [row for row in rows if row["arm"] == name]
-        count = max(row["task"] for row in own) + 1
-        rewards, solved = np.full((count, ROUNDS), np.nan), np.zeros(count, dtype=bool)
-        for row in own:
-            if row["reward"] is not None:
-                rewards[row["task"], row["round"]] = row["reward"]
-            solved[row["task"]] |= row["solved"]
-        best = np.fmax.accumulate(rewards, axis=1)
-        arms.append(
+    Raises:
+        MissingExtra: SciPy is not installed.
+    """
+    tables = tables_of(plans[""], rows[""])
+    icrl = tables["icrl"].best[..., -1]
+    return Summary(
+        arms=[
             Arm(
                 name=name,
                 what=what,
-                reward_by_round=[interval(rewards[:, k]) for k in range(ROUNDS)],
-                best_by_round=[interval(best[:, k]) for k in range(ROUNDS)],
-                solved=share_interval(solved),
-                calls=len(own),
+                reward_by_round=curve(tables[arm].reward),
+                best_by_round=curve(tables[arm].best),
+                gain=compare(tables[arm].reward[..., -1], tables[arm].reward[..., 0], share=True),
+                icrl_ahead=compare(icrl, tables[arm].best[..., -1], share=True),
+                solved=estimate(tables[arm].answered("success")[..., -1], share=True),
+                calls=sum(row["usage"]["calls"] for row in tables[arm].ended),
             )
-        )
-    return {"arms": arms}
-
-
-def report(summary: dict[str, list[Arm]]) -> Iterator[Table | str]:
-    """What the figures say."""
-    arms = {arm["name"]: arm for arm in summary["arms"]}
-    title = f"Hidden color, {_games(summary)} held-out games: mean reward of round 1 to {ROUNDS}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("arm", no_wrap=True)
-    for heading in (*map(str, range(1, ROUNDS + 1)), "best so far", "solved", "calls"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, arm in arms.items():
-        last = arm["best_by_round"][-1]
-        table.add_row(
-            name,
-            *(short(point["mean"]) for point in arm["reward_by_round"]),
-            f"{last['mean']:.2f} ±{half_width(last):.2f}",
-            f"{arm['solved']['mean']:.0%}",
-            str(arm["calls"]),
-        )
-    yield table
-    gain = {name: arm["reward_by_round"][-1]["mean"] - arm["reward_by_round"][0]["mean"] for name, arm in arms.items()}
-    best = {name: arm["best_by_round"][-1]["mean"] for name, arm in arms.items()}
-    yield f"From the first round to the last icrl changes by {gain['icrl']:+.2f}; its weights never change."
-    yield f"With its rewards zeroed the change is {gain['zero']:+.2f}, with other games' {gain['shuffled']:+.2f}."
-    yield (
-        f"At equal calls its best guess is at {best['icrl']:.2f}; best_of_n of the same model {best['best_of_n']:.2f}, "
-        f"random {best['random']:.2f}."
+            for name, (arm, what) in ARMS.items()
+        ]
     )
 
 
-def plot(summary: dict[str, list[Arm]], path: Path) -> None:
+def report(summary: Summary) -> Iterator[Table | str]:
+    """What the figures say. Each sentence draws its conclusion from an interval, and says so where there is none."""
+    arms: dict[str, Any] = {arm["name"]: arm for arm in summary["arms"]}
+    title = f"Hidden color, {_games(summary)} held-out games: mean reward of round 1 to {ROUNDS}"
+    shown = table(title, "arm", *map(str, range(1, ROUNDS + 1)), "best so far", "solved", "calls")
+    for name, arm in arms.items():
+        rewards, best = (share(point["mean"]) for point in arm["reward_by_round"]), arm["best_by_round"][-1]
+        solved = f"{arm['solved']['mean']:.0%}"
+        shown.add_row(name, *rewards, plus_minus(share(best["mean"]), best), solved, str(arm["calls"]))
+    yield shown
+    gain = {name: arm["gain"] for name, arm in arms.items()}
+    changes = {name: plus_minus(f"{change['difference']:+.2f}", change) for name, change in gain.items()}
+    best = {name: share(arm["best_by_round"][-1]["mean"]) for name, arm in arms.items()}
+    ahead = arms["best_of_n"]["icrl_ahead"]
+    yield (
+        f"From the first round to the last icrl changes by {changes['icrl']}; its weights never change."
+        + ("" if gain["icrl"]["low"] > 0 else " These figures don't show that it improves.")
+    )
+    yield (
+        f"With its rewards zeroed the change is {changes['zero']}, with other games' {changes['shuffled']}: "
+        + (
+            "it is its own rewards that it improves by."
+            if all(gain["icrl"]["low"] > gain[name]["high"] for name in ("zero", "shuffled"))
+            else "these figures don't show that it needs its own rewards."
+        )
+    )
+    yield (
+        f"At equal calls its best guess is at {best['icrl']}; best_of_n of the same model {best['best_of_n']}, random "
+        f"{best['random']}. icrl minus best_of_n is {plus_minus(format(ahead['difference'], '+.2f'), ahead)}: "
+        + (
+            "it does more than sample often."
+            if ahead["low"] > 0
+            else "these figures don't show that it does more than sample often."
+        )
+    )
+
+
+def plot(summary: Summary, path: Path) -> None:
     """Draw both curves of all arms.
 
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    drawn = figure(10, 4.2)
-    left, right = drawn.subplots(1, 2, sharey=True)
-    for arm in summary["arms"]:
-        draw_curve(left, arm["reward_by_round"], arm["name"])
-        draw_curve(right, arm["best_by_round"], arm["name"])
-    dress(left, "reward of the round's guess", ROUNDS)
-    dress(right, "best reward so far", ROUNDS)
+    drawing = figure(10, 4.2)
+    left, right = drawing.subplots(1, 2, sharey=True)
+    for place, arm in enumerate(summary["arms"]):
+        draw_curve(left, arm["reward_by_round"], label=arm["name"], color=f"C{place}")
+        draw_curve(right, arm["best_by_round"], label=arm["name"], color=f"C{place}")
+    label_axes(left, "reward of the round's guess", ROUNDS)
+    label_axes(right, "best reward so far", ROUNDS)
     left.set_ylabel("reward, mean over held-out games")
     right.legend(frameon=False, loc="lower right")
     title = f"Hidden color: a frozen learner, {_games(summary)} held-out games, 95 % intervals"
-    drawn.suptitle(title, fontsize=11)
-    drawn.savefig(path, dpi=130)
+    drawing.suptitle(title, fontsize=11)
+    drawing.savefig(path, dpi=130)
 
 
-def _games(summary: dict[str, list[Arm]]) -> int:
-    return summary["arms"][0]["calls"] // ROUNDS
+def _games(summary: Summary) -> int:
+    return summary["arms"][0]["solved"]["tasks"]

@@ -18,6 +18,7 @@ from icrl_graph.benchmarks.report import charts, pictures, runs, tables
 from icrl_graph.benchmarks.results import read_plan, read_results
 from icrl_graph.benchmarks.summary import Summary, summarize
 from icrl_graph.errors import missing_extra
+from icrl_graph.state.formatting import between, chance, number, signed
 
 
 def write_report(folder: Path) -> list[Path]:
@@ -30,13 +31,13 @@ def write_report(folder: Path) -> list[Path]:
     """
     plan, results = read_plan(folder), read_results(folder)
     summary = summarize(plan, results.rows)
-    told = {
+    status = {
         "plan": plan,
         "failed": [row for row in results.rows.values() if "error" in row],
         "damaged": results.damaged,
     }
     texts = {
-        "report.html": _page(summary, runs.browse(plan, results.rows), told),
+        "report.html": _page(summary, runs.browse(plan, results.rows), status),
         "summary.json": json.dumps(summary, indent=2) + "\n",
         **tables.as_csv(summary),
     }
@@ -48,7 +49,7 @@ def write_report(folder: Path) -> list[Path]:
     return [*paths, folder / "curves.png"]
 
 
-def _page(summary: Summary, browsed: runs.Browsed, told: Mapping[str, Any]) -> str:
+def _page(summary: Summary, browsed: runs.Browsed, status: Mapping[str, Any]) -> str:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
         from plotly.offline import get_plotlyjs
@@ -57,19 +58,19 @@ def _page(summary: Summary, browsed: runs.Browsed, told: Mapping[str, Any]) -> s
     pages = Environment(
         loader=PackageLoader("icrl_graph.benchmarks.registry", "report"), autoescape=True, undefined=StrictUndefined
     )
-    pages.filters.update(number=tables.number, between=tables.between, signed=tables.signed, chance=tables.chance)
-    drawn = charts.draw(summary)
+    pages.filters.update(number=number, between=between, signed=signed, chance=chance)
+    figures = charts.draw(summary)
     return pages.get_template("page.html").render(
         summary=summary,
         methods=tables.methods(summary),
-        charts=[chart._asdict() for chart in drawn],
-        figures=script({chart.name: chart.figure for chart in drawn}),
+        charts=[chart._asdict() for chart in figures],
+        figures=script({chart.name: chart.figure for chart in figures}),
         runs=script(browsed["runs"]),
         messages=script(browsed["messages"]),
         left_out=browsed["left_out"],
         plotly=get_plotlyjs(),
         version=version("icrl-graph"),
-        **told,
+        **status,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from icrl_graph.benchmarks.comparison import Estimate
-from icrl_graph.benchmarks.summary import Summary, amount, is_told
+from icrl_graph.benchmarks.summary import Summary, amount, is_known
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
 """Told apart also by the color-blind (M. Okabe and K. Ito, "Color Universal Design")."""
@@ -26,7 +26,8 @@ class Chart(NamedTuple):
 
 def draw(summary: Summary) -> list[Chart]:
     """All charts that the figures give."""
-    return [*_by_round(summary), *_by_budget(summary), *_bars(summary)]
+    parts = (_by_round, _by_budget, _costs, _instructions, _pass_at_k)
+    return [chart for part in parts for chart in part(summary)]
 
 
 def _by_round(summary: Summary) -> Iterator[Chart]:
@@ -57,64 +58,53 @@ def _by_budget(summary: Summary) -> Iterator[Chart]:
             yield Chart(f"budget-{unit}", f"What {words.split(',')[0]} buy", what, figure)
 
 
-def _bars(summary: Summary) -> Iterator[Chart]:
-    unit = next(
-        unit
-        for unit in ("usd", "tokens", "calls")
-        if unit == "calls" or all(is_told(m["usage"], unit) for m in summary["methods"])
-    )
-    nodes = [
-        node
-        for node in dict.fromkeys(node for method in summary["methods"] for node in method["spent_by"])
-        if any(amount(method["spent_by"].get(node, {}), unit) for method in summary["methods"])
-    ]
-    arms = [method["arm"] for method in summary["methods"]]
-    bars = [
-        {
-            "type": "bar",
-            "name": node,
-            "x": arms,
-            "y": [amount(m["spent_by"].get(node, {}), unit) / m["runs"] for m in summary["methods"]],
-            "marker": {"color": COLORS[place % len(COLORS)]},
-        }
-        for place, node in enumerate(nodes)
-    ]
+def _costs(summary: Summary) -> Iterator[Chart]:
+    methods = summary["methods"]
+    known = (unit for unit in ("usd", "tokens") if all(is_known(method["usage"], unit) for method in methods))
+    unit = next(known, "calls")
+    nodes = dict.fromkeys(node for method in methods for node in method["spent_by"])
+    spent = {
+        node: [amount(method["spent_by"].get(node, {}), unit) / method["runs"] for method in methods] for node in nodes
+    }
+    arms = [method["arm"] for method in methods]
+    paid = [(node, amounts) for node, amounts in spent.items() if any(amounts)]
+    bars = [{**_bars(node, place), "x": arms, "y": amounts} for place, (node, amounts) in enumerate(paid)]
     layout = {**_layout("", WORDS[unit] + " a run"), "barmode": "stack", "hovermode": "x"}
     what = "By node: the attempts themselves, judges, reflections, and choosing the answer."
     yield Chart("costs", "Where the money went", what, {"data": bars, "layout": layout})
-    asked = list(dict.fromkeys(name for method in summary["methods"] for name in method["by_instruction"]))
-    if len(asked) > 1:
-        bars = [_bar(summary, name, "by_instruction", place) for place, name in enumerate(asked)]
-        what = "Mean reward of the rounds that asked for this; 95 % intervals. Explored and exploited apart."
+
+
+def _instructions(summary: Summary) -> Iterator[Chart]:
+    names = list(dict.fromkeys(name for method in summary["methods"] for name in method["by_instruction"]))
+    if len(names) > 1:
+        bars = [{**_bars(name, place), **_rewards(summary, name)} for place, name in enumerate(names)]
         layout = {**_layout("", "reward"), "barmode": "group", "hovermode": "x"}
+        what = "Mean reward of the rounds that asked for this; 95 % intervals. Explored and exploited apart."
         yield Chart("instructions", "Reward by instruction", what, {"data": bars, "layout": layout})
-    if any(method["pass_at"] for method in summary["methods"]):
-        values = {m["arm"]: list(m["pass_at"].values()) for m in summary["methods"] if m["pass_at"]}
-        spans = {m["arm"]: [float(k) for k in m["pass_at"]] for m in summary["methods"] if m["pass_at"]}
+
+
+def _rewards(summary: Summary, instruction: str) -> dict[str, Any]:
+    """The mean reward of each method for an instruction, with its interval."""
+    estimates = {m["arm"]: m["by_instruction"].get(instruction) for m in summary["methods"]}
+    known = {arm: e for arm, e in estimates.items() if e is not None and e["mean"] is not None}
+    means: list[Any] = [e["mean"] for e in known.values()]
+    above = [0.0 if e["high"] is None else e["high"] - mean for e, mean in zip(known.values(), means, strict=True)]
+    below = [0.0 if e["low"] is None else mean - e["low"] for e, mean in zip(known.values(), means, strict=True)]
+    interval = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
+    return {"x": list(known), "y": means, "error_y": interval}
+
+
+def _pass_at_k(summary: Summary) -> Iterator[Chart]:
+    curves = {method["arm"]: method["pass_at"] for method in summary["methods"] if method["pass_at"]}
+    if curves:
+        values = {arm: list(curve.values()) for arm, curve in curves.items()}
+        spans = {arm: [float(k) for k in curve] for arm, curve in curves.items()}
         what = "Share of tasks solved by at least one of k attempts that don't see each other; an oracle picks."
         yield Chart("pass", "pass@k", what, _figure(summary, values, spans, "k", (-0.02, 1.02)))
 
 
-def _bar(summary: Summary, name: str, field: str, place: int) -> dict[str, Any]:
-    found = [(m["arm"], m[field][name]) for m in summary["methods"] if name in m[field]]  # type: ignore[literal-required]
-    told = [(arm, estimate) for arm, estimate in found if estimate["mean"] is not None]
-    ends = [
-        (e["mean"], e["mean"] if e["low"] is None else e["low"], e["mean"] if e["high"] is None else e["high"])
-        for _, e in told
-    ]
-    return {
-        "type": "bar",
-        "name": name,
-        "x": [arm for arm, _ in told],
-        "y": [mean for mean, _, _ in ends],
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "array": [high - mean for mean, _, high in ends],
-            "arrayminus": [mean - low for mean, low, _ in ends],
-        },
-        "marker": {"color": COLORS[place % len(COLORS)]},
-    }
+def _bars(name: str, place: int) -> dict[str, Any]:
+    return {"type": "bar", "name": name, "marker": {"color": COLORS[place % len(COLORS)]}}
 
 
 def _curves(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from icrl_graph.benchmarks.demos import figure
+from icrl_graph.benchmarks.comparison import Estimate
 from icrl_graph.benchmarks.report.charts import COLORS
 from icrl_graph.benchmarks.summary import Summary
+from icrl_graph.errors import missing_extra
 
 
 def draw(summary: Summary, path: Path) -> None:
@@ -17,29 +19,65 @@ def draw(summary: Summary, path: Path) -> None:
         MissingExtra: matplotlib is not installed.
     """
     measure = summary["measures"][0]
-    drawn = figure(10, 4.4)
-    left, right = drawn.subplots(1, 2)
+    drawing = figure(10, 4.4)
+    left, right = drawing.subplots(1, 2)
     for place, method in enumerate(summary["methods"]):
         style: dict[str, Any] = {"color": COLORS[place % len(COLORS)], "label": method["arm"]}
-        _band(left, range(1, len(method["reward"]) + 1), method["reward"], **style)
+        draw_curve(left, method["reward"], **style)
         points = method["budget"].get("calls", [])
-        _band(right, [point["budget"] for point in points], [point["value"] for point in points], **style)
+        draw_curve(right, [point["value"] for point in points], [point["budget"] for point in points], **style)
     left.set(title="reward of the round's attempt", xlabel="round")
     right.set(title=f"{'solved' if measure == 'success' else measure} within so many calls", xlabel="calls")
     for axes in (left, right):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        _tidy(axes)
     if measure == "success":
         right.set_ylim(-0.02, 1.02)
-    drawn.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    drawn.suptitle(f"{summary['benchmark']}: {summary['tasks']} tasks, {summary['model']}", fontsize=11)
-    drawn.savefig(path, dpi=130)
+    drawing.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    drawing.suptitle(f"{summary['benchmark']}: {summary['tasks']} tasks, {summary['model']}", fontsize=11)
+    drawing.savefig(path, dpi=130)
 
 
-def _band(axes: Any, span: Any, curve: Any, **style: Any) -> None:
-    known = [(at, point) for at, point in zip(span, curve, strict=True) if point["mean"] is not None]
-    at = [x for x, _ in known]
-    axes.plot(at, [point["mean"] for _, point in known], marker="o", markersize=3, **style)
-    sure = [(x, point) for x, point in known if point["low"] is not None]
-    low, high = ([point[end] for _, point in sure] for end in ("low", "high"))
-    axes.fill_between([x for x, _ in sure], low, high, alpha=0.15, color=style["color"], linewidth=0)
+def figure(width: float, height: float) -> Any:
+    """An empty figure, in inches, that needs no display.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as missing:
+        raise missing_extra("matplotlib", "report") from missing
+    empty = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(empty)
+    return empty
+
+
+def draw_curve(axes: Any, curve: Sequence[Estimate], span: Iterable[float] | None = None, **style: Any) -> None:
+    """A curve with its intervals.
+
+    Args:
+        axes: where it is drawn.
+        curve: its points; those without a mean are left out.
+        span: the place of each point; the rounds, from 1, without it.
+        style: of its line, with a `color`.
+    """
+    places = range(1, len(curve) + 1) if span is None else span
+    known = [(at, point) for at, point in zip(places, curve, strict=True) if point["mean"] is not None]
+    style = {"marker": "o", "markersize": 3, **style}
+    axes.plot([at for at, _ in known], [point["mean"] for _, point in known], **style)
+    sure = [(at, point["low"], point["high"]) for at, point in known if point["low"] is not None]
+    at, low, high = zip(*sure, strict=True) if sure else ((), (), ())
+    axes.fill_between(at, low, high, alpha=0.15, color=style["color"], linewidth=0)
+
+
+def label_axes(axes: Any, title: str, rounds: int) -> None:
+    """Title, limits and grid of axes that hold shares or rewards by round."""
+    ticks = [k for k in range(1, rounds + 1) if rounds <= 8 or k == 1 or k % 4 == 0]
+    axes.set(title=title, xlabel="round", ylim=(0, 1.02), xticks=ticks)
+    _tidy(axes)
+
+
+def _tidy(axes: Any) -> None:
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)

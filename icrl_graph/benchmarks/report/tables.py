@@ -1,38 +1,15 @@
-"""The tables of a report, and how numbers are written in them."""
+"""The tables of a report."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from icrl_graph.benchmarks.comparison import Estimate
 from icrl_graph.benchmarks.summary import UNITS, Method, Summary, amount
 
 CURVES = ("reward", "metric", "best", "answer", "solved")
-
-
-def number(value: float | None) -> str:
-    """Three digits, or a dash."""
-    return "–" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def between(found: Estimate) -> str:
-    """A mean with its interval."""
-    if found["low"] is None or found["high"] is None:
-        return number(found["mean"])
-    return f"{number(found['mean'])} [{number(found['low'])}, {number(found['high'])}]"
-
-
-def signed(value: float | None) -> str:
-    """A difference."""
-    return "–" if value is None else f"{value:+.3g}"
-
-
-def chance(value: float | None) -> str:
-    """A p."""
-    return "–" if value is None else f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
 
 
 def methods(summary: Summary) -> list[dict[str, Any]]:
@@ -53,27 +30,32 @@ def methods(summary: Summary) -> list[dict[str, Any]]:
 
 def as_csv(summary: Summary) -> dict[str, str]:
     """The figures as files, by name."""
+    return {f"{name}.csv": _csv(rows) for name, rows in as_rows(summary).items()}
+
+
+def as_rows(summary: Summary) -> dict[str, list[dict[str, Any]]]:
+    """The figures as tables, by name, each a list of rows."""
     ends = ("mean", "low", "high", "tasks", "unscored")
     return {
-        "methods.csv": _csv(_method(method, summary["measures"]) for method in summary["methods"]),
-        "rounds.csv": _csv(
+        "methods": [_method(method, summary["measures"]) for method in summary["methods"]],
+        "rounds": [
             {"arm": method["arm"], "round": at + 1, "figure": name, **{end: point[end] for end in ends}}
             for method in summary["methods"]
             for name in CURVES
             for at, point in enumerate(method[name])  # type: ignore[literal-required]
-        ),
-        "budgets.csv": _csv(
+        ],
+        "budgets": [
             {"arm": method["arm"], "unit": unit, "budget": point["budget"], **{e: point["value"][e] for e in ends}}  # type: ignore[literal-required]
             for method in summary["methods"]
             for unit, points in method["budget"].items()
             for point in points
-        ),
-        "tasks.csv": _csv(
-            {"arm": method["arm"], "task": task, **{end: found[end] for end in ends}}  # type: ignore[literal-required]
+        ],
+        "tasks": [
+            {"arm": method["arm"], "task": task, **{end: estimate[end] for end in ends}}  # type: ignore[literal-required]
             for method in summary["methods"]
-            for task, found in method["by_task"].items()
-        ),
-        "differences.csv": _csv(summary["pairs"]),
+            for task, estimate in method["by_task"].items()
+        ],
+        "differences": [dict(pair) for pair in summary["pairs"]],
     }
 
 
@@ -83,13 +65,12 @@ def _method(method: Method, measures: Iterable[str]) -> dict[str, Any]:
         for name in measures
         for end in ("mean", "low", "high")
     }
-    told = ("arm", "rewarded_by", "runs", "failed", "attempts", "unanswered", "unscored")
+    fields = ("arm", "rewarded_by", "runs", "failed", "attempts", "unanswered", "unscored")
     usage = {name: method["usage"].get(name, 0) for name in ("calls", "input", "cached", "output", "reasoning", "usd")}
-    return {**{name: method[name] for name in told}, **equal, "regret": method["regret"]["mean"], **usage}  # type: ignore[literal-required]
+    return {**{name: method[name] for name in fields}, **equal, "regret": method["regret"]["mean"], **usage}  # type: ignore[literal-required]
 
 
-def _csv(lines: Iterable[Mapping[str, Any]]) -> str:
-    rows = list(lines)
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")

@@ -1,4 +1,4 @@
-"""What the simulator says of an episode without playing it; kept in the user's cache."""
+"""An episode's solution and task text, computed without playing it; saved in the user's cache."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from icrl_graph.errors import missing_extra
 
 
 def gold_path(task: str, variation: int = 0, simplification: str = "easy") -> list[str]:
-    """Actions that solve an episode, as the simulator's own solver has them; they may go on after it is solved.
+    """Actions that solve an episode, by the simulator's solver; there may be more after it is solved.
 
-    Worked out once, in a JVM of its own, for seconds up to a minute; then read from the user's cache.
+    Computed once, in a separate JVM, for seconds up to a minute; then read from the user's cache.
 
     Raises:
         ValueError: there is no such episode.
@@ -32,7 +32,7 @@ def gold_path(task: str, variation: int = 0, simplification: str = "easy") -> li
 
 
 def describe(task: str, variation: int = 0, simplification: str = "easy") -> str:
-    """An episode's task in the simulator's words; worked out and kept as `gold_path` is.
+    """An episode's task in the simulator's words; computed and saved as `gold_path` is.
 
     Raises:
         ValueError: there is no such episode.
@@ -40,35 +40,35 @@ def describe(task: str, variation: int = 0, simplification: str = "easy") -> str
         SimulatorError: the simulator does not start, has died or failed.
     """
     spec = Spec(task, variation, simplification)
-    words: str = _cached("description", spec, lambda simulator: simulator.description())
-    return words
+    description: str = _cached("description", spec, lambda simulator: simulator.description())
+    return description
 
 
-def _cached(what: str, spec: Spec, of: Callable[[Simulator], Any], gold: bool = False) -> Any:
-    """What a simulator says of an episode, from the cache if it was asked before."""
-    file = _cache() / f"{what}-{spec.task}-{spec.variation}-{spec.simplification or 'plain'}.json"
+def _cached(name: str, spec: Spec, compute: Callable[[Simulator], Any], gold: bool = False) -> Any:
+    """A value that a simulator computes for an episode, from the cache if it is there."""
+    file = _cache() / f"{name}-{spec.task}-{spec.variation}-{spec.simplification or 'plain'}.json"
     with suppress(OSError, ValueError):
         return json.loads(file.read_text(encoding="utf-8"))
     simulator = Simulator(patience=10 * PATIENCE)
     try:
         simulator.connect()
         simulator.load(spec, gold=gold)
-        found = of(simulator)
+        value = compute(simulator)
     finally:
         simulator.jvm.end()
-    with suppress(OSError):  # a cache that can't be written is none
+    with suppress(OSError):  # the cache is optional
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as unfinished:
-            json.dump(found, unfinished)
-        os.replace(unfinished.name, file)  # whole or not there, whoever else does the same
-    return found
+            json.dump(value, unfinished)
+        os.replace(unfinished.name, file)  # atomic: other processes may write the same file
+    return value
 
 
 def _cache() -> Path:
     """A folder for this version of the simulator within the user's cache."""
     try:
-        found = version("scienceworld")
+        installed = version("scienceworld")
     except PackageNotFoundError:
         raise missing_extra("scienceworld", "scienceworld") from None
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "icrl-graph" / f"scienceworld-{found}"
+    return Path(home) / "icrl-graph" / f"scienceworld-{installed}"

@@ -1,4 +1,4 @@
-"""Which episodes there are: the tasks, their variations and simplifications. All of it is known without Java."""
+"""The episodes: tasks, their variations and simplifications. All of it is known without Java."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Split = Literal["train", "dev", "test"]
 
 
 class Task(NamedTuple):
-    """A task's number in the paper, and how many of its variations are for what: first train, then dev, then test."""
+    """A task's number in the paper, and the sizes of its splits; variations are numbered train first, dev, test."""
 
     number: str
     train: int
@@ -58,7 +58,7 @@ TASKS: Mapping[str, Task] = {
     "mendelian-genetics-known-plant": Task("10-1", 60, 30, 30),
     "mendelian-genetics-unknown-plant": Task("10-2", 240, 120, 120),
 }
-"""All tasks, so that a plan can be checked without Java; a test holds them against the simulator's own lists."""
+"""All tasks, so that a plan can be checked without Java; a test compares them with the simulator's lists."""
 
 SIMPLIFICATIONS = ("teleportAction", "selfWateringFlowerPots", "openContainers", "openDoors", "noElectricalAction")
 _EASY = ("teleportAction", "selfWateringFlowerPots", "openDoors", "noElectricalAction")
@@ -66,7 +66,7 @@ _EASY = ("teleportAction", "selfWateringFlowerPots", "openDoors", "noElectricalA
 
 @dataclass(frozen=True)
 class Spec:
-    """What an episode is reset to.
+    """The settings of an episode.
 
     Args:
         task: one of `TASKS`.
@@ -97,7 +97,7 @@ class Spec:
                 raise ValueError(f"simplification of {self.task} can't be noElectricalAction: it needs electricity")
 
     def simplifications(self) -> set[str]:
-        """What is simplified; the simulator leaves an electrical task its wires if it is to be easy."""
+        """The names of its simplifications; in an electrical task, "easy" does not take the wires away."""
         if self.simplification == "easy":
             return set(_EASY) - ({"noElectricalAction"} if self._electrical() else set())
         return set(self.simplification.split(",")) - {""}
@@ -107,25 +107,26 @@ class Spec:
 
 
 def as_spec(task_data: Mapping[str, Any]) -> Spec:
-    """The episode that somebody asks for.
+    """The episode of a task's data.
 
     Raises:
         ValueError: there is no such episode.
     """
-    known = tuple(Spec.__dataclass_fields__)
     for name in task_data:
-        one_of("what ScienceWorld is reset with", name, known)
+        one_of("a key of ScienceWorld's task data", name, tuple(Spec.__dataclass_fields__))
     if "task" not in task_data:
-        raise ValueError(f"ScienceWorld is reset with a task, one of {', '.join(TASKS)}; got {dict(task_data)!r}")
+        raise ValueError(
+            f"ScienceWorld's task data must have a task, one of {', '.join(TASKS)}; got {dict(task_data)!r}"
+        )
     return Spec(**task_data)
 
 
-def one_of(what: str, given: Any, choices: Sequence[str]) -> int:
-    """Where something stands among its choices.
+def one_of(name: str, value: Any, choices: Sequence[str]) -> int:
+    """The index of a value among its choices.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it is not one of them.
     """
-    if not isinstance(given, str) or given not in choices:
-        raise ValueError(f"{what} must be one of {', '.join(choices)}; got {given!r}")
-    return choices.index(given)
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+    return choices.index(value)

@@ -1,4 +1,4 @@
-"""The templates of the actions, and what an agent is told of them."""
+"""The templates of the actions, and the instructions for an agent."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _LACKS = {"connect OBJ to OBJ": "noElectricalAction", "disconnect OBJ": "noElect
 
 
 def actions(task: str, simplification: str = "easy") -> list[str]:
-    """The templates of the actions that there are, with OBJ in place of an object.
+    """The templates of a task's actions, with OBJ in place of an object.
 
     Raises:
         ValueError: there is no such episode.
@@ -49,12 +49,12 @@ def actions(task: str, simplification: str = "easy") -> list[str]:
 
 
 def instructions(task: str, simplification: str = "easy", *, description: str = "") -> str:
-    """What an agent is to know before its first action.
+    """The instructions before an agent's first action.
 
     Args:
         task: one of `TASKS`.
         simplification: as in `Spec`.
-        description: the task itself, in the simulator's words (`describe`), if the agent is not to find it in its first
+        description: the task in the simulator's words (`describe`), if it is to stand here, too, not in the first
             observation alone.
 
     Raises:
@@ -65,7 +65,7 @@ def instructions(task: str, simplification: str = "easy", *, description: str = 
 
 
 def words_of(text: str) -> list[str]:
-    """The words that the simulator does not skip."""
+    """The words of a text without articles, which the simulator skips."""
     return [word for word in text.lower().split() if word not in ("the", "a", "an")]
 
 

@@ -1,6 +1,6 @@
 """In-context learners that ship with the package: small trained networks that answer prompts, in numpy.
 
-See `hidden_color.md` and `game24.md` beside this file for what they are and what they are not.
+`hidden_color.md` and `game24.md` in this folder describe them, their training and their limits.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from typing import Any
 
 
 def _hidden_color(messages: Sequence[Mapping[str, Any]], rng: Random, temperature: float | None) -> str:
-    from icrl_graph.models.learners.hidden_color import (
-        reply,  # numpy and the weights are loaded when they are first needed
-    )
+    # numpy and the weights are loaded when they are first needed
+    from icrl_graph.models.learners.hidden_color import reply
 
     return reply(messages, rng, temperature)
 
@@ -31,7 +30,7 @@ def find_learner(name: str) -> Callable[..., str]:
     """The reply function of a learner.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no learner of that name.
     """
     if name not in LEARNERS:
         raise ValueError(f"unknown learner {name!r}; choose one of {', '.join(map(repr, LEARNERS))}")
@@ -44,5 +43,5 @@ LEARNERS: Mapping[str, Callable[..., str]] = {
     "game24-weak": _game24("weak"),
     "game24-strong": _game24("strong"),
 }
-"""Reply functions by name, for `models.registry.learner`. That of Game of 24 stands on no base policy, a weak one or
-a strong one."""
+"""Reply functions by name, for `models.registry.learner`. That of Game of 24 comes without a base policy, with a weak
+one or with a strong one."""

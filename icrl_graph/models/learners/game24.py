@@ -1,10 +1,10 @@
-"""The shipped learner of Game of 24: reads a prompt, gives its next attempt in the benchmark's own text.
+"""The shipped learner of Game of 24: reads a prompt, answers with its next attempt in the text form of the benchmark.
 
-It reads the prompt that a chat model would get: the steps and the rewards that stand there are all it knows. So every
-memory, layout, ablation and topology acts on it as on any model. With a base policy, "weak" or "strong", it begins with
-what that knows of the game; without one it knows nothing of arithmetic but which steps are legal.
+It reads the prompt that a chat model would get: the steps and rewards in it are all it knows. So every
+memory, layout, ablation and topology acts on it as on any model. With a base policy, "weak" or "strong", it starts
+from that policy's knowledge of the game; without one it knows no arithmetic but which steps are legal.
 
-Its limits: it plays this one game and does not read English. See `game24.md` beside this file.
+Its limits: it plays this one game and does not read English. See `game24.md` in this folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from icrl_graph.tasks.game24.game import Base, Numbers, Reply, Scoring, Tried
 Strength = Literal["none", "weak", "strong"]
 
 BASE_TEMPERATURES: dict[Strength, float] = {"weak": 3.0, "strong": 1.0}
-"""At which the shipped base policies are sampled: the weak one is too sure of itself."""
+"""Sampling temperatures of the shipped base policies: the weak one is overconfident."""
 
 
 @cache
@@ -54,7 +54,7 @@ def _network() -> CrossAttention:
 
 
 def recall(history: Sequence[Tried], rng: Random) -> Scoring:
-    """The trained rule: what the network makes of the history."""
+    """The trained rule: the network's scores by the history."""
     network = _network()
     generator = np.random.default_rng(rng.getrandbits(64))
     codes: dict[Hashable, Array] = {}

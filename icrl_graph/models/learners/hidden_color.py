@@ -1,10 +1,10 @@
-"""The shipped learner of hidden color: reads a prompt, gives its next guess.
+"""The shipped learner of hidden color: reads a prompt, answers with its next guess.
 
-It reads the prompt that a chat model would get, through `parse`: the guesses and rewards that stand there are all it
+It reads the prompt that a chat model would get, through `parse`: the guesses and rewards in it are all it
 knows. So every memory, layout, ablation and topology acts on it as on any model.
 
 Its limits: it plays this one game and does not read English. It shows the mechanics of in-context reinforcement
-learning, and says nothing about how a language model reasons. It looks at the last seven attempts that a prompt shows.
+learning, and shows nothing about how a language model reasons. It reads the last seven attempts in a prompt.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def reply(messages: Sequence[Mapping[str, Any]], rng: Random, temperature: float
     if prompt.task != HIDDEN_COLOR_TASK:
         raise UnknownTask(
             "the learner 'hidden-color' plays one game only, the tasks of icrl_graph.tasks.hidden_color, and "
-            f"reads no other text; it was asked: {prompt.task[:80]!r}. For other tasks give a language model, such as "
+            f"reads no other text; the task is {prompt.task[:80]!r}. For other tasks use a language model, such as "
             "'openai:gpt-4.1-mini'"
         )
     history = []

@@ -1,9 +1,9 @@
-"""The network of the shipped in-context learner, in numpy: reads guesses and rewards, samples the next guess.
+"""The network of the shipped learner of hidden color, in numpy: reads guesses and rewards, samples the next guess.
 
 A pre-LN causal transformer. Every digit of every guess is one position, whose input is the sum of five embeddings: the
 digit before it in this guess, the digit at the same place in the guess before, the reward of the guess before, its
-place, and its round. So one position sees what was tried, what it was worth, and what is being tried now. The history
-goes through in one pass, then the digits of the new guess follow one at a time over cached keys and values.
+place, and its round. So one position sees what was tried, its reward, and what is being tried now. The history is read
+in one pass, then the digits of the new guess follow one at a time over cached keys and values.
 
 `icrl_graph.meta_rl.hidden_color` holds the same network in PyTorch, trains it, and writes the weights read here.
 """
@@ -17,7 +17,7 @@ from random import Random
 
 import numpy as np
 
-from icrl_graph.models.learners.layers import Array, attend, feed_forward, heads, linear, load, norm
+from icrl_graph.models.learners.layers import Array, Network, attend, split_heads
 
 Attempt = tuple[Sequence[int], int | None]
 """The digits of a guess and its reward level, None if none was shown."""
@@ -25,7 +25,7 @@ Attempt = tuple[Sequence[int], int | None]
 
 @dataclass(frozen=True)
 class Shape:
-    """What the arrays of the network measure; stored with the weights."""
+    """The sizes of the network; stored with the weights."""
 
     places: int = 3
     """Digits of a guess."""
@@ -40,16 +40,16 @@ class Shape:
     heads: int = 4
 
 
-class Transformer:
-    """Frozen weights and the forward pass.
+class Transformer(Network):
+    """The stored network and its forward pass.
 
     Args:
-        path: the stored network; see `icrl_graph.models.learners.layers`.
+        path: the file of its weights.
     """
 
     def __init__(self, path: Traversable) -> None:
-        shape, self.weights = load(path)
-        self.shape = Shape(**shape)
+        super().__init__(path)
+        self.shape = Shape(**self.sizes)
 
     def guess(self, history: Sequence[Attempt], rng: Random, temperature: float = 1.0) -> list[int]:
         """Sample the next guess; of a history longer than the window, the last part is read.
@@ -69,12 +69,12 @@ class Transformer:
                 inputs = self._next_input(history, chosen)
         return chosen
 
-    def logits(self, history: Sequence[Attempt], begun: Sequence[int] = ()) -> Array:
-        """Scores of the next digit, shape (digits,), for a guess of which the digits `begun` are already chosen."""
+    def logits(self, history: Sequence[Attempt], chosen: Sequence[int] = ()) -> Array:
+        """Scores of the next digit, shape (digits,), for a guess whose first digits are already chosen."""
         cache: list[tuple[Array, Array]] = []
         scores = self._forward(self._inputs(history[-(self.shape.rounds - 1) :]), cache)
-        for place in range(len(begun)):
-            scores = self._forward(self._next_input(history, begun[: place + 1]), cache)
+        for place in range(len(chosen)):
+            scores = self._forward(self._next_input(history, chosen[: place + 1]), cache)
         return scores
 
     def _inputs(self, history: Sequence[Attempt]) -> Array:
@@ -106,19 +106,19 @@ class Transformer:
 
     def _forward(self, x: Array, cache: list[tuple[Array, Array]]) -> Array:
         """Pass new positions (positions, width) through all layers, extending the cache; scores of the last one."""
-        w, s = self.weights, self.shape
+        shape = self.shape
         past = cache[0][0].shape[1] if cache else 0
-        hidden_from = np.triu(np.full((len(x), past + len(x)), -np.inf, dtype=np.float32), k=past + 1)
-        for i in range(s.layers):
-            q, k, v = heads(linear(w, f"{i}.qkv", norm(w, f"{i}.norm1", x)), s.heads, 3)
+        mask = np.triu(np.full((len(x), past + len(x)), -np.inf, dtype=np.float32), k=past + 1)
+        for i in range(shape.layers):
+            q, k, v = split_heads(self.linear(f"{i}.qkv", self.norm(f"{i}.norm1", x)), shape.heads, 3)
             if len(cache) > i:
                 k, v = np.concatenate([cache[i][0], k], axis=1), np.concatenate([cache[i][1], v], axis=1)
                 cache[i] = k, v
             else:
                 cache.append((k, v))
-            x = x + linear(w, f"{i}.out", attend(q, k, v, hidden_from))
-            x = x + feed_forward(w, str(i), norm(w, f"{i}.norm2", x))
-        return linear(w, "head", norm(w, "norm", x[-1]))
+            x = x + self.linear(f"{i}.out", attend(q, k, v, mask))
+            x = x + self.feed_forward(str(i), self.norm(f"{i}.norm2", x))
+        return self.head(x[-1])
 
 
 def _sample(logits: Array, rng: Random, temperature: float) -> int:

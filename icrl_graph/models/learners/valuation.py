@@ -1,7 +1,7 @@
 """The base policies of Game of 24, in numpy: a small network that values what a move leaves, from the numbers alone.
 
-It sums an encoding of each number (a learned one, and its size and remainders), and says how promising the sum looks.
-How good it is depends on how many puzzles it was trained on; `icrl_graph.meta_rl.game24_base` trains it.
+It sums an encoding of each number (a learned one, and its size and remainders), and scores the sum. How good it is
+depends on how many puzzles it was trained on; `icrl_graph.meta_rl.game24_base` trains it.
 """
 
 from __future__ import annotations
@@ -12,49 +12,48 @@ from importlib.resources.abc import Traversable
 
 import numpy as np
 
-from icrl_graph.models.learners.layers import Array, feed_forward, linear, load, norm
+from icrl_graph.models.learners.layers import Array, Network
 
 MODULI = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 24, 50)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the arrays of the network measure; stored with the weights."""
+    """The sizes of the network; stored with the weights."""
 
     numbers: int = 128
-    """Numbers below this have an encoding of their own, all others share one."""
+    """Each number below this has its own encoding; all others share one."""
     width: int = 48
     layers: int = 2
 
 
-class Valuation:
-    """Frozen weights and the forward pass.
+class Valuation(Network):
+    """The stored network and its forward pass.
 
     Args:
-        path: the stored network; see `icrl_graph.models.learners.layers`.
+        path: the file of its weights.
     """
 
     def __init__(self, path: Traversable) -> None:
-        shape, self.weights = load(path)
-        self.shape = Shape(**shape)
+        super().__init__(path)
+        self.shape = Shape(**self.sizes)
 
     def values(self, states: Sequence[Sequence[int]]) -> Array:
         """How promising each state looks, as scores; all states hold as many numbers."""
-        w, s = self.weights, self.shape
         numbers = np.array(states)
-        x = w["number"][np.minimum(numbers, s.numbers)] + linear(w, "feature", features(numbers))
-        x = (x + linear(w, "mix", np.maximum(x, 0))).sum(axis=1)
-        for i in range(s.layers):
-            x = x + feed_forward(w, str(i), norm(w, f"{i}.norm", x))
-        result: Array = linear(w, "head", norm(w, "norm", x))[:, 0]
-        return result
+        x = self.weights["number"][np.minimum(numbers, self.shape.numbers)] + self.linear("feature", features(numbers))
+        x = (x + self.linear("mix", np.maximum(x, 0))).sum(axis=1)
+        for i in range(self.shape.layers):
+            x = x + self.feed_forward(str(i), self.norm(f"{i}.norm", x))
+        scores: Array = self.head(x)[:, 0]
+        return scores
 
 
 def features(numbers: np.ndarray) -> Array:
     """Size and remainders of numbers, shape (..., 2 + 2 * len(MODULI))."""
     size = numbers.astype(np.float32)
-    told = [np.minimum(size / 24, 8), np.log(size + 1)]
+    columns = [np.minimum(size / 24, 8), np.log(size + 1)]
     for modulus in MODULI:
         turn = 2 * np.pi * size / modulus
-        told += [np.sin(turn), np.cos(turn)]
-    return np.stack(told, axis=-1).astype(np.float32)
+        columns += [np.sin(turn), np.cos(turn)]
+    return np.stack(columns, axis=-1).astype(np.float32)

@@ -5,8 +5,8 @@ steps one number is left, and it should be 24. Steps here stay within the natura
 1346 of the 1362 solvable puzzles (the other 16 need fractions) and makes a graph of 17 005 states. Steps that leave the
 same numbers are one move.
 
-A player reads the prompt that any chat model would get and answers in the benchmark's own text. What it does with the
-attempts and step rewards that it finds there is its `Rule`; what it would do without them is its `Base`.
+A player reads the prompt that any chat model would get and answers in the text form of the benchmark. Its `Rule` uses
+the attempts and step rewards in the prompt; its `Base` is the policy without them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from icrl_graph.prompts.templates import GAME24_TASK
 from icrl_graph.tasks.game24.verifier import TARGET, read_steps
 
 Numbers = tuple[int, ...]
-"""What is left, ascending."""
+"""The numbers that are left, ascending."""
 Split = Literal["train", "validation", "test"]
 
 HELD_OUT: Mapping[Split, int] = {"test": 400, "validation": 100}
-"""Puzzles that no stage of any training sees; the rest is for training."""
+"""Puzzles that no training sees; the rest is for training."""
 
 # ------------------------------------------------------------------------------------------------------------- the game
 
@@ -46,8 +46,8 @@ class Move(NamedTuple):
 
 @cache
 def moves(left: Numbers) -> Mapping[Numbers, Move]:
-    """What the next step may leave, each with a step that leaves it."""
-    found: dict[Numbers, Move] = {}
+    """All that the next step may leave, each with a step that leaves it."""
+    by_result: dict[Numbers, Move] = {}
     for i, j in combinations(range(len(left)), 2):
         small, large = left[i], left[j]
         others = (*left[:i], *left[i + 1 : j], *left[j + 1 :])
@@ -59,8 +59,8 @@ def moves(left: Numbers) -> Mapping[Numbers, Move]:
         if small and large % small == 0:
             steps.append(Move(large, "/", small, large // small))
         for step in steps:
-            found.setdefault(tuple(sorted((*others, step.result))), step)
-    return found
+            by_result.setdefault(tuple(sorted((*others, step.result))), step)
+    return by_result
 
 
 @cache
@@ -80,10 +80,10 @@ def split(name: Split) -> tuple[Numbers, ...]:
 
 
 def write(path: Sequence[Numbers]) -> str:
-    """An attempt in the benchmark's text: its steps, then the expression that they make.
+    """An attempt in the text form of the benchmark: its steps, then the expression that they make.
 
     Args:
-        path: what is left at first and after each step.
+        path: the numbers left at the start and after each step.
     """
     lines, made = [], [(number, str(number)) for number in path[0]]
     for before, after in pairwise(path):
@@ -98,18 +98,18 @@ def _take(made: list[tuple[int, str]], number: int) -> str:
     return made.pop(next(i for i, (value, _) in enumerate(made) if value == number))[1]
 
 
-# --------------------------------------------------------------------------------------------------- what a prompt says
+# -------------------------------------------------------------------------------------------------- what a prompt shows
 
 
 class Tried(NamedTuple):
-    """A step of an earlier attempt. Its numbers may be fractions, if another player made it."""
+    """A step of an earlier attempt. Its numbers may be fractions, if another player took it."""
 
     number: int
     """0 for the first step of its attempt."""
     before: tuple[Fraction | int, ...]
     after: tuple[Fraction | int, ...]
     reward: float | None
-    """As the prompt shows it; None if it shows none."""
+    """As shown in the prompt; None if it shows none."""
 
 
 _TASK = re.compile(
@@ -121,20 +121,20 @@ def read_prompt(messages: Sequence[Mapping[str, Any]]) -> tuple[Numbers, list[Tr
     """The puzzle of a prompt and every step that was tried, in order.
 
     Where a prompt shows no step rewards, the reward of the whole attempt is read as that of
-    `icrl_graph.tasks.game24.verifier.grade`, and only whether it solved the puzzle: 1 or more says that all steps were
+    `icrl_graph.tasks.game24.verifier.grade`, and only whether it solved the puzzle: 1 or more means that all steps were
     right, less that the last one was not.
 
     Raises:
         UnknownTask: the prompt is not about Game of 24.
     """
     prompt = parse(messages)
-    asked = _TASK.fullmatch(prompt.task)
-    if asked is None:
+    match = _TASK.fullmatch(prompt.task)
+    if match is None:
         raise UnknownTask(
-            "this player knows Game of 24 only, the tasks of icrl_graph.tasks.game24, and reads no other text; it "
-            f"was asked: {prompt.task[:80]!r}. For other tasks give a language model, such as 'openai:gpt-4.1-mini'"
+            "this player knows Game of 24 only, the tasks of icrl_graph.tasks.game24, and reads no other text; "
+            f"the task is {prompt.task[:80]!r}. For other tasks use a language model, such as 'openai:gpt-4.1-mini'"
         )
-    numbers = tuple(sorted(map(int, asked[1].split())))
+    numbers = tuple(sorted(map(int, match[1].split())))
     return numbers, [step for attempt in prompt.attempts for step in _tried(attempt, numbers)]
 
 
@@ -148,7 +148,7 @@ def _tried(attempt: Attempt, numbers: Numbers) -> list[Tried]:
 
 @lru_cache(maxsize=4096)  # the next prompt of a run shows the same attempts again
 def _path(response: str, numbers: Numbers) -> list[tuple[Fraction | int, ...]]:
-    """What is left at first and after each of an attempt's steps, up to the first that is wrong."""
+    """The numbers left at the start and after each step of an attempt, up to the first wrong step."""
     lefts = (step.left for step in read_steps(response, numbers) if step.left is not None)
     return [numbers, *(tuple(n.numerator if n.denominator == 1 else n for n in left) for left in lefts)]
 
@@ -158,11 +158,11 @@ def _path(response: str, numbers: Numbers) -> list[tuple[Fraction | int, ...]]:
 Reply = Callable[[Sequence[Mapping[str, Any]], Random, float | None], str]
 """(prompt, generator, temperature) -> response; what `FunctionModel` takes."""
 Base = Callable[[Sequence[Numbers]], Sequence[float]]
-"""Log-probabilities of the moves, given as what they leave, by a player who looks at the numbers alone."""
+"""Log-probabilities of the moves, each written as the numbers that it leaves, by a policy without a history."""
 Scoring = Callable[[int, Sequence[Numbers], Sequence[float]], Sequence[float]]
-"""(number of the step, moves, their log-probabilities by the base) -> scores that the history makes of them."""
+"""(number of the step, moves, their log-probabilities by the base) -> scores that take the history into account."""
 Rule = Callable[[Sequence[Tried], Random], Scoring]
-"""What a player makes of the history, once for each attempt."""
+"""Reads the history, once for each attempt, and returns how to score moves."""
 
 
 def player(rule: Rule, base: Base) -> Reply:
@@ -194,12 +194,12 @@ def no_base(options: Sequence[Numbers]) -> list[float]:
 
 
 def blind(history: Sequence[Tried], rng: Random) -> Scoring:
-    """Looks at no history."""
+    """Ignores the history."""
     return lambda number, options, scores: scores
 
 
 def avoid_tried(history: Sequence[Tried], rng: Random) -> Scoring:
-    """Takes no step that was tried, whatever its reward, as long as there is another: diversity without rewards."""
+    """Avoids steps that were tried, whatever their rewards, as long as there is another: diversity without rewards."""
     tried = {step.after for step in history}
 
     def scoring(number: int, options: Sequence[Numbers], scores: Sequence[float]) -> list[float]:
@@ -209,9 +209,9 @@ def avoid_tried(history: Sequence[Tried], rng: Random) -> Scoring:
 
 
 def prune(history: Sequence[Tried], rng: Random) -> Scoring:
-    """The teacher of the learner: takes what is known to lead on, and never what is known not to.
+    """The teacher of the learner: takes moves known to be right, and never moves known to be wrong.
 
-    A pair of numbers of which every last step was tried and failed is known not to lead on, too.
+    A move that leaves two numbers is known to be wrong, too, if every last step from them was tried and failed.
     """
     dead = {step.after for step in history if step.reward is not None and step.reward <= 0}
     alive = {step.after for step in history if step.reward is not None and step.reward > 0}
@@ -227,17 +227,17 @@ def prune(history: Sequence[Tried], rng: Random) -> Scoring:
 
 
 SURE = 40.0
-"""Outweighs every base."""
+"""Added to or taken from a score; outweighs every base."""
 
 
 def without_repeats(reply: Reply) -> Reply:
-    """A player that says nothing twice, as long as a hundred tries find something new."""
+    """A player that repeats no attempt, unless a hundred samples bring nothing new."""
 
     def fresh(messages: Sequence[Mapping[str, Any]], rng: Random, temperature: float | None = None) -> str:
-        said = {attempt.response for attempt in parse(messages).attempts}
+        earlier = {attempt.response for attempt in parse(messages).attempts}
         for _ in range(100):
             answer = reply(messages, rng, temperature)
-            if answer not in said:
+            if answer not in earlier:
                 break
         return answer
 

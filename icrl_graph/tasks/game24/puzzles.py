@@ -2,7 +2,7 @@
 
 All 1362 solvable puzzles are generated: four numbers from 1 to 13 that make 24. That is the same set as in the file
 24.csv of Tree of Thoughts (arXiv 2305.10601), whose order, by how long people take, can't be generated: `load_ranked`
-reads it from a copy of yours. The paper's test set is its rows 900 to 999, counted from 0.
+reads it from a copy of the file. The paper's test set is its rows 900 to 999, counted from 0.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def read_puzzle(text: str) -> Puzzle:
     """The numbers of a puzzle written like "4,5,6,10".
 
     Raises:
-        ValueError: it is not written like that.
+        ValueError: it is not in that form.
     """
     try:
         return tuple(int(number) for number in text.replace(",", " ").split())
@@ -59,16 +59,16 @@ def load_ranked(path: str | PathLike[str], *, verify: bool = True) -> list[Puzzl
     """The puzzles of Tree of Thoughts' 24.csv, in its order.
 
     Args:
-        path: your copy of the file.
+        path: a copy of the file.
         verify: refuse a file that differs from the published one.
 
     Raises:
         ValueError: the file differs from the published one, or has no column "Puzzles" of four numbers.
     """
     raw = Path(path).read_bytes()
-    found = hashlib.sha256(raw).hexdigest()
-    if verify and found != RANKED_SHA256:
-        raise ValueError(f"{path} is not the published 24.csv: its sha256 is {found}, not {RANKED_SHA256}")
+    digest = hashlib.sha256(raw).hexdigest()
+    if verify and digest != RANKED_SHA256:
+        raise ValueError(f"{path} is not the published 24.csv: its sha256 is {digest}, not {RANKED_SHA256}")
     rows = csv.DictReader(raw.decode("utf-8-sig").splitlines())
     if "Puzzles" not in (rows.fieldnames or ()):
         raise ValueError(f"{path} has no column 'Puzzles'; it has {', '.join(rows.fieldnames or ()) or 'none'}")

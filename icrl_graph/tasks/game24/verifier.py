@@ -1,8 +1,8 @@
 """Game of 24: exact verification of an answer and of the steps that lead to it.
 
-Arithmetic is done in fractions (`8 / (3 - 8 / 3)` is 24, which floating point denies), and what a model wrote is parsed
+Arithmetic is done in fractions (`8 / (3 - 8 / 3)` is 24, which floating point denies), and a model's answer is parsed
 into Python's syntax tree and walked, never evaluated. Only the four operations, parentheses and plain integers pass.
-Anything else fails with a reason code; what isn't understood is wrong, not skipped.
+Anything else fails with a reason code; what can't be parsed is wrong, not skipped.
 
 The steps `a op b = c (left: ...)` are those of Tree of Thoughts (arXiv 2305.10601). `can_make` says exactly whether 24
 can still be reached from what a step leaves: the noise-free form of the paper's sure / likely / impossible judge.
@@ -51,13 +51,13 @@ _WORDS: Mapping[Reason, str] = {
 
 
 class Verdict(NamedTuple):
-    """What is wrong with an answer, or that it is correct."""
+    """The result of checking an answer."""
 
     reason: Reason
     value: Fraction | None = None
     """The expression's value, where it has one."""
     expression: str = ""
-    """What was read as the answer's expression."""
+    """The expression as it was read."""
 
 
 # ---------------------------------------------------------------------------------------------------------- the answer
@@ -80,8 +80,8 @@ _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 def read_expression(text: str) -> str:
     """The expression that a response gives as its answer.
 
-    It is looked for in the last `<answer>...</answer>`, if there is one, and there: after the last "Answer:", else in
-    the last LaTeX box, else on the last line that is not empty.
+    It is read from the last `<answer>...</answer>`, if there is one, else from the whole text: after the last
+    "Answer:", else in the last LaTeX box, else on the last line that is not empty.
     """
     text = text[-_LONGEST_TEXT:]
     if tagged := _TAGGED.findall(text):
@@ -95,7 +95,7 @@ def read_expression(text: str) -> str:
 
 
 def _braced(text: str) -> str:
-    """What stands between the first brace and the one that closes it."""
+    """The text between the first brace and its closing brace."""
     depth = 0
     for i, char in enumerate(text):
         depth += (char == "{") - (char == "}")
@@ -119,15 +119,15 @@ def verify(text: Any, numbers: Sequence[int]) -> Verdict:
 
     Args:
         text: the response, or an expression alone.
-        numbers: what it must use, each exactly once.
+        numbers: the numbers that it must use, each exactly once.
     """
     if not isinstance(text, str):
         return Verdict("no_expression")
-    given = read_expression(text)
-    sides = [side.strip() for side in given.split("=")]
+    answer = read_expression(text)
+    sides = [side.strip() for side in answer.split("=")]
     expression = next((side for side in sides if side != str(TARGET)), sides[0])
     if len(sides) > 2 or (len(sides) == 2 and str(TARGET) not in sides):
-        return Verdict("claims_other_value", expression=given)
+        return Verdict("claims_other_value", expression=answer)
     expression = re.sub(r"(?<=[\d)])\s*[xX]\s*(?=[\d(])", "*", expression)
     if not expression:
         return Verdict("no_expression")
@@ -186,8 +186,8 @@ class Step(NamedTuple):
 
     text: str
     left: tuple[Fraction, ...] | None
-    """What is left after it, ascending. None if its arithmetic is wrong, if it says falsely what is left, or if a step
-    before it is wrong."""
+    """The numbers left after it, ascending. None if its arithmetic or its list of what is left is wrong, or if an
+    earlier step is wrong."""
 
 
 def read_steps(text: str, numbers: Sequence[int]) -> list[Step]:
@@ -205,9 +205,9 @@ class StepVerdict(NamedTuple):
 
     text: str
     valid: bool
-    """Whether its arithmetic is right and it says truly what is left."""
+    """Whether its arithmetic and its list of what is left are right."""
     can_make: bool
-    """Whether 24 can still be made of what is left. False where the step, or one before it, is not valid."""
+    """Whether 24 can still be made of what is left. False where the step, or an earlier one, is not valid."""
 
 
 def check_steps(text: str, numbers: Sequence[int]) -> list[StepVerdict]:
@@ -258,7 +258,7 @@ def _can_make(numbers: tuple[Fraction, ...], target: Fraction) -> bool:
 
 @cache
 def _values(numbers: tuple[Fraction, ...]) -> frozenset[Fraction]:
-    """Everything that all of the numbers can make."""
+    """All values that the numbers can make, each number used once."""
     if len(numbers) == 1:
         return frozenset(numbers)
     made = set()
@@ -274,7 +274,7 @@ def _values(numbers: tuple[Fraction, ...]) -> frozenset[Fraction]:
 
 
 def _splits(numbers: tuple[Fraction, ...]) -> set[tuple[tuple[Fraction, ...], tuple[Fraction, ...]]]:
-    """All ways to part the numbers into two groups, the smaller first."""
+    """All ways to split the numbers into two groups, the smaller first."""
     places = range(len(numbers))
     parted = set()
     for size in range(1, len(numbers) // 2 + 1):

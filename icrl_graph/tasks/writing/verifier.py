@@ -1,11 +1,11 @@
-"""Paragraphs: exact verification that each paragraph of a response ends with the sentence that it was given.
+"""Paragraphs: exact verification that each paragraph of a response ends with its sentence.
 
 This is the hard constraint of the creative writing task of Tree of Thoughts (arXiv 2305.10601). The papers that use the
-task leave it to a judge of coherence; a program can tell it exactly.
+task leave it to a judge of coherence; here a program checks it exactly.
 
-Paragraphs are separated by empty lines. Forgiven are: other signs for the same quotes and dashes, whitespace, upper and
+Paragraphs are separated by empty lines. Ignored are: other signs for the same quotes and dashes, whitespace, upper and
 lower case, markdown emphasis that closes a paragraph, and a heading "Paragraph 1:" in front of one. Nothing else is; a
-preface, a title or a rule counts as a paragraph. All is done in time linear in the length of the response.
+preface, a title or a rule counts as a paragraph. The time is linear in the length of the response.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _HEADING = re.compile(r"\A[#*_ ]{0,8}paragraph {1,3}\d{1,3}[*_ ]{0,4}(?::[*_ ]{0
 
 
 def plain(text: str) -> str:
-    """A text without what is not compared: typographic signs as plain ones, lower case, one space, no emphasis last."""
+    """A text normalised for the comparison: plain signs, lower case, single spaces, no emphasis at the end."""
     signs = re.sub("-+", "-", text.translate(_SIGNS))
     return " ".join(signs.casefold().split()).rstrip("*_ ")
 
 
 def read_paragraphs(text: str) -> list[str]:
-    """The paragraphs of a text, plain and without their headings; a heading between empty lines is no paragraph."""
+    """The paragraphs of a text, plain and without their headings; a heading between empty lines is not a paragraph."""
     blocks = ("\n".join(lines) for filled, lines in groupby(text.splitlines(), _is_filled) if filled)
     paragraphs = (plain(_HEADING.sub("", block.strip())) for block in blocks)
     return [paragraph for paragraph in paragraphs if paragraph]
@@ -42,22 +42,22 @@ def _is_filled(line: str) -> bool:
 
 
 def read_endings(task_data: Mapping[str, Any]) -> tuple[str, ...]:
-    """The sentences of a task, as they were given.
+    """The sentences of a task, unchanged.
 
     Raises:
         ValueError: they are not a list of texts, or it or one of them is empty.
     """
-    given = task_data.get("endings")
+    sentences = task_data.get("endings")
     if (
-        isinstance(given, Sequence)
-        and not isinstance(given, str | bytes)
-        and given
-        and all(isinstance(ending, str) and plain(ending) for ending in given)
+        isinstance(sentences, Sequence)
+        and not isinstance(sentences, str | bytes)
+        and sentences
+        and all(isinstance(ending, str) and plain(ending) for ending in sentences)
     ):
-        return tuple(given)
+        return tuple(sentences)
     raise ValueError(
         "task_data['endings'] must be a list of one or more sentences, each a text that is not empty, in the order of "
-        f"their paragraphs, got {given!r:.200}"
+        f"their paragraphs, got {sentences!r:.200}"
     )
 
 
@@ -69,7 +69,7 @@ def endings(response: str, task_data: Mapping[str, Any]) -> Reward:
     but its sentence fails: it is a copy of the task. So does one whose last word only happens to end like the sentence.
 
     Args:
-        response: what was written.
+        response: the paragraphs.
         task_data: the sentences by "endings", in the order of their paragraphs, such as {"endings": ["It rained."]}.
 
     Raises:

@@ -1,0 +1,333 @@
+"""`compare`: methods against each other on a benchmark, as `icrl bench` does it, from Python.
+
+from icrl_graph import compare
+
+result = compare("game24", "icrl,best_of_n", model="openai:gpt-4.1-mini", limit=20, folder="runs/first")
+print(result)
+result.report()
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from langgraph.runtime import RunControl
+
+from icrl_graph.benchmarks.benchmark import Benchmark
+from icrl_graph.benchmarks.experiment import NO_OBJECTS, Objects, make_plan
+from icrl_graph.benchmarks.rejudge import rejudge
+from icrl_graph.benchmarks.results import Cell, Plan, Row, has_ended, read_plan, read_results
+from icrl_graph.benchmarks.runner import run
+from icrl_graph.benchmarks.scheduler import OnProgress
+from icrl_graph.benchmarks.summary import Summary, summarize
+from icrl_graph.errors import MissingExtra
+from icrl_graph.state.episode import Usage, add_usage, value_of
+from icrl_graph.state.formatting import cost
+from icrl_graph.state.selection import metric_of
+
+WIDTH = 160
+"""Columns of the tables of a printed comparison."""
+
+
+def compare(
+    benchmark: str | Path | Benchmark,
+    arms: str | Sequence[str],
+    *,
+    model: Any = None,
+    evaluator: Any = None,
+    judge: Any = None,
+    rubric: str | None = None,
+    metric: Any = None,
+    items: Sequence[str] = (),
+    limit: int | None = None,
+    rounds: int | None = None,
+    seeds: int = 1,
+    concurrency: int = 8,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+    attempts: int = 6,
+    call_timeout: float = 600.0,
+    solved_at: float | None = None,
+    base_url: str | None = None,
+    temperature: float | None = None,
+    folder: str | PathLike[str] | None = None,
+    on_progress: OnProgress | None = None,
+    control: RunControl | None = None,
+    **options: Any,
+) -> Comparison:
+    """Compare methods on the tasks of a benchmark, with intervals and tests.
+
+    The same call with the same folder resumes an interrupted comparison and repeats the runs that failed; arms, tasks
+    and seeds may be added. A model, evaluator, judge, metric or benchmark may be an object. The folder then holds its
+    name alone, so only the same call resumes it, not `icrl resume`.
+
+    Args:
+        benchmark: a name (see `icrl benchmarks`), "path.py:name" or "module:name" of a `Benchmark`, a .jsonl file of
+            tasks, or a `Benchmark`.
+        arms: the methods, such as "icrl,best_of_n,icrl+show=zero+memory=last:5" or a list of them; the others are
+            compared with the first. See `icrl_graph.benchmarks.arms`.
+        model: a chat model, "provider:name", "path.py:name", a Runnable or a function; default the learner that plays
+            the benchmark.
+        evaluator: gives the rewards: a function, a LangChain tool, a Runnable, a judge such as `llm_judge(...)`, or
+            "path.py:name"; default the benchmark's own.
+        judge: a model that gives the rewards by the rubric, in place of an evaluator.
+        rubric: what the judge judges by; default the benchmark's own.
+        metric: another evaluator, whose value is reported; no prompt shows it.
+        items: names of tasks, or patterns such as "find-*"; default all.
+        limit: number of tasks; default the benchmark's own, mostly 50; all of `items`, where they are given.
+        rounds: attempts at each task, one after another or side by side; default the benchmark's own, mostly 8.
+        seeds: runs of each arm on each task.
+        concurrency: number of runs, and of calls, at once.
+        requests_per_minute: paid calls a minute at most.
+        tokens_per_minute: tokens a minute, in and out, on average.
+        attempts: attempts per API call, retries of transient errors included.
+        call_timeout: seconds for one attempt, of a model named "openai:...".
+        solved_at: the metric from which a task counts as solved; default the benchmark's own, where its own rewards
+            count.
+        base_url: an OpenAI-compatible server for models that are named; default OPENAI_BASE_URL.
+        temperature: for every call of the model.
+        folder: new, or one that holds the same comparison. Default a new temporary one, which is kept; give a folder
+            wherever calls cost money.
+        on_progress: called with a `Progress` whenever something has happened; default a progress bar, if standard error
+            is a terminal.
+        control: its `request_drain()`, called from a signal handler or another thread, ends the comparison once the
+            calls in flight have answered.
+        options: settings that all arms share, such as target, patience, max_calls, max_usd, prices and system, as JSON
+            values; custom parts by "path.py:name".
+
+    Returns:
+        The results, also where single runs failed: see `Comparison.failures`.
+
+    Raises:
+        ValueError: an argument is wrong, or the folder holds something else. Nothing was paid.
+        ModelError: no run can succeed: the key, the model's name or the address is wrong.
+        JournalError: what was paid can't be saved.
+        GraphDrained: it was ended through `control`; the same call resumes it.
+
+    Examples:
+        >>> result = compare("hidden-color", "icrl,best_of_n", limit=4, rounds=2)
+        >>> [row["arm"] for row in result.tables["methods"]]
+        ['icrl', 'best_of_n']
+    """
+    plan, objects = make_plan(
+        benchmark,
+        arms,
+        model=model,
+        evaluator=evaluator,
+        judge=judge,
+        rubric=rubric,
+        metric=metric,
+        items=items,
+        limit=limit,
+        rounds=rounds,
+        seeds=seeds,
+        concurrency=concurrency,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        attempts=attempts,
+        call_timeout=call_timeout,
+        solved_at=solved_at,
+        base_url=base_url,
+        temperature=temperature,
+        options=options,
+    )
+    with _folder(folder) as path, _progress(on_progress) as report:
+        return execute(plan, path, report, control, objects)
+
+
+@contextmanager
+def _folder(folder: str | PathLike[str] | None) -> Iterator[Path]:
+    """The folder, or a temporary one; a failure says how to resume, if anything was saved."""
+    path = Path(tempfile.mkdtemp(prefix="icrl-") if folder is None else folder)
+    try:
+        yield path
+    except BaseException as error:
+        if (path / "bench.json").exists():
+            error.add_note(f"What was done so far is saved; the same call with folder={str(path)!r} resumes it.")
+        elif folder is None:
+            path.rmdir()
+        raise
+
+
+def _progress(on_progress: OnProgress | None) -> AbstractContextManager[OnProgress]:
+    if on_progress is not None:
+        return nullcontext(on_progress)
+    from rich.console import Console
+
+    from icrl_graph.benchmarks.terminal import progress_bar
+
+    console = Console(stderr=True)
+    return progress_bar(console) if console.is_terminal else nullcontext(lambda progress: None)
+
+
+def execute(
+    plan: Plan,
+    folder: Path,
+    on_progress: OnProgress = lambda progress: None,
+    control: RunControl | None = None,
+    objects: Objects = NO_OBJECTS,
+) -> Comparison:
+    """Run or resume the comparison of a plan in a folder, or judge its answers again: see `runner.run`, `rejudge`."""
+    if plan.again is None:
+        run(plan, folder, on_progress, control, objects=objects)
+    else:
+        rejudge(plan, folder, on_progress, control)
+    return Comparison.read(folder)
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """The results of a comparison; printed, the table of `icrl bench`.
+
+    Attributes:
+        folder: where they are saved; `icrl report` and `icrl rejudge` take it.
+        plan: what was compared.
+        rows: every run, with its answer, its rewards and all attempts, by (arm, item, seed).
+        damaged: the lines of results.jsonl, from 1, that could not be read; their runs were repeated.
+    """
+
+    folder: Path
+    plan: Plan
+    rows: Mapping[Cell, Row]
+    damaged: Sequence[int] = ()
+
+    @classmethod
+    def read(cls, folder: str | PathLike[str]) -> Comparison:
+        """The comparison that `compare` or `icrl bench` saved in a folder.
+
+        Raises:
+            ValueError: the folder holds no comparison.
+            ThreadMismatch: another version wrote it.
+        """
+        path = Path(folder)
+        return cls(path, read_plan(path), *read_results(path))
+
+    @property
+    def failures(self) -> dict[Cell, str]:
+        """The runs that failed, each with the reason; the same call of `compare` repeats them."""
+        return {cell: row["error"] for cell, row in self.rows.items() if "error" in row}
+
+    @property
+    def unscored(self) -> list[Row]:
+        """The runs that have ended without a reward for any attempt, as where a judge gives no verdict."""
+        ended = (row for cell, row in self.rows.items() if has_ended(self.rows, cell))
+        return [row for row in ended if all(value_of(episode) is None for episode in row["episodes"])]
+
+    @property
+    def usage(self) -> Usage:
+        """What all of it has cost."""
+        return add_usage(*(row.get("usage", {}) for row in self.rows.values()))
+
+    @cached_property
+    def summary(self) -> Summary:
+        """All figures.
+
+        Raises:
+            ValueError: no run has ended.
+            MissingExtra: scipy is not installed (extra `report`).
+        """
+        return summarize(self.plan, self.rows)
+
+    @cached_property
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Its tables by name, each a list of rows.
+
+        `methods`: an arm a row. `differences`: from the first arm, with intervals and tests. `rounds`, `budgets` and
+        `tasks`: means by round, by what was spent and by task. `runs` and `attempts`: everything that they are made of.
+        Rounds and candidates are counted from 1.
+
+        Raises:
+            ValueError: no run has ended.
+            MissingExtra: scipy is not installed (extra `report`).
+        """
+        from icrl_graph.benchmarks.report.tables import as_rows
+
+        return {
+            **as_rows(self.summary),
+            "runs": [_run_row(row) for row in self.rows.values()],
+            "attempts": [line for row in self.rows.values() for line in _attempt_rows(row)],
+        }
+
+    def frame(self, name: str = "methods") -> Any:
+        """A table as a pandas DataFrame.
+
+        Args:
+            name: of one of `tables`.
+
+        Raises:
+            ValueError: there is none of that name, or no run has ended.
+            MissingExtra: pandas or scipy is not installed.
+        """
+        if name not in self.tables:
+            raise ValueError(f"unknown table {name!r}; choose one of {', '.join(map(repr, self.tables))}")
+        try:
+            pandas = importlib.import_module("pandas")
+        except ImportError as missing:
+            raise MissingExtra("pandas is not installed; run: pip install pandas, or use .tables") from missing
+        return pandas.DataFrame(self.tables[name])
+
+    def report(self, path: str | PathLike[str] | None = None) -> Path:
+        """Write the report into the folder: a page with curves, tests, costs and every run; pictures; tables.
+
+        Args:
+            path: where a copy of the page goes; default none.
+
+        Returns:
+            The path of the page.
+
+        Raises:
+            ValueError: no run has ended.
+            MissingExtra: the extra `report` is not installed.
+        """
+        from icrl_graph.benchmarks.report import write_report
+
+        write_report(self.folder)
+        page = self.folder / "report.html"
+        return page if path is None else Path(shutil.copyfile(page, path))
+
+    def __repr__(self) -> str:
+        from rich.console import Console
+
+        from icrl_graph.benchmarks.terminal import tables
+
+        text = io.StringIO()
+        console = Console(file=text, width=WIDTH, color_system=None)
+        try:
+            for table in tables(self.summary):
+                console.print(table)
+        except (MissingExtra, ValueError) as error:
+            text.write(f"No table: {error}.\n")
+        lines = [line.rstrip() for line in text.getvalue().splitlines()]
+        failed = f"{len(self.failures)} of {len(self.rows)} runs failed. " if self.failures else ""
+        return "\n".join([*lines, f"{failed}Spent: {cost(self.usage)}. Saved in {self.folder}"])
+
+
+def _run_row(row: Row) -> dict[str, Any]:
+    names = ("arm", "item", "seed", "error", "answer", "reward", "metric", "regret", "rewarded_by", "stopped")
+    values: Mapping[str, Any] = row
+    return {**{name: values.get(name) for name in names}, "attempts": len(row.get("episodes", [])), **row["usage"]}
+
+
+def _attempt_rows(row: Row) -> Iterator[dict[str, Any]]:
+    for episode in row.get("episodes", []):
+        yield {
+            **{name: row[name] for name in ("arm", "item", "seed")},
+            "round": episode["round"] + 1,
+            "candidate": episode["candidate"] + 1,
+            "instruction": episode["plan"]["instruction"],
+            "response": episode.get("response"),
+            "error": episode.get("error"),
+            "reward": value_of(episode),
+            "metric": metric_of(episode),
+            "calls": sum(usage.get("calls", 0) for usage in episode.get("costs", {}).values()),
+        }

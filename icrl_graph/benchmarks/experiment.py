@@ -1,0 +1,263 @@
+"""An experiment: a plan with the objects that its names stand for, checked; its runs, and what they will cost.
+
+A plan is names and numbers, so that a folder can hold it. What has no name because it was passed as a Python object is
+in `Objects`, by its field of the plan; the plan then has "python:NAME" there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, cast
+
+from icrl_graph.benchmarks.arms import Arm, read_arms
+from icrl_graph.benchmarks.benchmark import Benchmark, Inputs
+from icrl_graph.benchmarks.registry import canonical, find_benchmark
+from icrl_graph.benchmarks.results import Cell, Plan
+from icrl_graph.evaluators.evaluator import Evaluator
+from icrl_graph.evaluators.judge import llm_judge
+from icrl_graph.execution.rate_limit import RateLimit
+from icrl_graph.models.policy import as_policy
+from icrl_graph.preview import preview
+from icrl_graph.prompts.text import text_of
+from icrl_graph.state.choices import absolute, find, name_of_part
+from icrl_graph.state.episode import Usage, plain
+from icrl_graph.state.reward import Reward
+from icrl_graph.topologies.base import Graph
+from icrl_graph.topologies.methods import build
+
+Objects = Mapping[str, Any]
+"""Objects that were passed in place of names, by field of the plan: benchmark, model, judge, evaluator, metric."""
+PYTHON = "python:"
+"""Ahead of the name of such an object in a plan."""
+NO_OBJECTS: Objects = {}
+
+
+def make_plan(
+    benchmark: str | Path | Benchmark,
+    arms: str | Sequence[str],
+    *,
+    model: Any = None,
+    judge: Any = None,
+    rubric: str | None = None,
+    evaluator: Any = None,
+    metric: Any = None,
+    items: Sequence[str] = (),
+    limit: int | None = None,
+    rounds: int | None = None,
+    solved_at: float | None = None,
+    options: Mapping[str, Any] | None = None,
+    **numbers: Any,
+) -> tuple[Plan, Objects]:
+    """The plan of a comparison; what is None follows from the benchmark.
+
+    Args:
+        benchmark: see `icrl_graph.benchmarks.api.compare`, and so are the others.
+        arms: as they are written.
+        model: a name or an object; default the learner that plays the benchmark.
+        judge: a name or an object.
+        rubric: what the judge judges by.
+        evaluator: a name or an object; default the benchmark's.
+        metric: the same.
+        items: names or patterns of tasks.
+        limit: number of tasks.
+        rounds: attempts at each task.
+        solved_at: default the benchmark's, where its own rewards count.
+        options: settings and parts that all arms share; None leaves one out.
+        numbers: the other fields of `Plan`, such as seeds and concurrency.
+
+    Returns:
+        The plan, and the objects that were passed in place of names.
+
+    Raises:
+        ValueError: there is no such benchmark, task or arm, no model to play it, or an option is not a JSON value.
+    """
+    source = benchmark if isinstance(benchmark, Benchmark) else find_benchmark(str(benchmark))
+    if model is None and source.model is None:
+        raise ValueError(f"name the model, such as openai:gpt-4.1-mini; no learner plays {benchmark}")
+    parts = {"model": model or source.model, "judge": judge, "evaluator": evaluator, "metric": metric}
+    objects = {role: part for role, part in parts.items() if part is not None and not isinstance(part, str)}
+    names: dict[str, Any] = {role: f"{PYTHON}{_name_of(role, part)}" for role, part in objects.items()}
+    names |= {role: absolute(part) for role, part in parts.items() if isinstance(part, str)}
+    if isinstance(benchmark, Benchmark):
+        objects["benchmark"], names["benchmark"] = benchmark, f"{PYTHON}{benchmark.about}"
+    else:
+        names["benchmark"] = canonical(str(benchmark))
+    tasks = source.choose(items)
+    most = limit if limit is not None or items else source.limit
+    custom_rewards = any(part is not None for part in (evaluator, metric, rubric))
+    shared = {**source.options, **(options or {})}
+    plan = Plan(
+        **names,
+        arms=[arm.name for arm in read_arms(arms)],
+        rubric=rubric,
+        items=list(items),
+        limit=len(tasks) if most is None else min(most, len(tasks)),
+        rounds=source.rounds if rounds is None else rounds,
+        solved_at=solved_at if custom_rewards or solved_at is not None else source.solved_at,
+        options=plain({name: value for name, value in shared.items() if value is not None}, "options"),
+        **numbers,
+    )
+    return plan, objects
+
+
+def _name_of(role: str, part: Any) -> str:
+    return name_of_part(as_policy(part).part if role in ("model", "judge") else part)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A plan with the objects that its names stand for."""
+
+    plan: Plan
+    benchmark: Benchmark
+    arms: Mapping[str, Arm]
+    models: Mapping[str | None, Any]
+    """By the name that an arm calls its own by; that of all other arms is None."""
+    evaluator: Evaluator
+    metric: Evaluator | None
+
+    def items(self) -> list[str]:
+        """The names of its tasks."""
+        return self.benchmark.choose(self.plan.items)[: self.plan.limit]
+
+    def cells(self) -> list[Cell]:
+        """All its runs: every arm on a task before the next task, so that an early look compares what is there."""
+        return [Cell(arm, item, seed) for seed in range(self.plan.seeds) for item in self.items() for arm in self.arms]
+
+    def arguments(self, arm: str, pool: Sequence[Reward] = ()) -> dict[str, Any]:
+        """What `improve` takes for an arm, beside the task."""
+        shared = {**self.plan.shared(), "metric": self.metric}
+        return {**self.arms[arm].arguments(self.plan.rounds, shared, pool), "model": self.policies[arm]}
+
+    @cached_property
+    def policies(self) -> Mapping[str, Any]:
+        """By arm, its model, or the policy that plays episodes with it.
+
+        Raises:
+            ValueError: an arm is to think ahead of its actions, and the benchmark has none.
+        """
+        if self.benchmark.player is None:
+            if thinking := [name for name, arm in self.arms.items() if arm.thoughts]:
+                reason = f"thoughts precede actions, in episodes of many turns; {self.plan.benchmark} has none"
+                raise ValueError(f"the arm {thinking[0]!r}: {reason}")
+            return {name: self.models[arm.model] for name, arm in self.arms.items()}
+        makers = {name: self.benchmark.player(model) for name, model in self.models.items()}
+        return {name: makers[arm.model](thoughts=arm.thoughts) for name, arm in self.arms.items()}
+
+    @cached_property
+    def rate_limit(self) -> RateLimit:
+        """The rate limit that all its runs share."""
+        return self.plan.rate_limit()
+
+    @cached_property
+    def graphs(self) -> Mapping[str, Graph]:
+        """The graph of each arm.
+
+        Raises:
+            ValueError: an option of an arm is wrong.
+        """
+        return {name: self.graph(name) for name in self.arms}
+
+    def graph(self, arm: str, pool: Sequence[Reward] = ()) -> Graph:
+        """The graph of an arm; of one that is shown rewards of other tasks, with these."""
+        try:
+            return build(evaluator=self.evaluator, rate_limit=self.rate_limit, **self.arguments(arm, pool))
+        except ValueError as error:
+            raise ValueError(f"the arm {arm!r}: {error}") from error
+
+    def preview(self, response_tokens: int = 300) -> dict[str, Usage]:
+        """The estimated cost of all runs of each arm; see `icrl_graph.preview`."""
+        assumed = {"score": self.evaluator, "response_tokens": response_tokens}
+        return {arm: self._cost(partial(_preview, **assumed, **self.arguments(arm))) for arm in self.arms}
+
+    def _cost(self, cost_of: Callable[[Inputs], Any]) -> Usage:
+        """Of runs on all tasks, by the shortest and the longest of them: a cost grows evenly with its task."""
+        tasks = sorted(map(self.benchmark.read, self.items()), key=lambda task: len(text_of(task["task"])))
+        sizes = [len(text_of(task["task"])) for task in tasks]
+        least, most = cost_of(tasks[0]), cost_of(tasks[-1])
+        share = (sum(sizes) / len(sizes) - sizes[0]) / (sizes[-1] - sizes[0] or 1)
+        runs = len(tasks) * self.plan.seeds
+        mean: Any = {name: (1 - share) * amount + share * most[name] for name, amount in least.items()}
+        total: Any = {name: runs * each if name == "usd" else round(runs * each) for name, each in mean.items()}
+        return cast(Usage, total)
+
+
+def _preview(task: Inputs, **arguments: Any) -> Usage:
+    return preview(**task, **arguments)
+
+
+def prepare(plan: Plan, objects: Objects = NO_OBJECTS) -> Experiment:
+    """Look up whatever a plan names, and check it all, without a call to a model.
+
+    Args:
+        plan: what is compared.
+        objects: those that were passed in place of names.
+
+    Raises:
+        ValueError: something in it is wrong; names the value and the choices.
+    """
+    for name in ("limit", "rounds", "seeds", "concurrency"):
+        if (number := getattr(plan, name)) < 1:
+            raise ValueError(f"{name} must be 1 or more, got {number}")
+    benchmark = _part("benchmark", plan, objects)
+    arms = {arm.name: arm for arm in read_arms(plan.arms)}
+    evaluator = evaluator_of(plan, {**objects, "benchmark": benchmark}) or benchmark.evaluator
+    if evaluator is None:
+        raise ValueError(
+            f"{plan.benchmark} has no evaluator of its own: name one, such as path.py:function, or a judge and a rubric"
+        )
+    models: dict[str | None, Any] = {
+        None: _part("model", plan, objects),
+        **{arm.model: _model_of(arm, plan) for arm in arms.values() if arm.model},
+    }
+    metric = _part("metric", plan, objects) or benchmark.metric
+    experiment = Experiment(plan, benchmark, arms, models, evaluator, metric)
+    assert experiment.graphs  # builds and so checks them
+    return experiment
+
+
+def _part(role: str, plan: Plan, objects: Objects) -> Any:
+    """The object in a role: the one that was passed, or the one that the plan names; None if it names none."""
+    if role in objects:
+        return objects[role]
+    name = getattr(plan, role)
+    if name is None:
+        return None
+    if name.startswith(PYTHON):
+        raise ValueError(
+            f"the {role} {name.removeprefix(PYTHON)!r} is a Python object, which no folder holds: resume the "
+            "comparison by the call of compare() that began it"
+        )
+    loaders = {"benchmark": find_benchmark, "model": plan.load, "judge": plan.load}
+    return loaders[role](name) if role in loaders else find("evaluator", name, {})
+
+
+def _model_of(arm: Arm, plan: Plan) -> Any:
+    try:
+        return plan.load(arm.model or plan.model)
+    except ValueError as error:
+        raise ValueError(f"the arm {arm.name!r}: {error}") from error
+
+
+def evaluator_of(plan: Plan, objects: Objects = NO_OBJECTS) -> Evaluator | None:
+    """The evaluator or judge that a plan names; None if it names neither.
+
+    Raises:
+        ValueError: both are named, there is none of that name, or the judge has nothing to judge by.
+    """
+    if plan.evaluator is not None and plan.judge is not None:
+        raise ValueError("the rewards come from an evaluator or from a judge; give one of the two")
+    if plan.rubric is not None and plan.judge is None:
+        raise ValueError("a rubric is what a judge judges by: name the judge, too")
+    if plan.judge is None:
+        return _part("evaluator", plan, objects)
+    judge = _part("judge", plan, objects)
+    if plan.rubric is not None:
+        return llm_judge(judge, plan.rubric)
+    judged = _part("benchmark", plan, objects).judged
+    if judged is None:
+        raise ValueError(f"{plan.benchmark} has no rubric of its own: give one, by which the judge judges")
+    return judged(judge)

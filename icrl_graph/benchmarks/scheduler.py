@@ -1,0 +1,252 @@
+"""Makes the rows of a folder, many at once: each run in a thread of its own, saved in a file until its row is written.
+
+Whatever ends the process costs no more than the calls in flight. A run that fails becomes a row that says why, and is
+repeated when the comparison is resumed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from langgraph.errors import GraphDrained
+from langgraph.runtime import RunControl
+
+from icrl_graph.api import OnEpisode
+from icrl_graph.benchmarks.results import Cell, Plan, Row, append, appending, failure, has_ended, read_results
+from icrl_graph.errors import JournalError, ModelError
+from icrl_graph.state.episode import add_usage
+from icrl_graph.state.events import EpisodeEvent
+
+
+class Progress:
+    """How far a comparison is.
+
+    Attributes:
+        runs: number of all its runs.
+        done: number of those that have ended.
+        failed: those that failed in this session, with the reason.
+        usage: what all of it has cost so far, earlier sessions included.
+    """
+
+    def __init__(self, cells: Sequence[Cell], rounds: int, rows: Mapping[Cell, Row]) -> None:
+        self.runs, self.failed = len(cells), dict[Cell, str]()
+        self.done = sum(has_ended(rows, cell) for cell in cells)
+        self.usage = add_usage(*(row.get("usage", {}) for row in rows.values()))
+        self._rounds, self._attempts = rounds, Counter[Cell]()
+        self._counted = {cell: row.get("usage", {}) for cell, row in rows.items() if "error" in row}
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, 0 to 1, the attempts of unfinished runs included."""
+        begun = sum(min(attempts, self._rounds) for attempts in self._attempts.values())
+        return (self.done + len(self.failed) + begun / self._rounds) / self.runs
+
+    def add_attempt(self, cell: Cell, event: EpisodeEvent) -> None:
+        """Count an attempt of a run."""
+        self._attempts[cell] += 1
+        self._counted[cell] = add_usage(self._counted.get(cell, {}), event["usage"])
+        self.usage = add_usage(self.usage, event["usage"])
+
+    def add_row(self, cell: Cell, row: Row) -> None:
+        """Count a run that has ended or failed; its row has all that it has cost, earlier sessions included."""
+        del self._attempts[cell]
+        counted: Any = self._counted.pop(cell, {})
+        negated: Any = {name: -amount for name, amount in counted.items()}
+        self.usage = add_usage(self.usage, negated, row.get("usage", {}))
+        if "error" in row:
+            self._counted[cell] = row.get("usage", {})
+            self.failed[cell] = row["error"]
+        else:
+            self.done += 1
+
+
+OnProgress = Callable[[Progress], None]
+"""Called whenever something has happened."""
+Work = Callable[[Cell, Mapping[Cell, Row], OnEpisode], Awaitable[Row]]
+"""Makes the row of a cell from the rows that are there, and reports each attempt."""
+
+
+def fill(
+    folder: Path,
+    phases: Sequence[Sequence[Cell]],
+    work: Work,
+    plan: Plan,
+    on_progress: OnProgress,
+    control: RunControl | None = None,
+) -> Progress:
+    """Make the rows of a folder that are missing or failed, as many at once as the plan says.
+
+    Args:
+        folder: where they go.
+        phases: the cells; those of a phase start when all of the phase before have ended.
+        work: makes one. What it raises becomes a row that says so, unless no run can succeed.
+        plan: says how many at once.
+        on_progress: called whenever something has happened.
+        control: ends it early.
+
+    Raises:
+        GraphDrained: it was ended through `control` before all rows were made.
+        ModelError: no run can succeed.
+        JournalError: what was paid can't be saved.
+    """
+    make_room(plan.concurrency)
+    control = control or RunControl()
+    with seldom_collecting(), appending(folder) as file:
+        rows = read_results(folder).rows
+        cells = [cell for phase in phases for cell in phase]
+        progress = Progress(cells, plan.rounds, rows)
+        scheduler = _Scheduler(folder, file, work, rows, progress, on_progress, control)
+        try:
+            _run(scheduler.run(phases, plan.concurrency), control)
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+    if control.drain_requested and progress.done + len(progress.failed) < progress.runs:
+        raise GraphDrained(control.drain_reason or "shutdown")
+    return progress
+
+
+def _run(session: Coroutine[Any, Any, None], control: RunControl) -> None:
+    """Run it in an event loop; where this thread has one already, as in a notebook, in that of another thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(session)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(asyncio.run, session)
+        try:
+            running.result()
+        except KeyboardInterrupt:
+            control.request_drain("interrupt")
+            raise
+
+
+@dataclass
+class _Scheduler:
+    """Workers that take one cell after another, and what they share."""
+
+    folder: Path
+    file: IO[bytes]
+    work: Work
+    rows: dict[Cell, Row]
+    progress: Progress
+    on_progress: OnProgress
+    control: RunControl
+    refused: set[str] = field(default_factory=set)
+    """The tasks that the model refused, as for a wrong key."""
+    items: set[str] = field(default_factory=set)
+
+    async def run(self, phases: Sequence[Sequence[Cell]], concurrency: int) -> None:
+        self.items = {cell.item for cells in phases for cell in cells}
+        self.on_progress(self.progress)
+        for cell in self.rows:
+            self._release_ended(cell)  # left over from a process that ended between row and release
+        for cells in phases:
+            waiting = iter([cell for cell in cells if not has_ended(self.rows, cell)])
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(concurrency, len(cells))):
+                    group.create_task(self._worker(waiting))
+
+    async def _worker(self, waiting: Iterator[Cell]) -> None:
+        for cell in waiting:
+            if self.control.drain_requested:
+                return
+            try:
+                row = await self._row(cell)
+            except GraphDrained:
+                return
+            self._save(cell, row)
+
+    async def _row(self, cell: Cell) -> Row:
+        try:
+            return await self.work(cell, self.rows, partial(self._on_episode, cell))
+        except (JournalError, OSError, GraphDrained):
+            raise
+        except Exception as error:
+            if isinstance(error, ModelError) and self._refuses_all(cell):
+                raise
+            return failure(cell, f"{type(error).__name__}: {error}")
+
+    def _refuses_all(self, cell: Cell) -> bool:
+        """Whether the model, which refused this cell, will refuse every other: not this task alone, and none ended."""
+        self.refused.add(cell.item)
+        return not self.progress.done and (len(self.refused) > 1 or len(self.items) == 1)
+
+    def _on_episode(self, cell: Cell, event: EpisodeEvent) -> None:
+        self.progress.add_attempt(cell, event)
+        self.on_progress(self.progress)
+
+    def _save(self, cell: Cell, row: Row) -> None:
+        append(self.file, row)
+        self.rows[cell] = row
+        self._release_ended(cell)
+        self.progress.add_row(cell, row)
+        self.on_progress(self.progress)
+
+    def _release_ended(self, cell: Cell) -> None:
+        if has_ended(self.rows, cell):
+            _release(thread(self.folder, cell))
+
+
+def thread(folder: Path, cell: Cell) -> Path:
+    """The file that a run is saved in until its row is written."""
+    name = hashlib.sha256("/".join(map(str, cell)).encode()).hexdigest()[:16]
+    return folder / "unfinished" / f"{name}.sqlite"
+
+
+def _release(path: Path) -> None:
+    """Remove the thread of a run whose row is saved."""
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        file.unlink(missing_ok=True)
+
+
+@contextmanager
+def seldom_collecting() -> Iterator[None]:
+    """Have Python look for garbage seldom, and never in what is there already.
+
+    With hundreds of runs at once it would go through all of them again and again: 28 to 41 % of the CPU.
+    """
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+FILES_PER_RUN = 8
+"""That a run has open at most: its thread, its journal, its connections."""
+
+
+def make_room(concurrency: int) -> None:
+    """Let this process open as many files as this many concurrent runs need.
+
+    Raises:
+        ValueError: it may not.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    needed = FILES_PER_RUN * concurrency + 100
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise ValueError(
+                f"a concurrency of {concurrency} needs about {needed} open files, and {hard} are allowed: lower it, or "
+                "raise the limit (ulimit -n)"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -1,0 +1,66 @@
+"""A comparison on a terminal: its progress as a bar, its results as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from icrl_graph.benchmarks.scheduler import OnProgress
+from icrl_graph.benchmarks.summary import Summary
+from icrl_graph.state.formatting import MISSING, between, chance, cost, score, table
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[OnProgress]:
+    """A bar with the time that is left and what is spent."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        bar = bars.add_task("", total=1.0)
+
+        def show(progress: Any) -> None:
+            failed = f", {len(progress.failed)} failed" if progress.failed else ""
+            description = f"{progress.done} of {progress.runs} runs{failed}, {cost(progress.usage)}"
+            bars.update(bar, completed=progress.share, description=description)
+
+        yield show
+
+
+def tables(summary: Summary) -> Iterator[Table]:
+    """The arms, and how they differ from the first."""
+    measures, calls = summary["measures"], summary["equal_calls"]
+    size = f"{summary['tasks']} tasks x {summary['seeds']} seeds, within {calls} calls"
+    counts = ("unanswered", "unscored")
+    missing = [name for name in counts if any(method[name] for method in summary["methods"])]  # type: ignore[literal-required]
+    title = f"{summary['benchmark']}, {size}, {summary['model']}"
+    arms = table(title, "method", *measures, "by round", *missing, "calls")
+    for method in summary["methods"]:
+        scores = (between(method["equal"][name], score) for name in measures)
+        by_round = "→".join(score(method["reward"][at]["mean"]) for at in (0, -1))
+        calls_each = f"{method['usage']['calls'] / method['runs']:.1f}"
+        missed = (str(method[name]) for name in missing)  # type: ignore[literal-required]
+        arms.add_row(Text(method["arm"]), *scores, by_round, *missed, calls_each)
+    yield arms
+    if summary["pairs"]:
+        title = f"Against {summary['pairs'][0]['against']}, over the same tasks"
+        yield _differences(title, summary)
+
+
+def _differences(title: str, summary: Summary) -> Table:
+    differences: Table = table(title, "method", "measure", "difference", "95 %", "p (Holm)")
+    for pair in summary["pairs"]:
+        interval = MISSING if pair["low"] is None else f"{pair['low']:+.2f} to {pair['high']:+.2f}"
+        difference = MISSING if pair["difference"] is None else f"{pair['difference']:+.2f}"
+        differences.add_row(Text(pair["arm"]), pair["measure"], difference, interval, chance(pair["adjusted"]))
+    return differences

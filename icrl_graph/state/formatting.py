@@ -1,0 +1,79 @@
+"""Numbers, intervals, costs and tables as people read them; `prompts.text.number` is for prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+MISSING = "–"
+"""In place of a number that is not known."""
+
+
+def number(value: float | None) -> str:
+    """Three significant digits; from 1000 whole."""
+    return MISSING if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def share(value: float | None) -> str:
+    """A share of something, two digits and no leading zero."""
+    return MISSING if value is None else f"{value:.2f}".removeprefix("0")
+
+
+def score(value: float | None) -> str:
+    """A score: below 1 as a share, so that many fit on a line."""
+    return share(value) if value is not None and abs(value) < 1 else number(value)
+
+
+def between(estimate: Mapping[str, Any], write: Callable[[float | None], str] = number) -> str:
+    """A mean with the ends of its interval, where it has one."""
+    ends = "" if estimate["low"] is None else f" [{write(estimate['low'])} {write(estimate['high'])}]"
+    return write(estimate["mean"]) + ends
+
+
+def plus_minus(value: str, estimate: Mapping[str, Any]) -> str:
+    """A number with half the width of its interval, where it has one."""
+    return value if estimate["low"] is None else f"{value} ±{share((estimate['high'] - estimate['low']) / 2)}"
+
+
+def signed(value: float | None) -> str:
+    """A difference, three significant digits."""
+    return MISSING if value is None else f"{value:+.3g}"
+
+
+def chance(p: float | None) -> str:
+    """The p of a test."""
+    return MISSING if p is None else f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
+
+
+def cost(usage: Mapping[str, Any]) -> str:
+    """What was spent: calls, tokens (in and out), US dollars, and what is not known or was wasted."""
+    parts = [f"{usage.get('calls', 0):,} calls"]
+    if "input" in usage:
+        cached = f" ({usage['cached']:,} cached)" if usage.get("cached") else ""
+        parts.append(f"{usage['input'] + usage['output']:,} tokens{cached}")
+    if "usd" in usage:
+        parts.append(f"{usage['usd']:.4f} USD" if usage["usd"] < 0.1 else f"{usage['usd']:,.2f} USD")
+    if usage.get("unpriced"):
+        parts.append(f"{usage['unpriced']} replies without a price")
+    if usage.get("breaks"):
+        parts.append(f"{usage['breaks']} prompt cache breaks")
+    return ", ".join(parts)
+
+
+def shorten(value: Any, width: int = 80) -> str:
+    """A text, or the repr of something else, on one line of at most so many characters."""
+    text = " ".join((value if isinstance(value, str) else repr(value)).split())
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def table(title: str, *headings: str) -> Any:
+    """A table for a terminal, a `rich.table.Table`; its first column holds names, the others hold numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    made.add_column(headings[0], overflow="fold")  # of what does not fit, names are folded, never numbers
+    for heading in headings[1:]:
+        made.add_column(heading, justify="right", no_wrap=True)
+    return made
