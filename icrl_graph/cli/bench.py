@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 from rich.console import Console
 
-from icrl_graph.cli.completion import complete_benchmark, complete_model, complete_topology
+from icrl_graph.cli.completion import benchmark_names, model_names, topology_names
 from icrl_graph.cli.settings_options import BUDGETS, SetOption, SettingsCommand, chosen_settings
 from icrl_graph.cli.shared import (
     CALLS,
@@ -72,23 +72,23 @@ def bench(
         str,
         typer.Argument(
             help="See icrl benchmarks; or path.py:name of a custom one; or tasks, a .jsonl file.",
-            autocompletion=complete_benchmark,
+            autocompletion=benchmark_names,
         ),
     ],
     topologies: Annotated[
         str,
         typer.Option(
             help="The methods to compare, such as icrl,best_of_n,icrl+show=zero; each is tested against the first. "
-            "After + stands model or any setting or option of the topology, such as memory=last:5 or select=majority. A "
-            "custom topology is path.py:name.",
-            autocompletion=complete_topology,
+            "After + stands model, or any setting or option of the topology, such as memory=last:5 or select=majority. "
+            "A custom topology is path.py:name.",
+            autocompletion=topology_names,
         ),
     ] = "icrl,best_of_n",
     model: Annotated[
         str | None,
         typer.Option(
             help="provider:name or path.py:name; default the learner that plays the benchmark.",
-            autocompletion=complete_model,
+            autocompletion=model_names,
         ),
     ] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="The folder; default a new one in runs/.")] = None,
@@ -124,7 +124,7 @@ def bench(
         str | None,
         typer.Option(
             help="A model that gives the rewards, by the rubric.",
-            autocompletion=complete_model,
+            autocompletion=model_names,
             rich_help_panel=REWARDS,
         ),
     ] = None,

@@ -39,7 +39,10 @@ def demo(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Watch a small learned policy get better from its rewards alone: offline, no key, in about a minute."""
+    """Watch a small learned policy get better from its rewards alone.
+
+    Offline, without a key, in about a minute.
+    """
     with errors_reported():
         if game not in ("hidden-color", "game24"):
             raise ValueError(f"unknown game {game!r}; choose hidden-color or game24")
