@@ -24,4 +24,4 @@ def judge_answer(response: str, task_data: dict[str, str]) -> Reward:
 
 tool = StructuredTool.from_function(judge_answer)
 evaluator = replace(bind_evaluator(tool), rewarded_by="judged")
-"""For runs, which then say that their rewards are judged. To have the judge's calls counted, give them `llm_judge` itself."""
+"""For runs, which then say that their rewards are judged. To count the judge's calls, use `llm_judge` itself."""

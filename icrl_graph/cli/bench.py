@@ -1,4 +1,4 @@
-"""`icrl bench`, `icrl benchmarks`, `icrl report`, `icrl rejudge`: comparisons of methods."""
+"""`icrl bench`, `icrl benchmarks`, `icrl report`, `icrl rejudge`: methods compared."""
 
 from __future__ import annotations
 
@@ -42,14 +42,16 @@ FolderArgument = Annotated[Path, typer.Argument(help="The folder of a comparison
 
 @app.command(epilog="Example:\n\n  icrl benchmarks --json")
 def benchmarks(as_json: Json = False) -> None:
-    """List the benchmarks that this package ships."""
-    from icrl_graph.benchmarks.registry import BENCHMARKS
+    """List the benchmarks, those of installed packages included."""
+    from icrl_graph.benchmarks.registry import find_benchmark
 
+    with errors_reported():
+        lines = {name: find_benchmark(name).about for name in benchmark_names()}
     if as_json:
-        typer.echo(json.dumps({name: benchmark.about for name, benchmark in BENCHMARKS.items()}))
+        typer.echo(json.dumps(lines))
         return
-    for name, benchmark in BENCHMARKS.items():
-        write(f"{name:14} {benchmark.about}")
+    for name, about in lines.items():
+        write(f"{name:{max(map(len, lines))}} {about}")
 
 
 class BenchCommand(SettingsCommand):
@@ -71,7 +73,7 @@ def bench(
     benchmark: Annotated[
         str,
         typer.Argument(
-            help="See icrl benchmarks; or path.py:name of a custom one; or tasks, a .jsonl file.",
+            help="See icrl benchmarks; or a custom one, path.py:name; or tasks, a .jsonl file.",
             autocompletion=benchmark_names,
         ),
     ],
@@ -300,15 +302,15 @@ def rejudge(
     evaluator: Annotated[str | None, typer.Option(help="path.py:name or module:name.")] = None,
     judge: Annotated[str | None, typer.Option(help="A model that judges, by the rubric.")] = None,
     rubric: Annotated[str | None, typer.Option(help="What the judge judges by; default the benchmark's own.")] = None,
-    as_metric: Annotated[bool, typer.Option("--as-metric", help="Report the new scores; the rewards stay.")] = False,
+    as_metric: Annotated[
+        bool, typer.Option("--as-metric", help="Report the new scores; the rewards stay as they are.")
+    ] = False,
     select: Annotated[
         str | None, typer.Option(help="What selects the answer: reward, majority or last; default the method's own.")
     ] = None,
     solved_at: Annotated[
         float | None,
-        typer.Option(
-            help="The metric from which a task counts as solved; the former one does not hold for new scores."
-        ),
+        typer.Option(help="The metric from which a task counts as solved; the old one does not apply to new scores."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -321,13 +323,13 @@ def rejudge(
     with errors_reported():
         again = Again(
             folder=str(folder.resolve()),
-            evaluator=evaluator and absolute(evaluator),
-            judge=judge and absolute(judge),
+            evaluator=absolute(evaluator),
+            judge=absolute(judge),
             rubric=rubric,
             as_metric=as_metric,
             select=select,
         )
-        plan = read_plan(folder)
-        judged = evaluator is not None or judge is not None  # the former threshold does not hold for new judgements
-        plan = replace(plan, again=again, solved_at=solved_at if judged or solved_at is not None else plan.solved_at)
+        kept = read_plan(folder)
+        anew = evaluator is not None or judge is not None  # the old threshold is not one of the new judgement
+        plan = replace(kept, again=again, solved_at=solved_at if anew or solved_at is not None else kept.solved_at)
     _run(plan, out_dir, as_json)

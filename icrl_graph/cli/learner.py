@@ -33,15 +33,15 @@ def train(
 
         console = err if as_json else out
         out_dir.mkdir(parents=True, exist_ok=True)
-        written = []
+        trained = []
         for file, (recipe, run_recipe) in recipes.items():
-            recipe = recipe if iterations is None else replace(recipe, iterations=iterations)
-            student, loss = _train(recipe, run_recipe, console)
+            chosen = recipe if iterations is None else replace(recipe, iterations=iterations)
+            student, loss = _train(chosen, run_recipe, console)
             export(student, out_dir / file)
-            written.append({"weights": str(out_dir / file), "iterations": recipe.iterations, "loss": loss})
+            trained.append({"weights": str(out_dir / file), "iterations": chosen.iterations, "loss": loss})
             write(f"Loss {loss:.4f} nats. Written to {out_dir / file}", console)
         if as_json:
-            typer.echo(json.dumps(written))
+            typer.echo(json.dumps(trained))
 
 
 def _train(recipe: Any, run_recipe: Any, console: Console) -> tuple[Any, float]:

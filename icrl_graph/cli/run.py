@@ -98,6 +98,7 @@ def run(
 
     The run is saved in a folder and can be resumed.
     """
+    from icrl_graph.benchmarks.registry import canonical_item
     from icrl_graph.cli.run_folder import Run
     from icrl_graph.topologies.methods import build
 
@@ -110,10 +111,10 @@ def run(
             "prices": parse_json(prices, "--prices"),
         }
         wanted = Run(
-            task=task,
+            task=canonical_item(task),
             model=absolute(model),
-            evaluator=evaluator and absolute(evaluator),
-            metric=metric and absolute(metric),
+            evaluator=absolute(evaluator),
+            metric=absolute(metric),
             topology=topology,
             base_url=base_url,
             temperature=temperature,

@@ -21,8 +21,9 @@ from icrl_graph.errors import UnknownTask
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models.registry import load_model
 from icrl_graph.preview import preview
-from icrl_graph.state.choices import load
+from icrl_graph.state.choices import find
 from icrl_graph.state.episode import Usage
+from icrl_graph.topologies.methods import find_topology, size_option
 from icrl_graph.topologies.settings import EARLY_STOPS
 
 SCHEMA_VERSION = 1
@@ -121,7 +122,7 @@ class Run:
         Raises:
             ValueError: it has no rounds.
         """
-        if self.topology == "best_of_n":
+        if size_option(find_topology(self.topology)) != "rounds":
             raise ValueError("a Best-of-N run can't be extended; start a new one with a larger --n")
         options = {name: value for name, value in self.options.items() if name not in EARLY_STOPS}
         return replace(self, options={**options, "rounds": done + more})
@@ -131,7 +132,7 @@ class Run:
         item = find_item(self.task)
         inputs: Mapping[str, Any] = item.inputs if item else {"task": self.task, "task_data": {}}
         if self.evaluator is not None:
-            score = load(self.evaluator)
+            score: Any = find("evaluator", self.evaluator, {})
         elif item is not None:
             assert item.benchmark.evaluator is not None
             score = item.benchmark.evaluator
@@ -140,7 +141,8 @@ class Run:
                 "an evaluator is needed, such as --evaluator path.py:function; only the items of a benchmark, such as "
                 "game24:4,5,6,10, have one"
             )
-        model, metric = load_model(self.model, base_url=self.base_url), load(self.metric) if self.metric else None
+        model = load_model(self.model, base_url=self.base_url)
+        metric: Any = find("evaluator", self.metric, {}) if self.metric else None
         if item is not None:
             metric = metric or item.benchmark.metric
             model = item.benchmark.player(model)() if item.benchmark.player else model

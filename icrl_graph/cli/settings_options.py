@@ -62,11 +62,7 @@ class SettingsCommand(Command):
         """Parse the command line, and set the settings apart from the arguments of the function."""
         rest = super().parse_args(ctx, args)
         values = {option.name: ctx.params.pop(option.name) for option in self.options}
-        ctx.obj = {
-            name: absolute(value) if isinstance(value, str) else value
-            for name, value in values.items()
-            if value is not None
-        }
+        ctx.obj = {name: absolute(value) for name, value in values.items() if value is not None}
         return rest
 
 
@@ -111,11 +107,9 @@ def chosen_settings(
         ValueError: one is not NAME=VALUE, the setting is unknown or set twice, or the value is wrong; names the
             choices.
     """
-    from pydantic import ValidationError
+    from icrl_graph.topologies.settings import schema
 
-    from icrl_graph.topologies.settings import explain
-
-    owners = {name: schema for schema in reversed(schemas) for name in schema.model_fields if name not in reserved}
+    owners = {name: each for each in reversed(schemas) for name in each.model_fields if name not in reserved}
     values = dict(context.obj)
     for text in assignments:
         name, equals, value = text.partition("=")
@@ -126,7 +120,7 @@ def chosen_settings(
         if name in values:
             raise ValueError(f"--set: {name} is set twice")
         try:
-            values[name] = getattr(owners[name](**{name: absolute(value)}), name)
-        except ValidationError as error:
-            raise ValueError(f"--set {explain(error)}") from None
+            values[name] = getattr(schema(owners[name], {name: absolute(value)})(), name)
+        except ValueError as error:
+            raise ValueError(f"--set {error}") from None
     return values
