@@ -2,24 +2,24 @@
 
     IcrlError
     ├── BudgetExceeded    a call would pass a cap; raised into a node, which ends the run with its best answer
-    ├── JournalError      a reply could not be kept or looked up: the disk is full, the file is no journal
+    ├── JournalError      a reply could not be saved or looked up: the disk is full, the file is not a journal
     ├── ModelError        no attempt can succeed until a person mends something: key, model name, address
     ├── ThreadMismatch    a stored thread holds another task or was made by another version (also a ValueError)
     ├── NoEpisode         an environment was acted in before an episode had begun, after it had ended, or once closed
-    ├── SimulatorError    the simulator of an environment failed by itself: no fault of who acts in it
+    ├── SimulatorError    the simulator of an environment failed by itself, not because of an action
     │   └── SimulatorUnavailable    it does not start: a program that it needs is missing or broken
-    ├── UnknownTask       the shipped learner was asked for a game that it does not play (also a ValueError)
+    ├── UnknownTask       the shipped learner got a task that it does not play (also a ValueError)
     └── MissingExtra      an optional package is not installed (also an ImportError)
 
 Wrong arguments are plain `ValueError`s, raised when a graph is built, that name the value and the choices. A failed
-attempt is no error at all: it is data on its episode.
+attempt is not an error: it is data on its episode.
 """
 
 from __future__ import annotations
 
 
 class IcrlError(RuntimeError):
-    """Base of the errors that are this package's own.
+    """Base of the errors of this package.
 
     A RuntimeError, because LangGraph's server tells a client the words of built-in exceptions only.
     """
@@ -54,7 +54,7 @@ class NoEpisode(IcrlError):
 
 
 class SimulatorError(IcrlError):
-    """The simulator of an environment failed; what was done in it says nothing about who acted."""
+    """The simulator of an environment failed; its result says nothing about the actions."""
 
 
 class SimulatorUnavailable(SimulatorError):
@@ -62,7 +62,7 @@ class SimulatorUnavailable(SimulatorError):
 
 
 class UnknownTask(IcrlError, ValueError):
-    """The shipped learner was asked for something that it does not speak."""
+    """The shipped learner got a task that it does not know."""
 
 
 class MissingExtra(IcrlError, ImportError):

@@ -183,6 +183,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         await pause(0)
 
     monkeypatch.setattr("icrl_graph.execution.rate_limit.time", clock)
+    monkeypatch.setattr("icrl_graph.execution.retry.time", clock)
     monkeypatch.setattr("icrl_graph.execution.rate_limit.random.random", lambda: 0.5)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     return clock

@@ -27,7 +27,7 @@ from langgraph_sdk.client import SyncLangGraphClient
 
 from icrl_graph.environments.cellar import Cellar
 from icrl_graph.environments.players import explore
-from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.environments.rollouts import episode_return, rollout
 from icrl_graph.prompts.layouts import parse
 from icrl_graph.prompts.templates import HIDDEN_COLOR_TASK
 from icrl_graph.tasks.hidden_color import closeness, colors, write_color

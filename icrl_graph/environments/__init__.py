@@ -7,13 +7,42 @@ list of actions: `replay` does them again in a fresh one and compares what comes
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from icrl_graph.errors import IcrlError
 from icrl_graph.state.episode import plain
+
+if TYPE_CHECKING:
+    from icrl_graph.environments.pool import EnvironmentPool
+    from icrl_graph.environments.rollouts import episode_return, rollout
+
+_HOME = {"EnvironmentPool": "pool", "episode_return": "rollouts", "rollout": "rollouts"}
+"""Names that are loaded when they are first used: their modules import this one."""
+
+__all__ = [
+    "Begun",
+    "Environment",
+    "EnvironmentFailed",
+    "EnvironmentLost",
+    "EnvironmentPool",
+    "Outcome",
+    "ReplayDivergence",
+    "as_outcome",
+    "call",
+    "episode_return",
+    "replay",
+    "rollout",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 class Outcome(NamedTuple):
@@ -56,7 +85,7 @@ class EnvironmentLost(IcrlError):
 
 
 class EnvironmentFailed(IcrlError):
-    """An environment has raised something, or given what is no outcome: the run stops here, and can be gone on with."""
+    """An environment has raised something, or given what is not an outcome: the run stops here, and can be resumed."""
 
 
 class ReplayDivergence(IcrlError):
@@ -81,43 +110,43 @@ async def replay(
     Raises:
         ReplayDivergence: it does not go the same way; step 0 is the reset.
     """
-    got = as_outcome(await called(environment.reset, task_data)).observation
+    got = as_outcome(await call(environment.reset, task_data)).observation
     for step, expected in enumerate(seen):
         if step > 0:
-            got = as_outcome(await called(environment.step, actions[step - 1])).observation
+            got = as_outcome(await call(environment.step, actions[step - 1])).observation
         if got != expected:
             raise ReplayDivergence(step, expected, got)
 
 
-def as_outcome(given: Any) -> Outcome:
-    """What a reset or a step gave, checked, in plain values.
+def as_outcome(value: Any) -> Outcome:
+    """What a reset or a step returned, checked, in plain values.
 
     Raises:
         EnvironmentFailed: it is neither a text nor an outcome, or something in it is of another type.
     """
-    found = Outcome(given) if isinstance(given, str) else given
-    if not isinstance(found, Outcome) or not (isinstance(found.observation, str) and isinstance(found.hint, str)):
-        raise EnvironmentFailed(f"an environment gives an Outcome whose observation is a text, got {given!r:.200}")
+    outcome = Outcome(value) if isinstance(value, str) else value
+    if not isinstance(outcome, Outcome) or not (isinstance(outcome.observation, str) and isinstance(outcome.hint, str)):
+        raise EnvironmentFailed(f"an environment gives an Outcome whose observation is a text, got {value!r:.200}")
     try:
-        reward, info = float(found.reward), plain(dict(found.info), "the environment's info")
+        reward, info = float(outcome.reward), plain(dict(outcome.info), "the environment's info")
     except (TypeError, ValueError) as wrong:
-        raise EnvironmentFailed(f"an environment gave {given!r:.200}: {wrong}") from wrong
+        raise EnvironmentFailed(f"an environment gave {value!r:.200}: {wrong}") from wrong
     if not math.isfinite(reward):
         raise EnvironmentFailed(f"a step's reward must be finite, got {reward}")
-    return Outcome(found.observation, reward, bool(found.done), bool(found.success), info, found.hint)
+    return Outcome(outcome.observation, reward, bool(outcome.done), bool(outcome.success), info, outcome.hint)
 
 
-async def called(method: Callable[..., Any], *arguments: Any) -> Any:
+async def call(method: Callable[..., Any], *arguments: Any) -> Any:
     """What a method gives that may be a coroutine function, or block.
 
     Raises:
-        EnvironmentFailed: it has raised something that is no error of this package's.
+        EnvironmentFailed: it has raised an error that is not one of this package.
     """
     try:
         if inspect.iscoroutinefunction(method):
             return await method(*arguments)
-        given = await asyncio.to_thread(method, *arguments)
-        return await given if inspect.isawaitable(given) else given
+        value = await asyncio.to_thread(method, *arguments)
+        return await value if inspect.isawaitable(value) else value
     except IcrlError:
         raise
     except Exception as error:

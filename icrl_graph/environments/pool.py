@@ -1,8 +1,8 @@
 """Live environments: a cache of what the list of actions says.
 
-An episode's environment is kept open between its steps, and serves another one after it. Where it is not there, after a
-crash, in another process, or because it has died, a fresh one is brought to the same point by doing the same actions
-again.
+An episode's environment stays open between its steps, and another episode uses it afterwards. Where it is not there,
+after a crash, in another process, or because it has died, a fresh one is brought to the same point by doing the same
+actions again.
 """
 
 from __future__ import annotations
@@ -14,42 +14,42 @@ from contextlib import ExitStack, suppress
 from itertools import count
 from typing import Any, NamedTuple
 
-from icrl_graph.environments import Environment, EnvironmentFailed, EnvironmentLost, Outcome, as_outcome, called, replay
+from icrl_graph.environments import Environment, EnvironmentFailed, EnvironmentLost, Outcome, as_outcome, call, replay
 from icrl_graph.errors import IcrlError
-from icrl_graph.execution.queue import FairSemaphore, areach
+from icrl_graph.execution.queue import FairSemaphore, aawait_slot
 
 ATTEMPTS = 3
-"""How often a step is tried where the environment dies of it."""
+"""Attempts at a step that the environment dies of."""
 
 
-class _World(NamedTuple):
+class _OpenEnvironment(NamedTuple):
     environment: Environment
-    place: ExitStack
+    slot: ExitStack
     steps: list[str]
-    """What was done in it."""
+    """The actions that were done in it."""
 
 
 class EnvironmentPool:
     """The environments of the episodes that are being played.
 
     Args:
-        make: makes one; called with nothing.
-        limit: how many may be open at once; an episode waits until there is room for its own. None: any.
+        make: makes one; called without arguments.
+        limit: how many may be open at once; an episode waits until there is room for one. None: any number.
     """
 
     def __init__(self, make: Callable[[], Environment], limit: int | None = None) -> None:
-        self._make, self._places = make, FairSemaphore(limit)
-        self._open: dict[Hashable, _World] = {}
+        self._make, self._slots = make, FairSemaphore(limit)
+        self._open: dict[Hashable, _OpenEnvironment] = {}
         self._idle: deque[Environment] = deque()
 
     async def reset(self, key: Hashable, task_data: Mapping[str, Any]) -> Outcome:
-        """Begin an episode; gives the first observation."""
+        """Begin an episode; returns the first observation."""
 
-        async def begun() -> Outcome:
-            world = await self._new(key)
-            return as_outcome(await called(world.environment.reset, task_data))
+        async def reset_once() -> Outcome:
+            opened = await self._new(key)
+            return as_outcome(await call(opened.environment.reset, task_data))
 
-        return await self._tried(key, begun)
+        return await self._retried(key, reset_once)
 
     async def step(
         self, key: Hashable, task_data: Mapping[str, Any], seen: Sequence[str], actions: Sequence[str]
@@ -68,34 +68,34 @@ class EnvironmentPool:
         """
         *before, action = actions
 
-        async def done() -> Outcome:
-            world = await self._at(key, task_data, seen, before)
-            world.steps.append(action)  # first: a step that breaks off leaves nothing that can be gone on with
-            return as_outcome(await called(world.environment.step, action))
+        async def step_once() -> Outcome:
+            opened = await self._at(key, task_data, seen, before)
+            opened.steps.append(action)  # first: after a step that breaks off nobody can continue with it
+            return as_outcome(await call(opened.environment.step, action))
 
-        return await self._tried(key, done)
+        return await self._retried(key, step_once)
 
     async def release(self, key: Hashable, is_lost: bool = False) -> None:
         """Let others have the environment of an episode, if it is open, or close it."""
-        if (world := self._open.pop(key, None)) is None:
+        if (opened := self._open.pop(key, None)) is None:
             return
-        with world.place:
+        with opened.slot:
             if not is_lost:
-                self._idle.append(world.environment)
+                self._idle.append(opened.environment)
                 return
             with suppress(IcrlError):  # it is gone already
-                await called(world.environment.close)
+                await call(opened.environment.close)
 
     def discard(self, key: Hashable) -> None:
         """Give an episode's place to others at once, where it was broken off: its environment may be in mid-step."""
-        if (world := self._open.pop(key, None)) is not None:
-            world.place.close()
+        if (opened := self._open.pop(key, None)) is not None:
+            opened.slot.close()
 
-    async def _tried(self, key: Hashable, deed: Callable[[], Awaitable[Outcome]]) -> Outcome:
-        """Do something, again where the environment dies of it; one that has died or failed serves nobody any more."""
+    async def _retried(self, key: Hashable, attempt_once: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """Try something, again where the environment dies of it; one that has died or failed is not used again."""
         for attempt in count(1):
             try:
-                return await deed()
+                return await attempt_once()
             except (EnvironmentLost, EnvironmentFailed) as error:
                 await self.release(key, is_lost=True)
                 if attempt == ATTEMPTS or isinstance(error, EnvironmentFailed):
@@ -104,24 +104,24 @@ class EnvironmentPool:
 
     async def _at(
         self, key: Hashable, task_data: Mapping[str, Any], seen: Sequence[str], before: Sequence[str]
-    ) -> _World:
+    ) -> _OpenEnvironment:
         """The environment of an episode, in which just these actions were done."""
-        world = self._open.get(key)
-        if world is not None and world.steps == list(before):
-            return world
-        world = await self._new(key)
-        await replay(world.environment, task_data, seen, before)
-        world.steps.extend(before)
-        return world
+        opened = self._open.get(key)
+        if opened is not None and opened.steps == list(before):
+            return opened
+        opened = await self._new(key)
+        await replay(opened.environment, task_data, seen, before)
+        opened.steps.extend(before)
+        return opened
 
-    async def _new(self, key: Hashable) -> _World:
+    async def _new(self, key: Hashable) -> _OpenEnvironment:
         await self.release(key)
         stack = ExitStack()
-        place = stack.enter_context(self._places.one())
+        slot = stack.enter_context(self._slots.slot())
         try:
-            await areach(place, math.inf)
-            environment = self._idle.pop() if self._idle else await called(self._make)
-            self._open[key] = _World(environment, stack, [])
+            await aawait_slot(slot, math.inf)
+            environment = self._idle.pop() if self._idle else await call(self._make)
+            self._open[key] = _OpenEnvironment(environment, stack, [])
         except BaseException:
             stack.close()
             raise

@@ -22,11 +22,11 @@ class Budget:
         self.caps, self.spent = caps, spent
         self._lock, self._resumed = threading.Lock(), set[Hashable]()
 
-    def resume(self, who: Hashable, spent: Usage) -> None:
-        """Count what was spent in another process, if anything, the first time that somebody comes back with it."""
+    def resume(self, key: Hashable, spent: Usage) -> None:
+        """Count what was spent in another process, if anything, the first time for each key."""
         with self._lock:
-            if who not in self._resumed:
-                self._resumed.add(who)
+            if key not in self._resumed:
+                self._resumed.add(key)
                 self.spent = add_usage(self.spent, spent)
 
     def admit(self) -> None:

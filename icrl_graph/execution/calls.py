@@ -39,9 +39,9 @@ class Call:
         input: the Runnable's input, or the function's keyword arguments.
         read: makes a JSON-able value of what came back; what it raises counts as the call's failure.
         kwargs: further keyword arguments of the Runnable.
-        unkeyed_kwargs: such that don't say what is asked, and are no part of what the call is known by.
+        unkeyed_kwargs: further ones that don't change what is asked, and are not part of the key of the call.
         timeout: seconds after which the call is given up on. A thread can't be stopped and is left behind.
-        paid: whether the call counts against the budget and is kept in the journal.
+        paid: whether the call counts against the budget and is saved in the journal.
         tracks_own_cost: whether what it costs is counted within it, call by call, and not by this one.
         shares_prompt: whether calls with the same prompt are made side by side, at a provider that caches prompts.
     """
@@ -89,10 +89,10 @@ def _unless_drained(call: Call) -> None:
 
 
 class UsageCallback(BaseCallbackHandler):
-    """Hears every chat model that answers within a call, also deep inside a chain or an agent.
+    """Collects the replies of every chat model that answers within a call, also deep inside a chain or an agent.
 
     Attributes:
-        messages: what they said, each with its usage and the name of its model.
+        messages: their replies, each with its usage and the name of its model.
     """
 
     run_inline = True  # else each answer would take a thread under `ainvoke`
@@ -102,14 +102,14 @@ class UsageCallback(BaseCallbackHandler):
 
     @property
     def ignore_chat_model(self) -> bool:
-        """Not to be told the prompts: LangChain would write each out as one text."""
+        """Without the prompts: LangChain would write each out as one text."""
         return True
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         """One of them has answered."""
-        heard = [getattr(made, "message", None) for batch in response.generations for made in batch]
-        ids = {id(message) for message in self.messages}  # a function's model may hand on what another one said
-        self.messages += [message for message in heard if id(message) not in ids]
+        replies = [getattr(made, "message", None) for batch in response.generations for made in batch]
+        ids = {id(message) for message in self.messages}  # a function's model may pass on the reply of another one
+        self.messages += [message for message in replies if id(message) not in ids]
 
 
 _usage_callback: ContextVar[UsageCallback | None] = ContextVar("icrl_listening", default=None)
@@ -118,7 +118,7 @@ register_configure_hook(_usage_callback, inheritable=True)
 
 @contextmanager
 def collect_usage() -> Iterator[UsageCallback]:
-    """Hear the chat models that answer while a call is made."""
+    """Collect the replies of chat models while a call is made."""
     listener = UsageCallback()
     token = _usage_callback.set(listener)
     try:
@@ -127,24 +127,24 @@ def collect_usage() -> Iterator[UsageCallback]:
         _usage_callback.reset(token)
 
 
-def usage_of(raw: Any, heard: UsageCallback, own: Prices) -> Usage:
-    """The tokens of the chat models that answered within a call, and what they cost; empty if none are told.
+def usage_of(raw: Any, callback: UsageCallback, custom: Prices) -> Usage:
+    """The tokens of the chat models that answered within a call, and what they cost; empty where none report any.
 
     Args:
-        raw: what came back; its own messages count where no model was heard.
-        heard: who was heard while the call was made.
-        own: the user's own prices.
+        raw: what came back; its messages count where no model reported.
+        callback: collected the replies while the call was made.
+        custom: custom prices.
     """
-    own_words = [raw.get("raw"), *raw.get("messages", ())] if isinstance(raw, Mapping) else [raw]
-    messages = heard.messages or own_words
+    replies = [raw.get("raw"), *raw.get("messages", ())] if isinstance(raw, Mapping) else [raw]
+    messages = callback.messages or replies
     total: Usage = {}
     for message in messages:
-        if not (told := getattr(message, "usage_metadata", None)):
+        if not (usage := getattr(message, "usage_metadata", None)):
             continue
-        cached = (told.get("input_token_details") or {}).get("cache_read") or 0
-        reasoning = (told.get("output_token_details") or {}).get("reasoning") or 0
-        tokens = Usage(input=told["input_tokens"], cached=cached, output=told["output_tokens"], reasoning=reasoning)
-        usd = cost(message.response_metadata.get("model_name") or "", tokens, own)
+        cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
+        reasoning = (usage.get("output_token_details") or {}).get("reasoning") or 0
+        tokens = Usage(input=usage["input_tokens"], cached=cached, output=usage["output_tokens"], reasoning=reasoning)
+        usd = cost(message.response_metadata.get("model_name") or "", tokens, custom)
         total = add_usage(total, tokens, {"unpriced": 1} if usd is None else {"usd": usd})
     return total
 

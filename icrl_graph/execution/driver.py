@@ -105,8 +105,8 @@ class Driver:
     """Performs flows.
 
     Args:
-        journal: where the replies are kept; default where the run is (see `execution.sql_journals`), else in memory.
-        prices: the user's own.
+        journal: where the replies are saved; default where the run is (see `execution.sql_journals`), else in memory.
+        prices: custom ones.
         pace: how fast paid calls are made, and how often; default at once, and again where that may help.
 
     Attributes:
@@ -124,7 +124,7 @@ class Driver:
 
         Args:
             flow: the flow.
-            key: who asks; the place of each call in the flow is added to it.
+            key: of the caller; the place of each call in the flow is added to it.
             budget: what its calls may cost.
         """
         step: Callable[[Any], Any] = flow.send
@@ -188,7 +188,7 @@ class Driver:
     def _execute(self, call: Call, budget: Budget) -> Reply:
         with _Pending(call, budget, self.prices) as pending:
             raw = self.rate_limit.execute(call, budget.seconds_left()) if call.paid else execute(call)
-            return self._told(pending.done(raw))
+            return self._counted(pending.done(raw))
 
     async def _acall(self, call: Call, key: Key, budget: Budget) -> Reply:
         id = self._identity(call, key) if call.paid else None
@@ -211,19 +211,19 @@ class Driver:
     async def _aexecute(self, call: Call, budget: Budget) -> Reply:
         with _Pending(call, budget, self.prices) as pending:
             raw = await (self.rate_limit.aexecute(call, budget.seconds_left()) if call.paid else aexecute(call))
-            return self._told(pending.done(raw))
+            return self._counted(pending.done(raw))
 
     def _kept(self) -> tuple[Journal, str]:
         """The journal of the run that asks, and its thread."""
-        found, thread = journal_of_run()
-        return next(journal for journal in (self.journal, found, self._memory) if journal is not None), thread
+        located, thread = journal_of_run()
+        return next(journal for journal in (self.journal, located, self._memory) if journal is not None), thread
 
     def _identity(self, call: Call, key: Key) -> str:
-        """What a call is known by: who asks, where in its flow, and all that is sent."""
-        who = key[1:2] + key[3:]  # in whichever round
-        return digest(self.run_cache, key[0], who, call.input, [key, dict(call.kwargs)])
+        """The key of a call: the caller, the place in its flow, and all that is sent."""
+        caller = key[1:2] + key[3:]  # in any round
+        return digest(self.run_cache, key[0], caller, call.input, [key, dict(call.kwargs)])
 
-    def _told(self, reply: Reply) -> Reply:
+    def _counted(self, reply: Reply) -> Reply:
         """Tell the pace what a reply has used."""
         self.rate_limit.used(reply.usage.get("input", 0) + reply.usage.get("output", 0))
         return reply
@@ -231,7 +231,7 @@ class Driver:
 
 LONG = 4096
 """Characters, about 1024 tokens: providers cache no shorter prompts."""
-KEPT = 300.0
+CACHED_FOR = 300.0
 """Seconds for which they keep one, at least."""
 
 
@@ -253,12 +253,12 @@ class _Leaders:
         if len(prompt) < LONG:
             yield None
             return
-        key, now, mine = hash(prompt), time.monotonic(), Future[None]()
+        key, now, future = hash(prompt), time.monotonic(), Future[None]()
         with self._lock:
-            while self._ahead and next(iter(self._ahead.values()))[1] < now - KEPT:
+            while self._ahead and next(iter(self._ahead.values()))[1] < now - CACHED_FOR:
                 self._ahead.popitem(last=False)
-            ahead, _ = self._ahead.setdefault(key, (mine, now))
-        if ahead is not mine:
+            ahead, _ = self._ahead.setdefault(key, (future, now))
+        if ahead is not future:
             yield ahead
             return
         try:
@@ -268,7 +268,7 @@ class _Leaders:
                 self._ahead.pop(key, None)
             raise
         finally:
-            mine.set_result(None)
+            future.set_result(None)
 
 
 _ALWAYS_RAISED = (GraphBubbleUp, JournalError, ModelError)
@@ -277,7 +277,7 @@ _ALWAYS_RAISED = (GraphBubbleUp, JournalError, ModelError)
 
 @contextmanager
 def _journaling() -> Iterator[None]:
-    """A journal that fails must stop the run: going on would pay for what can't be kept."""
+    """A journal that fails must stop the run: continuing would pay for what can't be saved."""
     try:
         yield
     except Exception as error:
@@ -309,7 +309,7 @@ class _Pending:
         self._usage_callback, self._cost = collect_usage(), Usage()
 
     def __enter__(self) -> _Pending:
-        self._heard = self._usage_callback.__enter__()
+        self._callback = self._usage_callback.__enter__()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
@@ -326,7 +326,7 @@ class _Pending:
     def _spend(self, raw: Any) -> None:
         if self._cost or self._call.tracks_own_cost:  # what came back could not be read: it has been counted
             return
-        cost = Usage(**usage_of(raw, self._heard, self._prices), seconds=round(time.monotonic() - self._started, 6))
+        cost = Usage(**usage_of(raw, self._callback, self._prices), seconds=round(time.monotonic() - self._started, 6))
         self._budget.add(cost)
         self._cost = {"calls": 1, **cost} if self._call.paid else cost
 

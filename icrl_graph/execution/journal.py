@@ -1,4 +1,4 @@
-"""The journal: where the reply to every paid call is kept before anything else is done with it.
+"""The journal: where the reply to every paid call is saved before anything else is done with it.
 
 A node that is run again, because the process was killed before LangGraph had saved its result, finds there what was
 already paid for. `driver` reads and writes it; `sql_journals` holds the journals in databases, and finds the one of a
@@ -28,7 +28,7 @@ class Reply(NamedTuple):
 
 
 class Journal(ABC):
-    """Where replies are kept, by the thread that they belong to."""
+    """Where replies are saved, by the thread that they belong to."""
 
     @abstractmethod
     def get(self, id: str, thread: str) -> Reply | None:
@@ -104,13 +104,13 @@ class StoreJournal(Journal):
         return _read(self._store.get(_namespace(thread), id, refresh_ttl=False))
 
     def put(self, id: str, thread: str, reply: Reply) -> None:
-        """Keep a reply, for as long as the store is kept, and out of its search index."""
+        """Save a reply for as long as the store lasts, and out of its search index."""
         self._store.put(_namespace(thread), id, _written(reply), index=False, ttl=None)
 
     def delete(self, thread: str) -> None:
         """Forget all replies of a thread."""
-        while found := self._store.search(_namespace(thread), limit=1000):
-            for item in found:
+        while items := self._store.search(_namespace(thread), limit=1000):
+            for item in items:
                 self._store.delete(item.namespace, item.key)
 
     async def aget(self, id: str, thread: str) -> Reply | None:

@@ -24,7 +24,7 @@ class Straight(RunnableLambda[Any, Any]):
     ) -> None:
         super().__init__(func, afunc=afunc, name=name)
         called = getattr(part, "__self__", part)
-        # told, not found: LangChain would keep what it finds in a function, the journal too, when the graph has gone
+        # set, not searched for: LangChain would hold what it finds in a function, such as the journal, after the graph
         self.deps = [called] if isinstance(called, Runnable) else []
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -39,8 +39,8 @@ class Straight(RunnableLambda[Any, Any]):
 
 def _brief(state: Any) -> dict[str, Any]:
     """What a trace records of a node's input: not the whole history again with each span."""
-    now: Any = (state.get("episodes") or [{}])[-1]
-    where = {name: now[name] for name in ("round", "candidate") if name in now}
+    latest: Any = (state.get("episodes") or [{}])[-1]
+    where = {name: latest[name] for name in ("round", "candidate") if name in latest}
     return {**where, **{name: len(state[name]) for name in ("episodes", "steps") if name in state}}
 
 

@@ -1,7 +1,7 @@
-"""What tokens cost: by the user's own prices, else by those that the extra `prices` (genai-prices) knows, offline.
+"""What tokens cost: by custom prices, else by those that the extra `prices` (genai-prices) knows, offline.
 
 An unknown price is None, never 0. Where a reply has tokens and no price, it is counted as unpriced, so that a sum of
-dollars that lacks something can be told from one that does not.
+dollars that lacks something can be distinguished from one that does not.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ Prices = Mapping[str, Price]
 """By the model's name."""
 
 
-def cost(model: str, usage: Usage, own: Prices) -> float | None:
+def cost(model: str, usage: Usage, custom: Prices) -> float | None:
     """What some usage of a model costs in US dollars; None if its price is unknown.
 
     Args:
         model: its name, such as "gpt-4.1-mini".
         usage: tokens in (the cached ones included) and out.
-        own: the user's own prices, which go ahead of all others.
+        custom: custom prices, which take precedence.
     """
     read, cached, written = usage.get("input", 0), usage.get("cached", 0), usage.get("output", 0)
-    if name := _named(model, own):
-        price = own[name]
+    if name := _named(model, custom):
+        price = custom[name]
         paid = (read - cached) * price["input"] + cached * price.get("cached", price["input"])
         return (paid + written * price["output"]) / 1e6
     try:
@@ -52,19 +52,19 @@ def cost(model: str, usage: Usage, own: Prices) -> float | None:
         return None
 
 
-def _named(model: str, own: Prices) -> str | None:
-    """The name under which a model's price stands; providers add a version to the names that they are asked for."""
-    fitting = [name for name in own if re.fullmatch(rf"{re.escape(name)}(-latest|-[\d-]+)?", model)]
+def _named(model: str, custom: Prices) -> str | None:
+    """The name under which a model's price stands; providers add a version to the name in a request."""
+    fitting = [name for name in custom if re.fullmatch(rf"{re.escape(name)}(-latest|-[\d-]+)?", model)]
     return max(fitting, key=len) if fitting else None
 
 
-def check_price(model: str, own: Prices) -> None:
+def check_price(model: str, custom: Prices) -> None:
     """Raise if the price of a model is unknown.
 
     Raises:
         ValueError: it is; says how to give it.
     """
-    if cost(model, Usage(input=1, output=1), own) is None:
+    if cost(model, Usage(input=1, output=1), custom) is None:
         raise ValueError(
             f"max_usd needs the price of {model!r}, and it is unknown: give prices={{{model!r}: {{'input': ..., "
             "'output': ...}} in US dollars for a million tokens, or install 'icrl-graph[prices]', which knows many "
@@ -72,14 +72,14 @@ def check_price(model: str, own: Prices) -> None:
         )
 
 
-def are_prices(given: object) -> bool:
+def are_prices(prices: object) -> bool:
     """Whether these are prices: by model name, with numbers of at least 0 for input and output."""
-    if not isinstance(given, Mapping):
+    if not isinstance(prices, Mapping):
         return False
     return all(
         isinstance(name, str)
         and isinstance(price, Mapping)
         and {"input", "output"} <= set(price) <= {"input", "cached", "output"}
         and all(isinstance(usd, int | float) and usd >= 0 for usd in price.values())
-        for name, price in given.items()
+        for name, price in prices.items()
     )

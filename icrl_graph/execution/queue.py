@@ -22,7 +22,7 @@ from icrl_graph.errors import BudgetExceeded
 
 
 class FairSemaphore:
-    """FairSemaphore in one line for threads and for tasks of any event loop: who comes first is served first.
+    """A semaphore for threads and for tasks of any event loop, first come, first served.
 
     Args:
         number: how many there are; None for any.
@@ -35,12 +35,12 @@ class FairSemaphore:
         self._lock = threading.Lock()
 
     @contextmanager
-    def one(self, in_thread: bool = False) -> Iterator[Future[None]]:
-        """A place: one's own from when this has a result until the block ends, also if it ends before that.
+    def slot(self, in_thread: bool = False) -> Iterator[Future[None]]:
+        """A slot: held from when this has a result until the block ends, also if it ends before that.
 
         Args:
             in_thread: whether a thread waits for it. Where a Ctrl-C ends one of them, it ends all that wait: they wait
-                for the same run, and would be given the place that it leaves.
+                for the same run, and would get the slot that it leaves.
         """
         place = Future[None]()
         if in_thread:
@@ -61,7 +61,7 @@ class FairSemaphore:
                 self._serve(1)
 
     def _serve(self, freed: int) -> None:
-        """Give the places that are free to those who wait and have not left."""
+        """Give free slots to those that wait and have not left."""
         with self._lock:
             self._free += freed
             while self._free and self._line:
@@ -71,7 +71,7 @@ class FairSemaphore:
                     place.set_result(None)
 
 
-def reach(place: Future[None], end: float) -> None:
+def await_slot(place: Future[None], end: float) -> None:
     """Wait for a place, but not through a Ctrl-C.
 
     Raises:
@@ -85,7 +85,7 @@ def reach(place: Future[None], end: float) -> None:
     place.result()
 
 
-async def areach(place: Future[None], end: float) -> None:
+async def aawait_slot(place: Future[None], end: float) -> None:
     """`reach` in an event loop."""
     if place.done():
         return

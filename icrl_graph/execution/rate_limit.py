@@ -18,7 +18,7 @@ from typing import Any
 
 from icrl_graph.errors import BudgetExceeded
 from icrl_graph.execution.calls import Call, aexecute, execute
-from icrl_graph.execution.queue import FairSemaphore, areach, interrupted, reach
+from icrl_graph.execution.queue import FairSemaphore, aawait_slot, await_slot, interrupted
 from icrl_graph.execution.retry import is_retryable, retry_after
 
 logger = logging.getLogger(__name__)
@@ -60,13 +60,13 @@ class RateLimit:
         max_attempts: int = 6,
         max_backoff: float = 60.0,
     ) -> None:
-        given = {
+        limits = {
             "max_concurrency": max_concurrency,
             "requests_per_minute": requests_per_minute,
             "tokens_per_minute": tokens_per_minute,
             "max_attempts": max_attempts,
         }
-        for name, number in given.items():
+        for name, number in limits.items():
             if number is not None and not number > 0:
                 raise ValueError(f"{name} must be above 0, got {number!r}")
         self._max_attempts, self._max_backoff = max_attempts, max_backoff
@@ -87,8 +87,8 @@ class RateLimit:
             Exception: what the last attempt raised.
         """
         end = math.inf if within is None else time.monotonic() + within
-        with self._places.one(in_thread=True) as place:
-            reach(place, end)
+        with self._places.slot(in_thread=True) as place:
+            await_slot(place, end)
             pause = self._pauses(call, end)
             while True:
                 _sleep(self._turn(end))
@@ -101,8 +101,8 @@ class RateLimit:
     async def aexecute(self, call: Call, within: float | None = None) -> Any:
         """`execute` under `ainvoke`."""
         end = math.inf if within is None else time.monotonic() + within
-        with self._places.one() as place:
-            await areach(place, end)
+        with self._places.slot() as place:
+            await aawait_slot(place, end)
             pause = self._pauses(call, end)
             while True:
                 if delay := self._turn(end):
@@ -132,13 +132,13 @@ class RateLimit:
             if number >= self._max_attempts or self._is_down:  # the next call is tried once, until one is answered
                 self._is_down = True
                 raise error
-            asked, usual = retry_after(error) or 0.0, self._wait(number)
-            seconds = max(asked, usual)
-            too_long = asked > max(PATIENCE, self._max_backoff)
+            requested, backoff = retry_after(error) or 0.0, self._wait(number)
+            seconds = max(requested, backoff)
+            too_long = requested > max(PATIENCE, self._max_backoff)
             if too_long or time.monotonic() + max(seconds, self._delay(0)) > end:
                 raise error
             self.retries += 1
-            logger.warning("%s: %s; asked again in %.1f s", type(error).__name__, error, seconds)
+            logger.warning("%s: %s; retried in %.1f s", type(error).__name__, error, seconds)
             return seconds
 
         return pause
@@ -176,7 +176,7 @@ class Bucket:
         self._free_at, self._lock = 0.0, threading.Lock()
 
     def take(self, units: float) -> float:
-        """Take units; gives the seconds to wait until they are one's own."""
+        """Take units; returns the seconds to wait until they are available."""
         with self._lock:
             now = time.monotonic()
             start = max(now, self._free_at)

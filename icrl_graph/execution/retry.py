@@ -52,12 +52,12 @@ def status_of(error: Exception) -> int | None:
         (error, "status"),
         (error, "code"),
     )
-    told = (str(getattr(holder, name, None)) for holder, name in places)
-    return next((int(status) for status in told if re.fullmatch("[45][0-9][0-9]", status)), None)
+    statuses = (str(getattr(holder, name, None)) for holder, name in places)
+    return next((int(status) for status in statuses if re.fullmatch("[45][0-9][0-9]", status)), None)
 
 
 def _within_client(error: Exception) -> bool:
-    """Whether an error was raised where a client read a body; a parser's or an evaluator's own is not."""
+    """Whether an error was raised where a client read a body, not by a parser or an evaluator."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(str(frame.f_globals.get("__name__")).partition(".")[0] in _CLIENTS for frame in frames)
 
@@ -66,13 +66,15 @@ def retry_after(error: Exception) -> float | None:
     """The seconds that a provider asks to wait; None where it says nothing that can be read."""
     headers = getattr(getattr(error, "response", None), "headers", None)
     try:
-        said = {str(name).lower(): str(value) for name, value in dict(headers or {}).items()}
-        seconds = float(said["retry-after-ms"]) / 1000 if "retry-after-ms" in said else _seconds(said["retry-after"])
+        fields = {str(name).lower(): str(value) for name, value in dict(headers or {}).items()}
+        seconds = (
+            float(fields["retry-after-ms"]) / 1000 if "retry-after-ms" in fields else _seconds(fields["retry-after"])
+        )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return seconds if 0 <= seconds < math.inf else None
 
 
-def _seconds(said: str) -> float:
+def _seconds(text: str) -> float:
     """A Retry-After in seconds, in which it may come, or as an HTTP date."""
-    return float(said) if re.fullmatch(r"[-+.\w]+", said) else parsedate_to_datetime(said).timestamp() - time.time()
+    return float(text) if re.fullmatch(r"[-+.\w]+", text) else parsedate_to_datetime(text).timestamp() - time.time()

@@ -22,7 +22,7 @@ _UNSETTLED = 4
 
 
 class RunCache:
-    """What is known of the runs that are under way, by run and by who asks; of the latest runs only.
+    """What is known of the runs that are under way, by run and key; of the latest runs only.
 
     Args:
         limit: runs to keep.
@@ -32,26 +32,26 @@ class RunCache:
         self._runs: OrderedDict[Hashable, dict[Hashable, Any]] = OrderedDict()
         self._limit, self._lock = limit, threading.Lock()
 
-    def get(self, run: Hashable, who: Hashable) -> Any:
+    def get(self, run: Hashable, key: Hashable) -> Any:
         """What was put there last, or None."""
         with self._lock:
-            return self._runs.get(run, {}).get(who)
+            return self._runs.get(run, {}).get(key)
 
-    def put(self, run: Hashable, who: Hashable, what: Any) -> None:
+    def put(self, run: Hashable, key: Hashable, value: Any) -> None:
         """Remember something that does not change any more."""
         with self._lock:
-            self._runs.setdefault(run, {})[who] = what
+            self._runs.setdefault(run, {})[key] = value
             self._runs.move_to_end(run)
             while len(self._runs) > self._limit:
                 self._runs.popitem(last=False)
 
-    def share(self, run: Hashable, who: Hashable, make: Callable[[], Any]) -> Any:
+    def share(self, run: Hashable, key: Hashable, make: Callable[[], Any]) -> Any:
         """What was put there, or else, the first time, what is made."""
         with self._lock:
-            found: Any = self._runs.setdefault(run, {})
-            if who not in found:
-                found[who] = make()
-            return found[who]
+            entries: Any = self._runs.setdefault(run, {})
+            if key not in entries:
+                entries[key] = make()
+            return entries[key]
 
     def forget(self, run: Hashable) -> None:
         """Drop all that is known of a run."""
@@ -80,13 +80,13 @@ class _Hashed(NamedTuple):
 _role_and_text = itemgetter("role", "content")
 
 
-def digest(run_cache: RunCache, run: Hashable, who: Hashable, input: Any, options: Any) -> str:
+def digest(run_cache: RunCache, run: Hashable, key: Hashable, input: Any, options: Any) -> str:
     """A hash of all that is sent with a call.
 
     Args:
         run_cache: what is known of the latest call.
         run: the run.
-        who: who calls within the run.
+        key: of the caller within the run.
         input: messages, a dictionary with them under `messages`, or anything else.
         options: what else is sent.
 
@@ -97,7 +97,7 @@ def digest(run_cache: RunCache, run: Hashable, who: Hashable, input: Any, option
     if not isinstance(messages, list):
         return hashlib.sha256(as_json([options, input]).encode()).hexdigest()
     most = max(0, len(messages) - _UNSETTLED)
-    last: _Hashed | None = run_cache.get(run, ("hashed", who))
+    last: _Hashed | None = run_cache.get(run, ("hashed", key))
     if last is None or not last.opens(messages, most):
         last = _Hashed([], hashlib.sha256())
     more = list(map(_role_and_text, takewhile(_is_plain, messages[len(last.opening) : most])))
@@ -106,7 +106,7 @@ def digest(run_cache: RunCache, run: Hashable, who: Hashable, input: Any, option
         data = text.encode(errors="surrogatepass")
         state.update(b"%d:" % len(data))  # so that nothing can move from one text to the next
         state.update(data)
-    run_cache.put(run, ("hashed", who), _Hashed(opening, state.copy()))
+    run_cache.put(run, ("hashed", key), _Hashed(opening, state.copy()))
     around = {**input, "messages": None} if isinstance(input, Mapping) else None
     state.update(as_json([options, around, len(messages), messages[len(opening) :]]).encode())
     return str(state.hexdigest())

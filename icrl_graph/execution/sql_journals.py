@@ -1,6 +1,6 @@
 """Journals in databases, and which journal a run has.
 
-A graph needs not be told where its replies are kept. `journal_of` takes
+Nobody has to say where the replies of a graph are saved. `journal_of` takes
 
     the store that the graph, or the graph around it, is compiled with,
     else a table `icrl_replies` beside the checkpoints, in the same SQLite file or PostgreSQL database,
@@ -99,7 +99,7 @@ def _reply(rows: Rows) -> Reply | None:
 
 
 class SqliteJournal(TableJournal):
-    """A journal in an SQLite file of one's own choice.
+    """A journal in an SQLite file that you choose.
 
     Args:
         path: the file; created if missing.
@@ -228,7 +228,7 @@ class _BesideAsyncPostgres(_BesideAsync):
 
 
 def _is_pool(connection: Any) -> bool:
-    """Whether it lends connections: then each user has one of his own, and no lock is needed.
+    """Whether it lends connections: then each user has its own, and no lock is needed.
 
     Raises:
         ValueError: it is a connection on which nothing would ever be durable.

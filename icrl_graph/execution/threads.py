@@ -33,7 +33,7 @@ def delete(graph: Pregel[Any, Any, Any, Any], thread_id: str) -> None:
 
     Args:
         graph: compiled with the thread's checkpointer.
-        thread_id: of a thread that is not running; one that is not there is no error.
+        thread_id: of a thread that is not running; one that is not there is not an error.
 
     Raises:
         ValueError: the graph has no checkpointer.
@@ -76,7 +76,7 @@ def compact(graph: Pregel[Any, Any, Any, Any], thread_id: str) -> None:
     names = [name for name, channel in graph.channels.items() if isinstance(channel, DeltaChannel)]
     deltas = {name: state.values[name] for name in names if name in state.values}
     whole, versions = _with_snapshots(head.checkpoint, deltas, lambda version: saver.get_next_version(version, None))
-    metadata: Any = {name: told for name, told in head.metadata.items() if name != "counters_since_delta_snapshot"}
+    metadata: Any = {name: value for name, value in head.metadata.items() if name != "counters_since_delta_snapshot"}
     saver.put(config, whole, metadata, versions)
     database.run(*_pruning(database.writes, database.blobs, thread_id, whole["id"], bool(state.next)))
     if not state.next:
@@ -99,7 +99,7 @@ def _with_snapshots(
 ) -> tuple[Checkpoint, dict[str, Any]]:
     """The checkpoint with all that its delta channels hold, and their versions, new so that what they hold is stored.
 
-    No node is told: what has seen the version before has seen the new one.
+    No node is notified: what has seen the version before has seen the new one.
     """
     old = checkpoint["channel_versions"]
     versions = {name: next_version(old[name]) for name in deltas if name in old}
@@ -113,24 +113,26 @@ def _with_snapshots(
     return whole, versions
 
 
-def _pruning(writes: str, blobs: str | None, thread: str, kept: str, goes_on: bool) -> list[Statement]:
+def _pruning(writes: str, blobs: str | None, thread: str, checkpoint: str, continues: bool) -> list[Statement]:
     """Delete all rows but those of one checkpoint, and those of nested graphs that may still be needed.
 
-    These are all of them where the thread goes on, and else those with a memory of their own, which have no task's id
+    These are all of them where the thread continues, and else those with a memory of their own, which have no task's id
     (with a colon) in their namespace.
     """
-    nested = "" if goes_on else " OR checkpoint_ns LIKE ?"
-    of_a_task = [] if goes_on else ["%:%"]
+    nested = "" if continues else " OR checkpoint_ns LIKE ?"
+    of_a_task = [] if continues else ["%:%"]
     others = f"WHERE thread_id = ? AND ((checkpoint_ns = '' AND checkpoint_id <> ?){nested})"
     tables = ("checkpoints", writes)
-    statements: list[Statement] = [(f"DELETE FROM {table} {others}", thread, kept, *of_a_task) for table in tables]
+    statements: list[Statement] = [
+        (f"DELETE FROM {table} {others}", thread, checkpoint, *of_a_task) for table in tables
+    ]
     if blobs is not None:
         used = (
             "SELECT versions.key, versions.value FROM checkpoints, "
             "jsonb_each_text(checkpoint -> 'channel_versions') AS versions WHERE thread_id = ? AND checkpoint_id = ?"
         )
         unused = f"WHERE thread_id = ? AND ((checkpoint_ns = '' AND (channel, version) NOT IN ({used})){nested})"
-        statements.append((f"DELETE FROM {blobs} {unused}", thread, thread, kept, *of_a_task))
+        statements.append((f"DELETE FROM {blobs} {unused}", thread, thread, checkpoint, *of_a_task))
     return statements
 
 
@@ -145,5 +147,5 @@ def _journals(graph: Any) -> list[Journal]:
     """Where the replies of a graph's threads may be."""
     graphs = [graph, *(nested for _, nested in graph.get_subgraphs(recurse=True))]
     parts = [getattr(getattr(each, "builder", None), "parts", None) for each in graphs]
-    own = [part.driver.journal for part in parts if part is not None]
-    return [journal for journal in (*own, journal_of(graph.checkpointer, graph.store)) if journal is not None]
+    journals = [part.driver.journal for part in parts if part is not None]
+    return [journal for journal in (*journals, journal_of(graph.checkpointer, graph.store)) if journal is not None]

@@ -10,7 +10,7 @@ from langchain_core.runnables import Runnable
 from langgraph.config import get_stream_writer
 from langgraph.runtime import get_runtime
 
-from icrl_graph.environments.rollout import RolloutContext
+from icrl_graph.environments.rollouts import RolloutContext
 from icrl_graph.errors import BudgetExceeded, IcrlError
 from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call
@@ -75,12 +75,12 @@ def _rollout_context(
         driver=parts.driver,
         budget=share(budget) if settings.width > 1 else budget(),
         key=key,
-        label=settings.reward_label,
+        reward_label=settings.reward_label,
         show=lambda rewards: ablations.show(
             Reward(value=sum(rewards), steps=list(rewards)), ablation, random_of(settings, latest, "show")
         ),
         sampling=lambda step: sampling_of(actor, parts, settings, latest, instruction, step),
-        tell=get_stream_writer(),
+        emit=get_stream_writer(),
         parent_context=getattr(get_runtime(), "context", None),
     )
 

@@ -7,7 +7,7 @@
 
 One action is one durable step of a nested graph. What lasts is the list of steps; the live environment is a cache of it
 (`icrl_graph.environments.pool`). The current episode reaches the model as chat turns, the action as the assistant's,
-the observation and its reward as the user's; earlier episodes reach it in the compact form of `context.played`.
+the observation and its reward as the user's; earlier episodes reach it in the compact form of `layouts.played`.
 
 A prompt is never stored: what a turn needs beside the steps comes as the nested graph's context, made again each time.
 """
@@ -46,12 +46,12 @@ from icrl_graph.state.reward import Reward
 logger = logging.getLogger(__name__)
 
 RESTARTS = 3
-"""How often an episode is begun anew, where that is asked for."""
+"""How often an episode begins anew under on_divergence="restart"."""
 
 
 @dataclass(frozen=True)
 class RolloutContext:
-    """What an episode of many turns is played with: all that is made again, and so is no part of its state."""
+    """What an episode of many turns is played with: all that is made again, and so is not part of its state."""
 
     prompt: Callable[[int], list[Message] | None]
     """What the round asks for, with what it shows of the rounds before, made less so many times (`shrink`);
@@ -63,13 +63,13 @@ class RolloutContext:
     """Of this episode and of those that are played side by side with it."""
     key: Key
     """Of the attempt."""
-    label: str
-    """The word ahead of a reward."""
+    reward_label: str
+    """The word before a reward."""
     show: Callable[[list[float]], Reward]
     """What the model may see of the rewards of the steps so far."""
     sampling: Callable[[int], dict[str, Any]]
     """The arguments of the call for a step, counted from 0."""
-    tell: Tell
+    emit: Tell
     """Streams what a step came to."""
     parent_context: Any
     """The context of the graph around it."""
@@ -87,7 +87,7 @@ class RolloutState(TypedDict, total=False):
     shrunk: int
     """How often what the prompt shows of the rounds before was made less, to fit into the model's context."""
     restarts: int
-    """How often it was begun anew, because a fresh environment did not go the same way."""
+    """How often it began anew, because a fresh environment did not go the same way."""
     error: str
     """Why it ended without the environment having ended it."""
     stopped: str
@@ -118,7 +118,7 @@ def rollout(
     """A policy that plays an episode in an environment; give it to a topology as its model.
 
     Args:
-        model: who acts: whatever a topology takes as a model.
+        model: acts; whatever a topology takes as a model.
         environment: makes one; or the environments that several policies share.
         max_steps: actions of an episode at most.
         max_concurrency: environments that may be open at once; None for any number.
@@ -126,7 +126,7 @@ def rollout(
         on_divergence: what becomes of an episode whose environment was lost, and can't be brought to the same point
             again because a fresh one does not repeat itself: "raise" `ReplayDivergence`, which ends the run, or
             "restart" the episode, whose calls are paid again, up to three times.
-        cache: how the model's provider is told what of a prompt to cache.
+        cache: how the model's provider learns what of a prompt to cache.
 
     Raises:
         ValueError: an argument is wrong.
@@ -164,83 +164,87 @@ def _flow_node(
     """A flow as a node of the nested graph; whatever ends the run within it gives the episode's environment back."""
 
     def run(state: RolloutState) -> Any:
-        stage = begun(state)
-        return stage.driver.perform(closing(flow(state, stage), stage), _key(name, state, stage), stage.budget)
+        context = context_of(state)
+        return context.driver.perform(
+            closing(flow(state, context), context), _key(name, state, context), context.budget
+        )
 
     async def arun(state: RolloutState) -> Any:
-        stage = begun(state)
-        return await stage.driver.aperform(closing(flow(state, stage), stage), _key(name, state, stage), stage.budget)
+        context = context_of(state)
+        return await context.driver.aperform(
+            closing(flow(state, context), context), _key(name, state, context), context.budget
+        )
 
-    def begun(state: RolloutState) -> RolloutContext:
-        stage: Any = get_runtime().context
-        stage.budget.resume(_whose(stage), add_usage(*state.get("costs", [])))
-        return stage  # type: ignore[no-any-return]
+    def context_of(state: RolloutState) -> RolloutContext:
+        context: Any = get_runtime().context
+        context.budget.resume(_episode_key(context), add_usage(*state.get("costs", [])))
+        return context  # type: ignore[no-any-return]
 
-    def closing(flow: Flow, stage: RolloutContext) -> Flow:
+    def closing(flow: Flow, context: RolloutContext) -> Flow:
         try:
             return (yield from flow)
         except Exception:
-            yield _free(pool.release, key=_whose(stage))
+            yield _unpaid(pool.release, key=_episode_key(context))
             raise
 
     return Straight(run, arun, name, part)
 
 
-def _key(name: str, state: RolloutState, stage: RolloutContext) -> tuple[Any, ...]:
-    run, _, number, candidate = stage.key
+def _key(name: str, state: RolloutState, context: RolloutContext) -> tuple[Any, ...]:
+    run, _, number, candidate = context.key
     begun_anew = (f"{name} {state['restarts']}",) if state.get("restarts") else (name,)
     return run, *begun_anew, number, candidate, len(state.get("steps", []))
 
 
-def _whose(stage: RolloutContext) -> tuple[str, int, int]:
+def _episode_key(context: RolloutContext) -> tuple[str, int, int]:
     """The run, the round and the candidate whose episode it is."""
-    run, _, number, candidate = stage.key
+    run, _, number, candidate = context.key
     return str(run), int(number), int(candidate)
 
 
-def _free(part: Callable[..., Any], **arguments: Any) -> Call:
+def _unpaid(part: Callable[..., Any], **arguments: Any) -> Call:
     """A call that costs nothing: what the environment does."""
-    return Call(part, arguments, lambda given: given, paid=False)
+    return Call(part, arguments, lambda messages: messages, paid=False)
 
 
 def _reset(pool: EnvironmentPool) -> Callable[[RolloutState, RolloutContext], Flow]:
-    def reset(state: RolloutState, stage: RolloutContext) -> Flow:
-        return {**(yield from _begun(pool, stage)), "steps": [], "costs": []}
+    def reset(state: RolloutState, context: RolloutContext) -> Flow:
+        return {**(yield from _reset_environment(pool, context)), "steps": [], "costs": []}
 
     return reset
 
 
-def _begun(pool: EnvironmentPool, stage: RolloutContext) -> Flow:
-    begun: Outcome = (yield _free(pool.reset, key=_whose(stage), task_data=stage.task_data)).value
-    return {"first": begun.observation, "hint": begun.hint}
+def _reset_environment(pool: EnvironmentPool, context: RolloutContext) -> Flow:
+    outcome: Outcome = (yield _unpaid(pool.reset, key=_episode_key(context), task_data=context.task_data)).value
+    return {"first": outcome.observation, "hint": outcome.hint}
 
 
 def _act(pool: EnvironmentPool, thoughts: bool) -> Callable[[RolloutState, RolloutContext], Flow]:
-    def act(state: RolloutState, stage: RolloutContext) -> Flow:
-        actor, kwargs, meter = stage.actor, stage.sampling(len(state["steps"])), Meter()
-        parent_context = {"context": stage.parent_context} if actor.kind == "graph" else {}
-        shrunk, said = state.get("shrunk", 0), dict[str, Any]()
-        while not said:
-            asked, marks = actor.cache.mark(_turns(state, stage, shrunk, thoughts))
+    def act(state: RolloutState, context: RolloutContext) -> Flow:
+        actor, kwargs, meter = context.actor, context.sampling(len(state["steps"])), Meter()
+        parent_context = {"context": context.parent_context} if actor.kind == "graph" else {}
+        shrunk, reply = state.get("shrunk", 0), dict[str, Any]()
+        while not reply:
+            prompt, marks = actor.cache.mark(_prompt(state, context, shrunk, thoughts))
             try:
                 call = Call(
-                    actor.part, actor.input(asked), read_response, {**marks, **kwargs}, unkeyed_kwargs=parent_context
+                    actor.part, actor.input(prompt), read_response, {**marks, **kwargs}, unkeyed_kwargs=parent_context
                 )
-                said = yield from meter.read(single(call))
+                reply = yield from meter.read(single(call))
             except BudgetExceeded as over:
-                said = {"error": str(over), "stopped": over.cap}
+                reply = {"error": str(over), "stopped": over.cap}
             except IcrlError:
                 raise
             except Exception as error:
-                if is_overflow(error) and stage.prompt(shrunk + 1) is not None:
+                if is_overflow(error) and context.prompt(shrunk + 1) is not None:
                     shrunk += 1
                 else:
-                    said = {"error": failure(error, *_whose(stage)[1:])}
+                    reply = {"error": failure(error, *_episode_key(context)[1:])}
         spent = {"costs": [meter.usage], **({"shrunk": shrunk} if shrunk else {})}
-        if "response" not in said:
-            yield _free(pool.release, key=_whose(stage))
-            return {**said, **spent}
-        return {"steps": [_read_action(said["response"], thoughts)], **spent}
+        if "response" not in reply:
+            yield _unpaid(pool.release, key=_episode_key(context))
+            return {**reply, **spent}
+        return {"steps": [_read_action(reply["response"], thoughts)], **spent}
 
     return act
 
@@ -248,63 +252,63 @@ def _act(pool: EnvironmentPool, thoughts: bool) -> Callable[[RolloutState, Rollo
 _ACTION = re.compile(r"^[ \t*]*action(?:[ \t]+\d+)?[ \t*]*:[ \t*]*", re.I | re.M)
 
 
-def _read_action(said: str, thoughts: bool) -> Step:
-    """What a model wants to do, and what it thought ahead of it; of several actions the first, the others see nothing.
+def _read_action(reply: str, thoughts: bool) -> Step:
+    """The action that a model asks for, and its thoughts before it; of several actions the first alone.
 
-    A model may go on with what it imagines to observe; none of that is done.
+    A model may continue with what it imagines to observe; none of that is done.
     """
-    thought, found, behind = said, _ACTION.search(said), said
-    if found:
-        thought, behind = said[: found.start()], said[found.end() :]
-    action = next((line.strip() for line in behind.splitlines() if line.strip(" \t`")), "")
-    kept = thought.strip() if thoughts and found else ""
-    return Step(action=action, thought=kept) if kept else Step(action=action)
+    thought, match, rest = reply, _ACTION.search(reply), reply
+    if match:
+        thought, rest = reply[: match.start()], reply[match.end() :]
+    action = next((line.strip() for line in rest.splitlines() if line.strip(" \t`")), "")
+    text = thought.strip() if thoughts and match else ""
+    return Step(action=action, thought=text) if text else Step(action=action)
 
 
 def _step(pool: EnvironmentPool, max_steps: int, most_restarts: int) -> Callable[[RolloutState, RolloutContext], Flow]:
-    def step(state: RolloutState, stage: RolloutContext) -> Flow:
+    def step(state: RolloutState, context: RolloutContext) -> Flow:
         actions = [each["action"] for each in state["steps"]]
         seen = [state["first"], *(each["observation"] for each in state["steps"][:-1])]
-        done = {"key": _whose(stage), "task_data": stage.task_data, "seen": seen, "actions": actions}
+        done = {"key": _episode_key(context), "task_data": context.task_data, "seen": seen, "actions": actions}
         try:
-            outcome: Outcome = (yield _free(pool.step, **done)).value
-        except ReplayDivergence as diverged:
+            outcome: Outcome = (yield _unpaid(pool.step, **done)).value
+        except ReplayDivergence as divergence:
             restarts = state.get("restarts", 0) + 1
             if restarts > most_restarts:
                 raise
-            logger.warning("the episode begins anew: %s", diverged)
-            return {**(yield from _begun(pool, stage)), "steps": Overwrite([]), "restarts": restarts}
+            logger.warning("the episode begins anew: %s", divergence)
+            return {**(yield from _reset_environment(pool, context)), "steps": Overwrite([]), "restarts": restarts}
         ends = {"done": outcome.done, "success": outcome.success}
-        told: Any = {"observation": outcome.observation, "reward": outcome.reward, **ends, "info": dict(outcome.info)}
+        result: Any = {"observation": outcome.observation, "reward": outcome.reward, **ends, "info": dict(outcome.info)}
         if outcome.done or len(actions) >= max_steps:
-            yield _free(pool.release, key=_whose(stage))
-        _, number, candidate = _whose(stage)
+            yield _unpaid(pool.release, key=_episode_key(context))
+        _, number, candidate = _episode_key(context)
         event = {"type": "step", "round": number, "candidate": candidate, "step": len(actions) - 1}
-        stage.tell(cast(StepEvent, {**event, "action": actions[-1], **told}))
-        return {"steps": [told], "hint": outcome.hint}
+        context.emit(cast(StepEvent, {**event, "action": actions[-1], **result}))
+        return {"steps": [result], "hint": outcome.hint}
 
     return step
 
 
-def _turns(state: RolloutState, stage: RolloutContext, shrunk: int, thoughts: bool) -> list[Message]:
+def _prompt(state: RolloutState, context: RolloutContext, shrunk: int, thoughts: bool) -> list[Message]:
     """The prompt of the next action: that of the round, how to answer, and the episode so far."""
-    given = stage.prompt(shrunk)
-    assert given is not None
-    *before, last = given
+    messages = context.prompt(shrunk)
+    assert messages is not None
+    *before, last = messages
     opening = f"{REACT if thoughts else ACT}\n\n{state['first']}"
-    prompt = [*before, {**last, "content": _with(last["content"], opening)}]
-    shown: Reward = stage.show([each["reward"] for each in state["steps"]])
+    prompt = [*before, {**last, "content": _appended(last["content"], opening)}]
+    shown: Reward = context.show([each["reward"] for each in state["steps"]])
     rewards: Sequence[float | None] = shown.get("steps", [])
     for at, step in enumerate(state["steps"]):
-        said = f"{step['thought']}\nAction: {step['action']}" if "thought" in step else step["action"]
-        told = [step["observation"], *([reward_line(stage.label, rewards[at])] if at < len(rewards) else [])]
-        prompt += [{"role": "assistant", "content": said}, {"role": "user", "content": "\n".join(told)}]
+        reply = f"{step['thought']}\nAction: {step['action']}" if "thought" in step else step["action"]
+        result = [step["observation"], *([reward_line(context.reward_label, rewards[at])] if at < len(rewards) else [])]
+        prompt += [{"role": "assistant", "content": reply}, {"role": "user", "content": "\n".join(result)}]
     if state["hint"]:
-        prompt[-1] = {**prompt[-1], "content": _with(prompt[-1]["content"], state["hint"])}
+        prompt[-1] = {**prompt[-1], "content": _appended(prompt[-1]["content"], state["hint"])}
     return prompt
 
 
-def _with(content: Any, more: str) -> Any:
+def _appended(content: Any, more: str) -> Any:
     if isinstance(content, str):
         return f"{content}\n\n{more}"
     return [*content, {"type": "text", "text": more}]
