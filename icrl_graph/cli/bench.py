@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 import typer
 from rich.console import Console
 
-from icrl_graph.cli.completion import complete_benchmark, complete_model, complete_topology
+from icrl_graph.cli.completion import benchmark_names, model_names, topology_names
 from icrl_graph.cli.settings_options import BUDGETS, SetOption, SettingsCommand, chosen_settings
 from icrl_graph.cli.shared import (
     CALLS,
@@ -46,7 +46,7 @@ def benchmarks(as_json: Json = False) -> None:
     from icrl_graph.benchmarks.registry import find_benchmark
 
     with errors_reported():
-        lines = {name: find_benchmark(name).about for name in complete_benchmark()}
+        lines = {name: find_benchmark(name).about for name in benchmark_names()}
     if as_json:
         typer.echo(json.dumps(lines))
         return
@@ -74,23 +74,23 @@ def bench(
         str,
         typer.Argument(
             help="See icrl benchmarks; or a custom one, path.py:name; or tasks, a .jsonl file.",
-            autocompletion=complete_benchmark,
+            autocompletion=benchmark_names,
         ),
     ],
     topologies: Annotated[
         str,
         typer.Option(
             help="The methods to compare, such as icrl,best_of_n,icrl+show=zero; each is tested against the first. "
-            "After + stands any setting or option of the topology, such as memory=last:5, n=1 or select=majority. "
+            "After + stands model, or any setting or option of the topology, such as memory=last:5 or select=majority. "
             "A custom topology is path.py:name.",
-            autocompletion=complete_topology,
+            autocompletion=topology_names,
         ),
     ] = "icrl,best_of_n",
     model: Annotated[
         str | None,
         typer.Option(
             help="provider:name or path.py:name; default the learner that plays the benchmark.",
-            autocompletion=complete_model,
+            autocompletion=model_names,
         ),
     ] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="The folder; default a new one in runs/.")] = None,
@@ -126,7 +126,7 @@ def bench(
         str | None,
         typer.Option(
             help="A model that gives the rewards, by the rubric.",
-            autocompletion=complete_model,
+            autocompletion=model_names,
             rich_help_panel=REWARDS,
         ),
     ] = None,
@@ -289,7 +289,7 @@ def report(folder: FolderArgument, as_json: Json = False) -> None:
         if as_json:
             typer.echo(json.dumps(paths))
         else:
-            out.print(f"Written: {', '.join(paths)}", highlight=False, markup=False, soft_wrap=True)
+            write(f"Written: {', '.join(paths)}")
 
 
 @app.command(

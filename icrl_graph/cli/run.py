@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 from rich.console import Console
 
-from icrl_graph.cli.completion import complete_item, complete_model, complete_topology
+from icrl_graph.cli.completion import item_prefixes, model_names, topology_names
 from icrl_graph.cli.settings_options import BUDGETS, SetOption, SettingsCommand, chosen_settings
 from icrl_graph.cli.shared import (
     CALLS,
@@ -44,14 +44,7 @@ class RunCommand(SettingsCommand):
 
     panels: ClassVar = {
         "Method (the defaults are the topology's)": (
-            "rounds",
-            "n",
-            "memory",
-            "schedule",
-            "layout",
-            "show",
-            "retests",
-            "seed",
+            *("rounds", "n", "memory", "schedule", "layout", "show", "retests", "seed"),
         ),
         "When to stop": ("target", "patience", *BUDGETS),
     }
@@ -70,13 +63,13 @@ def run(
     task: Annotated[
         str,
         typer.Argument(
-            help="A prompt, or an item of a benchmark such as game24:4,5,6,10.", autocompletion=complete_item
+            help="A prompt, or an item of a benchmark such as game24:4,5,6,10.", autocompletion=item_prefixes
         ),
     ],
     model: Annotated[
         str,
         typer.Option(
-            help="provider:name, learner:hidden-color, learner:game24 or path.py:name.", autocompletion=complete_model
+            help="provider:name, learner:hidden-color, learner:game24 or path.py:name.", autocompletion=model_names
         ),
     ],
     evaluator: Annotated[
@@ -84,7 +77,7 @@ def run(
     ] = None,
     metric: Annotated[str | None, typer.Option(help="The evaluator to report, if it is not the reward.")] = None,
     topology: Annotated[
-        str, typer.Option(help="See icrl topologies; or path.py:name.", autocompletion=complete_topology)
+        str, typer.Option(help="See icrl topologies; or path.py:name.", autocompletion=topology_names)
     ] = "icrl",
     out_dir: Annotated[Path | None, typer.Option("--out", help="The run's folder; default a new one in runs/.")] = None,
     show_preview: Annotated[bool, typer.Option("--preview", help="Print the estimated cost and exit.")] = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from icrl_graph.cli.completion import complete_topology
+from icrl_graph.cli.completion import topology_names
 from icrl_graph.cli.shared import Json, app, errors_reported, write
 from icrl_graph.state.choices import absolute
 
@@ -15,7 +15,7 @@ from icrl_graph.state.choices import absolute
 @app.command(epilog="Example:\n\n  icrl topologies --json")
 def topologies(as_json: Json = False) -> None:
     """List the methods, those of installed packages included."""
-    names = complete_topology()
+    names = topology_names()
     with errors_reported():
         lines = {name: _first_line(name) for name in names}
     if as_json:
@@ -39,7 +39,7 @@ def _first_line(topology: str) -> str:
 @app.command(epilog="Examples:\n\n  icrl draw icrl\n\n  icrl draw my_method.py:create_mine")
 def draw(
     topology: Annotated[
-        str, typer.Argument(help="See icrl topologies; or path.py:name.", autocompletion=complete_topology)
+        str, typer.Argument(help="See icrl topologies; or path.py:name.", autocompletion=topology_names)
     ],
     as_json: Json = False,
 ) -> None:
