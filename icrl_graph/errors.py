@@ -3,12 +3,12 @@
     IcrlError
     ├── BudgetExceeded    a call would pass a cap; raised into a node, which ends the run with its best answer
     ├── JournalError      a reply could not be saved or looked up: the disk is full, the file is not a journal
-    ├── ModelError        no attempt can succeed until a person mends something: key, model name, address
+    ├── ModelError        no attempt can succeed until a person fixes something: key, model name, address
     ├── ThreadMismatch    a stored thread holds another task or was made by another version (also a ValueError)
-    ├── NoEpisode         an environment was acted in before an episode had begun, after it had ended, or once closed
-    ├── SimulatorError    the simulator of an environment failed by itself, not because of an action
+    ├── NoEpisode         an action before an episode of an environment was begun, after it ended, or after `close`
+    ├── SimulatorError    the simulator of an environment failed, independently of the agent's actions
     │   └── SimulatorUnavailable    it does not start: a program that it needs is missing or broken
-    ├── UnknownTask       the shipped learner got a task that it does not play (also a ValueError)
+    ├── UnknownTask       the task is not one that the shipped learner was trained on (also a ValueError)
     └── MissingExtra      an optional package is not installed (also an ImportError)
 
 Wrong arguments are plain `ValueError`s, raised when a graph is built, that name the value and the choices. A failed
@@ -21,7 +21,7 @@ from __future__ import annotations
 class IcrlError(RuntimeError):
     """Base of the errors of this package.
 
-    A RuntimeError, because LangGraph's server tells a client the words of built-in exceptions only.
+    A RuntimeError, because LangGraph's server sends a client the messages of built-in exceptions only.
     """
 
 
@@ -29,7 +29,7 @@ class BudgetExceeded(IcrlError):
     """One more call would pass a cap.
 
     Args:
-        cap: which one: "calls", "tokens", "usd" or "time".
+        cap: "calls", "tokens", "usd" or "time".
     """
 
     def __init__(self, cap: str) -> None:
@@ -38,7 +38,7 @@ class BudgetExceeded(IcrlError):
 
 
 class ModelError(IcrlError):
-    """The model can't answer at all; the run stops here, keeps what it has, and can be resumed once this is mended."""
+    """The model can't answer at all; the run stops here, keeps its episodes, and can be resumed once this is fixed."""
 
 
 class JournalError(IcrlError):
@@ -46,7 +46,7 @@ class JournalError(IcrlError):
 
 
 class ThreadMismatch(IcrlError, ValueError):
-    """A stored thread is not the run that was asked for."""
+    """A stored thread is not the run that was requested."""
 
 
 class NoEpisode(IcrlError):
@@ -54,7 +54,7 @@ class NoEpisode(IcrlError):
 
 
 class SimulatorError(IcrlError):
-    """The simulator of an environment failed; its result says nothing about the actions."""
+    """The simulator of an environment failed; the episode says nothing about the agent."""
 
 
 class SimulatorUnavailable(SimulatorError):
@@ -62,7 +62,7 @@ class SimulatorUnavailable(SimulatorError):
 
 
 class UnknownTask(IcrlError, ValueError):
-    """The shipped learner got a task that it does not know."""
+    """The task is not one that the shipped learner was trained on."""
 
 
 class MissingExtra(IcrlError, ImportError):

@@ -261,7 +261,7 @@ def test_a_run_whose_model_fails_ends_with_1_and_says_why(
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         done = icrl(*RUN, "--out", "out", "--attempts", "2")
     failed(done, 1, "icrl resume out")
-    assert ("retried in" in done.stderr) == (code == "malformed")
+    assert ("retry in" in done.stderr) == (code == "malformed")
     assert ("too often" in done.stderr) == (code == "malformed")
 
 

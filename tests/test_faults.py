@@ -144,7 +144,7 @@ def test_ctrl_c_ends_a_wait_at_once_and_nothing_that_was_paid_is_lost(way: str, 
             told = ""
             for line in child.stderr:
                 told += line
-                if "retried in 500.0 s" in line:
+                if "retry in 500.0 s" in line:
                     child.send_signal(signal.SIGINT)
         assert "KeyboardInterrupt" in told.splitlines()[-1]
         assert play_kept(*given).reward == 1.0
@@ -187,7 +187,7 @@ def _interrupted(*given: str) -> tuple[str, int]:
             assert child.stderr is not None
             assert child.stdout is not None
             for line in child.stderr:
-                if "retried in 500.0 s" in line:
+                if "retry in 500.0 s" in line:
                     child.send_signal(signal.SIGINT)
             return child.stdout.read(), server.counts["calls"]
 

@@ -411,7 +411,9 @@ def test_without_a_limit_nothing_waits() -> None:
     assert [Bucket(None).take(1e9) for _ in range(3)] == [0, 0, 0]
 
 
-@pytest.mark.parametrize("wrong", [{"max_concurrency": 0}, {"requests_per_minute": -1}, {"tokens_per_minute": 0}, {"max_attempts": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_concurrency": 0}, {"requests_per_minute": -1}, {"tokens_per_minute": 0}, {"max_attempts": 0}]
+)
 def test_a_number_that_is_not_above_0_is_refused(wrong: Any) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} must be above 0"):

@@ -1,7 +1,9 @@
-"""EnvironmentPool that an agent acts in, turn by turn, by text.
+"""Environments: what an agent acts in, turn by turn, by text.
 
 An environment is anything with `reset`, `step` and `close`, sync or async. It lives in one process; what lasts is the
-list of actions: `replay` does them again in a fresh one and compares what comes back, step by step.
+list of actions: `replay` repeats them in a fresh one and compares each observation.
+
+The names in `_HOME` are loaded when they are first used, for their modules import this one.
 """
 
 from __future__ import annotations
@@ -21,18 +23,14 @@ if TYPE_CHECKING:
     from icrl_graph.environments.rollouts import episode_return, rollout
 
 _HOME = {"EnvironmentPool": "pool", "episode_return": "rollouts", "rollout": "rollouts"}
-"""Names that are loaded when they are first used: their modules import this one."""
 
 __all__ = [
-    "Begun",
     "Environment",
     "EnvironmentFailed",
     "EnvironmentLost",
     "EnvironmentPool",
     "Outcome",
     "ReplayDivergence",
-    "as_outcome",
-    "call",
     "episode_return",
     "replay",
     "rollout",
@@ -51,45 +49,51 @@ class Outcome(NamedTuple):
     observation: str
     """What the agent sees now."""
     reward: float = 0.0
-    """For this action alone; an episode's return is the sum."""
+    """Of this action alone; an episode's return is the sum."""
     done: bool = False
     """Whether the episode has ended; no action may follow."""
     success: bool = False
-    """Whether it ended as it should."""
+    """Whether its goal was reached."""
     info: Mapping[str, Any] = {}
-    """Anything else, in JSON-able values, such as a raw score. Never shown."""
+    """Anything else, in JSON-able values, such as a raw score. Never shown to the model."""
     hint: str = ""
-    """What helps with the next action alone, such as the actions that are valid now: shown with the latest observation,
-    and not again."""
+    """What helps with the next action alone, such as the actions that are valid in this state: shown with the latest
+    observation, and not again."""
 
 
-Begun = str | Outcome
-"""The first observation; as an outcome, it may have a hint."""
+FirstObservation = str | Outcome
+"""What `reset` returns; an outcome may have a hint."""
 
 
 class Environment(Protocol):
-    """A world. Each method may also be a coroutine function."""
+    """An environment. Each method may also be a coroutine function."""
 
-    def reset(self, task_data: Mapping[str, Any]) -> Begun | Awaitable[Begun]:
+    def reset(self, task_data: Mapping[str, Any]) -> FirstObservation | Awaitable[FirstObservation]:
         """Begin an episode, also after another one."""
 
     def step(self, action: str) -> Outcome | Awaitable[Outcome]:
-        """Act. Text that means nothing to the world is an observation like others, not an error."""
+        """Do an action. One that is not understood has an observation like any other, and is not an error."""
 
     def close(self) -> Awaitable[None] | None:
-        """Give back what it holds; may be called twice."""
+        """Release its resources; may be called twice."""
 
 
 class EnvironmentLost(IcrlError):
-    """An environment has died or no longer answers; a fresh one can take its place by `replay`."""
+    """An environment has died or no longer answers; a fresh one can replace it by `replay`."""
 
 
 class EnvironmentFailed(IcrlError):
-    """An environment has raised something, or given what is not an outcome: the run stops here, and can be resumed."""
+    """An environment has raised an error, or not returned an outcome: the run stops here, and can be resumed."""
 
 
 class ReplayDivergence(IcrlError):
-    """A world did not repeat what it did before."""
+    """An environment did not repeat what it did before.
+
+    Attributes:
+        step: number of the action that differs; 0 is the reset.
+        expected: the observation of before.
+        got: the observation of the replay.
+    """
 
     def __init__(self, step: int, expected: str, got: str) -> None:
         super().__init__(f"replayed, step {step} gave {got!r:.300} and not {expected!r:.300}")
@@ -99,45 +103,38 @@ class ReplayDivergence(IcrlError):
 async def replay(
     environment: Environment, task_data: Mapping[str, Any], seen: Sequence[str], actions: Sequence[str]
 ) -> None:
-    """Bring a fresh environment to where another one was.
+    """Bring a fresh environment to the state of another one.
 
     Args:
         environment: the fresh one.
         task_data: what the other was reset with.
-        seen: the observation that it began with, and the one that each action led to.
-        actions: what was done in it.
+        seen: its first observation, and that of each action.
+        actions: the actions that were done in it.
 
     Raises:
-        ReplayDivergence: it does not go the same way; step 0 is the reset.
+        ReplayDivergence: an observation differs; step 0 is the reset.
     """
-    got = as_outcome(await call(environment.reset, task_data)).observation
     for step, expected in enumerate(seen):
-        if step > 0:
-            got = as_outcome(await call(environment.step, actions[step - 1])).observation
+        if step == 0:
+            got = (await call_environment(environment.reset, task_data)).observation
+        else:
+            got = (await call_environment(environment.step, actions[step - 1])).observation
         if got != expected:
             raise ReplayDivergence(step, expected, got)
 
 
-def as_outcome(value: Any) -> Outcome:
-    """What a reset or a step returned, checked, in plain values.
+async def call_environment(method: Callable[..., Any], *arguments: Any) -> Outcome:
+    """Call an environment's `reset` or `step`; returns the outcome, checked, in plain values.
 
     Raises:
-        EnvironmentFailed: it is neither a text nor an outcome, or something in it is of another type.
+        EnvironmentFailed: it has not returned a text or an outcome, a value in it is of another type, or it has raised
+            an error that is not one of this package.
     """
-    outcome = Outcome(value) if isinstance(value, str) else value
-    if not isinstance(outcome, Outcome) or not (isinstance(outcome.observation, str) and isinstance(outcome.hint, str)):
-        raise EnvironmentFailed(f"an environment gives an Outcome whose observation is a text, got {value!r:.200}")
-    try:
-        reward, info = float(outcome.reward), plain(dict(outcome.info), "the environment's info")
-    except (TypeError, ValueError) as wrong:
-        raise EnvironmentFailed(f"an environment gave {value!r:.200}: {wrong}") from wrong
-    if not math.isfinite(reward):
-        raise EnvironmentFailed(f"a step's reward must be finite, got {reward}")
-    return Outcome(outcome.observation, reward, bool(outcome.done), bool(outcome.success), info, outcome.hint)
+    return _checked(await call_method(method, *arguments))
 
 
-async def call(method: Callable[..., Any], *arguments: Any) -> Any:
-    """What a method gives that may be a coroutine function, or block.
+async def call_method(method: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a method that may be a coroutine function, or block.
 
     Raises:
         EnvironmentFailed: it has raised an error that is not one of this package.
@@ -145,9 +142,22 @@ async def call(method: Callable[..., Any], *arguments: Any) -> Any:
     try:
         if inspect.iscoroutinefunction(method):
             return await method(*arguments)
-        value = await asyncio.to_thread(method, *arguments)
-        return await value if inspect.isawaitable(value) else value
+        result = await asyncio.to_thread(method, *arguments)
+        return await result if inspect.isawaitable(result) else result
     except IcrlError:
         raise
     except Exception as error:
         raise EnvironmentFailed(f"{type(error).__name__}: {error}") from error
+
+
+def _checked(result: Any) -> Outcome:
+    outcome = Outcome(result) if isinstance(result, str) else result
+    if not isinstance(outcome, Outcome) or not (isinstance(outcome.observation, str) and isinstance(outcome.hint, str)):
+        raise EnvironmentFailed(f"an environment returns an Outcome whose observation is a text, got {result!r:.200}")
+    try:
+        reward, info = float(outcome.reward), plain(dict(outcome.info), "the environment's info")
+    except (TypeError, ValueError) as error:
+        raise EnvironmentFailed(f"an environment returned {result!r:.200}: {error}") from error
+    if not math.isfinite(reward):
+        raise EnvironmentFailed(f"a step's reward must be finite, got {reward}")
+    return Outcome(outcome.observation, reward, bool(outcome.done), bool(outcome.success), info, outcome.hint)

@@ -33,7 +33,7 @@ from icrl_graph.errors import BudgetExceeded, IcrlError
 from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import Driver, Flow, Key, Meter, single
-from icrl_graph.execution.node import TRACED, Straight
+from icrl_graph.execution.node import TRACED, PlainNode
 from icrl_graph.models.policy import Policy, as_policy
 from icrl_graph.models.responses import failure, is_overflow, read_response
 from icrl_graph.prompts.templates import ACT, REACT
@@ -187,7 +187,7 @@ def _flow_node(
             yield _unpaid(pool.release, key=_episode_key(context))
             raise
 
-    return Straight(run, arun, name, part)
+    return PlainNode(run, arun, name, part)
 
 
 def _key(name: str, state: RolloutState, context: RolloutContext) -> tuple[Any, ...]:

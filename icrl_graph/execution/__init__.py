@@ -1,4 +1,4 @@
-"""How calls are made, counted, saved and retried."""
+"""How calls are made, counted, saved and retried. Names are loaded when they are first used, as in `icrl_graph`."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ class Budget:
     """Caps, and what is spent of them; shared by the calls that one node makes.
 
     Args:
-        caps: "calls", "tokens" (in and out), "usd", "time" (seconds); None for no cap.
+        caps: caps on "calls", "tokens" (in and out), "usd" and "time" (seconds); None for no cap.
         spent: what was spent before.
     """
 
@@ -23,7 +23,7 @@ class Budget:
         self._lock, self._resumed = threading.Lock(), set[Hashable]()
 
     def resume(self, key: Hashable, spent: Usage) -> None:
-        """Count what was spent in another process, if anything, the first time for each key."""
+        """Count what an episode had spent before it was resumed; once for each key, for its nodes all call this."""
         with self._lock:
             if key not in self._resumed:
                 self._resumed.add(key)
@@ -41,12 +41,12 @@ class Budget:
             self.spent = add_usage(self.spent, {"calls": 1})
 
     def seconds_left(self) -> float | None:
-        """What is left of the cap of time; None without one."""
+        """The seconds that are left of the cap on time; None without one."""
         cap = self.caps.get("time")
         return None if cap is None else cap - self.spent.get("seconds", 0.0)
 
     def add(self, usage: Usage) -> None:
-        """Count what calls have cost."""
+        """Add what calls have cost."""
         with self._lock:
             self.spent = add_usage(self.spent, usage)
 
@@ -56,7 +56,7 @@ def exhausted(caps: Mapping[str, float | None], spent: Usage) -> str | None:
     amounts = {
         "calls": spent.get("calls", 0),
         "tokens": spent.get("input", 0) + spent.get("output", 0),
-        "usd": math.inf if spent.get("unpriced") else spent.get("usd", 0.0),  # what has no price keeps to no cap
+        "usd": math.inf if spent.get("unpriced") else spent.get("usd", 0.0),  # an unknown price is above any cap
         "time": spent.get("seconds", 0.0),
     }
     reached = (name for name, cap in caps.items() if cap is not None and amounts[name] >= cap)

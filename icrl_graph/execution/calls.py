@@ -1,4 +1,4 @@
-"""One call, and how it is made: of a Runnable or a function, sync or async, in whatever surroundings.
+"""One call, and how it is made: of a Runnable or a function, sync or async, in a thread or in an event loop.
 
 Under `invoke` a part without a sync side gets an event loop of its own; under `ainvoke` what may block gets a thread
 of its own. A call with a time limit is given up on when the limit is reached. A thread cannot be stopped; it is left
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
@@ -32,18 +32,18 @@ from icrl_graph.state.episode import Usage, add_usage
 
 @dataclass(frozen=True)
 class Call:
-    """One call: the only thing a flow can ask of the world.
+    """One call: the only thing that a flow can have done.
 
     Attributes:
         part: a Runnable (its `invoke` or `ainvoke` is used) or a function, sync or async.
         input: the Runnable's input, or the function's keyword arguments.
         read: makes a JSON-able value of what came back; what it raises counts as the call's failure.
         kwargs: further keyword arguments of the Runnable.
-        unkeyed_kwargs: further ones that don't change what is asked, and are not part of the key of the call.
         timeout: seconds after which the call is given up on. A thread can't be stopped and is left behind.
-        paid: whether the call counts against the budget and is saved in the journal.
-        tracks_own_cost: whether what it costs is counted within it, call by call, and not by this one.
+        paid: whether the call counts against the budget and its reply is saved in the journal.
         shares_prompt: whether calls with the same prompt are made side by side, at a provider that caches prompts.
+        tracks_own_cost: whether its cost is counted within it, call by call, and not as that of this call.
+        unkeyed_kwargs: keyword arguments that do not change the reply, and are not part of the call's key.
     """
 
     part: Any
@@ -58,11 +58,11 @@ class Call:
 
 
 def execute(call: Call) -> Any:
-    """Make a call; gives what came back.
+    """Make a call; returns what came back.
 
     Raises:
         TimeoutError: nothing came back in time.
-        GraphDrained: it is a paid one, and the run was asked to end.
+        GraphDrained: it is a paid call, and the run is being drained.
     """
     _unless_drained(call)
     if call.timeout is not None or async_only(call.part):
@@ -76,8 +76,17 @@ async def aexecute(call: Call) -> Any:
     return await _aresult(_ainvoke(call), call.timeout)
 
 
+def run_blocking(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that never suspends, for it blocks where it would wait; needs no event loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("a coroutine that should block has suspended")
+
+
 def _unless_drained(call: Call) -> None:
-    """Begin no paid call in a run that was asked to end, however many of a step still wait for their turn."""
+    """Begin no paid call in a run that is being drained, even if other calls of its step still wait for their turn."""
     if not call.paid:
         return
     try:
@@ -89,10 +98,10 @@ def _unless_drained(call: Call) -> None:
 
 
 class UsageCallback(BaseCallbackHandler):
-    """Collects the replies of every chat model that answers within a call, also deep inside a chain or an agent.
+    """Collects the messages of all chat models that answer within a call, also deep inside a chain or an agent.
 
     Attributes:
-        messages: their replies, each with its usage and the name of its model.
+        messages: the messages, each with its usage and the name of its model.
     """
 
     run_inline = True  # else each answer would take a thread under `ainvoke`
@@ -102,49 +111,51 @@ class UsageCallback(BaseCallbackHandler):
 
     @property
     def ignore_chat_model(self) -> bool:
-        """Without the prompts: LangChain would write each out as one text."""
+        """True: prompts are not needed, and LangChain would write each out as one text."""
         return True
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        """One of them has answered."""
-        replies = [getattr(made, "message", None) for batch in response.generations for made in batch]
-        ids = {id(message) for message in self.messages}  # a function's model may pass on the reply of another one
-        self.messages += [message for message in replies if id(message) not in ids]
+        """Collect the messages of a model that has answered."""
+        messages = [getattr(each, "message", None) for batch in response.generations for each in batch]
+        known = {id(message) for message in self.messages}  # a FunctionModel may pass on another model's message
+        self.messages += [message for message in messages if id(message) not in known]
 
 
-_usage_callback: ContextVar[UsageCallback | None] = ContextVar("icrl_listening", default=None)
+_usage_callback: ContextVar[UsageCallback | None] = ContextVar("icrl_usage_callback", default=None)
 register_configure_hook(_usage_callback, inheritable=True)
 
 
 @contextmanager
 def collect_usage() -> Iterator[UsageCallback]:
-    """Collect the replies of chat models while a call is made."""
-    listener = UsageCallback()
-    token = _usage_callback.set(listener)
+    """Collect the messages of the chat models that answer within the block."""
+    callback = UsageCallback()
+    token = _usage_callback.set(callback)
     try:
-        yield listener
+        yield callback
     finally:
         _usage_callback.reset(token)
 
 
-def usage_of(raw: Any, callback: UsageCallback, custom: Prices) -> Usage:
-    """The tokens of the chat models that answered within a call, and what they cost; empty where none report any.
+def usage_of(response: Any, callback: UsageCallback, custom_prices: Prices) -> Usage:
+    """The tokens of the chat models that answered within a call, and what they cost; empty if none are reported.
 
     Args:
-        raw: what came back; its messages count where no model reported.
-        callback: collected the replies while the call was made.
-        custom: custom prices.
+        response: what came back; its messages count where no model reported to the callback.
+        callback: collected messages while the call was made.
+        custom_prices: the user's prices by model name, in US dollars for a million tokens.
     """
-    replies = [raw.get("raw"), *raw.get("messages", ())] if isinstance(raw, Mapping) else [raw]
-    messages = callback.messages or replies
+    returned = [response.get("raw"), *response.get("messages", ())] if isinstance(response, Mapping) else [response]
     total: Usage = {}
-    for message in messages:
-        if not (usage := getattr(message, "usage_metadata", None)):
+    for message in callback.messages or returned:
+        if not (reported := getattr(message, "usage_metadata", None)):
             continue
-        cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
-        reasoning = (usage.get("output_token_details") or {}).get("reasoning") or 0
-        tokens = Usage(input=usage["input_tokens"], cached=cached, output=usage["output_tokens"], reasoning=reasoning)
-        usd = cost(message.response_metadata.get("model_name") or "", tokens, custom)
+        tokens = Usage(
+            input=reported["input_tokens"],
+            cached=(reported.get("input_token_details") or {}).get("cache_read") or 0,
+            output=reported["output_tokens"],
+            reasoning=(reported.get("output_token_details") or {}).get("reasoning") or 0,
+        )
+        usd = cost(message.response_metadata.get("model_name") or "", tokens, custom_prices)
         total = add_usage(total, tokens, {"unpriced": 1} if usd is None else {"usd": usd})
     return total
 
@@ -165,35 +176,38 @@ def _made_of(part: Any, *names: str) -> bool:
 
 
 def _begin(call: Call) -> Any:
-    """Make a call; what has no sync side gives something to await."""
-    if not hasattr(call.part, "invoke"):
-        return call.part(**call.input)
-    begin = call.part.ainvoke if async_only(call.part) else call.part.invoke
-    return begin(call.input, **call.kwargs, **call.unkeyed_kwargs)
+    """Make a call; of a part without a sync side, returns something to await."""
+    try:
+        if not hasattr(call.part, "invoke"):
+            return call.part(**call.input)
+        begin = call.part.ainvoke if async_only(call.part) else call.part.invoke
+        return begin(call.input, **call.kwargs, **call.unkeyed_kwargs)
+    except StopIteration as error:  # neither a coroutine nor a future can carry it
+        raise RuntimeError(f"StopIteration: {error}") from error
 
 
 def _invoke(call: Call) -> Any:
     """Make a call and wait for it, without an event loop or in one of its own."""
-    raw = _begin(call)
-    if not inspect.isawaitable(raw):
-        return raw
+    response = _begin(call)
+    if not inspect.isawaitable(response):
+        return response
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(_aresult(raw, None))
-    return _in_thread(lambda: asyncio.run(_aresult(raw, None))).result()  # a loop runs here already, as in a notebook
+        return asyncio.run(_aresult(response, None))
+    return _in_thread(lambda: asyncio.run(_aresult(response, None))).result()  # a loop runs already, as in a notebook
 
 
 async def _ainvoke(call: Call) -> Any:
     """Make a call in the running loop; whatever may block, in a thread."""
     limited = call.timeout is not None and _made_of(call.part, "func") and not _made_of(call.part, "coroutine", "afunc")
     if hasattr(call.part, "ainvoke") and not limited:
-        raw = await call.part.ainvoke(call.input, **call.kwargs, **call.unkeyed_kwargs)
+        response = await call.part.ainvoke(call.input, **call.kwargs, **call.unkeyed_kwargs)
     elif async_only(call.part):
-        raw = await call.part(**call.input)
+        response = await call.part(**call.input)
     else:
-        raw = await asyncio.wrap_future(_in_thread(partial(_begin, call)))
-    return await raw if inspect.isawaitable(raw) else raw
+        response = await asyncio.wrap_future(_in_thread(partial(_begin, call)))
+    return await response if inspect.isawaitable(response) else response
 
 
 def _in_thread(work: Callable[[], Any]) -> Future[Any]:
@@ -205,8 +219,6 @@ def _in_thread(work: Callable[[], Any]) -> Future[Any]:
     def run() -> None:
         try:
             future.set_result(context.run(work))
-        except StopIteration as error:  # a future can't carry it
-            future.set_exception(RuntimeError(f"StopIteration: {error}"))
         except BaseException as error:
             future.set_exception(error)
 
@@ -220,10 +232,10 @@ def _result(future: Future[Any], timeout: float | None) -> Any:
     return future.result()
 
 
-async def _aresult(waiting: Awaitable[Any], timeout: float | None) -> Any:
+async def _aresult(response: Awaitable[Any], timeout: float | None) -> Any:
     try:
         async with asyncio.timeout(timeout) as limit:
-            return await waiting
+            return await response
     except TimeoutError:
         if timeout is not None and limit.expired():
             raise _too_late(timeout) from None
@@ -232,7 +244,7 @@ async def _aresult(waiting: Awaitable[Any], timeout: float | None) -> Any:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        raise RuntimeError("something that the call waited for was cancelled") from error  # no reason to end the run
+        raise RuntimeError("something that the call waited for was cancelled") from error  # it must not end the run
 
 
 def _too_late(timeout: float) -> TimeoutError:

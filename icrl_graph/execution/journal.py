@@ -1,8 +1,7 @@
 """The journal: where the reply to every paid call is saved before anything else is done with it.
 
 A node that is run again, because the process was killed before LangGraph had saved its result, finds there what was
-already paid for. `driver` reads and writes it; `sql_journals` holds the journals in databases, and finds the one of a
-run.
+already paid for. `driver` reads and writes it; `sql_journals` has the journals in databases, and finds that of a run.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from icrl_graph.state.episode import Usage
 
 
 class Reply(NamedTuple):
-    """What a call gave, in plain JSON-able values."""
+    """The reply to a call, in plain JSON-able values."""
 
     value: Any
     usage: Usage
@@ -36,11 +35,11 @@ class Journal(ABC):
 
     @abstractmethod
     def put(self, id: str, thread: str, reply: Reply) -> None:
-        """Keep a reply; it is durable when this returns."""
+        """Save a reply; it is durable when this returns."""
 
     @abstractmethod
     def delete(self, thread: str) -> None:
-        """Forget all replies of a thread."""
+        """Delete all replies of a thread."""
 
     async def aget(self, id: str, thread: str) -> Reply | None:
         """`get`, without blocking the event loop."""
@@ -52,10 +51,10 @@ class Journal(ABC):
 
 
 class MemoryJournal(Journal):
-    """Keeps the latest replies in this process: enough for a node that is run again, nothing after a crash.
+    """Holds the latest replies in memory: enough for a node that is run again, nothing after a crash.
 
     Args:
-        limit: replies to keep.
+        limit: number of replies.
     """
 
     def __init__(self, limit: int = 4096) -> None:
@@ -68,14 +67,14 @@ class MemoryJournal(Journal):
             return self._replies.get((thread, id))
 
     def put(self, id: str, thread: str, reply: Reply) -> None:
-        """Keep a reply."""
+        """Save a reply."""
         with self._lock:
             self._replies[thread, id] = reply
             while len(self._replies) > self._limit:
                 self._replies.popitem(last=False)
 
     def delete(self, thread: str) -> None:
-        """Forget all replies of a thread."""
+        """Delete all replies of a thread."""
         with self._lock:
             for key in [key for key in self._replies if key[0] == thread]:
                 del self._replies[key]
@@ -90,7 +89,7 @@ class MemoryJournal(Journal):
 
 
 class StoreJournal(Journal):
-    """Keeps every reply in a LangGraph store, under the namespace ("icrl_replies", a hash of the thread).
+    """Saves every reply in a LangGraph store, under the namespace ("icrl_replies", a hash of the thread).
 
     Args:
         store: any store; as durable as it is.
@@ -101,14 +100,14 @@ class StoreJournal(Journal):
 
     def get(self, id: str, thread: str) -> Reply | None:
         """The reply to a call, or None."""
-        return _read(self._store.get(_namespace(thread), id, refresh_ttl=False))
+        return _from_item(self._store.get(_namespace(thread), id, refresh_ttl=False))
 
     def put(self, id: str, thread: str, reply: Reply) -> None:
-        """Save a reply for as long as the store lasts, and out of its search index."""
-        self._store.put(_namespace(thread), id, _written(reply), index=False, ttl=None)
+        """Save a reply, without an expiry and outside of the search index."""
+        self._store.put(_namespace(thread), id, _as_item(reply), index=False, ttl=None)
 
     def delete(self, thread: str) -> None:
-        """Forget all replies of a thread."""
+        """Delete all replies of a thread."""
         while items := self._store.search(_namespace(thread), limit=1000):
             for item in items:
                 self._store.delete(item.namespace, item.key)
@@ -116,25 +115,25 @@ class StoreJournal(Journal):
     async def aget(self, id: str, thread: str) -> Reply | None:
         """`get`, without blocking the event loop."""
         try:
-            return _read(await self._store.aget(_namespace(thread), id, refresh_ttl=False))
+            return _from_item(await self._store.aget(_namespace(thread), id, refresh_ttl=False))
         except NotImplementedError:  # a store without an async side
             return await super().aget(id, thread)
 
     async def aput(self, id: str, thread: str, reply: Reply) -> None:
         """`put`, without blocking the event loop."""
         try:
-            await self._store.aput(_namespace(thread), id, _written(reply), index=False, ttl=None)
+            await self._store.aput(_namespace(thread), id, _as_item(reply), index=False, ttl=None)
         except NotImplementedError:
             await super().aput(id, thread, reply)
 
 
 def _namespace(thread: str) -> tuple[str, ...]:
-    return "icrl_replies", hashlib.sha256(thread.encode()).hexdigest()[:16]  # its parts may not hold any character
+    return "icrl_replies", hashlib.sha256(thread.encode()).hexdigest()[:16]  # a namespace may not hold every character
 
 
-def _written(reply: Reply) -> dict[str, str]:
-    return {"reply": json.dumps(reply)}  # as text, for PostgreSQL's JSON refuses some characters that a model may say
+def _as_item(reply: Reply) -> dict[str, str]:
+    return {"reply": json.dumps(reply)}  # as text: PostgreSQL's JSON refuses some characters that a model may write
 
 
-def _read(item: Any) -> Reply | None:
+def _from_item(item: Any) -> Reply | None:
     return None if item is None else Reply(*json.loads(item.value["reply"]))

@@ -1,4 +1,4 @@
-"""Functions and flows as nodes."""
+"""Functions as nodes, and what traces record of them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.types import TracePolicy
 
 
-class Straight(RunnableLambda[Any, Any]):
-    """Functions as a node, called straight: LangGraph has set up around a node all that a RunnableLambda would.
+class PlainNode(RunnableLambda[Any, Any]):
+    """Functions as a node, called directly: LangGraph has set up around a node all that a RunnableLambda would.
 
     Args:
         func: called under `invoke`.
         afunc: called under `ainvoke`.
-        name: the node's.
+        name: name of the node.
         part: what they call; LangGraph looks there for a graph within the node.
     """
 
@@ -23,35 +23,35 @@ class Straight(RunnableLambda[Any, Any]):
         self, func: Callable[[Any], Any], afunc: Callable[[Any], Awaitable[Any]], name: str, part: Any = None
     ) -> None:
         super().__init__(func, afunc=afunc, name=name)
-        called = getattr(part, "__self__", part)
-        # set, not searched for: LangChain would hold what it finds in a function, such as the journal, after the graph
-        self.deps = [called] if isinstance(called, Runnable) else []
+        owner = getattr(part, "__self__", part)
+        # set, not searched for: LangChain would keep what it finds in a function alive, the journal too
+        self.deps = [owner] if isinstance(owner, Runnable) else []
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Call the one."""
+        """Call `func`."""
         return self.func(input)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Call the other."""
+        """Call `afunc`."""
         afunc: Callable[[Any], Awaitable[Any]] = self.afunc  # type: ignore[assignment]
         return await afunc(input)
 
 
-def _brief(state: Any) -> dict[str, Any]:
+def _trace_input(state: Any) -> dict[str, Any]:
     """What a trace records of a node's input: not the whole history again with each span."""
-    latest: Any = (state.get("episodes") or [{}])[-1]
-    where = {name: latest[name] for name in ("round", "candidate") if name in latest}
-    return {**where, **{name: len(state[name]) for name in ("episodes", "steps") if name in state}}
+    episode: Any = (state.get("episodes") or [{}])[-1]
+    place = {name: episode[name] for name in ("round", "candidate") if name in episode}
+    return {**place, **{name: len(state[name]) for name in ("episodes", "steps") if name in state}}
 
 
-TRACED = TracePolicy(process_inputs=_brief)
-"""How every node is traced, with LangSmith or anything else that listens to LangChain's callbacks."""
+TRACED = TracePolicy(process_inputs=_trace_input)
+"""How every node is traced, with LangSmith or any other LangChain callback."""
 
 
-def straight(function: Callable[[Any], Any]) -> Runnable[Any, Any]:
-    """A function that never waits, as a node or a router: LangGraph would give it a thread under `ainvoke`."""
+def plain_node(function: Callable[[Any], Any]) -> Runnable[Any, Any]:
+    """A function that never blocks, as a node or a router; LangGraph would run it in a thread under `ainvoke`."""
 
     async def afunction(state: Any) -> Any:
         return function(state)
 
-    return Straight(function, afunction, function.__name__)
+    return PlainNode(function, afunction, function.__name__)

@@ -1,4 +1,4 @@
-"""A queue for threads and for tasks of any event loop: first come, first served."""
+"""A fair semaphore for threads and for tasks of any event loop, and waits that a Ctrl-C ends."""
 
 from __future__ import annotations
 
@@ -16,96 +16,100 @@ from itertools import takewhile
 from typing import Any
 from weakref import WeakSet
 
-from langgraph.pregel import Pregel
-
 from icrl_graph.errors import BudgetExceeded
+from icrl_graph.execution.langgraph_internals import in_run
 
 
 class FairSemaphore:
-    """A semaphore for threads and for tasks of any event loop, first come, first served.
+    """A semaphore that threads and tasks of any event loop share; its slots are given in the order of arrival.
 
     Args:
-        number: how many there are; None for any.
+        size: number of slots; None for no limit.
     """
 
-    def __init__(self, number: int | None) -> None:
-        self._free: float = math.inf if number is None else number
-        self._line: deque[Future[None]] = deque()
-        self._threads: WeakSet[Future[None]] = WeakSet()
+    def __init__(self, size: int | None) -> None:
+        self._free: float = math.inf if size is None else size
+        self._queue: deque[Future[None]] = deque()
+        self._of_threads: WeakSet[Future[None]] = WeakSet()
         self._lock = threading.Lock()
 
     @contextmanager
     def slot(self, in_thread: bool = False) -> Iterator[Future[None]]:
-        """A slot: held from when this has a result until the block ends, also if it ends before that.
+        """A slot: the caller's from when the future is done until the block ends, also if it ends before that.
 
         Args:
             in_thread: whether a thread waits for it. Where a Ctrl-C ends one of them, it ends all that wait: they wait
-                for the same run, and would get the slot that it leaves.
+                for the same run, and would be given the slot that it leaves.
         """
-        place = Future[None]()
+        slot = Future[None]()
         if in_thread:
-            self._threads.add(place)
+            self._of_threads.add(slot)
         try:
-            self._line.append(place)
+            self._queue.append(slot)
             self._serve(0)
-            yield place
+            yield slot
         except KeyboardInterrupt as interrupt:
             with self._lock:
-                for other in [other for other in self._line if in_thread and other in self._threads]:
-                    self._line.remove(other)
+                for other in [other for other in self._queue if in_thread and other in self._of_threads]:
+                    self._queue.remove(other)
                     if other.set_running_or_notify_cancel():
                         other.set_exception(interrupt)
             raise
         finally:
-            if not place.cancel() and place.exception() is None:
+            if not slot.cancel() and slot.exception() is None:
                 self._serve(1)
 
     def _serve(self, freed: int) -> None:
-        """Give free slots to those that wait and have not left."""
+        """Give the free slots to those who wait and have not left."""
         with self._lock:
             self._free += freed
-            while self._free and self._line:
-                place = self._line.popleft()
-                if place.set_running_or_notify_cancel():
+            while self._free and self._queue:
+                slot = self._queue.popleft()
+                if slot.set_running_or_notify_cancel():
                     self._free -= 1
-                    place.set_result(None)
+                    slot.set_result(None)
 
 
-def await_slot(place: Future[None], end: float) -> None:
-    """Wait for a place, but not through a Ctrl-C.
+def wait_for_slot(slot: Future[None], end: float) -> None:
+    """Block until a slot is free, but not through a Ctrl-C.
+
+    Args:
+        slot: the future of the slot.
+        end: when to give up, by `time.monotonic`.
 
     Raises:
-        BudgetExceeded: it is not there in time.
+        BudgetExceeded: it was not free in time.
+        KeyboardInterrupt: the run is being interrupted.
     """
-    while not wait([place], min(0.1, max(0.0, end - time.monotonic()))).done:
+    while not wait([slot], min(0.1, max(0.0, end - time.monotonic()))).done:
         if interrupted():
             raise KeyboardInterrupt
         if time.monotonic() > end:
             raise BudgetExceeded("time")
-    place.result()
+    slot.result()
 
 
-async def aawait_slot(place: Future[None], end: float) -> None:
-    """`reach` in an event loop."""
-    if place.done():
+async def await_slot(slot: Future[None], end: float = math.inf) -> None:
+    """`wait_for_slot` in an event loop."""
+    if slot.done():
         return
     try:
         async with asyncio.timeout(None if end == math.inf else end - time.monotonic()):
-            await asyncio.wrap_future(place)
+            await asyncio.wrap_future(slot)
     except TimeoutError:
         raise BudgetExceeded("time") from None
 
 
 def interrupted() -> bool:
-    """Whether the main thread is on its way out of a Ctrl-C, and waits for this one.
+    """Whether the main thread is ending because of a Ctrl-C, and waits for this thread.
 
-    It is not where it began another run while it dealt with one, as in `except KeyboardInterrupt: improve(...)`.
+    It is not where it has begun another run while it handles one, as in `except KeyboardInterrupt: improve(...)`.
     """
     main = threading.main_thread().ident or 0
-    handled: Any = sys._current_exceptions().get(main)
-    error = handled[1] if isinstance(handled, tuple) else handled  # a triple, before Python 3.12
+    current: Any = sys._current_exceptions().get(main)
+    error = current[1] if isinstance(current, tuple) else current  # a triple, before Python 3.12
     if not isinstance(error, KeyboardInterrupt) or threading.get_ident() == main:
         return False
     caught = error.__traceback__ and error.__traceback__.tb_frame
-    since = takewhile(lambda at: at[0] is not caught, traceback.walk_stack(sys._current_frames().get(main)))
-    return not any(frame.f_code is Pregel.stream.__code__ for frame, _ in since)
+    since = takewhile(lambda entry: entry[0] is not caught, traceback.walk_stack(sys._current_frames().get(main)))
+    return not any(in_run(frame) for frame, _ in since)

@@ -1,7 +1,7 @@
-"""How fast calls are made, and when one that failed is made again.
+"""How fast calls are made, and when a call that failed is retried.
 
-A provider that is busy, limits its rate, breaks a connection or sends what can't be read gets the same call again,
-later and later, at the time that it asks for if it says one. What can't get better by waiting is not repeated.
+A call is retried where its provider is busy, limits its rate, breaks the connection or sends what can't be read: with
+exponential backoff, and not before the time that the provider asks for. What can't succeed later is not retried.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 from icrl_graph.errors import BudgetExceeded
-from icrl_graph.execution.calls import Call, aexecute, execute
-from icrl_graph.execution.queue import FairSemaphore, aawait_slot, await_slot, interrupted
+from icrl_graph.execution.calls import Call, aexecute, execute, run_blocking
+from icrl_graph.execution.queue import FairSemaphore, await_slot, interrupted, wait_for_slot
 from icrl_graph.execution.retry import is_retryable, retry_after
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 600.0
-"""Seconds that a provider may ask for; one that wants more is busy for longer than a run should stand still."""
+MAX_RETRY_AFTER = 600.0
+"""Seconds that a provider may ask to wait; one that asks for more is busy for longer than a run should stand still."""
 
 
 class RateLimit:
@@ -34,10 +33,10 @@ class RateLimit:
     retries nothing.
 
     Args:
-        max_concurrency: calls in flight at most, from however many threads and event loops; None for no limit. A graph
-            that stands for a model is a call, too: it needs another rate limit, or it would wait for itself.
+        max_concurrency: calls in flight at most, from any number of threads and event loops; None for no limit. A graph
+            used as a model is a call, too: it needs another rate limit, or it would wait for itself.
         requests_per_minute: calls a minute, evenly spread; None for no limit.
-        tokens_per_minute: tokens a minute, in and out; None for no limit. They are known once a reply is there, so the
+        tokens_per_minute: tokens a minute, in and out; None for no limit. They are known only after a reply, so the
             limit holds on average: what was used delays the calls that come after.
         max_attempts: attempts per call, the first included. After a call that failed each time, later calls are tried
             once, until one is answered: a provider that is down costs the wait once.
@@ -66,89 +65,77 @@ class RateLimit:
             "tokens_per_minute": tokens_per_minute,
             "max_attempts": max_attempts,
         }
-        for name, number in limits.items():
-            if number is not None and not number > 0:
-                raise ValueError(f"{name} must be above 0, got {number!r}")
+        for name, limit in limits.items():
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{name} must be above 0, got {limit!r}")
         self._max_attempts, self._max_backoff = max_attempts, max_backoff
         self._requests, self._tokens = Bucket(requests_per_minute), Bucket(tokens_per_minute)
-        self._places = FairSemaphore(max_concurrency)
+        self._slots = FairSemaphore(max_concurrency)
         self._is_down = False
         self.retries = 0
 
     def execute(self, call: Call, within: float | None = None) -> Any:
-        """Make a call; gives what came back.
+        """Make a call; returns what came back. A call that is not paid is made at once, and once.
 
         Args:
             call: what to make.
-            within: seconds that are left: a call that would begin later is not made, nor repeated. None: any.
+            within: seconds that are left: a call that would begin later is not made, nor retried. None: no limit.
 
         Raises:
             BudgetExceeded: it can't be made in time.
             Exception: what the last attempt raised.
         """
-        end = math.inf if within is None else time.monotonic() + within
-        with self._places.slot(in_thread=True) as place:
-            await_slot(place, end)
-            pause = self._pauses(call, end)
-            while True:
-                _sleep(self._turn(end))
-                try:
-                    return self._answered(execute(call))
-                except Exception as error:
-                    seconds = pause(error)
-                _sleep(seconds)
+        return run_blocking(self._execute(call, within, is_async=False))
 
     async def aexecute(self, call: Call, within: float | None = None) -> Any:
         """`execute` under `ainvoke`."""
-        end = math.inf if within is None else time.monotonic() + within
-        with self._places.slot() as place:
-            await aawait_slot(place, end)
-            pause = self._pauses(call, end)
-            while True:
-                if delay := self._turn(end):
-                    await asyncio.sleep(delay)
-                try:
-                    return self._answered(await aexecute(call))
-                except Exception as error:
-                    seconds = pause(error)
-                await asyncio.sleep(seconds)
+        return await self._execute(call, within, is_async=True)
 
-    def _answered(self, raw: Any) -> Any:
-        self._is_down = False
-        return raw
+    async def _execute(self, call: Call, within: float | None, is_async: bool) -> Any:
+        if not call.paid:
+            return await aexecute(call) if is_async else execute(call)
+        end = math.inf if within is None else time.monotonic() + within
+        with self._slots.slot(in_thread=not is_async) as slot:
+            await await_slot(slot, end) if is_async else wait_for_slot(slot, end)
+            for attempt in count(1):
+                await _sleep(self._take_turn(end), is_async)
+                try:
+                    response = await aexecute(call) if is_async else execute(call)
+                except Exception as error:
+                    seconds = self._backoff(call, error, attempt, end)
+                    if seconds is None:
+                        raise
+                else:
+                    self._is_down = False
+                    return response
+                await _sleep(seconds, is_async)
 
     def used(self, tokens: int) -> None:
-        """Count what a reply has used."""
+        """Count the tokens that a reply has used."""
         self._tokens.take(tokens)
 
-    def _pauses(self, call: Call, end: float) -> Callable[[Exception], float]:
-        """Gives the seconds to wait after each failure of a call; raises the one that is not worth another attempt."""
-        numbers = count(1)
+    def _backoff(self, call: Call, error: Exception, attempt: int, end: float) -> float | None:
+        """The seconds to wait after a failed attempt; None where the call is not to be retried."""
+        if not is_retryable(call, error):
+            return None
+        if attempt >= self._max_attempts or self._is_down:  # the next call is tried once, until one is answered
+            self._is_down = True
+            return None
+        requested = retry_after(error) or 0.0
+        seconds = max(requested, self._exponential(attempt))
+        too_long = requested > max(MAX_RETRY_AFTER, self._max_backoff)
+        if too_long or time.monotonic() + max(seconds, self._delay(0)) > end:
+            return None
+        self.retries += 1
+        logger.warning("%s: %s; retry in %.1f s", type(error).__name__, error, seconds)
+        return seconds
 
-        def pause(error: Exception) -> float:
-            number = next(numbers)
-            if not is_retryable(call, error):
-                raise error
-            if number >= self._max_attempts or self._is_down:  # the next call is tried once, until one is answered
-                self._is_down = True
-                raise error
-            requested, backoff = retry_after(error) or 0.0, self._wait(number)
-            seconds = max(requested, backoff)
-            too_long = requested > max(PATIENCE, self._max_backoff)
-            if too_long or time.monotonic() + max(seconds, self._delay(0)) > end:
-                raise error
-            self.retries += 1
-            logger.warning("%s: %s; retried in %.1f s", type(error).__name__, error, seconds)
-            return seconds
+    def _exponential(self, attempt: int) -> float:
+        """Seconds to wait after an attempt: doubled each time, with jitter, so that no two calls retry at once."""
+        return min(2.0 ** min(attempt - 1, 30) + random.random(), self._max_backoff)
 
-        return pause
-
-    def _wait(self, number: int) -> float:
-        """Seconds after the failure of an attempt: doubled each time, and never the same for two at once."""
-        return min(2.0 ** min(number - 1, 30) + random.random(), self._max_backoff)
-
-    def _turn(self, end: float) -> float:
-        """Take the next turn; gives the seconds until it comes.
+    def _take_turn(self, end: float) -> float:
+        """Take the next turn; returns the seconds until it comes.
 
         Raises:
             BudgetExceeded: it comes too late, and is left to others.
@@ -160,12 +147,12 @@ class RateLimit:
         return delay
 
     def _delay(self, requests: int) -> float:
-        """Take as many requests; gives the seconds until they may be made."""
+        """Take this many requests; returns the seconds until they may be made."""
         return max(self._requests.take(requests), self._tokens.take(0))
 
 
 class Bucket:
-    """Something that flows evenly, and may be overdrawn: whoever comes next waits until the debt is paid.
+    """A leaky bucket that may be overdrawn: whoever comes next waits until the debt is paid.
 
     Args:
         rate: units a minute; None for no limit.
@@ -176,20 +163,24 @@ class Bucket:
         self._free_at, self._lock = 0.0, threading.Lock()
 
     def take(self, units: float) -> float:
-        """Take units; returns the seconds to wait until they are available."""
+        """Take units; returns the seconds to wait before they may be used."""
         with self._lock:
-            now = time.monotonic()
-            start = max(now, self._free_at)
+            time_now = time.monotonic()
+            start = max(time_now, self._free_at)
             self._free_at = start + units * self._seconds_each
-            return start - now
+            return start - time_now
 
 
-def _sleep(seconds: float) -> None:
-    """Sleep, but not through a Ctrl-C: LangGraph lets it out only when the threads of its nodes have ended.
+async def _sleep(seconds: float, is_async: bool) -> None:
+    """Sleep; where it blocks a thread, not through a Ctrl-C: LangGraph raises that only when its threads have ended.
 
     Raises:
-        KeyboardInterrupt: there was one, maybe long before this.
+        KeyboardInterrupt: the run is being interrupted, maybe since long before this.
     """
+    if is_async:
+        if seconds:
+            await asyncio.sleep(seconds)
+        return
     end = time.monotonic() + seconds
     while not interrupted():
         if (left := end - time.monotonic()) <= 0:

@@ -13,32 +13,32 @@ from typing import Any, NamedTuple
 from icrl_graph.prompts.text import as_json
 from icrl_graph.state.episode import Message
 
-RUNS = 4096
-"""How many runs are remembered at once; they are forgotten as they end, so this bounds what was abandoned."""
+MAX_RUNS = 4096
+"""Runs in the cache at most; each is dropped when it ends, so this bounds what abandoned runs leave."""
 
 
-_UNSETTLED = 4
-"""Messages at a prompt's end that are hashed anew in the next: what marks them for a provider's cache moves on."""
+_REHASHED = 4
+"""Messages at the end of a prompt that are hashed again in the next: their marks for a provider's cache change."""
 
 
 class RunCache:
-    """What is known of the runs that are under way, by run and key; of the latest runs only.
+    """A cache for the runs that are under way, by run and by a key within the run; of the latest runs only.
 
     Args:
-        limit: runs to keep.
+        limit: number of runs.
     """
 
-    def __init__(self, limit: int = RUNS) -> None:
+    def __init__(self, limit: int = MAX_RUNS) -> None:
         self._runs: OrderedDict[Hashable, dict[Hashable, Any]] = OrderedDict()
         self._limit, self._lock = limit, threading.Lock()
 
     def get(self, run: Hashable, key: Hashable) -> Any:
-        """What was put there last, or None."""
+        """The value that was put there last, or None."""
         with self._lock:
             return self._runs.get(run, {}).get(key)
 
     def put(self, run: Hashable, key: Hashable, value: Any) -> None:
-        """Remember something that does not change any more."""
+        """Set a value, which must not change any more."""
         with self._lock:
             self._runs.setdefault(run, {})[key] = value
             self._runs.move_to_end(run)
@@ -46,33 +46,33 @@ class RunCache:
                 self._runs.popitem(last=False)
 
     def share(self, run: Hashable, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What was put there, or else, the first time, what is made."""
+        """The value that was put there; made first if there is none."""
         with self._lock:
-            entries: Any = self._runs.setdefault(run, {})
-            if key not in entries:
-                entries[key] = make()
-            return entries[key]
+            values = self._runs.setdefault(run, {})
+            if key not in values:
+                values[key] = make()
+            return values[key]
 
     def forget(self, run: Hashable) -> None:
-        """Drop all that is known of a run."""
+        """Drop all values of a run."""
         with self._lock:
             self._runs.pop(run, None)
 
 
 class _Hashed(NamedTuple):
-    """What a prompt opens with, and the hash that it leads to."""
+    """The prefix of a prompt, and the state of its hash."""
 
-    opening: list[tuple[str, str]]
+    prefix: list[tuple[str, str]]
     """Roles and texts."""
     state: Any
 
-    def opens(self, messages: list[Message], most: int) -> bool:
-        """Whether at most so many of these messages are these, and nothing but these."""
-        count = len(self.opening)
-        ahead = messages[:count]
+    def starts(self, messages: list[Message], limit: int) -> bool:
+        """Whether the first messages, at most `limit`, are this prefix and hold nothing else."""
+        count = len(self.prefix)
+        first = messages[:count]
         try:
-            same = list(map(_role_and_text, ahead)) == self.opening
-            return count <= most and same and sum(map(len, ahead)) == 2 * count
+            same = list(map(_role_and_text, first)) == self.prefix
+            return count <= limit and same and sum(map(len, first)) == 2 * count
         except (KeyError, TypeError):  # a message in another form
             return False
 
@@ -80,35 +80,35 @@ class _Hashed(NamedTuple):
 _role_and_text = itemgetter("role", "content")
 
 
-def digest(run_cache: RunCache, run: Hashable, key: Hashable, input: Any, options: Any) -> str:
+def digest(run_cache: RunCache, run: Hashable, caller: Hashable, input: Any, options: Any) -> str:
     """A hash of all that is sent with a call.
 
     Args:
-        run_cache: what is known of the latest call.
+        run_cache: holds the hash of the caller's previous prompt, which this one extends.
         run: the run.
-        key: of the caller within the run.
+        caller: what calls within the run: its node and candidate.
         input: messages, a dictionary with them under `messages`, or anything else.
         options: what else is sent.
 
     Returns:
-        In hexadecimal: another one for whatever differs in it.
+        The hash in hexadecimal; it differs wherever anything that is sent differs.
     """
     messages = input.get("messages") if isinstance(input, Mapping) else input
     if not isinstance(messages, list):
         return hashlib.sha256(as_json([options, input]).encode()).hexdigest()
-    most = max(0, len(messages) - _UNSETTLED)
-    last: _Hashed | None = run_cache.get(run, ("hashed", key))
-    if last is None or not last.opens(messages, most):
-        last = _Hashed([], hashlib.sha256())
-    more = list(map(_role_and_text, takewhile(_is_plain, messages[len(last.opening) : most])))
-    opening, state = [*last.opening, *more], last.state.copy()
+    limit = max(0, len(messages) - _REHASHED)
+    previous: _Hashed | None = run_cache.get(run, ("hashed", caller))
+    if previous is None or not previous.starts(messages, limit):
+        previous = _Hashed([], hashlib.sha256())
+    more = list(map(_role_and_text, takewhile(_is_plain, messages[len(previous.prefix) : limit])))
+    prefix, state = [*previous.prefix, *more], previous.state.copy()
     for text in (text for pair in more for text in pair):
         data = text.encode(errors="surrogatepass")
         state.update(b"%d:" % len(data))  # so that nothing can move from one text to the next
         state.update(data)
-    run_cache.put(run, ("hashed", key), _Hashed(opening, state.copy()))
-    around = {**input, "messages": None} if isinstance(input, Mapping) else None
-    state.update(as_json([options, around, len(messages), messages[len(opening) :]]).encode())
+    run_cache.put(run, ("hashed", caller), _Hashed(prefix, state.copy()))
+    rest = {**input, "messages": None} if isinstance(input, Mapping) else None
+    state.update(as_json([options, rest, len(messages), messages[len(prefix) :]]).encode())
     return str(state.hexdigest())
 
 

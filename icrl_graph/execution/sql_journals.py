@@ -1,13 +1,13 @@
 """Journals in databases, and which journal a run has.
 
-Nobody has to say where the replies of a graph are saved. `journal_of` takes
+A graph needs no setting for where its replies are saved. `journal_of` takes
 
     the store that the graph, or the graph around it, is compiled with,
     else a table `icrl_replies` beside the checkpoints, in the same SQLite file or PostgreSQL database,
     else nothing that outlives the process.
 
-A store in memory is passed over where the checkpoints outlive it. What is beside the checkpoints goes through the
-checkpointer's own connection, under its lock: nothing more to open, to close or to wait for.
+A store in memory is ignored where the checkpoints outlive it. A table beside the checkpoints is used through the
+connection of the checkpointer, under its lock: there is nothing more to open, to close or to wait for.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from typing import Any
 
-from langgraph.config import get_config
-from langgraph.constants import CONFIG_KEY_CHECKPOINTER
-from langgraph.runtime import get_runtime
 from langgraph.store.memory import InMemoryStore
 
 from icrl_graph.execution.journal import Journal, Reply, StoreJournal
+from icrl_graph.execution.langgraph_internals import databases_of_run, unwrapped
 
 Statement = tuple[Any, ...]
-"""SQL with ? for its parameters, and these."""
+"""SQL with ? for its parameters, and the parameters."""
 Rows = list[tuple[Any, ...]]
 
 _TABLE = "CREATE TABLE IF NOT EXISTS icrl_replies (id TEXT PRIMARY KEY, thread TEXT NOT NULL, reply TEXT NOT NULL)"
@@ -43,18 +41,18 @@ _PUT = (
 
 
 class TableJournal(Journal):
-    """Keeps every reply in a table of a database, which it makes if it is missing."""
+    """Saves every reply in a table of a database, which is created if it is missing."""
 
-    making: Iterable[Statement] = ((_TABLE,), (_INDEX,))
+    schema: Iterable[Statement] = ((_TABLE,), (_INDEX,))
     writes: str = "writes"
     """The table of LangGraph's writes, where the database holds its checkpoints."""
     blobs: str | None = None
-    """The table of what the channels hold, if that is one of its own."""
-    _is_made = False
+    """The table of the channels' values, if they have one."""
+    _has_table = False
 
     @abstractmethod
     def run(self, *statements: Statement) -> Rows:
-        """Run statements as one transaction, durable when this returns; gives the rows of the last."""
+        """Run statements as one transaction, durable when this returns; returns the rows of the last."""
 
     async def arun(self, *statements: Statement) -> Rows:
         """`run`, without blocking the event loop."""
@@ -62,36 +60,36 @@ class TableJournal(Journal):
 
     def get(self, id: str, thread: str) -> Reply | None:
         """The reply to a call, or None."""
-        return _reply(self._do(_GET, id))
+        return _reply(self._execute(_GET, id))
 
     def put(self, id: str, thread: str, reply: Reply) -> None:
-        """Keep a reply."""
-        self._do(_PUT, id, thread, json.dumps(reply))
+        """Save a reply."""
+        self._execute(_PUT, id, thread, json.dumps(reply))
 
     def delete(self, thread: str) -> None:
-        """Forget all replies of a thread."""
-        self._do("DELETE FROM icrl_replies WHERE thread = ?", thread)
+        """Delete all replies of a thread."""
+        self._execute("DELETE FROM icrl_replies WHERE thread = ?", thread)
 
     async def aget(self, id: str, thread: str) -> Reply | None:
         """`get`, without blocking the event loop."""
-        return _reply(await self._ado(_GET, id))
+        return _reply(await self._aexecute(_GET, id))
 
     async def aput(self, id: str, thread: str, reply: Reply) -> None:
         """`put`, without blocking the event loop."""
-        await self._ado(_PUT, id, thread, json.dumps(reply))
+        await self._aexecute(_PUT, id, thread, json.dumps(reply))
 
-    def _do(self, *statement: Any) -> Rows:
-        rows = self.run(*self._after_making(statement))
-        self._is_made = True
+    def _execute(self, *statement: Any) -> Rows:
+        rows = self.run(*self._with_schema(statement))
+        self._has_table = True
         return rows
 
-    async def _ado(self, *statement: Any) -> Rows:
-        rows = await self.arun(*self._after_making(statement))
-        self._is_made = True
+    async def _aexecute(self, *statement: Any) -> Rows:
+        rows = await self.arun(*self._with_schema(statement))
+        self._has_table = True
         return rows
 
-    def _after_making(self, statement: Statement) -> list[Statement]:
-        return [statement] if self._is_made else [*self.making, statement]
+    def _with_schema(self, statement: Statement) -> list[Statement]:
+        return [statement] if self._has_table else [*self.schema, statement]
 
 
 def _reply(rows: Rows) -> Reply | None:
@@ -99,10 +97,10 @@ def _reply(rows: Rows) -> Reply | None:
 
 
 class SqliteJournal(TableJournal):
-    """A journal in an SQLite file that you choose.
+    """A journal in an SQLite file.
 
     Args:
-        path: the file; created if missing.
+        path: the file; created if it is missing.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -110,7 +108,7 @@ class SqliteJournal(TableJournal):
 
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, timeout=30, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode=WAL")  # python's synchronous=FULL stays: safe in a power cut, too
+        self._connection.execute("PRAGMA journal_mode=WAL")  # synchronous=FULL stays as it is: safe in a power cut, too
 
     def run(self, *statements: Statement) -> Rows:
         """Run statements as one transaction."""
@@ -141,7 +139,7 @@ class _BesideSqlite(TableJournal):
 
 
 class _BesideAsync(TableJournal):
-    """Of an asynchronous saver, which lives in one event loop; from another thread it can be used like any other."""
+    """Beside an asynchronous saver, which is bound to one event loop; other threads may use it, too."""
 
     def __init__(self, saver: Any) -> None:
         self._saver = saver
@@ -165,34 +163,36 @@ class _BesideAsyncSqlite(_BesideAsync):
         return rows
 
 
-_ONE_AT_A_TIME: Statement = ("SELECT pg_advisory_xact_lock(?)", 0x1C41)
-"""CREATE TABLE IF NOT EXISTS fails in PostgreSQL where two do it at once."""
+_SCHEMA_LOCK: Statement = ("SELECT pg_advisory_xact_lock(?)", 0x1C41)
+"""CREATE TABLE IF NOT EXISTS fails in PostgreSQL where two connections do it at once."""
 
 
 class _BesidePostgres(TableJournal):
-    making = (_ONE_AT_A_TIME, (_TABLE,), (_INDEX,))
+    schema = (_SCHEMA_LOCK, (_TABLE,), (_INDEX,))
     writes, blobs = "checkpoint_writes", "checkpoint_blobs"
 
     def __init__(self, saver: Any) -> None:
         self._saver = saver
 
     def run(self, *statements: Statement) -> Rows:
-        for attempt in _attempts(self._saver.conn, is_async=False):
+        for attempt in _retries(self._saver.conn, is_async=False):
             with attempt:
-                rows = self._once(statements)
+                rows = self._transaction(statements)
         return rows
 
-    def _once(self, statements: Iterable[Statement]) -> Rows:
+    def _transaction(self, statements: Iterable[Statement]) -> Rows:
         from psycopg.rows import tuple_row
 
         rows: Rows = []
         saver = self._saver
         pooled = _is_pool(saver.conn)
-        lent: AbstractContextManager[Any] = saver.conn.connection() if pooled else nullcontext(saver.conn)
-        with nullcontext() if pooled else saver.lock, lent as connection:
+        borrowed: AbstractContextManager[Any] = saver.conn.connection() if pooled else nullcontext(saver.conn)
+        with nullcontext() if pooled else saver.lock, borrowed as connection:
             with connection.transaction():
                 for sql, *parameters in statements:
-                    with connection.cursor(row_factory=tuple_row) as cursor:  # one each: in a pipeline they come later
+                    with connection.cursor(
+                        row_factory=tuple_row
+                    ) as cursor:  # one for each: in a pipeline, results come later
                         cursor.execute(sql.replace("?", "%s"), parameters)
                         rows = cursor.fetchall() if sql.startswith("SELECT") else []
             if saver.pipe:
@@ -201,22 +201,22 @@ class _BesidePostgres(TableJournal):
 
 
 class _BesideAsyncPostgres(_BesideAsync):
-    making, writes, blobs = _BesidePostgres.making, _BesidePostgres.writes, _BesidePostgres.blobs
+    schema, writes, blobs = _BesidePostgres.schema, _BesidePostgres.writes, _BesidePostgres.blobs
 
     async def arun(self, *statements: Statement) -> Rows:
-        async for attempt in _attempts(self._saver.conn, is_async=True):
+        async for attempt in _retries(self._saver.conn, is_async=True):
             with attempt:
-                rows = await self._once(statements)
+                rows = await self._transaction(statements)
         return rows
 
-    async def _once(self, statements: Iterable[Statement]) -> Rows:
+    async def _transaction(self, statements: Iterable[Statement]) -> Rows:
         from psycopg.rows import tuple_row
 
         rows: Rows = []
         saver = self._saver
         pooled = _is_pool(saver.conn)
-        lent: Any = saver.conn.connection() if pooled else nullcontext(saver.conn)
-        async with nullcontext() if pooled else saver.lock, lent as connection:
+        borrowed: Any = saver.conn.connection() if pooled else nullcontext(saver.conn)
+        async with nullcontext() if pooled else saver.lock, borrowed as connection:
             async with connection.transaction():
                 for sql, *parameters in statements:
                     async with connection.cursor(row_factory=tuple_row) as cursor:
@@ -228,10 +228,10 @@ class _BesideAsyncPostgres(_BesideAsync):
 
 
 def _is_pool(connection: Any) -> bool:
-    """Whether it lends connections: then each user has its own, and no lock is needed.
+    """Whether it is a pool: then each user has a connection, and no lock is needed.
 
     Raises:
-        ValueError: it is a connection on which nothing would ever be durable.
+        ValueError: it is a connection that never commits.
     """
     if hasattr(connection, "getconn"):
         return True
@@ -240,13 +240,13 @@ def _is_pool(connection: Any) -> bool:
     return False
 
 
-def _attempts(connection: Any, is_async: bool) -> Any:
-    """To run statements again where a pool lent a connection that a restart has broken; a lone one stays broken."""
+def _retries(connection: Any, is_async: bool) -> Any:
+    """Retries statements where a pool gave a connection that a restart has broken; a single one stays broken."""
     import tenacity
     from psycopg import OperationalError
 
-    make: Any = tenacity.AsyncRetrying if is_async else tenacity.Retrying
-    return make(
+    retrying: Any = tenacity.AsyncRetrying if is_async else tenacity.Retrying
+    return retrying(
         retry=tenacity.retry_if_exception_type(OperationalError),
         stop=tenacity.stop_after_attempt(10 if _is_pool(connection) else 1),
         wait=tenacity.wait_random_exponential(multiplier=0.1, max=10),
@@ -260,50 +260,30 @@ _BESIDE: Mapping[str, Callable[[Any], TableJournal]] = {
     "langgraph.checkpoint.postgres.PostgresSaver": _BesidePostgres,
     "langgraph.checkpoint.postgres.aio.AsyncPostgresSaver": _BesideAsyncPostgres,
 }
-"""By the saver's class, as a name: none of them need be installed."""
+"""By the name of the saver's class, so that none of them need be installed."""
 
-_made: weakref.WeakKeyDictionary[Any, TableJournal] = weakref.WeakKeyDictionary()
+_journals: weakref.WeakKeyDictionary[Any, TableJournal] = weakref.WeakKeyDictionary()
 
 
 def beside(saver: Any) -> TableJournal | None:
-    """The journal in the database of a checkpointer; None where that is of no kind that is known."""
+    """The journal in the database of a checkpointer; None where that is of another kind than these four."""
     names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(saver).__mro__)
     make = next((_BESIDE[name] for name in names if name in _BESIDE), None)
     if make is None:
         return None
-    if saver not in _made:
-        _made[saver] = make(weakref.proxy(saver))  # else it would keep the saver, and so itself, for ever
-    return _made[saver]
+    if saver not in _journals:
+        _journals[saver] = make(weakref.proxy(saver))  # else it would keep the saver alive, and so itself
+    return _journals[saver]
 
 
 def journal_of(saver: Any, store: Any) -> Journal | None:
-    """The journal of whatever is compiled with these; None where replies outlive the process as little as they do."""
-    if store is not None and not isinstance(_unwrapped(store), InMemoryStore):
+    """The journal of a graph that is compiled with these; None where neither outlives the process."""
+    if store is not None and not isinstance(unwrapped(store), InMemoryStore):
         return StoreJournal(store)
-    return beside(_unwrapped(saver)) or (None if store is None else StoreJournal(store))
-
-
-_WRAPPED = {
-    "langgraph_api._checkpointer._adapter._CustomCheckpointerAdapter": "_inner",
-    "langgraph_runtime_inmem.store.BatchedStore": "_store",
-}
-
-
-def _unwrapped(part: Any) -> Any:
-    """A checkpointer or a store without what `langgraph dev` puts around it."""
-    kind = type(part)
-    inner = _WRAPPED.get(f"{kind.__module__}.{kind.__qualname__}")
-    return part if inner is None else getattr(part, inner)
+    return beside(unwrapped(saver)) or (None if store is None else StoreJournal(store))
 
 
 def journal_of_run() -> tuple[Journal | None, str]:
-    """The journal and the thread of the run in one of whose nodes this is called; (None, "") outside of one."""
-    try:
-        configurable = get_config().get("configurable", {})
-    except RuntimeError:
-        return None, ""
-    saver, store = (
-        configurable.get(CONFIG_KEY_CHECKPOINTER),
-        getattr(get_runtime(), "store", None),
-    )  # None in a mere chain
-    return journal_of(saver, store), str(configurable.get("thread_id", ""))
+    """The journal and the thread of the run that the caller is a node of; (None, "") outside of one."""
+    saver, store, thread = databases_of_run()
+    return journal_of(saver, store), thread

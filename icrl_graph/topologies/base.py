@@ -21,7 +21,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
 from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator
-from icrl_graph.execution.node import TRACED, straight
+from icrl_graph.execution.node import TRACED, plain_node
 from icrl_graph.models.policy import Policy
 from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.memory import Memory
@@ -136,7 +136,7 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
 
     def add_route(self, source: str, route: Callable[[LoopState], Any], targets: list[str]) -> None:
         """Add conditional edges by a function that never waits; under `ainvoke` it takes no thread."""
-        self.add_conditional_edges(source, straight(route), targets)
+        self.add_conditional_edges(source, plain_node(route), targets)
 
     def add_loop(self, source: str, target: str) -> None:
         """Add the edges after a node that may end the run: to `target`, or to `select` once it has stopped."""

@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.runnables import Runnable
 from langgraph.config import get_stream_writer
 
-from icrl_graph.execution.node import Straight
+from icrl_graph.execution.node import PlainNode
 from icrl_graph.prompts.plan import chosen, is_builtin, make_plan
 from icrl_graph.state.episode import Episode, LoopState, spent
 from icrl_graph.state.events import RoundEvent
@@ -49,4 +49,4 @@ def build_context_node(parts: Parts) -> Runnable[Any, Any]:
             return build_context(state)
         return await asyncio.to_thread(build_context, state)  # a custom one may block
 
-    return Straight(build_context, abuild_context, "build_context")
+    return PlainNode(build_context, abuild_context, "build_context")

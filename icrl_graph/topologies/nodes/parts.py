@@ -14,7 +14,7 @@ from icrl_graph.errors import ThreadMismatch
 from icrl_graph.evaluators.evaluator import BoundEvaluator
 from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.driver import Driver, Flow, Key
-from icrl_graph.execution.node import Straight
+from icrl_graph.execution.node import PlainNode
 from icrl_graph.models.policy import Policy, as_policy, same_model
 from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.templates import INSTRUCTIONS
@@ -135,7 +135,7 @@ def node(
         with _forgetting(driver, state, discard):
             return await driver.aperform(flow(state, settings), key_of(name, state), budget_of(state, settings))
 
-    return Straight(run, arun, name, part)
+    return PlainNode(run, arun, name, part)
 
 
 @contextmanager
