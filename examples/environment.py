@@ -7,7 +7,7 @@ from typing import Any
 from icrl_graph import create_icrl
 from icrl_graph.environments import Outcome
 from icrl_graph.environments.players import VALID, explore
-from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.environments.rollouts import episode_return, rollout
 
 HINT = f"{VALID}left, right, up, down"
 

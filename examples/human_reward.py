@@ -7,7 +7,7 @@ from langgraph.types import Command
 
 from icrl_graph import create_icrl, parse
 from icrl_graph.evaluators import human_reward
-from icrl_graph.topologies.revise import revise
+from icrl_graph.topologies.revision import revise
 
 REWARDS = iter([4, 7, 9, 6, 8, 5, 10])
 COMMENTS = iter(["add frogs", "add rain", "good", "add rain", "drop pond", "add stars", "ok"])

@@ -9,7 +9,7 @@ from typing import Any
 from icrl_graph import MissingExtra, create_icrl
 from icrl_graph.benchmarks.scienceworld import final_score, player, read_item, task
 from icrl_graph.environments.players import VALID, explore
-from icrl_graph.environments.rollout import episode_return
+from icrl_graph.environments.rollouts import episode_return
 from icrl_graph.environments.scienceworld import ROOMS
 from icrl_graph.errors import SimulatorUnavailable
 

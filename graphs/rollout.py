@@ -2,7 +2,7 @@
 
 from icrl_graph.environments.cellar import TASK, Cellar
 from icrl_graph.environments.players import explore
-from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.environments.rollouts import episode_return, rollout
 from icrl_graph.topologies.methods import create_icrl
 
 graph = create_icrl(

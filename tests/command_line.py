@@ -1,6 +1,6 @@
 """`icrl` in two ways: within the tests' process, which takes no time to start, and as a process of its own.
 
-A process is for what is one's own to a process: how it ends, its pipes, signals. Both ways give the same object.
+A process is for what only a process has: an exit, pipes, signals. Both ways give the same object.
 """
 
 import os
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from icrl_graph.cli.shared import app
 
 ROOT = Path(__file__).parents[1]
-# As a terminal starts it; tests that run in the background would hand down a SIGINT that is ignored.
+# As a terminal starts it: tests that run in the background would make it inherit an ignored SIGINT.
 START = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from icrl_graph.cli import main; main()"
 )
@@ -23,7 +23,7 @@ Done = subprocess.CompletedProcess[str]
 
 def icrl(*arguments: str) -> Done:
     """Run it here, where this process stands and in its environment."""
-    done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"}, catch_exceptions=False)
+    done = CliRunner().invoke(app, list(arguments), prog_name="icrl", env={"COLUMNS": "200"}, catch_exceptions=False)
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from icrl_graph.environments.players import follow
-from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.environments.rollouts import episode_return, rollout
 from icrl_graph.environments.scienceworld import ScienceWorld
 from icrl_graph.topologies.methods import create_icrl
 

@@ -1,4 +1,4 @@
-"""Methods and tasks as they are written: what is read of them, and how a mistake is told."""
+"""Methods and tasks as they are written: how they are read, and the errors of mistakes."""
 
 import json
 import tempfile
@@ -24,15 +24,15 @@ CHAIN: Any = RunnableLambda(lambda messages: "not a chat model")
 
 
 def settings_of(arm: str, **fields: Any) -> Any:
-    """What the graph of an arm is told."""
+    """The settings of the graph of an arm."""
     comparison = prepare(plan_of(arm, model=PLAYER, **fields))
     return comparison.graphs[arm].context_schema().model_dump()  # type: ignore[misc]
 
 
 def test_an_arm_is_a_topology_with_what_is_other_about_it() -> None:
-    told = settings_of("icrl+show=zero+memory=last:5", rounds=6)
-    assert (told["show"], told["memory"], told["rounds"]) == ("zero", "last:5", 6)
-    assert {name: told[name] for name in ("layout", "schedule")} == {"layout": "turns", "schedule": "preset"}
+    arm = settings_of("icrl+show=zero+memory=last:5", rounds=6)
+    assert (arm["show"], arm["memory"], arm["rounds"]) == ("zero", "last:5", 6)
+    assert {name: arm[name] for name in ("layout", "schedule")} == {"layout": "turns", "schedule": "preset"}
 
 
 def test_rounds_are_attempts_side_by_side_for_best_of_n_and_an_arm_may_have_its_own() -> None:
@@ -63,7 +63,7 @@ def test_a_truth_value_is_read(option: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arm", "told"),
+    ("arm", "message"),
     [
         ("tree", ["tree", *TOPOLOGIES]),
         ("icrl+", ["'icrl+'", "NAME=VALUE", "''"]),
@@ -89,13 +89,13 @@ def test_a_truth_value_is_read(option: str) -> None:
         ("icrl+seed=3", ["'icrl+seed=3'", "seed"]),
     ],
 )
-def test_a_mistake_in_an_arm_is_told_with_the_arm_the_value_and_the_choices(arm: str, told: list[str]) -> None:
+def test_a_mistake_in_an_arm_is_an_error_with_the_arm_the_value_and_the_choices(arm: str, message: list[str]) -> None:
     with pytest.raises(ValueError) as wrong:
         prepare(plan_of("reflexion", arm, model=PLAYER))
-    assert not [word for word in told if word not in str(wrong.value)], wrong.value
+    assert not [word for word in message if word not in str(wrong.value)], wrong.value
 
 
-def test_arms_stand_once_each_and_at_least_one() -> None:
+def test_duplicate_arms_and_none_are_errors() -> None:
     assert [arm.name for arm in read_arms(" icrl, best_of_n,")] == ["icrl", "best_of_n"]
     with pytest.raises(ValueError, match="duplicate arm: icrl"):
         read_arms("icrl,best_of_n, icrl")
@@ -114,7 +114,7 @@ def test_shuffled_rewards_are_those_of_the_same_arm_and_refused_without_it() -> 
         prepare(plan_of("best_of_n", "icrl+show=shuffled", model=PLAYER))
 
 
-def test_an_arm_may_have_a_model_of_its_own() -> None:
+def test_an_arm_may_have_another_model() -> None:
     """Which plays with the seeds of the others, and whose rewards may be shown shuffled."""
     weak = "icrl+model=learner:game24-weak"
     comparison = prepare(plan_of("icrl", weak, f"{weak}+show=shuffled", model=PLAYER))
@@ -171,7 +171,7 @@ def test_a_name_that_looks_like_a_pattern_is_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["smelt:0", "find-plant", "smelt*"])
-def test_a_task_that_there_is_not_is_told(wrong: str) -> None:
+def test_an_unknown_task_is_an_error(wrong: str) -> None:
     with pytest.raises(ValueError, match=r"task|written like|named like"):
         find_benchmark("scienceworld").choose(["melt:3", wrong])
 
@@ -184,7 +184,7 @@ def test_a_benchmark_has_tasks_of_different_names_that_can_all_be_read(name: str
     assert all(benchmark.read(item)["task"] for item in items)
 
 
-def test_an_unknown_benchmark_is_told_with_the_choices() -> None:
+def test_an_unknown_benchmark_is_an_error_with_the_choices() -> None:
     with pytest.raises(ValueError, match=r"'chess'.*hidden-color, game24, writing.*\.jsonl"):
         find_benchmark("chess")
 
@@ -196,7 +196,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: te
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(TEXTS, st.dictionaries(TEXTS, st.integers(0, 9))), min_size=1, max_size=5), st.booleans())
-def test_tasks_of_ones_own_are_read_as_they_were_written(tasks: Any, escaped: bool) -> None:
+def test_custom_tasks_are_read_as_they_were_written(tasks: Any, escaped: bool) -> None:
     lines = [json.dumps({"task": task, "task_data": data}, ensure_ascii=escaped) for task, data in tasks]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mine.jsonl"
@@ -223,7 +223,7 @@ def test_tasks_are_known_by_their_id_else_by_their_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("{", "not JSON"),
         ("3", "no task"),
@@ -236,23 +236,25 @@ def test_tasks_are_known_by_their_id_else_by_their_line(tmp_path: Path) -> None:
         ('{"task": "a", "task_data": {"x": NaN}}', "task_data"),
     ],
 )
-def test_a_wrong_line_is_refused_with_its_number_before_anything_is_paid(line: str, told: str, tmp_path: Path) -> None:
+def test_a_wrong_line_is_refused_with_its_number_before_anything_is_paid(
+    line: str, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text(f'{{"task": "a"}}\n\n{line}\n', encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"(?s)mine\.jsonl, line 3\b.*{told}"):
+    with pytest.raises(ValueError, match=rf"(?s)mine\.jsonl, line 3\b.*{message}"):
         prepare(plan_of("icrl", benchmark=str(path), model=PLAYER, evaluator=SCORE))
 
 
-@pytest.mark.parametrize(("content", "told"), [(b"", "has no tasks"), (b"\n \n", "has no tasks"), (b"\xff", "mine")])
-def test_a_file_without_tasks_is_told_by_its_name(content: bytes, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("content", "message"), [(b"", "has no tasks"), (b"\n \n", "has no tasks"), (b"\xff", "mine")])
+def test_a_file_without_tasks_is_an_error_with_its_name(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_bytes(content)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         find_benchmark(str(tmp_path / "mine.jsonl"))
     with pytest.raises(ValueError, match=r"tasks.* can't be read.*there\.jsonl"):
         find_benchmark(str(tmp_path / "there.jsonl"))
 
 
-def test_tasks_of_ones_own_need_an_evaluator_or_a_judge_with_a_rubric(tmp_path: Path) -> None:
+def test_custom_tasks_need_an_evaluator_or_a_judge_with_a_rubric(tmp_path: Path) -> None:
     tasks_in(tmp_path, '{"task": "a"}')
     mine: Any = {"benchmark": str(tmp_path / "mine.jsonl"), "model": PLAYER}
     with pytest.raises(ValueError, match="has no evaluator of its own: name one"):
@@ -267,7 +269,7 @@ def test_tasks_of_ones_own_need_an_evaluator_or_a_judge_with_a_rubric(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"limit": 0}, "limit must be 1 or more, got 0"),
         ({"rounds": -1}, "rounds must be 1 or more, got -1"),
@@ -283,8 +285,8 @@ def test_tasks_of_ones_own_need_an_evaluator_or_a_judge_with_a_rubric(tmp_path: 
         ({"metric": "no_such_module:x"}, "can't be loaded"),
     ],
 )
-def test_a_wrong_number_or_name_in_a_plan_is_refused(wrong: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_wrong_number_or_name_in_a_plan_is_refused(wrong: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         prepare(plan_of("icrl", **{"model": PLAYER, **wrong}))
 
 

@@ -73,20 +73,20 @@ def test_json_is_one_value_on_stdout_whatever_a_model_prints(tmp_path: Path, mon
 
 def test_a_preview_pays_nothing_and_writes_nothing(here: Path, server: OpenAIServer) -> None:
     prices = '{"policy": {"input": 1000, "output": 1000}}'
-    said = icrl(*GAME, "--topologies", "icrl,reflexion", "--prices", prices, "--preview", "--response-tokens", "50")
-    assert said.returncode == 0
-    assert "4 runs: 2 methods x 2 tasks x 1 seeds" in said.stdout
-    assert re.search(r"^  reflexion +6 calls, [\d,]+ tokens, \d+\.\d\d USD$", said.stdout, re.M)
+    done = icrl(*GAME, "--topologies", "icrl,reflexion", "--prices", prices, "--preview", "--response-tokens", "50")
+    assert done.returncode == 0
+    assert "4 runs: 2 methods x 2 tasks x 1 seeds" in done.stdout
+    assert re.search(r"^  reflexion +6 calls, [\d,]+ tokens, \d+\.\d\d USD$", done.stdout, re.M)
     assert server.counts["calls"] == 0
     assert not list(here.iterdir())
     more = icrl(*GAME, "--topologies", "icrl,reflexion", "--prices", prices, "--preview", "--response-tokens", "500")
-    assert more.stdout != said.stdout
+    assert more.stdout != done.stdout
 
 
 def test_a_preview_with_json_is_json(here: Path, server: OpenAIServer) -> None:
-    said = icrl(*GAME, "--preview", "--json")
-    assert said.returncode == 0
-    assert json.loads(said.stdout)
+    done = icrl(*GAME, "--preview", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)
 
 
 def test_tasks_are_added_to_a_folder_and_what_is_there_is_not_paid_again(here: Path, server: OpenAIServer) -> None:
@@ -102,7 +102,7 @@ PLAY = ("bench", "game24", "--model", "learner:game24")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("bench", "chess"), "unknown benchmark 'chess'; choose one of hidden-color, game24, writing"),
         (("bench", "writing"), "name the model, such as openai:gpt-4.1-mini"),
@@ -131,12 +131,12 @@ PLAY = ("bench", "game24", "--model", "learner:game24")
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else None,
 )
-def test_a_mistake_is_told_in_a_line_with_exit_code_2_and_leaves_nothing(
-    arguments: tuple[str, ...], told: str, here: Path
+def test_a_mistake_is_one_line_with_exit_code_2_and_leaves_nothing(
+    arguments: tuple[str, ...], message: str, here: Path
 ) -> None:
     done = icrl(*arguments)
     assert done.returncode == 2, done.stderr
-    assert told in " ".join(done.stderr.split()), done.stderr
+    assert message in " ".join(done.stderr.split()), done.stderr
     assert done.stdout == ""
     assert not list(here.iterdir())
 
@@ -160,13 +160,13 @@ def test_another_comparison_in_the_folder_is_exit_code_2_and_says_what_is_other(
     assert server.counts["calls"] == 8
 
 
-def test_failed_runs_are_exit_code_1_and_say_how_to_do_them_again(here: Path) -> None:
+def test_failed_runs_are_exit_code_1_and_say_how_to_repeat_them(here: Path) -> None:
     Path("mine.py").write_text(MINE)
     Path("mine.jsonl").write_text('{"task": "Be long."}\n{"task": "Broken."}\n')
     mine = ("--model", "mine.py:model", "--evaluator", "mine.py:score", "--rounds", "2", "--topologies", "icrl")
     done = icrl("bench", "mine.jsonl", *mine, "--out", "x", "--json")
     assert done.returncode == 1
-    assert json.loads(done.stdout)["methods"][0]["failed"] == 1  # what has ended is told all the same
+    assert json.loads(done.stdout)["methods"][0]["failed"] == 1  # what has ended is printed all the same
     assert "error: 1 of 2 runs failed, such as icrl on 2: the model failed too often in a row: " in done.stderr
     assert "Repeat them with: icrl resume x" in done.stderr
     assert "\x1b[31mno" not in done.stderr
@@ -177,19 +177,19 @@ def test_failed_runs_are_exit_code_1_and_say_how_to_do_them_again(here: Path) ->
     assert (json.loads(mended.stdout)["tasks"], len(rows_of(here / "x"))) == (2, 2)
 
 
-def test_a_wrong_key_is_exit_code_1_and_says_how_to_go_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_is_exit_code_1_and_says_how_to_resume(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with OpenAIServer(player, faults=dict.fromkeys(range(1, 99), "401")) as refusing:
         monkeypatch.setenv("OPENAI_BASE_URL", refusing.base_url)
         done = icrl(*GAME, "--out", "x")
     assert done.returncode == 1
     assert "401" in done.stderr
-    assert "What was done so far is kept. Go on with: icrl resume x" in done.stderr
+    assert "Progress is saved. Resume with: icrl resume x" in done.stderr
     with OpenAIServer(player) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         assert icrl("resume", "x").returncode == 0
 
 
-def test_a_damaged_line_is_told_and_its_run_done_again(here: Path, server: OpenAIServer) -> None:
+def test_a_damaged_line_is_reported_and_its_run_repeated(here: Path, server: OpenAIServer) -> None:
     assert icrl(*GAME, "--out", "x").returncode == 0
     path = here / "x" / "results.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
@@ -201,7 +201,7 @@ def test_a_damaged_line_is_told_and_its_run_done_again(here: Path, server: OpenA
     assert server.counts["calls"] == 8 + 2
 
 
-def test_a_folder_without_a_comparison_is_told(here: Path) -> None:
+def test_resume_of_a_folder_without_a_comparison_is_an_error(here: Path) -> None:
     done = icrl("resume", "nowhere")
     assert done.returncode == 2
     assert "nowhere holds no run" in done.stderr
@@ -215,5 +215,5 @@ def test_the_benchmarks_are_listed() -> None:
 
 @pytest.mark.parametrize("command", ["bench", "benchmarks"])
 def test_the_commands_have_help_with_an_example_and_json(command: str) -> None:
-    told = icrl(command, "--help").stdout
-    assert all(words in told for words in (f"icrl {command}", "Example", "--json"))
+    text = icrl(command, "--help").stdout
+    assert all(words in text for words in (f"icrl {command}", "Example", "--json"))

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+import icrl_graph
 from icrl_graph.prompts.layouts import parse
 from icrl_graph.tasks.game24.game import split
 from icrl_graph.tasks.game24.puzzles import puzzles
 from icrl_graph.testing import OpenAIServer
 from icrl_graph.topologies.methods import TOPOLOGIES
+from icrl_graph.topologies.settings import Settings
 from tests.command_line import ROOT, Done, icrl, process, started
 
 CHECKER = f"{ROOT}/tools/check_game24.py:tool"
@@ -30,10 +32,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
         yield started_server
 
 
-def failed(done: Done, code: int, told: str) -> None:
+def failed(done: Done, code: int, message: str) -> None:
     """It ended with this code, says what is wrong in a line, and shows no traceback."""
     assert done.returncode == code, done.stderr
-    assert told in " ".join(done.stderr.split()), done.stderr
+    assert message in " ".join(done.stderr.split()), done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -50,8 +52,8 @@ ATTEMPTS = [
 def solver(messages: list[dict[str, Any]]) -> str:
     """A policy that is computed from its prompt: another attempt for another history."""
     seen = parse(messages).attempts
-    told = sum(round(10 * (attempt.value or 0.0)) for attempt in seen)
-    return f"{ATTEMPTS[len(seen) % len(ATTEMPTS)]}\n" if len(seen) % 2 else f"({told})\n{ATTEMPTS[len(seen) % 6]}"
+    total = sum(round(10 * (attempt.value or 0.0)) for attempt in seen)
+    return f"{ATTEMPTS[len(seen) % len(ATTEMPTS)]}\n" if len(seen) % 2 else f"({total})\n{ATTEMPTS[len(seen) % 6]}"
 
 
 def _outcome(done: Done) -> Any:
@@ -101,7 +103,7 @@ def test_a_run_over_http_killed_half_way_is_resumed_to_the_same_answer_and_rewar
     assert json.loads((here / "killed" / "result.json").read_text()) == json.loads(resumed.stdout)
 
 
-def test_ctrl_c_leaves_a_resumable_run_and_says_how(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_interrupts_a_run_and_says_how_to_resume_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child: Any = None
 
     def interrupting(messages: list[dict[str, Any]]) -> str:
@@ -114,7 +116,7 @@ def test_ctrl_c_leaves_a_resumable_run_and_says_how(here: Path, monkeypatch: pyt
         child = started(*RUN, "--out", "stopped", cwd=here)
         _, errors = child.communicate(timeout=120)
         assert child.returncode == 1
-        assert "icrl resume stopped" in " ".join(errors.split())
+        assert "Interrupted. Progress is saved. Resume with: icrl resume stopped" in " ".join(errors.split())
         assert "Traceback" not in errors
         resumed = icrl("resume", "stopped")
     assert resumed.returncode == 0, resumed.stderr
@@ -122,12 +124,12 @@ def test_ctrl_c_leaves_a_resumable_run_and_says_how(here: Path, monkeypatch: pyt
     assert resumed.stdout.count("round ") == 8  # two were done and saved before the interrupt
 
 
-def test_a_run_shows_each_round_and_where_it_is_kept(here: Path) -> None:
+def test_a_run_prints_each_round_from_1_and_where_it_is_saved(here: Path) -> None:
     done = process(
         "run", "hidden-color:#3b9", "--model", "learner:hidden-color", "--seed", "1", "--rounds", "5", cwd=here
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(re.findall(r"^round \d +(explore|exploit) +reward", done.stdout, re.M)) == 5
+    assert re.findall(r"^round (\d) +(?:explore|exploit) +reward", done.stdout, re.M) == list("12345")
     (folder,) = (here / "runs").iterdir()
     assert folder.name in done.stdout
     assert {path.name for path in folder.iterdir()} >= {"run.json", "run.sqlite", "result.json"}
@@ -135,7 +137,7 @@ def test_a_run_shows_each_round_and_where_it_is_kept(here: Path) -> None:
     assert json.loads(again.stdout) == json.loads((folder / "result.json").read_text())
 
 
-def test_a_score_of_ones_own_and_best_of_n(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_evaluator_and_model_and_best_of_n(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "mine.py").write_text(
         "def score(response):\n    return len(response)\n\ndef model(rng):\n    return 'a' * rng.randrange(1, 30)\n"
     )
@@ -155,7 +157,7 @@ LEARN = ("--model", "learner:hidden-color")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("run", "hello", *LEARN), "an evaluator is needed"),
         (("run", "hello", *LEARN, "--evaluator", "json:dumps"), "the evaluator asks for 'obj'"),
@@ -185,18 +187,31 @@ LEARN = ("--model", "learner:hidden-color")
         (("demo", "game24", "--ranked", "x", "--tasks", "3"), "can't be combined"),
         (("serve", "chess"), "unknown learner 'chess'"),
         (("train", "chess"), "unknown learner 'chess'"),
+        (("run", "hidden-color:#3b9", *LEARN, "--set", "warm=2"), "unknown setting 'warm'; choose among max_calls,"),
+        (("run", "hidden-color:#3b9", *LEARN, "--set", "warmup"), "--set is written NAME=VALUE, got 'warmup'"),
+        (
+            ("run", "hidden-color:#3b9", *LEARN, "--set", "warmup=some"),
+            "warmup='some': Input should be a valid integer",
+        ),
+        (("run", "hidden-color:#3b9", *LEARN, "--set", "max_failures=0"), "greater than or equal to 1"),
+        (("run", "hidden-color:#3b9", *LEARN, "--rounds", "2", "--set", "rounds=3"), "rounds is set twice"),
+        (("run", "hidden-color:#3b9", *LEARN, "--set", "model=x"), "unknown setting 'model'"),
+        (("run", "hidden-color:#3b9", *LEARN, "--topology", "best_of_n", "--set", "warmup=2"), "unknown setting"),
+        (("run", "hidden-color:#3b9", *LEARN, "--topology", "missing.py:create"), "no file"),
+        (("bench", "hidden-color", "--set", "seed=1"), "unknown setting 'seed'; choose among"),
+        (("bench", "hidden-color", "--set", "warmup=x"), "warmup='x': Input should be a valid integer"),
         (("no-such-command",), "No such command"),
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, tuple) else None,
 )
-def test_a_mistake_is_told_in_a_line_with_exit_code_2_and_leaves_nothing(
-    arguments: tuple[str, ...], told: str, here: Path
+def test_a_wrong_argument_is_one_line_with_exit_code_2_and_leaves_nothing(
+    arguments: tuple[str, ...], message: str, here: Path
 ) -> None:
-    failed(icrl(*arguments), 2, told)
+    failed(icrl(*arguments), 2, message)
     assert not list(here.iterdir())
 
 
-def test_what_else_is_in_a_folder_is_never_touched(here: Path) -> None:
+def test_other_files_in_a_folder_are_never_touched(here: Path) -> None:
     (here / "mine").mkdir()
     (here / "mine" / "thesis.txt").write_text("precious")
     (here / "file").write_text("precious")
@@ -229,7 +244,7 @@ def test_a_run_without_any_score_ends_with_1(here: Path) -> None:
 def test_a_folder_that_holds_a_run_is_not_overwritten(here: Path) -> None:
     first = ("run", "hidden-color:#3b9", *LEARN, "--rounds", "1", "--out", "out")
     assert icrl(*first).returncode == 0
-    failed(icrl(*first), 2, "icrl resume out")
+    failed(icrl(*first), 2, "out holds a run already; resume it by 'icrl resume out'")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"task": "x"}', '{"form": 99}', '{"form": 1, "tusk": "x"}'])
@@ -289,6 +304,73 @@ def test_topologies_are_listed_and_drawn() -> None:
     assert len(json.loads(icrl("draw", "best_of_n", "--json").stdout)["nodes"]) == 7
 
 
+TOPOLOGY = '''
+from typing import ClassVar
+from pydantic import Field
+from icrl_graph.topologies import Graph, Settings
+
+class WideSettings(Settings):
+    namespace: ClassVar[str] = "wide"
+    width: int = Field(default=2, ge=1, description="Attempts a round, side by side.")
+
+def create_wide(model, evaluator, *, width=2, rounds=8, **options):
+    """Several attempts a round."""
+    graph = Graph(model, evaluator, base=WideSettings, width=width, rounds=rounds, **options)
+    graph.add_edge("prepare", "build_context")
+    graph.add_fan_out("build_context", "generate")
+    graph.add_edge("generate", "evaluate")
+    graph.add_loop("evaluate", "build_context")
+    return graph
+'''
+
+
+def test_a_custom_topology_is_drawn_run_with_its_own_setting_resumed_elsewhere_and_extended(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "mine.py").write_text(TOPOLOGY)
+    assert "build_context -.-> generate" in icrl("draw", "mine.py:create_wide").stdout
+    wide = ("--topology", "mine.py:create_wide", "--rounds", "2", "--set", "width=3", "--out", "out", "--json")
+    done = icrl("run", "hidden-color:#3b9", *LEARN, "--seed", "1", *wide)
+    assert done.returncode == 0, done.stderr
+    assert [episode["round"] for episode in json.loads(done.stdout)["episodes"]] == [0, 0, 0, 1, 1, 1]
+    assert json.loads((here / "out" / "run.json").read_text())["options"] == {"rounds": 2, "seed": 1, "width": 3}
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    longer = icrl("resume", "../out", "--more", "1", "--json")
+    assert longer.returncode == 0, longer.stderr
+    assert [episode["round"] for episode in json.loads(longer.stdout)["episodes"]] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_topologies_of_installed_packages_are_listed_and_one_that_is_broken_hides_no_other(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "plugin").mkdir()
+    (here / "plugin" / "mine_plugin.py").write_text(TOPOLOGY)
+    (here / "plugin" / "mine-1.dist-info").mkdir()
+    (here / "plugin" / "mine-1.dist-info" / "METADATA").write_text("Name: mine\nVersion: 1\n")
+    (here / "plugin" / "mine-1.dist-info" / "entry_points.txt").write_text(
+        "[icrl_graph.topologies]\nwide = mine_plugin:create_wide\nbroken = no_such_module:create\n"
+    )
+    monkeypatch.syspath_prepend(here / "plugin")
+    listed = json.loads(icrl("topologies", "--json").stdout)
+    assert listed["wide"] == "Several attempts a round."
+    assert "No module named 'no_such_module'" in listed["broken"]
+    assert "wide        Several attempts a round." in icrl("topologies").stdout
+    assert "build_context -.-> generate" in icrl("draw", "wide").stdout
+
+
+def test_a_memory_by_path_is_found_again_when_the_run_is_resumed_elsewhere(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "mine.py").write_text("def latest(past):\n    return [len(past) - 1] if past else []\n")
+    memory = ("--memory", "mine.py:latest", "--rounds", "2", "--out", "out")
+    assert icrl("run", "hidden-color:#3b9", *LEARN, *memory).returncode == 0
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    longer = icrl("resume", "../out", "--more", "1", "--json")
+    assert len(json.loads(longer.stdout)["episodes"]) == 3, longer.stderr
+
+
 def test_the_readme_shows_what_the_command_draws() -> None:
     shown = (ROOT / "README.md").read_text()
     for name, create in TOPOLOGIES.items():
@@ -296,13 +378,86 @@ def test_the_readme_shows_what_the_command_draws() -> None:
         assert f"```mermaid\n{drawn.strip()}\n```" in shown, f"icrl draw {name}"
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "resume", "topologies", "draw", "train", "serve"])
+COMMANDS = (
+    *("run", "resume", "bench", "report", "rejudge", "benchmarks", "topologies", "draw"),
+    *("demo", "train", "serve", "studio"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example_and_json(command: str) -> None:
-    done = icrl(command, "--help")
+    done = icrl(command, "-h")
     assert done.returncode == 0
+    assert done.stdout == icrl(command, "--help").stdout
     assert f"icrl {command}" in done.stdout
     assert "Example" in done.stdout
-    assert "--json" in done.stdout
+    assert "--json" in done.stdout or command == "studio"
+    assert "<bool>" not in done.stdout
+    assert "None" not in done.stdout
+
+
+def test_help_lists_the_commands_in_the_order_of_use() -> None:
+    shown = icrl("-h").stdout
+    assert re.findall(r"^│ ([a-z]+) ", shown, re.M) == list(COMMANDS)
+    assert "<bool>" not in shown
+
+
+def test_the_version_is_printed() -> None:
+    assert icrl("--version").stdout == f"icrl-graph {icrl_graph.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["run", "bench"])
+def test_options_of_settings_have_the_names_and_the_help_of_the_fields(command: str) -> None:
+    shown = " ".join(re.sub(r"[│╭╰─]", " ", icrl(command, "--help").stdout).split())
+    names = {"target", "patience", "max_calls", "max_tokens", "max_usd", "max_seconds"}
+    names |= {"memory", "schedule", "layout", "show", "retests", "seed"} if command == "run" else set()
+    for name in names:
+        assert f"--{name.replace('_', '-')} <" in shown
+        assert str(Settings.model_fields[name].description) in shown
+
+
+def test_any_setting_is_reached_by_set_and_saved_as_what_it_is(here: Path) -> None:
+    chosen = ("--set", "warmup=2", "--set", "reward_label=Score", "--rounds", "3", "--out", "out", "--json")
+    done = icrl("run", "hidden-color:#3b9", *LEARN, *chosen)
+    assert done.returncode == 0, done.stderr
+    options = json.loads((here / "out" / "run.json").read_text())["options"]
+    assert options == {"rounds": 3, "warmup": 2, "reward_label": "Score"}
+
+
+def test_a_comparison_takes_settings_for_all_its_arms(here: Path) -> None:
+    limits = ("--limit", "1", "--rounds", "2", "--max-calls", "1", "--set", "reward_label=Score", "--out", "out")
+    done = icrl("bench", "hidden-color", "--topologies", "icrl,icrl+memory=none", *limits)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((here / "out" / "bench.json").read_text())["options"] == {"max_calls": 1, "reward_label": "Score"}
+
+
+def test_a_best_of_n_run_is_not_extended(here: Path) -> None:
+    wide = ("--topology", "best_of_n", "--n", "2", "--out", "out")
+    assert icrl("run", "hidden-color:#3b9", *LEARN, *wide).returncode == 0
+    failed(icrl("resume", "out", "--more", "2"), 2, "a Best-of-N run can't be extended; start a new one with a larger")
+
+
+def test_a_shell_completes_commands_names_and_settings(tmp_path: Path) -> None:
+    def completed(line: str) -> str:
+        words = {"_ICRL_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": line}
+        return process(cwd=tmp_path, **words).stdout
+
+    assert "resume" in completed("icrl re")
+    assert "best_of_n" in completed("icrl draw b")
+    assert "game24" in completed("icrl bench g")
+    assert "hidden-color" in completed("icrl run x --model learner:h")
+    assert "long_cot" in completed("icrl run x --schedule l")
+
+
+def test_listing_the_commands_imports_neither_langgraph_nor_pydantic(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom icrl_graph.cli import main\nsys.argv = ['icrl', '--help']\n"
+        "try:\n    main()\nfinally:\n"
+        "    print([name for name in ('langgraph', 'langchain_core', 'pydantic', 'numpy') if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_serve_serves_until_it_is_stopped(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

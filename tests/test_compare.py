@@ -169,6 +169,7 @@ def test_a_model_an_evaluator_and_a_benchmark_may_be_objects_and_the_same_call_r
     assert result.plan.benchmark == "python:two sums"
     assert (result.plan.model.rpartition(".")[2], result.plan.evaluator) == ("model", "python:score")
     assert "python:two sums, 2 tasks" in repr(result)
+    assert result.report().is_file()
     compare(BENCHMARK, "icrl,best_of_n", **asked)
     assert len(paid) == 12
     assert len(compare(BENCHMARK, "icrl,reflexion", **asked).rows) == 6

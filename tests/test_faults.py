@@ -153,11 +153,11 @@ def test_ctrl_c_ends_a_wait_at_once_and_nothing_that_was_paid_is_lost(way: str, 
 
 WAITING = """
 import signal, sys
-from icrl_graph import RateLimit, chat_model, create_best_of_n
+from icrl_graph import RateLimit; from icrl_graph import chat_model; from icrl_graph import create_best_of_n
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
-url, task, max_concurrency, after = sys.argv[1:]
-rate_limit = RateLimit(max_concurrency=int(max_concurrency), max_backoff=0.01)
+url, task, at_once, after = sys.argv[1:]
+rate_limit = RateLimit(max_concurrency=int(at_once), max_backoff=0.01)
 graph = create_best_of_n(chat_model("openai:any", base_url=url), lambda: 1.0, n=6, rate_limit=rate_limit).compile()
 try:
     graph.invoke({"task": task})

@@ -22,7 +22,7 @@ import pytest
 
 from icrl_graph import FunctionModel, chat_model, improve, judge_game24, llm_judge, pairwise_judge, shuffled
 from icrl_graph.benchmarks.registry import find_benchmark
-from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.environments.rollouts import episode_return, rollout
 from tests.corridor import Corridor
 
 GOLDEN = Path(__file__).parent / "golden" / "prompts.json"

@@ -15,7 +15,7 @@ from icrl_graph.prompts.layouts import parse
 from icrl_graph.state.reward import Reward
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies.methods import create_best_of_n, create_icrl, create_reflexion
-from icrl_graph.topologies.revise import arevise, revise
+from icrl_graph.topologies.revision import arevise, revise
 from tests.helpers import GAME, climber, digest, nearness, thread
 
 HAIKU: Any = {"task": "Write a haiku."}

@@ -6,7 +6,7 @@ import pytest
 
 from icrl_graph.environments import Outcome
 from icrl_graph.environments.players import VALID, PastStep, explore, follow, read_episodes
-from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.environments.rollouts import episode_return, rollout
 from icrl_graph.topologies.methods import create_icrl
 from tests.corridor import Corridor
 from tests.helpers import play

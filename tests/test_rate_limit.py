@@ -182,8 +182,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         clock.sleep(seconds)
         await pause(0)
 
-    for module in ("rate_limit", "retry"):
-        monkeypatch.setattr(f"icrl_graph.execution.{module}.time", clock)
+    monkeypatch.setattr("icrl_graph.execution.rate_limit.time", clock)
+    monkeypatch.setattr("icrl_graph.execution.retry.time", clock)
     monkeypatch.setattr("icrl_graph.execution.rate_limit.random.random", lambda: 0.5)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     return clock
@@ -412,8 +412,7 @@ def test_without_a_limit_nothing_waits() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"max_concurrency": 0}, {"requests_per_minute": -1}, {"tokens_per_minute": 0}, {"max_attempts": 0}],
+    "wrong", [{"max_concurrency": 0}, {"requests_per_minute": -1}, {"tokens_per_minute": 0}, {"max_attempts": 0}]
 )
 def test_a_number_that_is_not_above_0_is_refused(wrong: Any) -> None:
     (name,) = wrong

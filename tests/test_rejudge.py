@@ -113,7 +113,7 @@ def test_an_attempt_without_a_verdict_is_unscored(played: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({}, "name an evaluator or a judge"),
         ({"as_metric": True, "select": "last"}, "which metric"),
@@ -122,8 +122,10 @@ def test_an_attempt_without_a_verdict_is_unscored(played: Path, tmp_path: Path) 
         ({"judge": "learner:hidden-color"}, "no rubric of its own"),
     ],
 )
-def test_wrong_wishes_are_told_before_anything_is_written(played: Path, tmp_path: Path, given: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_wrong_plan_is_an_error_before_anything_is_written(
+    played: Path, tmp_path: Path, given: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
         rejudge(_again(played, **given), tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
@@ -134,7 +136,7 @@ def test_what_was_judged_again_is_not_judged_again(played: Path, tmp_path: Path)
         rejudge(_again(tmp_path / "again", select="last"), tmp_path / "third")
 
 
-def test_all_rows_share_one_pace(played: Path, tmp_path: Path) -> None:
+def test_all_rows_share_one_rate_limit(played: Path, tmp_path: Path) -> None:
     """Nine rows of four answers, and two connections are enough: never more calls are in flight."""
     with OpenAIServer(lambda: "Fine.\nScore: 7", latency=0.01) as server:
         asked = _again(played, judge="openai:judge", rubric="Is it a color?")

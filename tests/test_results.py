@@ -78,7 +78,7 @@ def test_wherever_the_last_write_was_cut_off_no_other_row_is_lost(before: Any, a
 @pytest.mark.parametrize(
     "garbage", [b"{", b"\0" * 50, b"\xff\xfe", b"[]", b"3", b'{"arm": "icrl"}', b'{"arm": "a", "item": [], "seed": 0}']
 )
-def test_a_line_of_garbage_is_told_with_its_number_and_costs_no_other(garbage: bytes, tmp_path: Path) -> None:
+def test_a_damaged_line_is_reported_by_its_number_and_costs_no_other(garbage: bytes, tmp_path: Path) -> None:
     one, two = failure(Cell("icrl", "1", 0), "x"), failure(Cell("icrl", "2", 0), "x")
     lines = [json.dumps(one).encode(), garbage, json.dumps(two).encode(), b""]
     (tmp_path / "results.jsonl").write_bytes(b"\n".join(lines))
@@ -86,7 +86,7 @@ def test_a_line_of_garbage_is_told_with_its_number_and_costs_no_other(garbage: b
     assert (list(rows.values()), damaged) == ([one, two], [2])
 
 
-def test_of_a_run_that_was_done_again_the_latest_row_counts(tmp_path: Path) -> None:
+def test_of_a_repeated_run_the_latest_row_counts(tmp_path: Path) -> None:
     cell = Cell("icrl", "1", 0)
     done: Any = {**cell._asdict(), "answer": "24"}
     with appending(tmp_path) as file:
@@ -102,7 +102,7 @@ def test_of_a_run_that_was_done_again_the_latest_row_counts(tmp_path: Path) -> N
 # ------------------------------------------------------------------------------------------------- a file that was cut
 
 
-def test_runs_whose_rows_are_cut_off_are_done_again_and_no_others(tmp_path: Path, server: OpenAIServer) -> None:
+def test_runs_whose_rows_are_cut_off_are_repeated_and_no_others(tmp_path: Path, server: OpenAIServer) -> None:
     plan = plan_of("icrl", "best_of_n", rounds=2)
     runner.run(plan, tmp_path / "x")
     whole, path = outcome(tmp_path / "x"), tmp_path / "x" / "results.jsonl"
@@ -117,7 +117,7 @@ def test_runs_whose_rows_are_cut_off_are_done_again_and_no_others(tmp_path: Path
         assert outcome(tmp_path / "x") == whole
 
 
-def test_a_row_that_was_half_written_when_the_process_ended_is_made_again_for_free(
+def test_a_row_cut_off_by_a_crash_is_made_again_from_its_journal(
     tmp_path: Path, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was paid for it is forgotten only once its row is safe."""
@@ -135,7 +135,7 @@ def test_a_row_that_was_half_written_when_the_process_ended_is_made_again_for_fr
     assert server.counts["calls"] == paid
 
 
-def test_what_is_left_of_a_run_whose_row_is_kept_is_cleared_away(
+def test_the_thread_of_a_run_whose_row_is_saved_is_released(
     tmp_path: Path, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process ended between the two."""
@@ -204,7 +204,7 @@ def test_what_is_refused_is_paid_by_nobody_and_harms_nothing(tmp_path: Path, ser
 
 
 @pytest.mark.parametrize("name", FASTER)
-def test_how_fast_and_where_it_goes_on_may_be_changed(name: str, tmp_path: Path) -> None:
+def test_rate_limit_and_server_may_change_on_resume(name: str, tmp_path: Path) -> None:
     open_folder(tmp_path, PLAN)
     assert getattr(open_folder(tmp_path, replace(PLAN, **{name: FASTER[name]})), name) == FASTER[name]
 
@@ -287,7 +287,7 @@ def test_a_folder_of_another_version_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "3", "{}", '{"form": 1}', '{"form": 1, "benchmark": "x", "extra": 1}'], ids=str
 )
-def test_a_plan_that_can_not_be_read_is_told_by_its_file(text: str, tmp_path: Path) -> None:
+def test_a_plan_that_can_not_be_read_is_an_error_with_its_file(text: str, tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text(text)
     with pytest.raises(ValueError, match=r"bench\.json can't be read"):
         read_plan(tmp_path)

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from icrl_graph.api import improve
 from icrl_graph.environments import EnvironmentFailed, EnvironmentLost, Outcome, ReplayDivergence
-from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.environments.rollouts import episode_return, rollout
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.preview import preview
 from icrl_graph.prompts.ablations import shuffled
@@ -23,7 +23,7 @@ from icrl_graph.state.episode import Input
 from icrl_graph.state.reward import Reward
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies.methods import create_best_of_n, create_icrl, create_reflexion, create_self_refine
-from icrl_graph.topologies.revise import revise
+from icrl_graph.topologies.revision import revise
 from tests.corridor import Corridor
 from tests.helpers import play, thread, without_cost
 

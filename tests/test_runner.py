@@ -68,7 +68,7 @@ def test_every_method_plays_every_task_and_nothing_is_paid_that_is_not_in_its_ro
     assert len({str(row["answer"]) for row in rows.values()}) > len(items)
 
 
-def test_how_many_run_at_once_changes_nothing_but_the_time(tmp_path: Path, server: OpenAIServer) -> None:
+def test_concurrency_changes_nothing_but_the_time(tmp_path: Path, server: OpenAIServer) -> None:
     arms = ["icrl", "reflexion", "best_of_n", "icrl+show=shuffled"]
     for concurrency in (1, 16):
         runner.run(plan_of(*arms, concurrency=concurrency, evaluator=f"{CHILD}:score"), tmp_path / str(concurrency))
@@ -102,7 +102,7 @@ def model():
 
 @pytest.mark.parametrize(("arm", "limit"), [("best_of_n", 2), ("icrl", 8)])
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-def test_as_many_calls_are_in_flight_as_asked_for_and_never_more(arm: str, limit: int, tmp_path: Path) -> None:
+def test_concurrency_is_the_number_of_calls_in_flight(arm: str, limit: int, tmp_path: Path) -> None:
     """Four meet each time, or nobody is answered."""
     (tmp_path / "meeting.py").write_text(f"LOG = {str(tmp_path / 'log')!r}\n{MEETING}")
     model = f"{tmp_path / 'meeting.py'}:model"
@@ -170,7 +170,7 @@ def numbers(item: str) -> str:
     return f"the numbers {item.replace(',', ' ')} exactly"
 
 
-def test_a_task_that_fails_stops_no_other_and_it_alone_is_done_again(
+def test_a_failed_task_stops_no_other_and_it_alone_is_repeated_on_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, broken = GAMES[1], [True]
@@ -196,7 +196,7 @@ def test_a_task_that_fails_stops_no_other_and_it_alone_is_done_again(
     assert not left_over(tmp_path / "x")
 
 
-def test_what_a_comparison_has_cost_is_counted_once_though_a_run_was_done_again(
+def test_the_cost_of_a_comparison_is_counted_once_though_a_failed_run_was_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = [True]
@@ -257,7 +257,7 @@ def test_one_task_that_is_refused_does_not_stop_the_others(tmp_path: Path, monke
         assert (progress.done, len(progress.failed)) == (progress.runs - 1, 1)
 
 
-def test_a_task_that_is_another_one_by_now_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_has_changed_is_refused_on_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = tmp_path / "mine.jsonl"
     tasks.write_text('{"task": "first"}\n{"task": "second"}\n')
     (tmp_path / "score.py").write_text("def score(): return 1.0\ndef model(): return 'a'\n")
@@ -269,7 +269,7 @@ def test_a_task_that_is_another_one_by_now_is_refused(tmp_path: Path, monkeypatc
         runner.run(replace(mine, arms=["icrl", "best_of_n"]), tmp_path / "x")
 
 
-def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
+def test_a_folder_is_locked_to_one_process(tmp_path: Path) -> None:
     plan = plan_of("icrl", benchmark="hidden-color", model="learner:hidden-color", limit=1)
     open_folder(tmp_path / "x", plan)
     with appending(tmp_path / "x"), pytest.raises(BlockingIOError, match="another process works in"):
@@ -290,7 +290,7 @@ def test_shuffled_rewards_need_those_of_another_task(tmp_path: Path) -> None:
     assert "no rewards of icrl on other tasks" in next(iter(progress.failed.values()))
 
 
-def test_a_comparison_that_was_stopped_holds_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_comparison_holds_no_database_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else whoever goes on in the same process waits for it in vain, until the garbage collector has run."""
     locked = []
     for attempt in range(6):
@@ -327,9 +327,7 @@ def test_a_key_that_ends_half_way_loses_nothing_that_was_paid(tmp_path: Path, mo
     assert outcome(tmp_path / "x") == outcome(tmp_path / "whole")
 
 
-def test_faults_that_pass_cost_nothing_but_repeats(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: None
-) -> None:
+def test_transient_faults_cost_retries_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: None) -> None:
     plan, faults = plan_of("reflexion", "best_of_n"), {1: "500", 4: "429", 9: "reset"}
     for name, wrong in (("calm", {}), ("stormy", faults)):
         with OpenAIServer(player, faults=wrong) as server:  # type: ignore[arg-type]
@@ -374,7 +372,7 @@ def test_a_comparison_that_is_killed_again_and_again_pays_for_no_more_than_what_
 
 
 @pytest.mark.parametrize("arm", ["icrl", "best_of_n"])
-def test_a_run_goes_on_wherever_between_two_checkpoints_it_ended(
+def test_an_interrupted_run_resumes_between_any_two_checkpoints(
     arm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: OpenAIServer
 ) -> None:
     """The disk is full after one checkpoint, after two, and so on."""

@@ -27,7 +27,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from icrl_graph.environments import Outcome, replay
 from icrl_graph.environments.java import SimulatorDied, call_java
 from icrl_graph.environments.players import follow
-from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.environments.rollouts import episode_return, rollout
 from icrl_graph.environments.scienceworld import (
     REFUSED,
     SIMPLIFICATIONS,

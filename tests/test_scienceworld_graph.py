@@ -17,7 +17,7 @@ from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.results import Plan, read_results
 from icrl_graph.benchmarks.scienceworld import final_score
 from icrl_graph.environments.players import explore, follow
-from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.environments.rollouts import episode_return, rollout
 from icrl_graph.environments.scienceworld import TASKS, ScienceWorld, gold_path
 from icrl_graph.prompts.templates import CRITIQUE, REFLECT
 from icrl_graph.testing import OpenAIServer

@@ -89,7 +89,7 @@ def test_a_thread_of_another_version_is_refused_by_the_graph_and_not_read_as_emp
         before = {"build_context": "prepare", "generate": "build_context", "evaluate": "generate", "select": "evaluate"}
         graph.update_state(thread(), {"settings": {**settings, "form": 1}}, as_node=before[at])
         asked = len(model.prompts)
-        with pytest.raises(ThreadMismatch, match="form 1"):
+        with pytest.raises(ThreadMismatch, match="schema version 1"):
             graph.invoke(None, thread())
         assert len(model.prompts) == asked
 
@@ -104,7 +104,7 @@ def test_a_thread_of_another_version_is_refused_by_improve(tmp_path: Path) -> No
         graph: Any = create_icrl(climber, nearness, rounds=2).compile(checkpointer=database.saver)
         settings = graph.get_state(thread()).values["settings"]
         graph.update_state(thread(), {"settings": {**settings, "form": 1}}, as_node="select")
-    with pytest.raises(ThreadMismatch, match="form 1"):
+    with pytest.raises(ThreadMismatch, match="schema version 1"):
         improved()
     with opened("sqlite", path, "") as database:
         threads.delete(create_icrl(climber, nearness, rounds=2).compile(checkpointer=database.saver), "1")

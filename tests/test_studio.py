@@ -27,7 +27,7 @@ from langgraph_sdk.client import SyncLangGraphClient
 
 from icrl_graph.environments.cellar import Cellar
 from icrl_graph.environments.players import explore
-from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.environments.rollouts import episode_return, rollout
 from icrl_graph.prompts.layouts import parse
 from icrl_graph.prompts.templates import HIDDEN_COLOR_TASK
 from icrl_graph.tasks.hidden_color import closeness, colors, write_color
@@ -241,7 +241,7 @@ def test_icrl_studio_prints_its_link_serves_without_a_key_and_ends_at_ctrl_c(tmp
 def test_a_folder_without_a_langgraph_json_is_a_wrong_argument(tmp_path: Path) -> None:
     done = ended(cwd=tmp_path)
     assert done.returncode == 2
-    assert "there is no langgraph.json: go to a folder that has one" in done.stderr
+    assert "there is no langgraph.json; name one by --config" in done.stderr
     assert done.stdout == ""
 
 
@@ -270,7 +270,7 @@ def test_a_port_that_is_in_use_is_told_and_no_other_one_taken(tmp_path: Path) ->
         port = taken.getsockname()[1]
         done = ended("--port", str(port), cwd=listed(tmp_path))
     assert done.returncode == 1
-    assert f"port {port} can't be had: Address already in use; name another one by --port" in done.stderr
+    assert f"port {port} is unavailable: Address already in use; choose another by --port" in done.stderr
     assert done.stdout == ""
 
 
@@ -346,7 +346,7 @@ def test_the_form_for_settings_has_titles_descriptions_defaults_ranges_and_choic
     for name in loops:
         assert fields[name]["rounds"] == {
             "title": "Rounds",
-            "description": "How many rounds at most.",
+            "description": "Rounds at most.",
             "type": "integer",
             "default": 8,
             "minimum": 1,
@@ -559,9 +559,9 @@ WRONG: dict[str, tuple[str, Any, Any, str]] = {
     "an unknown name": ("icrl", {}, {"memory": "most:3"}, "unknown memory 'most:3'; choose one of all, none, last:N"),
     "a model without a provider": ("icrl", {}, {"model": "gpt"}, "a model is named 'provider:name', such as"),
     "an unknown learner": ("icrl", {}, {"model": "learner:chess"}, "unknown learner 'chess'; choose one of"),
-    "a task that the learner can't play": ("icrl", {"task": "Hi."}, {}, "give a language model, such as 'openai:"),
-    "more of nothing": ("icrl", {"more": 2}, {}, "there is no run on this thread to go on with; give a task"),
-    "more of Best-of-N": ("best_of_n", {"more": 0}, {}, "there is no run on this thread to go on with"),
+    "a task that the learner can't play": ("icrl", {"task": "Hi."}, {}, "use a language model, such as 'openai:"),
+    "more of nothing": ("icrl", {"more": 2}, {}, "there is no run on this thread to resume; give a task"),
+    "more of Best-of-N": ("best_of_n", {"more": 0}, {}, "there is no run on this thread to resume"),
 }
 
 

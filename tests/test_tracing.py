@@ -7,7 +7,7 @@ import pytest
 from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
 
-from icrl_graph.environments.rollout import episode_return, rollout
+from icrl_graph.environments.rollouts import episode_return, rollout
 from icrl_graph.models import FunctionModel
 from icrl_graph.topologies.methods import TOPOLOGIES, create_icrl
 from tests.corridor import Corridor

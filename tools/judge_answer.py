@@ -1,16 +1,12 @@
 """A language model that judges answers, as a LangChain tool. ICRL_JUDGE names it, or "judge" in the task data."""
 
 import os
+from dataclasses import replace
 
 from langchain_core.tools import StructuredTool
 
 from icrl_graph import Reward, improve, llm_judge
-
-
-class JudgeTool(StructuredTool):
-    """Marks a run's rewards as judged. To have the judge's calls counted, use `llm_judge` itself as the evaluator."""
-
-    rewarded_by: str = "judged"
+from icrl_graph.evaluators import bind_evaluator
 
 
 def judge_answer(response: str, task_data: dict[str, str]) -> Reward:
@@ -26,4 +22,6 @@ def judge_answer(response: str, task_data: dict[str, str]) -> Reward:
     return run.episodes[0]["reward"]
 
 
-tool = JudgeTool.from_function(judge_answer)
+tool = StructuredTool.from_function(judge_answer)
+evaluator = replace(bind_evaluator(tool), rewarded_by="judged")
+"""For runs, which then say that their rewards are judged. To count the judge's calls, use `llm_judge` itself."""

@@ -96,7 +96,7 @@ def compare(
             count.
         base_url: an OpenAI-compatible server for models that are named; default OPENAI_BASE_URL.
         temperature: for every call of the model.
-        folder: new, or one that holds the same comparison. Default a new temporary one, which is kept; give a folder
+        folder: new, or one that holds the same comparison. Default a new temporary one, which is not deleted; give one
             wherever calls cost money.
         on_progress: called with a `Progress` whenever something has happened; default a progress bar, if standard error
             is a terminal.
@@ -114,7 +114,7 @@ def compare(
         JournalError: what was paid can't be saved.
         GraphDrained: it was ended through `control`; the same call resumes it.
 
-    Example:
+    Examples:
         >>> result = compare("hidden-color", "icrl,best_of_n", limit=4, rounds=2)
         >>> [row["arm"] for row in result.tables["methods"]]
         ['icrl', 'best_of_n']

@@ -22,7 +22,7 @@ from icrl_graph.prompts.ablations import shuffled
 from icrl_graph.state.choices import absolute
 from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.base import Graph
-from icrl_graph.topologies.methods import build, find_topology
+from icrl_graph.topologies.methods import build, find_topology, size_option
 from icrl_graph.topologies.settings import EARLY_STOPS
 
 SHORTHANDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {"react": ("best_of_n", {"n": "1", "thoughts": True})}
@@ -74,16 +74,10 @@ class Arm:
             options["show"] = shuffled(pool or [0.0])
         if "temperature" in options:
             options["sampling"] = {"default": {"temperature": options.pop("temperature")}}
-        size = _size_option(self.create)
+        size = size_option(self.create)
         unused = {*(() if size == "rounds" else EARLY_STOPS), *(() if self.topology == "icrl" else ("warmup",))}
         taken = {name: value for name, value in shared.items() if name not in unused}
         return {size: rounds, **taken, **options, "topology": self.create}
-
-
-def _size_option(create: Callable[..., Graph]) -> str:
-    """The option for the number of attempts: of candidates side by side `n`, else `rounds`."""
-    parameters = inspect.signature(create).parameters
-    return "n" if "n" in parameters and "rounds" not in parameters else "rounds"
 
 
 def read_arm(text: str) -> Arm:
@@ -148,19 +142,19 @@ def read_arms(arms: str | Sequence[str]) -> list[Arm]:
     """
     texts = arms.split(",") if isinstance(arms, str) else arms
     try:
-        found = [read_arm(text) for text in texts if text.strip()]
+        read = [read_arm(text) for text in texts if text.strip()]
     except ValueError as error:
         hint = ".py:" in "".join(texts) and "; in arms, a path can't hold '+' or ',', which separate options and arms"
         raise ValueError(f"{error}{hint or ''}") from None
-    names = [arm.name for arm in found]
-    if not found:
+    names = [arm.name for arm in read]
+    if not read:
         raise ValueError(f"name at least one topology, such as icrl,best_of_n; got {arms!r}")
     if duplicates := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"duplicate arm: {', '.join(sorted(duplicates))}")
-    for arm in found:
+    for arm in read:
         if arm.draws_from is not None and arm.draws_from not in names:
             raise ValueError(f"the arm {arm.name!r} draws from the rewards of {arm.draws_from!r}: add that one, too")
-    return found
+    return read
 
 
 def graph_of(plan: Plan, arm: str) -> Graph:

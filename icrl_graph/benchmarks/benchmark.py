@@ -38,7 +38,7 @@ class Benchmark:
         limit: number of tasks, where a comparison sets none; None for all.
         options: the rest of its protocol, as options of a topology.
 
-    Example:
+    Examples:
         >>> SUMS = {"small": ("What is 2 + 3?", 5), "large": ("What is 278 + 355?", 633)}
         >>> benchmark = Benchmark(
         ...     about="two sums",

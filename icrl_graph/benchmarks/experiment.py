@@ -115,7 +115,7 @@ class Experiment:
     benchmark: Benchmark
     arms: Mapping[str, Arm]
     models: Mapping[str | None, Any]
-    """By the name that an arm calls its own by; that of all other arms is None."""
+    """By the name that arms give; None for the arms that name no model."""
     evaluator: Evaluator
     metric: Evaluator | None
 

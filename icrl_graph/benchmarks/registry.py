@@ -14,7 +14,7 @@ from typing import Any
 from icrl_graph.benchmarks import scienceworld
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs, from_file
 from icrl_graph.benchmarks.judges import judge_game24, judge_writing
-from icrl_graph.environments.rollout import episode_return
+from icrl_graph.environments.rollouts import episode_return
 from icrl_graph.state.choices import absolute, find, installed
 from icrl_graph.tasks import hidden_color
 from icrl_graph.tasks.game24 import game as puzzles
@@ -113,6 +113,15 @@ def canonical(name: str) -> str:
     return _shipped(name) or absolute(name)
 
 
+_CUSTOM_ITEM = re.compile(r"(\S+\.py:\w+):(.+)", re.DOTALL)
+
+
+def canonical_item(text: str) -> str:
+    """A text as `find_item` reads it, with the file of a custom benchmark as an absolute path; all else as it is."""
+    custom = _CUSTOM_ITEM.fullmatch(text)
+    return f"{absolute(custom[1])}:{custom[2]}" if custom else text
+
+
 @dataclass(frozen=True)
 class Item:
     """One task of a benchmark."""
@@ -127,7 +136,7 @@ def find_item(text: str) -> Item | None:
     Raises:
         ValueError: the benchmark has no such item.
     """
-    custom = re.fullmatch(r"(\S+\.py:\w+):(.+)", text, re.DOTALL)
+    custom = _CUSTOM_ITEM.fullmatch(text)
     name, colon, item = (custom[1], ":", custom[2]) if custom else text.partition(":")
     if not custom and not (colon and (_shipped(name) or name in installed("benchmark"))):
         return None

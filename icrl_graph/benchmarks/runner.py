@@ -41,8 +41,8 @@ def run(
         control: its `request_drain()` ends it once the calls in flight have answered.
         objects: those that stand in place of names in the plan.
         durable: save every run step by step, so that a crash costs no more than the calls in flight. Without it, runs
-            are made one after another in this thread, and what had not ended begins anew: half the time, where calls
-            are free and fast, such as a learner's.
+            are made one after another in this thread, and those that had not ended start again: half the time, where
+            calls are free and fast, such as a learner's.
 
     Raises:
         GraphDrained: it was ended through `control`.

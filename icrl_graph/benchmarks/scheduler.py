@@ -1,4 +1,4 @@
-"""Makes the rows of a folder, many at once: each run in a thread of its own, saved in a file until its row is written.
+"""Makes the rows of a folder, many at once: each run has its own thread, saved in a file until its row is written.
 
 Whatever ends the process costs no more than the calls in flight. A run that fails becomes a row that says why, and is
 repeated when the comparison is resumed.
@@ -122,8 +122,8 @@ def _run(session: Coroutine[Any, Any, None], control: RunControl) -> None:
     except RuntimeError:
         asyncio.run(session)
         return
-    with ThreadPoolExecutor(1) as thread:
-        running = thread.submit(asyncio.run, session)
+    with ThreadPoolExecutor(1) as executor:
+        running = executor.submit(asyncio.run, session)
         try:
             running.result()
         except KeyboardInterrupt:

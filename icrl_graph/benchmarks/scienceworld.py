@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from icrl_graph.environments.pool import EnvironmentPool
-from icrl_graph.environments.rollout import rollout
+from icrl_graph.environments.rollouts import rollout
 from icrl_graph.environments.scienceworld import TASKS, ScienceWorld, Spec, capacity, instructions
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.policy import Policy, as_policy

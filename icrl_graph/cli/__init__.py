@@ -1,7 +1,7 @@
 """`icrl`, the command line: the only place that prints.
 
 Exit codes: 0 done, 1 the run failed or was interrupted, 2 the arguments were wrong, 143 it was ended by SIGTERM. With
---json, stdout holds one JSON value and nothing else; whatever is told besides goes to stderr.
+--json, stdout holds one JSON value and nothing else; all other output goes to stderr.
 """
 
 from __future__ import annotations
@@ -14,5 +14,5 @@ from icrl_graph.cli.shared import app
 
 def main() -> None:
     """The entry point of the console script."""
-    logging.getLogger("icrl_graph").addHandler(logging.NullHandler())  # what goes wrong is told with its round
-    app()
+    logging.getLogger("icrl_graph").addHandler(logging.NullHandler())  # what fails is printed with its round
+    app(prog_name="icrl")

@@ -1,4 +1,4 @@
-"""`icrl bench`, `icrl benchmarks`, `icrl report`, `icrl rejudge`: comparisons of methods."""
+"""`icrl bench`, `icrl benchmarks`, `icrl report`, `icrl rejudge`: methods compared."""
 
 from __future__ import annotations
 
@@ -7,114 +7,179 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from rich.console import Console
 
-from icrl_graph.cli.shared import Json, app, draining, err, fail, out, quiet, read_json, telling
+from icrl_graph.cli.completion import benchmark_names, model_names, topology_names
+from icrl_graph.cli.settings_options import BUDGETS, SetOption, SettingsCommand, chosen_settings
+from icrl_graph.cli.shared import (
+    CALLS,
+    Attempts,
+    BaseUrl,
+    Json,
+    Prices,
+    app,
+    drained_by_sigterm,
+    err,
+    errors_reported,
+    out,
+    parse_json,
+    print_error,
+    stdout_reserved,
+    warn,
+    write,
+)
 from icrl_graph.errors import MissingExtra
 from icrl_graph.state.choices import absolute
 
+SIZE, REWARDS = "Tasks and runs", "Rewards"
+RESERVED = ("model", "rounds", "n", "seed")
+"""The settings that differ from run to run."""
 FolderArgument = Annotated[Path, typer.Argument(help="The folder of a comparison.")]
 
 
 @app.command(epilog="Example:\n\n  icrl benchmarks --json")
 def benchmarks(as_json: Json = False) -> None:
-    """List the benchmarks that this package ships."""
-    from icrl_graph.benchmarks.registry import BENCHMARKS
+    """List the benchmarks, those of installed packages included."""
+    from icrl_graph.benchmarks.registry import find_benchmark
 
+    with errors_reported():
+        lines = {name: find_benchmark(name).about for name in benchmark_names()}
     if as_json:
-        typer.echo(json.dumps({name: benchmark.about for name, benchmark in BENCHMARKS.items()}))
+        typer.echo(json.dumps(lines))
         return
-    for name, benchmark in BENCHMARKS.items():
-        _print(f"{name:14} {benchmark.about}")
+    for name, about in lines.items():
+        write(f"{name:{max(map(len, lines))}} {about}")
+
+
+class BenchCommand(SettingsCommand):
+    """`icrl bench`, with options for when its runs stop."""
+
+    panels: ClassVar = {"When to stop a run": ("target", "patience", *BUDGETS)}
 
 
 @app.command(
+    cls=BenchCommand,
     epilog="Examples:\n\n  icrl bench hidden_color --topologies icrl,best_of_n,icrl+show=zero,icrl+show=shuffled\n\n"
     "  icrl bench game24 --topologies icrl,reflexion,self_refine,best_of_n,best_of_n+n=1+schedule=long_cot "
     "--model openai:gpt-4.1-mini --rounds 16 --target 1\n\n"
     "  icrl bench writing --topologies icrl,best_of_n --model openai:gpt-4.1-mini --judge openai:gpt-4.1 --preview\n\n"
-    "  icrl bench my_tasks.jsonl --topologies icrl,best_of_n --model openai:my-model --evaluator my_score.py:score"
+    "  icrl bench my_tasks.jsonl --topologies icrl,best_of_n --model openai:my-model --evaluator my_score.py:score",
 )
 def bench(
+    context: typer.Context,
     benchmark: Annotated[
-        str, typer.Argument(help="See: icrl benchmarks. Or a custom one, path.py:name; or tasks, a .jsonl file.")
+        str,
+        typer.Argument(
+            help="See icrl benchmarks; or a custom one, path.py:name; or tasks, a .jsonl file.",
+            autocompletion=benchmark_names,
+        ),
     ],
     topologies: Annotated[
         str,
         typer.Option(
-            help="The methods, such as icrl,best_of_n,icrl+show=zero+memory=last:5; the others are compared with the "
-            "first. After +: memory, schedule, layout, show, rounds or n, model, select, temperature, ... A custom "
-            "topology is path.py:name."
+            help="The methods to compare, such as icrl,best_of_n,icrl+show=zero; each is tested against the first. "
+            "After + stands model, or any setting or option of the topology, such as memory=last:5 or select=majority. "
+            "A custom topology is path.py:name.",
+            autocompletion=topology_names,
         ),
     ] = "icrl,best_of_n",
     model: Annotated[
-        str | None, typer.Option(help="provider:name or path.py:name; default the learner that plays the benchmark.")
+        str | None,
+        typer.Option(
+            help="provider:name or path.py:name; default the learner that plays the benchmark.",
+            autocompletion=model_names,
+        ),
     ] = None,
-    judge: Annotated[str | None, typer.Option(help="A model that gives the rewards, by the rubric.")] = None,
-    rubric: Annotated[str | None, typer.Option(help="What the judge judges by; default the benchmark's own.")] = None,
-    evaluator: Annotated[
-        str | None, typer.Option(help="path.py:name or module:name; default the benchmark's own.")
-    ] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="Another evaluator, whose value is reported; no prompt shows it.")
-    ] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="The folder; default a new one in runs/.")] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Print the estimated cost and exit.")] = False,
+    response_tokens: Annotated[
+        int, typer.Option(min=1, metavar="<int>", help="Tokens of a response, for --preview.")
+    ] = 300,
+    as_json: Json = False,
+    assignments: SetOption = None,
     item: Annotated[
-        list[str] | None, typer.Option(help="A task, or a pattern such as 'find-*'; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="<str>", help="A task, or a pattern such as 'find-*'; may be repeated.", rich_help_panel=SIZE
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Number of tasks; default the benchmark's own, mostly 50.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Number of tasks; default the benchmark's own, mostly 50.", rich_help_panel=SIZE),
+    ] = None,
     rounds: Annotated[
         int | None,
         typer.Option(
-            help="Attempts at each task, one after another or side by side; default the benchmark's own, mostly 8."
+            help="Attempts per task, in rounds or side by side; default the benchmark's own, mostly 8.",
+            rich_help_panel=SIZE,
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each method on each task.")] = 1,
-    concurrency: Annotated[int, typer.Option(help="Number of runs, and of calls, at once.")] = 8,
-    requests_per_minute: Annotated[float | None, typer.Option(help="Paid calls a minute at most.")] = None,
-    tokens_per_minute: Annotated[float | None, typer.Option(help="Tokens a minute, in and out, on average.")] = None,
-    attempts: Annotated[int, typer.Option(help="Attempts per API call, retries of transient errors included.")] = 6,
-    call_timeout: Annotated[float, typer.Option(help="Seconds for one attempt, of a model openai:...")] = 600.0,
-    target: Annotated[float | None, typer.Option(help="A run stops when a reward reaches this.")] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="A run stops after this many rounds without a better reward.")
+    seeds: Annotated[int, typer.Option(help="Runs of each method on each task.", rich_help_panel=SIZE)] = 1,
+    evaluator: Annotated[
+        str | None,
+        typer.Option(help="path.py:name or module:name; default the benchmark's own.", rich_help_panel=REWARDS),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="A model that gives the rewards, by the rubric.",
+            autocompletion=model_names,
+            rich_help_panel=REWARDS,
+        ),
+    ] = None,
+    rubric: Annotated[
+        str | None,
+        typer.Option(help="What the judge judges by; default the benchmark's own.", rich_help_panel=REWARDS),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Another evaluator, to report; no prompt shows its results.", rich_help_panel=REWARDS),
     ] = None,
     solved_at: Annotated[
-        float | None, typer.Option(help="The metric from which a task counts as solved; default the benchmark's own.")
+        float | None,
+        typer.Option(
+            help="The metric from which a task counts as solved; default the benchmark's own.", rich_help_panel=REWARDS
+        ),
     ] = None,
-    max_calls: Annotated[int | None, typer.Option(help="Budget of paid calls, of each run.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Budget of tokens, in and out, of each run.")] = None,
-    max_usd: Annotated[float | None, typer.Option(help="Budget of US dollars, of each run.")] = None,
-    max_seconds: Annotated[float | None, typer.Option(help="Budget of seconds, of each run.")] = None,
-    prices: Annotated[
-        str | None, typer.Option(help='USD a million tokens, as JSON: {"my-model": {"input": 1, "output": 4}}.')
+    system: Annotated[str | None, typer.Option(help="A system prompt.", rich_help_panel=CALLS)] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Sampling temperature of every call.", rich_help_panel=CALLS)
     ] = None,
-    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="For every call of the model.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="An OpenAI-compatible server; default OPENAI_BASE_URL.")] = None,
-    response_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a response, for the estimated cost.")] = 300,
-    preview: Annotated[bool, typer.Option("--preview", help="Print the estimated cost and exit.")] = False,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="The folder; default a new one in runs/.")] = None,
-    as_json: Json = False,
+    base_url: BaseUrl = None,
+    concurrency: Annotated[
+        int, typer.Option(help="Most runs, and calls in flight, at once.", rich_help_panel=CALLS)
+    ] = 8,
+    requests_per_minute: Annotated[
+        float | None, typer.Option(help="Most paid calls per minute.", rich_help_panel=CALLS)
+    ] = None,
+    tokens_per_minute: Annotated[
+        float | None, typer.Option(help="Most tokens per minute, in and out, on average.", rich_help_panel=CALLS)
+    ] = None,
+    attempts: Attempts = 6,
+    call_timeout: Annotated[
+        float, typer.Option(help="Seconds for one call of a model openai:...", rich_help_panel=CALLS)
+    ] = 600.0,
+    prices: Prices = None,
 ) -> None:
-    """Compare methods on many tasks: concurrent, resumable, with intervals and tests.
+    """Compare methods on many tasks, with intervals and tests.
 
     The same command on the same folder resumes it; arms, tasks and seeds may be added.
     """
     from icrl_graph.benchmarks.experiment import make_plan, prepare
+    from icrl_graph.topologies.settings import BestOfNSettings, Settings
 
-    with telling():
+    with errors_reported():
         plan, _ = make_plan(
             benchmark, topologies, model=model, judge=judge, rubric=rubric, evaluator=evaluator, metric=metric,
             items=item or [], limit=limit, rounds=rounds, seeds=seeds, solved_at=solved_at, base_url=base_url,
             temperature=temperature, concurrency=concurrency, requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute, attempts=attempts, call_timeout=call_timeout,
             options={
-                "target": target, "patience": patience, "max_calls": max_calls, "max_tokens": max_tokens,
-                "max_usd": max_usd, "max_seconds": max_seconds, "prices": read_json(prices, "--prices"),
-                "system": system,
+                **chosen_settings(context, assignments or [], [Settings, BestOfNSettings], RESERVED),
+                "prices": parse_json(prices, "--prices"), "system": system,
             },
         )  # fmt: skip
         experiment = prepare(plan)
@@ -131,7 +196,7 @@ def resume_comparison(folder: Path, as_json: bool) -> None:
     """Resume the comparison of a folder, by its plan."""
     from icrl_graph.benchmarks.results import read_plan
 
-    with telling():
+    with errors_reported():
         plan = read_plan(folder)
     _run(plan, folder, as_json)
 
@@ -141,30 +206,26 @@ def _run(plan: Any, folder: Path, as_json: bool) -> None:
     from icrl_graph.benchmarks.api import execute
     from icrl_graph.benchmarks.terminal import progress_bar
 
-    with telling(resume=folder):
-        with quiet(as_json), draining() as control, progress_bar(err if as_json else out) as on_progress:
+    with errors_reported(resume=folder):
+        with (
+            stdout_reserved(as_json),
+            drained_by_sigterm() as control,
+            progress_bar(err if as_json else out) as on_progress,
+        ):
             comparison = execute(plan, folder, on_progress, control)
         for number in comparison.damaged:
-            _warn(f"Line {number} of {folder / 'results.jsonl'} could not be read; its run was repeated.")
+            warn(f"Line {number} of {folder / 'results.jsonl'} could not be read; its run was repeated.")
         _print_results(comparison, as_json)
     if unscored := comparison.unscored:
         reason = next((e["reward"]["error"] for row in unscored for e in row["episodes"] if "error" in e["reward"]), "")
         count = f"{len(unscored)} runs have no score at all, such as {unscored[0]['arm']} on {unscored[0]['item']}"
-        fail(f"{count}: {reason}", f"Judge their answers again with: icrl rejudge {folder}")
+        print_error(f"{count}: {reason}", f"Judge their answers again with: icrl rejudge {folder}")
     if failures := comparison.failures:
         cell, reason = next(iter(failures.items()))
         count = f"{len(failures)} of {len(comparison.rows)} runs failed"
-        fail(f"{count}, such as {cell.arm} on {cell.item}: {reason}", f"Repeat them with: icrl resume {folder}")
+        print_error(f"{count}, such as {cell.arm} on {cell.item}: {reason}", f"Repeat them with: icrl resume {folder}")
     if failures or unscored:
         raise typer.Exit(1)
-
-
-def _print(text: str, console: Console = out, style: str | None = None) -> None:
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
-
-
-def _warn(text: str) -> None:
-    _print(text, err, "yellow")
 
 
 def _show_preview(experiment: Any, usages: Mapping[str, Any], console: Console) -> None:
@@ -176,9 +237,9 @@ def _show_preview(experiment: Any, usages: Mapping[str, Any], console: Console) 
     all_tasks = len(experiment.benchmark.choose(plan.items))
     runs = f"{len(experiment.cells())} runs: {len(usages)} methods x {tasks} tasks x {plan.seeds} seeds"
     runs += f". The tasks are the first of {all_tasks}; --limit sets their number" if tasks < all_tasks else ""
-    _print(f"{runs}. About {cost(add_usage(*usages.values()))}:", console)
+    write(f"{runs}. About {cost(add_usage(*usages.values()))}:", console)
     for arm, usage in usages.items():
-        _print(f"  {arm:30} {cost(usage)}", console)
+        write(f"  {arm:30} {cost(usage)}", console)
     if len(usages) > 1:
         try:
             least = detectable(tasks, comparisons=len(usages) - 1)
@@ -187,7 +248,7 @@ def _show_preview(experiment: Any, usages: Mapping[str, Any], console: Console) 
         size = "no difference" if least is None else f"a difference of {least:.2f} and more"
         assumptions = "power .8, 5 %, if 3 of 10 tasks come out differently"
         advice = " Take more tasks." if least is None else ""
-        _print(
+        write(
             f"With {tasks} tasks {size} in what is solved is likely to be detected ({assumptions}).{advice}\n", console
         )
 
@@ -205,27 +266,30 @@ def _print_results(comparison: Any, as_json: bool) -> None:
     try:
         summary = comparison.summary
     except MissingExtra as missing:
-        _warn(f"The results are in {folder}. No table: {missing}")
+        warn(f"The results are in {folder}. No table: {missing}")
         return
     if as_json:
         typer.echo(json.dumps(summary))
         return
     for table in tables(summary):
         out.print(table, width=None if out.is_terminal else 160)
-    _print(f"Spent: {cost(comparison.usage)}. Saved in {folder}. Curves, tests and every run: icrl report {folder}")
+    write(f"Spent: {cost(comparison.usage)}. Saved in {folder}. Curves, tests and every run: icrl report {folder}")
 
 
 @app.command(epilog="Example:\n\n  icrl report runs/first")
 def report(folder: FolderArgument, as_json: Json = False) -> None:
-    """Write the report of a comparison: a page with curves, tests, costs and every run; pictures; tables."""
-    with telling():
+    """Write the report of a comparison.
+
+    A page with curves, tests, costs and every run; pictures; tables.
+    """
+    with errors_reported():
         from icrl_graph.benchmarks.report import write_report
 
         paths = [str(path) for path in write_report(folder)]
         if as_json:
             typer.echo(json.dumps(paths))
         else:
-            _print(f"Written: {', '.join(paths)}")
+            write(f"Written: {', '.join(paths)}")
 
 
 @app.command(
@@ -237,34 +301,35 @@ def rejudge(
     out_dir: Annotated[Path, typer.Option("--out", help="A new folder for the results.")],
     evaluator: Annotated[str | None, typer.Option(help="path.py:name or module:name.")] = None,
     judge: Annotated[str | None, typer.Option(help="A model that judges, by the rubric.")] = None,
-    rubric: Annotated[str | None, typer.Option(help="What it judges by; default the benchmark's own.")] = None,
+    rubric: Annotated[str | None, typer.Option(help="What the judge judges by; default the benchmark's own.")] = None,
     as_metric: Annotated[
-        bool, typer.Option("--as-metric", help="The new judgement is the metric; the rewards stay.")
+        bool, typer.Option("--as-metric", help="Report the new scores; the rewards stay as they are.")
     ] = False,
     select: Annotated[
-        str | None, typer.Option(help="What selects the answer: reward, majority or last; default as each method does.")
+        str | None, typer.Option(help="What selects the answer: reward, majority or last; default the method's own.")
     ] = None,
     solved_at: Annotated[
         float | None,
-        typer.Option(
-            help="The metric from which a task counts as solved; the former one does not hold for new judgements."
-        ),
+        typer.Option(help="The metric from which a task counts as solved; the old one does not apply to new scores."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge or select the answers of a comparison again, without paying for them again."""
+    """Judge or select the answers of a comparison again.
+
+    The answers themselves are not paid again.
+    """
     from icrl_graph.benchmarks.results import Again, read_plan
 
-    with telling():
+    with errors_reported():
         again = Again(
             folder=str(folder.resolve()),
-            evaluator=evaluator and absolute(evaluator),
-            judge=judge and absolute(judge),
+            evaluator=absolute(evaluator),
+            judge=absolute(judge),
             rubric=rubric,
             as_metric=as_metric,
             select=select,
         )
-        plan = read_plan(folder)
-        judged = evaluator is not None or judge is not None  # the former threshold does not hold for new judgements
-        plan = replace(plan, again=again, solved_at=solved_at if judged or solved_at is not None else plan.solved_at)
+        kept = read_plan(folder)
+        anew = evaluator is not None or judge is not None  # the old threshold is not one of the new judgement
+        plan = replace(kept, again=again, solved_at=solved_at if anew or solved_at is not None else kept.solved_at)
     _run(plan, out_dir, as_json)

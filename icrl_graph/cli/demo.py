@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icrl_graph.cli.shared import Json, app, err, out, progress_bar, telling
+from icrl_graph.cli.shared import Json, app, err, errors_reported, out, progress_bar, warn
 from icrl_graph.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -39,8 +39,11 @@ def demo(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Watch a small learned policy get better from its rewards alone: offline, no key, in about a minute."""
-    with telling():
+    """Watch a small learned policy get better from its rewards alone.
+
+    Offline, without a key, in about a minute.
+    """
+    with errors_reported():
         if game not in ("hidden-color", "game24"):
             raise ValueError(f"unknown game {game!r}; choose hidden-color or game24")
         if game == "hidden-color":
@@ -108,7 +111,7 @@ def _show_demo(
     except MissingExtra as missing:
         if as_json:
             raise
-        _warn(f"The results are in {out_dir}. No table: {missing}")
+        warn(f"The results are in {out_dir}. No table: {missing}")
         return
     (out_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     written = ["results.jsonl" if "" in plans else f"{'/, '.join(plans)}/", "summary.json"]
@@ -116,7 +119,7 @@ def _show_demo(
         game.plot(summary, out_dir / "curves.png")
         written.append("curves.png")
     except MissingExtra as missing:
-        _warn(f"No curves.png: {missing}")
+        warn(f"No curves.png: {missing}")
     if as_json:
         typer.echo(json.dumps(summary))
         return
@@ -125,7 +128,3 @@ def _show_demo(
     console.print(f"Written to {out_dir}/: {', '.join(written)}", highlight=False, soft_wrap=True)
     first = out_dir / next(iter(plans))
     console.print(f"Tests and every run with its prompts: icrl report {first}", highlight=False, soft_wrap=True)
-
-
-def _warn(text: str) -> None:
-    err.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)

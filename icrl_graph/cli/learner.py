@@ -10,20 +10,22 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from icrl_graph.cli.shared import Json, app, err, out, progress_bar, telling
+from icrl_graph.cli.shared import Json, app, err, errors_reported, out, progress_bar, write
+from icrl_graph.meta_rl import RECIPES
+from icrl_graph.models.learners import LEARNERS, find_learner
 
 
 @app.command(epilog="Examples:\n\n  icrl train hidden-color --out runs/learner\n\n  icrl train game24")
 def train(
-    learner: Annotated[str, typer.Argument(help="hidden-color or game24.")],
-    out_dir: Annotated[Path, typer.Option("--out", help="Where the weights go.")] = Path("runs/learner"),
-    iterations: Annotated[int | None, typer.Option(min=1, help="Fewer than the recipe's, to try it out.")] = None,
+    learner: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}.", autocompletion=lambda: [*RECIPES])],
+    out_dir: Annotated[Path, typer.Option("--out", help="The folder for the weights.")] = Path("runs/learner"),
+    iterations: Annotated[
+        int | None, typer.Option(min=1, metavar="<int>", help="Fewer than the recipe's, to try it out.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a shipped learner anew by its recipe (one CPU core, PyTorch)."""
-    with telling():
-        from icrl_graph.meta_rl import RECIPES
-
+    """Train a shipped learner by its recipe (one CPU core, PyTorch)."""
+    with errors_reported():
         if learner not in RECIPES:
             raise ValueError(f"unknown learner {learner!r}; choose one of {', '.join(RECIPES)}")
         recipes = RECIPES[learner]()
@@ -31,15 +33,15 @@ def train(
 
         console = err if as_json else out
         out_dir.mkdir(parents=True, exist_ok=True)
-        written = []
+        trained = []
         for file, (recipe, run_recipe) in recipes.items():
-            recipe = recipe if iterations is None else replace(recipe, iterations=iterations)
-            student, loss = _train(recipe, run_recipe, console)
+            chosen = recipe if iterations is None else replace(recipe, iterations=iterations)
+            student, loss = _train(chosen, run_recipe, console)
             export(student, out_dir / file)
-            written.append({"weights": str(out_dir / file), "iterations": recipe.iterations, "loss": loss})
-            console.print(f"Loss {loss:.4f} nats. Written to {out_dir / file}", highlight=False, soft_wrap=True)
+            trained.append({"weights": str(out_dir / file), "iterations": chosen.iterations, "loss": loss})
+            write(f"Loss {loss:.4f} nats. Written to {out_dir / file}", console)
         if as_json:
-            typer.echo(json.dumps(written))
+            typer.echo(json.dumps(trained))
 
 
 def _train(recipe: Any, run_recipe: Any, console: Console) -> tuple[Any, float]:
@@ -57,18 +59,22 @@ def _train(recipe: Any, run_recipe: Any, console: Console) -> tuple[Any, float]:
 
 @app.command(epilog="Example:\n\n  icrl serve --port 8000 --latency 0.2")
 def serve(
-    learner: Annotated[str, typer.Argument(help="Which learner: hidden-color, game24, ...")] = "hidden-color",
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
-    latency: Annotated[float, typer.Option(min=0.0, help="Seconds before each answer.")] = 0.0,
+    learner: Annotated[
+        str, typer.Argument(help=f"One of {', '.join(LEARNERS)}.", autocompletion=lambda: [*LEARNERS])
+    ] = "hidden-color",
+    port: Annotated[int, typer.Option(help="Of the server; 0 takes a free one.")] = 8000,
+    latency: Annotated[float, typer.Option(min=0.0, metavar="<float>", help="Seconds before each answer.")] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Serve a shipped learner over OpenAI's protocol on this machine, to try things out over real HTTP."""
+    """Serve a shipped learner over OpenAI's protocol.
+
+    On this machine alone, to try things out over real HTTP.
+    """
     import threading
 
-    from icrl_graph.models.learners import find_learner
     from icrl_graph.testing import OpenAIServer
 
-    with telling(), OpenAIServer(find_learner(learner), latency=latency, port=port) as server:
+    with errors_reported(), OpenAIServer(find_learner(learner), latency=latency, port=port) as server:
         item = "hidden-color:#b94" if learner == "hidden-color" else "game24:4,5,6,10"
         use = f"OPENAI_BASE_URL={server.base_url} icrl run {item} --model openai:learner"
         hint = f"Serving at {server.base_url}; stop with Ctrl-C. Use it with:\n  {use}"

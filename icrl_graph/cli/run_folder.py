@@ -1,6 +1,6 @@
-"""A run kept in a folder, so that it can be gone on with after a crash, a Ctrl-C or a reboot.
+"""A run saved in a folder, so that it can be resumed after a crash, a Ctrl-C or a reboot.
 
-DIR/run.json      what was asked for: enough to build the same graph again; never a key
+DIR/run.json      its arguments: enough to build the same graph again; never a key
 DIR/run.sqlite    LangGraph's checkpoints and the journal of paid replies
 DIR/result.json   the answer and every attempt, once it has ended
 """
@@ -21,26 +21,28 @@ from icrl_graph.errors import UnknownTask
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models.registry import load_model
 from icrl_graph.preview import preview
-from icrl_graph.state.choices import load
+from icrl_graph.state.choices import find
 from icrl_graph.state.episode import Usage
+from icrl_graph.topologies.methods import find_topology, size_option
+from icrl_graph.topologies.settings import EARLY_STOPS
 
 SCHEMA_VERSION = 1
-"""The form of run.json."""
+"""Of run.json."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What was asked for, in names and numbers.
+    """The arguments of a run, in names and numbers.
 
     Attributes:
         task: a text, or an item of a benchmark such as "game24:4,5,6,10".
         model: "provider:name", or "path.py:name" of an object.
         evaluator: "path.py:name" or "module:name"; None takes the benchmark's own.
         metric: the same, or None.
-        topology: a name.
+        topology: a name, or "path.py:name".
         base_url: the model's server, or None.
         temperature: for every call, or None for the model's default.
-        attempts: how often a call is made that fails for a while.
+        attempts: per API call, retries of transient errors included.
         options: settings and `system`.
     """
 
@@ -55,88 +57,92 @@ class Run:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def start(self, folder: Path, on_episode: OnEpisode | None = None, control: RunControl | None = None) -> Result:
-        """Start the run in a folder, and stay with it until it ends.
+        """Start the run in a folder and follow it to its end.
 
         Raises:
-            ValueError: something asked for is wrong, or the folder holds a run already.
+            ValueError: an argument is wrong, or the folder is not empty.
         """
         if (folder / "run.json").exists():
             raise ValueError(
-                f"{folder} holds a run already; go on with it by 'icrl resume {folder}', or give another folder"
+                f"{folder} holds a run already; resume it by 'icrl resume {folder}', or name another folder"
             )
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ValueError(f"{folder} is not an empty folder; give another one")
-        parts = self._parts()
-        check(**parts)  # nothing is written if something is wrong
-        made = [each for each in (folder, *folder.parents) if not each.exists()]
+            raise ValueError(f"{folder} is not an empty folder; name another one")
+        arguments = self._arguments()
+        check(**arguments)  # nothing is written if one is wrong
+        created = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "run.json", {"form": SCHEMA_VERSION, **asdict(self)})
         try:
-            return _go(parts, folder, on_episode, control)
-        except UnknownTask:  # as wrong as an argument, but told by the model only when it is asked
+            return _play(arguments, folder, on_episode, control)
+        except UnknownTask:  # a wrong argument, too, but only the model knows
             for name in ("run.json", "run.sqlite", "run.sqlite-wal", "run.sqlite-shm"):
                 (folder / name).unlink(missing_ok=True)
-            for each in made:
+            for each in created:
                 each.rmdir()
             raise
 
     def preview(self, response_tokens: int = 300) -> Usage:
         """What it will cost; see `icrl_graph.preview`.
 
+        Args:
+            response_tokens: assumed for each response.
+
         Raises:
-            ValueError: something asked for is wrong.
+            ValueError: an argument is wrong.
         """
-        return preview(**self._parts(), response_tokens=response_tokens)
+        return preview(**self._arguments(), response_tokens=response_tokens)
 
     @classmethod
     def resume(
         cls, folder: Path, on_episode: OnEpisode | None = None, control: RunControl | None = None, more: int = 0
     ) -> Result:
-        """Go on with the run of a folder; of one that has ended, give the result again.
+        """Resume the run of a folder; of one that has ended, give the saved result.
 
         Args:
             folder: holds it.
             on_episode: called with each episode.
             control: ends it early.
-            more: rounds that it is to have beyond those that were asked for.
+            more: rounds to add after those that are done.
 
         Raises:
-            ValueError: the folder holds no run, or one of another version, or the run has no rounds.
+            ValueError: the folder holds no run, or one of another version, or the run can't be extended.
         """
         run = cls(**read_versioned(folder / "run.json", SCHEMA_VERSION, cls.__dataclass_fields__, "run"))
-        result = _go(run._parts(), folder, on_episode, control)
+        result = _play(run._arguments(), folder, on_episode, control)
         if not more:
             return result
-        longer = run.with_more(more, len(result.episodes))
+        longer = run.with_more(more, len({episode["round"] for episode in result.episodes}))
         write_whole(folder / "run.json", {"form": SCHEMA_VERSION, **asdict(longer)})
-        return _go(longer._parts(), folder, on_episode, control)
+        return _play(longer._arguments(), folder, on_episode, control)
 
     def with_more(self, more: int, done: int) -> Run:
-        """The same run with so many rounds beyond those that are done, whatever ended it.
+        """The same run with rounds added to those that are done, whatever ended it.
 
         Raises:
             ValueError: it has no rounds.
         """
-        if self.topology == "best_of_n":
-            raise ValueError("attempts that stand side by side don't see each other: begin a run with a larger --n")
-        kept = {name: value for name, value in self.options.items() if name not in ("target", "patience")}
-        return replace(self, options={**kept, "rounds": done + more})
+        if size_option(find_topology(self.topology)) != "rounds":
+            raise ValueError("a Best-of-N run can't be extended; start a new one with a larger --n")
+        options = {name: value for name, value in self.options.items() if name not in EARLY_STOPS}
+        return replace(self, options={**options, "rounds": done + more})
 
-    def _parts(self) -> dict[str, Any]:
+    def _arguments(self) -> dict[str, Any]:
         """The arguments of `improve` that the names stand for."""
         item = find_item(self.task)
         inputs: Mapping[str, Any] = item.inputs if item else {"task": self.task, "task_data": {}}
         if self.evaluator is not None:
-            score = load(self.evaluator)
+            score: Any = find("evaluator", self.evaluator, {})
         elif item is not None:
             assert item.benchmark.evaluator is not None
             score = item.benchmark.evaluator
         else:
             raise ValueError(
                 "an evaluator is needed, such as --evaluator path.py:function; only the items of a benchmark, such as "
-                "game24:4,5,6,10, bring their own"
+                "game24:4,5,6,10, have one"
             )
-        model, metric = load_model(self.model, base_url=self.base_url), load(self.metric) if self.metric else None
+        model = load_model(self.model, base_url=self.base_url)
+        metric: Any = find("evaluator", self.metric, {}) if self.metric else None
         if item is not None:
             metric = metric or item.benchmark.metric
             model = item.benchmark.player(model)() if item.benchmark.player else model
@@ -153,8 +159,8 @@ class Run:
         }
 
 
-def _go(parts: dict[str, Any], folder: Path, on_episode: OnEpisode | None, control: RunControl | None) -> Result:
-    result = improve(**parts, path=folder / "run.sqlite", thread_id="run", on_episode=on_episode, control=control)
+def _play(arguments: dict[str, Any], folder: Path, on_episode: OnEpisode | None, control: RunControl | None) -> Result:
+    result = improve(**arguments, path=folder / "run.sqlite", thread_id="run", on_episode=on_episode, control=control)
     write_whole(folder / "result.json", as_json(result))
     return result
 

@@ -1,4 +1,4 @@
-"""What the commands share: the app, the two consoles, how failures are told."""
+"""What the commands share: the app, the two consoles, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -7,67 +7,157 @@ import logging
 import signal
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typer.core import TyperCommand, TyperGroup
 
+import icrl_graph
 from icrl_graph.errors import IcrlError, JournalError, MissingExtra, ModelError
 
-app = typer.Typer(
+Function = TypeVar("Function", bound=Callable[..., Any])
+PANELS: Mapping[str, tuple[str, ...]] = {
+    "Improve an answer": ("run", "resume"),
+    "Compare methods": ("bench", "report", "rejudge"),
+    "See what there is": ("benchmarks", "topologies", "draw"),
+    "Try it offline": ("demo", "train", "serve"),
+    "Look at graphs": ("studio",),
+}
+"""The commands in the order of use; any other comes after them."""
+
+
+def _without_flag_types(params: list[Any]) -> list[Any]:
+    """Parameters whose help doesn't say that a flag is a `<bool>`."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
+class Command(TyperCommand):
+    """A command with readable help."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its arguments and options, `--help` among them."""
+        return _without_flag_types(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """The commands in the order of use."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options before a command."""
+        return _without_flag_types(super().get_params(ctx))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of all commands."""
+        order = [name for names in PANELS.values() for name in names]
+        return sorted(self.commands, key=lambda name: order.index(name) if name in order else len(order))
+
+
+class App(typer.Typer):
+    """An app whose commands stand in panels."""
+
+    def command(
+        self, name: str | None = None, *, cls: type[TyperCommand] | None = Command, **options: Any
+    ) -> Callable[[Function], Function]:
+        """Register a command."""
+
+        def register(function: Function) -> Function:
+            panel = next((title for title, names in PANELS.items() if (name or function.__name__) in names), None)
+            return add(name, cls=cls, rich_help_panel=panel, **options)(function)
+
+        add = super().command
+        return register
+
+
+app = App(
     name="icrl",
-    help="Reward-driven self-improvement of language models at inference time.",
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 out, err = Console(), Console(stderr=True)
 
+CALLS = "Calls"
+"""The panel of options about the calls of models."""
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+BaseUrl = Annotated[
+    str | None, typer.Option(help="An OpenAI-compatible server; default OPENAI_BASE_URL.", rich_help_panel=CALLS)
+]
+Attempts = Annotated[
+    int, typer.Option(help="Attempts per API call, retries of transient errors included.", rich_help_panel=CALLS)
+]
+Prices = Annotated[
+    str | None,
+    typer.Option(
+        help='US dollars per million tokens, as JSON: {"my-model": {"input": 1, "output": 4}}.', rich_help_panel=CALLS
+    ),
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"icrl-graph {icrl_graph.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def icrl(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Reward-driven self-improvement of language models at inference time."""
 
 
 @contextmanager
-def telling(resume: Path | None = None) -> Iterator[None]:
-    """Turn failures into one clear line and an exit code."""
+def errors_reported(resume: Path | None = None) -> Iterator[None]:
+    """Turn an exception into one line on stderr and an exit code.
+
+    Args:
+        resume: the folder of the run; if one is saved there, the line after says how to resume it.
+    """
     try:
         yield
     except typer.Exit:
         raise
-    except _Drained:
-        err.print(f"Stopped. {_kept(resume)}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    except _Terminated:
+        warn(f"Stopped. {_resume_hint(resume)}")
         raise typer.Exit(143) from None
     except KeyboardInterrupt:
-        err.print(f"\nInterrupted. {_kept(resume)}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        warn(f"\nInterrupted. {_resume_hint(resume)}")
         raise typer.Exit(1) from None
     except (JournalError, ModelError, MissingExtra, OSError) as error:
-        fail(error, _kept(resume))
+        print_error(error, _resume_hint(resume))
         raise typer.Exit(1) from None
     except (ValueError, IcrlError) as error:
-        fail(error)
+        print_error(error)
         raise typer.Exit(2) from None
     except Exception as error:
-        fail(f"{type(error).__name__}: {error}", _kept(resume))
+        print_error(f"{type(error).__name__}: {error}", _resume_hint(resume))
         raise typer.Exit(1) from None
 
 
-class _Repeats(logging.Handler):
-    """Tells each call that is to be made again."""
+class _RetryPrinter(logging.Handler):
+    """Prints each retry as it is logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tell one."""
-        told = printable(f"          ~ {record.getMessage()}")
-        err.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        """Print one."""
+        warn(f"          ~ {record.getMessage()}")
 
 
 @contextmanager
-def telling_repeats() -> Iterator[None]:
-    """Tell when a provider is waited for: nobody likes to look at a screen that stands still."""
-    logger, handler = logging.getLogger("icrl_graph.execution.rate_limit"), _Repeats()
+def retries_shown() -> Iterator[None]:
+    """Print every retry, so that a run that waits for a provider doesn't look as if it hung."""
+    logger, handler = logging.getLogger("icrl_graph.execution.rate_limit"), _RetryPrinter()
     logger.addHandler(handler)
     try:
         yield
@@ -75,13 +165,13 @@ def telling_repeats() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-class _Drained(Exception):
+class _Terminated(Exception):
     """A run was ended by SIGTERM."""
 
 
 @contextmanager
-def draining() -> Iterator[Any]:
-    """Let SIGTERM end what is run with this `RunControl` after the step that it is in; a second one, at once."""
+def drained_by_sigterm() -> Iterator[Any]:
+    """A `RunControl` through which SIGTERM ends a run after its current step; a second SIGTERM ends it at once."""
     from langgraph.errors import GraphDrained
     from langgraph.runtime import RunControl
 
@@ -90,61 +180,68 @@ def draining() -> Iterator[Any]:
     def drain(*_: Any) -> None:
         signal.signal(signal.SIGTERM, before)
         control.request_drain("SIGTERM")
-        told = "Stopping once the calls in flight have answered; SIGTERM again stops at once."
-        err.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        warn("Stopping once the calls in flight have answered; SIGTERM again stops at once.")
 
     before = signal.signal(signal.SIGTERM, drain)
     try:
         yield control
     except GraphDrained:
-        raise _Drained from None
+        raise _Terminated from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _kept(folder: Path | None) -> str:
+def _resume_hint(folder: Path | None) -> str:
     if folder is None or not any((folder / name).exists() for name in ("run.json", "bench.json")):
         return ""
-    return f"What was done so far is kept. Go on with: icrl resume {folder}"
+    return f"Progress is saved. Resume with: icrl resume {folder}"
 
 
-def fail(error: object, hint: str = "") -> None:
-    """Tell an error on stderr, and what to do."""
-    err.print(printable(f"error: {error}"), style="red", highlight=False, markup=False, soft_wrap=True)
+def write(text: str, console: Console = out, style: str = "") -> None:
+    """Print a text as it is: without markup, line breaks or the control characters that a model may have sent."""
+    console.print(without_control(text), style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    write(text, err, "yellow")
+
+
+def print_error(error: object, hint: str = "") -> None:
+    """Print an error on stderr, and what to do."""
+    write(f"error: {error}", err, "red")
     if hint:
-        err.print(hint, highlight=False, markup=False, soft_wrap=True)
+        write(hint, err)
+
+
+def without_control(text: str) -> str:
+    """A text without control characters: a response must not steer the terminal."""
+    return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc")
 
 
 def progress_bar(console: Console) -> Progress:
     """Bars that count something, with the time that is left."""
-    bar = (
+    columns = (
         TextColumn("{task.description:12}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*bar, console=console, transient=True)
+    return Progress(*columns, console=console, transient=True)
 
 
-def quiet(as_json: bool) -> AbstractContextManager[Any]:
+def stdout_reserved(as_json: bool) -> AbstractContextManager[Any]:
     """With --json, what a model or an evaluator prints goes to stderr."""
     return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
-def printable(text: str) -> str:
-    """Without control characters: what a model says must not steer the terminal."""
-    return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc")
+def parse_json(text: str | None, option: str) -> Any:
+    """The value of an option that is JSON.
 
-
-def whole(name: str | None) -> Any:
-    """A file's name as a whole path, so that a run can be resumed from anywhere."""
-    where, colon, attribute = (name or "").rpartition(":")
-    return f"{Path(where).resolve()}:{attribute}" if colon and where.endswith(".py") else name
-
-
-def read_json(text: str | None, option: str) -> Any:
-    """What stands in an option as JSON."""
+    Raises:
+        ValueError: it is not JSON.
+    """
     try:
         return None if text is None else json.loads(text)
     except ValueError as error:

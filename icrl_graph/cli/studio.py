@@ -12,46 +12,45 @@ from typing import Annotated
 
 import typer
 
-from icrl_graph.cli.shared import app, out, telling
+from icrl_graph.cli.shared import app, errors_reported, write
 from icrl_graph.errors import missing_extra
 
 LINK = "https://smith.langchain.com/studio/?baseUrl=http://127.0.0.1:{port}"
 EXAMPLE = '{"dependencies": ["."], "graphs": {"mine": "./mine.py:graph"}}'
 SILENT = {"LANGSMITH_TRACING": "false", "LANGGRAPH_CLI_NO_ANALYTICS": "1", "LANGGRAPH_NO_VERSION_CHECK": "true"}
-"""Else `langgraph dev` tells LangChain that it was started, and asks PyPI for a newer version."""
+"""Otherwise `langgraph dev` tells LangChain that it was started, and asks PyPI for a newer version."""
 
 
 @app.command(epilog="Example:\n\n  icrl studio --port 2024")
 def studio(
-    config: Annotated[Path, typer.Option(help="Which graphs to serve.")] = Path("langgraph.json"),
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 2024,
+    config: Annotated[Path, typer.Option(help="The file that lists the graphs to serve.")] = Path("langgraph.json"),
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="<int>", help="Of the server.")] = 2024,
     browser: Annotated[bool, typer.Option(help="Open Studio in a browser.")] = True,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 10,
+    jobs: Annotated[int, typer.Option(min=1, metavar="<int>", help="Most runs at once.")] = 10,
 ) -> None:
-    """Serve graphs on this machine by `langgraph dev`, and look at them in LangGraph Studio.
+    """Serve graphs by `langgraph dev`, to open in LangGraph Studio.
 
-    The server needs no key and no network; Studio itself is a web page of LangChain's, with a login.
+    The server runs on this machine and needs no key and no network; Studio itself is a web page of LangChain's, with a
+    login.
     """
-    with telling():
+    with errors_reported():
         if any(importlib.util.find_spec(name) is None for name in ("langgraph_api", "langgraph_cli")):
             raise missing_extra("langgraph-cli[inmem]", "studio")
         _check_config(config)
         _check_port(port)
-        out.print(
-            f"Studio: {LINK.format(port=port)}\nAPI:    http://127.0.0.1:{port}/docs", highlight=False, soft_wrap=True
-        )
+        write(f"Studio: {LINK.format(port=port)}\nAPI:    http://127.0.0.1:{port}/docs")
         sys.stdout.flush()
-    os.chdir(config.parent)  # the paths in it, and .langgraph_api, are beside it
-    asked = ["--config", config.name, "--port", str(port), "--n-jobs-per-worker", str(jobs), "--no-reload"]
-    quiet = [] if browser else ["--no-browser"]
-    os.execve(sys.executable, [sys.executable, "-m", "langgraph_cli", "dev", *asked, *quiet], {**SILENT, **os.environ})
+    os.chdir(config.parent)  # where its relative paths start, and .langgraph_api is
+    options = ["--config", config.name, "--port", str(port), "--n-jobs-per-worker", str(jobs), "--no-reload"]
+    options += [] if browser else ["--no-browser"]
+    os.execve(sys.executable, [sys.executable, "-m", "langgraph_cli", "dev", *options], {**SILENT, **os.environ})
 
 
 def _check_config(config: Path) -> None:
     if not config.is_file():
         raise ValueError(
-            f"there is no {config}: go to a folder that has one, such as a checkout of icrl_graph, or name it by "
-            f"--config; it lists graphs like {EXAMPLE}"
+            f"there is no {config}; name one by --config, or change to a folder that has one, such as a checkout of "
+            f"icrl_graph. It lists graphs like {EXAMPLE}"
         )
     try:
         graphs = json.loads(config.read_text(encoding="utf-8"))["graphs"]
@@ -62,10 +61,10 @@ def _check_config(config: Path) -> None:
 
 
 def _check_port(port: int) -> None:
-    """`langgraph dev` would take another one, and the link would lead to a stranger."""
-    with socket.socket() as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that has just been let go is free
+    """`langgraph dev` would silently take another one, and the link would lead to another server."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that has just been closed is free
         try:
-            tried.bind(("127.0.0.1", port))
+            probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise OSError(f"port {port} can't be had: {error.strerror}; name another one by --port") from None
+            raise OSError(f"port {port} is unavailable: {error.strerror}; choose another by --port") from None

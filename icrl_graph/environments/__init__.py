@@ -3,7 +3,7 @@
 An environment is anything with `reset`, `step` and `close`, sync or async. It lives in one process; what lasts is the
 list of actions: `replay` repeats them in a fresh one and compares each observation.
 
-`rollout` and `episode_return` are loaded when they are first used, for their module imports this one.
+The names in `_HOME` are loaded when they are first used, for their modules import this one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ from icrl_graph.errors import IcrlError
 from icrl_graph.state.episode import plain
 
 if TYPE_CHECKING:
-    from icrl_graph.environments.rollout import episode_return, rollout
+    from icrl_graph.environments.pool import EnvironmentPool
+    from icrl_graph.environments.rollouts import episode_return, rollout
+
+_HOME = {"EnvironmentPool": "pool", "episode_return": "rollouts", "rollout": "rollouts"}
 
 __all__ = [
     "Environment",
     "EnvironmentFailed",
     "EnvironmentLost",
+    "EnvironmentPool",
     "Outcome",
     "ReplayDivergence",
     "episode_return",
@@ -34,9 +38,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("episode_return", "rollout"):
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.rollout"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 class Outcome(NamedTuple):

@@ -26,7 +26,7 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-from icrl_graph.execution.signatures import accepted_names, names_among
+from icrl_graph.execution.signatures import accepted_names, offered_names
 from icrl_graph.state.choices import name_of_part
 
 OFFERED = ("task", "response", "answer", "steps", "task_data")
@@ -93,7 +93,7 @@ def bind_evaluator(evaluator: Evaluator, what: str = "evaluator") -> BoundEvalua
     name, tool_arguments = name_of_part(evaluator), getattr(evaluator, "args", None)
     if hasattr(evaluator, "invoke") and isinstance(tool_arguments, dict):
         required = set(evaluator.get_input_schema().model_json_schema().get("required", ()))
-        return BoundEvaluator(evaluator, names_among(OFFERED, tool_arguments, required, what), name)
+        return BoundEvaluator(evaluator, offered_names(tool_arguments, required, OFFERED, what), name)
     if hasattr(evaluator, "invoke"):
         return BoundEvaluator(evaluator, OFFERED, name, calls=1)
     if not callable(evaluator):

@@ -77,9 +77,12 @@ class Meter:
                 return done.value
             if not isinstance(request, Call | list):
                 raise TypeError(f"a flow yields calls, or lists of flows to run side by side; got {request!r:.80}")
-            metered: Callable[..., Flow] = self._parallel if isinstance(request, list) else self._single
             try:
-                step, reply = flow.send, (yield from metered(request, timeout))
+                if isinstance(request, list):
+                    reply = yield from self._parallel(request, timeout)
+                else:
+                    reply = yield from self._single(request, timeout)
+                step = flow.send
             except Exception as error:
                 step, reply = flow.throw, error
 

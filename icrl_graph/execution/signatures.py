@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection
 from typing import Any
 
 
@@ -27,18 +27,24 @@ def accepted_names(function: Callable[..., Any], offered: tuple[str, ...], what:
     names = {name for name, p in named.items() if p.kind is not p.POSITIONAL_ONLY}
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         names |= set(offered)
-    return names_among(offered, names, required, what)
+    return offered_names(names, required, offered, what)
 
 
-def names_among(offered: tuple[str, ...], names: Container[str], required: set[str], what: str) -> tuple[str, ...]:
-    """Which of the offered keyword arguments are among the names that something takes.
+def offered_names(names: Collection[str], required: set[str], offered: tuple[str, ...], what: str) -> tuple[str, ...]:
+    """Which of the offered arguments are among some names.
+
+    Args:
+        names: of the arguments that can be passed.
+        required: those without which it can't be called.
+        offered: names of the arguments that there are.
+        what: what to call it in an error.
 
     Raises:
-        ValueError: it requires one that is not offered, or that it does not take by name.
+        ValueError: a required argument is not offered, or can't be passed by name.
     """
-    if unknown := sorted(name for name in required if name not in offered or name not in names):
+    if unknown := required - (set(names) & set(offered)):
         raise ValueError(
-            f"the {what} asks for {', '.join(map(repr, unknown))}; it is called with the arguments that it "
+            f"the {what} asks for {', '.join(map(repr, sorted(unknown)))}; it is called with the arguments that it "
             f"names among {', '.join(offered)}"
         )
     return tuple(name for name in offered if name in names)

@@ -32,7 +32,7 @@ class Policy:
     Attributes:
         part: the chat model, Runnable or compiled graph.
         kind: "chat" takes sampling parameters and a seed with each call, "graph" takes its prompt under `messages`,
-            "rollout" plays an episode of many turns (`icrl_graph.environments.rollout`).
+            "rollout" plays an episode of many turns (`icrl_graph.environments.rollouts`).
         cache: how its provider is made to cache its prompts.
         cache_choice: the option that `cache` follows from, one of `prompt_cache.CHOICES`.
         calls: paid calls of an attempt, at most.

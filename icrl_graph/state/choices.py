@@ -131,10 +131,10 @@ def load(spec: str) -> Any:
     return getattr(module, name)
 
 
-def absolute(spec: str) -> str:
-    """A spec for `load` with its file, if it names one, as an absolute path, so that it holds in any folder."""
-    where, colon, name = spec.rpartition(":")
-    return f"{Path(where).resolve()}:{name}" if colon and where.endswith(".py") else spec
+def absolute(spec: Any) -> Any:
+    """A name "path.py:name" with an absolute path, so that it holds in any folder; all else as it is."""
+    where, _, name = spec.rpartition(":") if isinstance(spec, str) else ("", "", "")
+    return f"{Path(where).resolve()}:{name}" if where.endswith(".py") else spec
 
 
 def _from_path(path: Path) -> Any:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         create_self_refine,
         find_topology,
     )
-    from icrl_graph.topologies.revise import arevise, revise
+    from icrl_graph.topologies.revision import arevise, revise
     from icrl_graph.topologies.settings import BestOfNSettings, RunSettings, Settings
     from icrl_graph.topologies.tool import as_tool
 
@@ -29,7 +29,7 @@ _HOME = {
     "RunSettings": "settings",
     "Settings": "settings",
     "TOPOLOGIES": "methods",
-    "arevise": "revise",
+    "arevise": "revision",
     "as_tool": "tool",
     "build": "methods",
     "create_best_of_n": "methods",
@@ -37,7 +37,7 @@ _HOME = {
     "create_reflexion": "methods",
     "create_self_refine": "methods",
     "find_topology": "methods",
-    "revise": "revise",
+    "revise": "revision",
     "send_attempts": "base",
 }
 

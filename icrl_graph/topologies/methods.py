@@ -14,6 +14,7 @@ is shown; nothing else.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -73,7 +74,7 @@ def create_icrl(
     Raises:
         ValueError: an argument is wrong; the message names it, its value and the choices.
 
-    Example:
+    Examples:
         >>> graph = create_icrl("openai:gpt-4.1-mini", lambda response: len(set(response)) / 26).compile()
         >>> graph.invoke({"task": "Write a pangram."}, context={"rounds": 4})  # doctest: +SKIP
     """
@@ -256,6 +257,12 @@ def find_topology(topology: str | Callable[..., Graph]) -> Callable[..., Graph]:
     if not callable(create):
         raise ValueError(f"a topology is a function that returns a Graph, got {create!r:.80}")
     return create  # type: ignore[no-any-return]
+
+
+def size_option(create: Callable[..., Graph]) -> str:
+    """The option of a topology for its number of attempts: "rounds", or "n" where all are made side by side."""
+    parameters = inspect.signature(create).parameters
+    return "n" if "n" in parameters and "rounds" not in parameters else "rounds"
 
 
 def build(topology: str | Callable[..., Graph], model: Any, evaluator: Evaluator, **options: Any) -> Graph:

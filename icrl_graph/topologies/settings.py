@@ -320,7 +320,7 @@ class SavedSettings:
     lost_rounds: int = 0
     """Rounds that don't count, because nothing was answered in them."""
     instruction: Mapping[str, Any] | None = None
-    """What a person asks for in one round: its number and a text (see `icrl_graph.topologies.revise`)."""
+    """What a person asks for in one round: its number and a text (see `icrl_graph.topologies.revision`)."""
     revised: bool = False
     """Whether a person has changed a reward."""
 

@@ -11,7 +11,7 @@ from langchain_core.tools import StructuredTool
 from langgraph.runtime import get_runtime
 from pydantic import BaseModel, Field
 
-from icrl_graph.environments.rollout import RolloutContext
+from icrl_graph.environments.rollouts import RolloutContext
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.settings import overrides
 

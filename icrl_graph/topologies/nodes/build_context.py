@@ -25,7 +25,7 @@ def build_context_node(parts: Parts) -> Runnable[Any, Any]:
         number = past[-1]["round"] + 1 if past else 0
         memory, schedule = parts.pick("memory", settings), parts.pick("schedule", settings)
         plan = make_plan(number, past, memory, schedule, settings.warmup)
-        if settings.instruction and settings.instruction["round"] == number:  # see `icrl_graph.topologies.revise`
+        if settings.instruction and settings.instruction["round"] == number:  # see `icrl_graph.topologies.revision`
             plan = {**plan, "instruction": settings.instruction["text"]}
         width = settings.width
         if width > 1 and settings.max_calls is not None:  # side by side, they can't see what the others spend

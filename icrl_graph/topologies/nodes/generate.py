@@ -10,7 +10,7 @@ from langchain_core.runnables import Runnable
 from langgraph.config import get_stream_writer
 from langgraph.runtime import get_runtime
 
-from icrl_graph.environments.rollout import RolloutContext
+from icrl_graph.environments.rollouts import RolloutContext
 from icrl_graph.errors import BudgetExceeded, IcrlError
 from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call
