@@ -311,6 +311,19 @@ def test_a_topology_is_one_file(outside: Path, monkeypatch: pytest.MonkeyPatch) 
     assert icrl("report", "../x").returncode == 0
 
 
+def test_a_memory_is_one_file(outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (outside / "memories.py").write_text("def latest(past):\n    return [len(past) - 1] if past else []\n")
+    arms = "icrl,icrl+memory=memories.py:latest"
+    done = icrl("bench", "that.py:BENCH", "--topologies", arms, "--rounds", "3", "--model", "that.py:say", "--out", "x")
+    assert done.returncode == 0, done.stderr
+    arm = f"icrl+memory={outside}/memories.py:latest"
+    shown = [row["episodes"][2]["plan"]["shown"] for cell, row in rows_of(outside / "x").items() if cell.arm == arm]
+    assert shown == [[[1, 2]], [[1, 2]]]
+    (outside / "elsewhere").mkdir()
+    monkeypatch.chdir(outside / "elsewhere")
+    assert icrl("resume", str(outside / "x")).returncode == 0
+
+
 def test_options_that_a_topology_does_not_take_follow_from_its_signature(outside: Path) -> None:
     shared = {"target": 1.0, "patience": 2, "warmup": 2, "max_calls": 9}
     loop = read_arm("method.py:create_mine").arguments(3, shared)

@@ -329,7 +329,7 @@ def rejudge(
             as_metric=as_metric,
             select=select,
         )
-        kept = read_plan(folder)
+        saved = read_plan(folder)
         anew = evaluator is not None or judge is not None  # the old threshold is not one of the new judgement
-        plan = replace(kept, again=again, solved_at=solved_at if anew or solved_at is not None else kept.solved_at)
+        plan = replace(saved, again=again, solved_at=solved_at if anew or solved_at is not None else saved.solved_at)
     _run(plan, out_dir, as_json)

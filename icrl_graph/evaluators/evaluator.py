@@ -30,7 +30,7 @@ from icrl_graph.execution.signatures import accepted_names, offered_names
 from icrl_graph.state.choices import name_of_part
 
 OFFERED = ("task", "response", "answer", "steps", "task_data")
-"""What an evaluator may ask for: the task as given (text or messages); the response as text; the answer, which is what
+"""What an evaluator may ask for: the task as passed (text or messages); the response as text; the answer, which is what
 `extract` made of it (or the response again); the steps of a multi-turn episode, or None; the task data."""
 ASKABLE = (*OFFERED, "history", "bounds")
 """A function may also ask for the attempts of the rounds before, each with its `response`, `reward` and `feedback`, and

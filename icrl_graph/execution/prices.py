@@ -1,7 +1,7 @@
 """What tokens cost: by custom prices, else by those that the extra `prices` (genai-prices) knows, offline.
 
 An unknown price is None, never 0. A reply with tokens and no price is counted as unpriced, so that an incomplete sum of
-dollars can be told from a complete one.
+dollars can be distinguished from a complete one.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from icrl_graph.execution.langgraph_internals import in_run
 
 
 class FairSemaphore:
-    """A semaphore that threads and tasks of any event loop share; its slots are given in the order of arrival.
+    """A semaphore that threads and tasks of any event loop share; its slots are assigned in the order of arrival.
 
     Args:
         size: number of slots; None for no limit.
@@ -39,7 +39,7 @@ class FairSemaphore:
 
         Args:
             in_thread: whether a thread waits for it. Where a Ctrl-C ends one of them, it ends all that wait: they wait
-                for the same run, and would be given the slot that it leaves.
+                for the same run, and would get the slot that it leaves.
         """
         slot = Future[None]()
         if in_thread:

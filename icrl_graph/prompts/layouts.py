@@ -243,7 +243,7 @@ def parse(messages: Sequence[Mapping[str, Any]]) -> Prompt:
 
     An assistant turn counts as an attempt if the user turn after it opens with an outcome or with an instruction; so
     few-shot turns ahead of the task don't, unless they imitate one. Any reward label is read. Of a task that is a chat,
-    its last turn is the task. A task that itself holds this markup can't be told from it. Of an episode that was played
+    its last turn is the task. A task that itself holds this markup is misread. Of an episode that was played
     in an environment, the response is what the prompt shows of it, step by step.
     """
     texts = [content_text(message.get("content")) for message in messages]
