@@ -97,7 +97,7 @@ def test_other_memories_longer_runs_and_foreign_histories_do_not_break_it(option
     assert rewards[:, -1].mean() >= least
 
 
-@pytest.mark.parametrize("options", [{"layout": "transcript"}, {"label": "Achieved score"}], ids=str)
+@pytest.mark.parametrize("options", [{"layout": "transcript"}, {"reward_label": "Achieved score"}], ids=str)
 def test_another_layout_or_label_gives_it_the_same_history(options: Any, icrl: Any) -> None:
     assert (_rewards(create_icrl(LEARNER, closeness, **options), GAMES[:10]) == icrl[:10]).all()
 

@@ -27,9 +27,9 @@ GAMES = find_benchmark("game24").items()[:3]
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls that failed are made again without a wait."""
-    monkeypatch.setattr(RateLimit, "_wait", lambda rate_limit, number: 0.0)
+    monkeypatch.setattr(RateLimit, "_exponential", lambda rate_limit, number: 0.0)
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_an_evaluator_that_raises_for_one_task_leaves_it_unscored_and_the_run_wh
     assert values == {GAMES[0]: [None] * 3, GAMES[1]: [1.0] * 3}
 
 
-def test_a_wrong_key_stops_everything_at_once_and_loses_nothing(
+def test_a_wrong_key_stops_everything_no_backoff_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of("icrl", "reflexion", "best_of_n")
@@ -277,7 +277,7 @@ def test_a_folder_is_locked_to_one_process(tmp_path: Path) -> None:
     assert runner.run(plan, tmp_path / "x").done == 1
 
 
-def test_more_runs_at_once_than_files_may_be_open_are_refused(tmp_path: Path) -> None:
+def test_more_runs_no_backoff_than_files_may_be_open_are_refused(tmp_path: Path) -> None:
     plan = plan_of("icrl", benchmark="hidden-color", model="learner:hidden-color", limit=1, concurrency=10**9)
     with pytest.raises(ValueError, match="needs about 8000000100 open files"):
         runner.run(plan, tmp_path / "x")
@@ -327,7 +327,7 @@ def test_a_key_that_ends_half_way_loses_nothing_that_was_paid(tmp_path: Path, mo
     assert outcome(tmp_path / "x") == outcome(tmp_path / "whole")
 
 
-def test_transient_faults_cost_retries_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: None) -> None:
+def test_transient_faults_cost_retries_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_backoff: None) -> None:
     plan, faults = plan_of("reflexion", "best_of_n"), {1: "500", 4: "429", 9: "reset"}
     for name, wrong in (("calm", {}), ("stormy", faults)):
         with OpenAIServer(player, faults=wrong) as server:  # type: ignore[arg-type]
