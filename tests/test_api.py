@@ -30,7 +30,7 @@ def test_a_result_reads_well() -> None:
     model = ScriptedModel(["10", RuntimeError("down"), "4\n2 " + "x" * 200])
     shown = repr(improve(TASK, lambda response: len(response), model=model, rounds=3)).splitlines()
     assert shown[0].startswith("Result(reward 204 (oracle), stopped: rounds, 3 calls")
-    assert shown[2] == "    0 explore           2  10"
+    assert shown[2] == "    1 explore           2  10"
     assert "unscored  ! RuntimeError: down" in shown[3]
     assert len(shown[4]) < 110
 

@@ -30,7 +30,7 @@ def failure(error: Exception, round: int, candidate: int) -> str:
     message = f"{type(error).__name__}: {error}"
     if is_permanent(error):
         raise ModelError(message) from error
-    logger.warning("round %d, candidate %d: %s", round, candidate, message)
+    logger.warning("round %d, candidate %d: %s", round + 1, candidate + 1, message)  # people count from 1
     return message
 
 

@@ -65,7 +65,7 @@ def _run(cell: Cell, row: Row, graph: Graph, known: dict[tuple[str, str], int]) 
         places = [known.setdefault((message["role"], text_of([message])), len(known)) for message in prompt]
         attempts.append(
             {
-                "round": episode["round"] + episode["candidate"] + 1,
+                "round": len(attempts) + 1,
                 "instruction": episode["plan"]["instruction"],
                 "response": episode.get("response"),
                 "played": bool(episode.get("steps")),
