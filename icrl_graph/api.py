@@ -77,7 +77,9 @@ class Result:
         for episode in self.episodes:
             text = episode.get("response") or f"! {episode.get('error', 'not answered yet')}"
             value = number(value_of(episode))
-            lines.append(f"  {episode['round'] + 1:3} {episode['plan']['instruction'][:10]:10} {value:>8}  {shorten(text)}")
+            lines.append(
+                f"  {episode['round'] + 1:3} {episode['plan']['instruction'][:10]:10} {value:>8}  {shorten(text)}"
+            )
         return "\n".join(lines)
 
 
