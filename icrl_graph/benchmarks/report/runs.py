@@ -60,7 +60,7 @@ def prompts(graph: Graph, row: Row) -> list[list[Message]]:
 
 
 def _run(cell: Cell, row: Row, graph: Graph, known: dict[tuple[str, str], int]) -> dict[str, Any]:
-    attempts = []
+    attempts: list[dict[str, Any]] = []
     for episode, prompt in zip(row["episodes"], prompts(graph, row), strict=True):
         places = [known.setdefault((message["role"], text_of([message])), len(known)) for message in prompt]
         attempts.append(
