@@ -38,6 +38,10 @@ from typer.testing import CliRunner
 import icrl_graph
 from icrl_graph.benchmarks.arms import read_arms
 from icrl_graph.cli.shared import app
+from icrl_graph.prompts.ablations import ABLATIONS
+from icrl_graph.prompts.layouts import LAYOUTS
+from icrl_graph.prompts.memory import MEMORIES
+from icrl_graph.prompts.plan import SCHEDULES
 from icrl_graph.topologies.methods import build
 
 ROOT = Path(__file__).parents[1]
@@ -263,3 +267,13 @@ if __name__ == "__main__":
         sys.exit("usage: python -m tests.test_docs --write")
     os.environ["LANGSMITH_TRACING"] = "false"
     _write()
+
+
+@pytest.mark.parametrize(
+    ("option", "names"),
+    [("memory", MEMORIES), ("schedule", tuple(SCHEDULES)), ("layout", tuple(LAYOUTS)), ("show", ABLATIONS)],
+)
+def test_the_readme_lists_the_choices_that_there_are(option: str, names: tuple[str, ...]) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{option}` \| (.*) \|$", text, re.M)
+    assert {name for name in names if f"`{name}`" not in row} == set()
