@@ -250,3 +250,26 @@ def test_a_file_is_imported_once_and_again_after_it_has_changed(parts: Path) -> 
     os.utime(parts, ns=(0, 0))
     changed: Any = find("memory", f"{parts}:latest", {})
     assert changed is not first
+
+
+@pytest.mark.parametrize("edges", [[], [("prepare", "build_context")], [("build_context", "select")]])
+def test_a_method_without_a_way_to_its_answer_is_refused_when_it_is_compiled(edges: list[tuple[str, str]]) -> None:
+    graph = Graph(climber, nearness)
+    for start, end in edges:
+        graph.add_edge(start, end)
+    with pytest.raises(ValueError, match="no way leads from prepare to select"):
+        graph.compile()
+
+
+def test_a_method_whose_argument_has_no_default_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "duet.py").write_text(DUET.replace('second=lambda: "50"', "second"))
+    topology: Any = f"{tmp_path}/duet.py:create_duet"
+    with pytest.raises(ValueError, match="missing a required.*'second'; an argument of its own has a default"):
+        improve("x", nearness, model=climber, topology=topology)
+
+
+def test_a_further_model_is_named_by_path(duet: str, tmp_path: Path) -> None:
+    (tmp_path / "players.py").write_text("def fifty():\n    return '50'\n")
+    second = f"{tmp_path}/players.py:fifty"
+    result = improve(**GAME, score=nearness, model=climber, second=second, topology=duet, rounds=2)
+    assert result.episodes[1]["response"] == "50"

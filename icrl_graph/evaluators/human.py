@@ -124,7 +124,11 @@ def _decided(reply: Any, proposed: Reward, bounds: Bounds | None) -> Reward:
     """The reward after a person's review."""
     if reply is True:
         return proposed
-    return {**without_value(proposed), **(unscored(VETOED) if reply is False else _read(reply, bounds))}
+    try:
+        decided = unscored(VETOED) if reply is False else _read(reply, bounds)
+    except ValueError as wrong:
+        raise ValueError(f"True keeps the reward, False vetoes it; else {wrong}") from None
+    return {**without_value(proposed), **decided}
 
 
 def without_value(reward: Reward) -> Reward:

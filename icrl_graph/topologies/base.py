@@ -13,8 +13,8 @@ The page "Write your own method" has worked examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 from langchain_core.runnables import Runnable
 from langgraph.graph import END, START, StateGraph
@@ -149,6 +149,32 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
     def add_fan_out(self, source: str, target: str) -> None:
         """Add the edge after `build_context` where a round has several attempts: each is a task of its own."""
         self.add_route(source, lambda state: send_attempts(state, target), [target])
+
+    def validate(self, interrupt: Sequence[str] | None = None) -> Self:
+        """Check the wiring, as `compile` does.
+
+        Raises:
+            ValueError: an edge names an unknown node, or no way leads from prepare to select, which gives the answer.
+        """
+        super().validate(interrupt)
+        reached, new = set[str](), {"prepare"}
+        while new:
+            reached |= new
+            new = {target for source in new for target in self._targets(source)} - reached
+        if "select" not in reached:
+            raise ValueError(
+                "no way leads from prepare to select, which gives the answer: add one by add_loop or an edge"
+            )
+        return self
+
+    def _targets(self, source: str) -> set[str]:
+        """The nodes that may follow one; all, where a branch or a node does not say."""
+        ends = [branch.ends for branch in self.branches[source].values()] if source in self.branches else []
+        if None in ends:
+            return set(self.nodes)
+        named = {target for each in ends if each is not None for target in each.values()}
+        own = self.nodes[source].ends if source in self.nodes else ()
+        return named | set(own or ()) | {end for start, end in self._all_edges if start == source}
 
     def _add(self, name: str, node: Runnable[Any, Any] | Callable[..., Any]) -> None:
         self.add_node(name, node, trace_policy=TRACED)

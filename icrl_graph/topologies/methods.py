@@ -271,7 +271,14 @@ def build(topology: str | Callable[..., Graph], model: Any, evaluator: Evaluator
     Raises:
         ValueError: there is no such topology, it does not return a `Graph`, or an argument is wrong.
     """
-    graph = find_topology(topology)(model, evaluator, **options)
+    create = find_topology(topology)
+    try:
+        inspect.signature(create).bind(model, evaluator, **options)
+    except TypeError as error:
+        raise ValueError(
+            f"the topology {topology!r}: {error}; an argument of its own has a default, or is given as an option"
+        ) from None
+    graph = create(model, evaluator, **options)
     if not isinstance(graph, Graph):
         raise ValueError(f"the topology {topology!r} must return an icrl_graph.topologies.Graph, got {graph!r:.80}")
     return graph

@@ -19,6 +19,7 @@ from icrl_graph.execution.prices import Prices, are_prices, check_price
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models import prompt_cache as caching
 from icrl_graph.models.policy import Policy, as_policy, chat_models
+from icrl_graph.models.registry import load_model
 from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Message
@@ -110,7 +111,8 @@ def assemble(
     """
     chosen, defaults = _sort(options, base)
     cache = chosen.get("cache") or "auto"
-    policies = {name: as_policy(model, cache) for name, model in models.items()}
+    named_models = {name: load_model(model) if isinstance(model, str) else model for name, model in models.items()}
+    policies = {name: as_policy(model, cache) for name, model in named_models.items()}
     policy, model = policies[MAIN], models[MAIN]
     bound, measured = bind_evaluator(evaluator), None if metric is None else bind_evaluator(metric, "metric")
     further = {"evaluator": bound, "metric": measured, **others}
