@@ -1,7 +1,9 @@
 """The rate limit and its retries: the same, sync and async."""
 
 import asyncio
+import gc
 import json
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +36,7 @@ from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import Driver, single
 from icrl_graph.execution.journal import MemoryJournal
+from icrl_graph.execution.queue import interrupted
 from icrl_graph.execution.rate_limit import Bucket
 from icrl_graph.execution.retry import is_transient, retry_after
 from icrl_graph.testing import OpenAIServer, ScriptedModel
@@ -438,3 +441,21 @@ def test_a_provider_that_is_down_costs_the_backoff_once_until_it_answers(
         else:
             execute_call(rate_limit, call)
         assert len(log) == attempts
+
+
+def test_the_look_for_a_ctrl_c_collects_no_garbage_because_that_can_deadlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython issue 106883: a hang of all threads, seen under a load of many runs."""
+    collecting: list[bool] = []
+
+    def watch(call: Any) -> Any:
+        def watched() -> Any:
+            collecting.append(gc.isenabled())
+            return call()
+
+        return watched
+
+    for name in ("_current_exceptions", "_current_frames"):
+        monkeypatch.setattr(sys, name, watch(getattr(sys, name)))
+    assert not interrupted()
+    assert collecting == [False, False]
+    assert gc.isenabled()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import sys
 import threading
@@ -106,10 +107,29 @@ def interrupted() -> bool:
     It is not where it has begun another run while it handles one, as in `except KeyboardInterrupt: improve(...)`.
     """
     main = threading.main_thread().ident or 0
-    current: Any = sys._current_exceptions().get(main)
+    current, top = _exception_and_frame(main)
     error = current[1] if isinstance(current, tuple) else current  # a triple, before Python 3.12
     if not isinstance(error, KeyboardInterrupt) or threading.get_ident() == main:
         return False
     caught = error.__traceback__ and error.__traceback__.tb_frame
-    since = takewhile(lambda entry: entry[0] is not caught, traceback.walk_stack(sys._current_frames().get(main)))
+    since = takewhile(lambda entry: entry[0] is not caught, traceback.walk_stack(top))
     return not any(in_run(frame) for frame, _ in since)
+
+
+_LOOKING = threading.Lock()
+
+
+def _exception_and_frame(thread: int) -> tuple[Any, Any]:
+    """The exception that a thread handles, and its topmost frame; None for none.
+
+    Before Python 3.13 these calls may collect garbage while they hold the interpreter's lock on its list of threads; a
+    finalizer then lets another thread run, which waits for that lock, and both wait for ever (CPython issue 106883).
+    """
+    with _LOOKING:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_exceptions().get(thread), sys._current_frames().get(thread)
+        finally:
+            if collects:
+                gc.enable()
