@@ -44,7 +44,7 @@ def databases_of_run() -> tuple[Any, Any, str]:
     """The checkpointer, the store and the thread of the run that the caller is a node of; (None, None, "") outside.
 
     LangGraph hands the checkpointer to nested graphs through the config, and a node has no other way to it. If the key
-    is renamed, replies are kept in memory only: tests/test_sql_journals.py.
+    is renamed, replies are saved in memory only: tests/test_sql_journals.py.
     """
     try:
         configurable = get_config().get("configurable", {})
