@@ -26,7 +26,7 @@ from langgraph.runtime import RunControl
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.prompts.text import number
-from icrl_graph.state.choices import name_of_part
+from icrl_graph.state.choices import absolute, name_of_part
 from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of
 from icrl_graph.state.events import EpisodeEvent, is_episode
 from icrl_graph.state.formatting import cost, shorten
@@ -216,7 +216,7 @@ def check(
 
 def name_of(topology: str | Callable[..., Graph], inputs: Mapping[str, Any]) -> str:
     """A thread id of a run's own: the same for the same topology, task and task data."""
-    name = topology if isinstance(topology, str) else name_of_part(topology)
+    name = absolute(topology) if isinstance(topology, str) else f"{topology.__module__}:{name_of_part(topology)}"
     source = json.dumps([name, inputs["task"], inputs["task_data"]], sort_keys=True)
     return hashlib.sha256(source.encode()).hexdigest()[:16]
 

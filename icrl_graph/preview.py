@@ -25,7 +25,7 @@ from icrl_graph.state.choices import name_of_part, unbound
 from icrl_graph.state.episode import Message, Usage
 from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.methods import build
-from icrl_graph.topologies.settings import EARLY_STOPS
+from icrl_graph.topologies.settings import EARLY_STOPS, MAIN
 
 CHARACTERS = 4
 """Characters per token, about, in English."""
@@ -73,6 +73,9 @@ def preview(
     policy = as_policy(model)
     answering = FunctionModel(reply=lambda: WORD) if policy.kind == "rollout" else _model(model, response_tokens)
     graph = build(topology, answering, _evaluator(score, response_tokens), **rehearsed)
+    for name, further in graph.parts.policies.items():
+        if name != MAIN:
+            graph.parts.policies[name] = as_policy(_model(further.responder.part, response_tokens))
     inputs: Any = {"task": task, "task_data": dict(task_data or {})}
     usage: dict[str, Any] = graph.compile().invoke(inputs, {"recursion_limit": 1_000_000})["usage"]
     if policy.kind == "rollout":  # how long the prompts of its turns are is not known ahead

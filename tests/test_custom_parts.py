@@ -12,6 +12,7 @@ from langgraph.types import Send
 from pydantic import Field
 
 from icrl_graph import FunctionModel, ModelError, improve
+from icrl_graph.preview import preview
 from icrl_graph.state.choices import find
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies import Graph, Settings, send_attempts
@@ -273,3 +274,75 @@ def test_a_further_model_is_named_by_path(duet: str, tmp_path: Path) -> None:
     second = f"{tmp_path}/players.py:fifty"
     result = improve(**GAME, score=nearness, model=climber, second=second, topology=duet, rounds=2)
     assert result.episodes[1]["response"] == "50"
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "error"),
+    [
+        ("memory", lambda past: None, "the memory must return the indices"),
+        ("memory", lambda past: [0.5], "the memory must return the indices"),
+        ("schedule", lambda round, past: 3, "the schedule must return the name of an instruction or a text, got 3"),
+        ("layout", lambda *given: "text", "the layout must return a list of chat messages, got 'text'"),
+    ],
+)
+def test_what_a_custom_part_returns_is_checked_and_the_part_named(kind: str, part: Any, error: str) -> None:
+    options: Any = {kind: part}
+    with pytest.raises(ValueError, match=error):
+        improve(**GAME, score=nearness, model=climber, rounds=2, **options)
+
+
+@pytest.mark.parametrize("kind", ["memory", "schedule", "layout", "show"])
+def test_a_part_that_is_not_a_function_is_refused_before_anything_is_saved(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "parts.py").write_text("NUMBER = 3\n")
+    options: Any = {kind: f"{tmp_path}/parts.py:NUMBER"}
+    with pytest.raises(ValueError, match=f"{kind}='.*NUMBER' is a function, got 3"):
+        improve("x", nearness, model=climber, path=tmp_path / "run.sqlite", **options)
+    assert not (tmp_path / "run.sqlite").exists()
+
+
+def test_a_preview_calls_none_of_several_models(duet: str) -> None:
+    first, second = ScriptedModel(climber), ScriptedModel(["7"])
+    usage = preview("x", nearness, model=first, second=second, topology=duet, rounds=4)
+    assert usage["calls"] == 4
+    assert first.prompts == second.prompts == []
+
+
+def test_attempts_of_a_round_that_no_node_answers_end_the_run_with_an_error() -> None:
+    graph = Graph(climber, nearness, base=WideSettings)
+    graph.add_edge("prepare", "build_context")
+    graph.add_edge("build_context", "generate")
+    graph.add_edge("generate", "evaluate")
+    graph.add_loop("evaluate", "build_context")
+    with pytest.raises(ValueError, match="2 of the 3 attempts .* were sent to no node that answers them.*add_fan_out"):
+        graph.compile().invoke(GAME)
+
+
+def test_the_name_of_the_main_model_is_not_free_for_another() -> None:
+    with pytest.raises(ValueError, match="'model' is that of the graph's own model"):
+        Graph(climber, nearness, models={"model": climber})
+
+
+def test_two_models_on_one_episode_are_both_counted() -> None:
+    graph = Graph(climber, nearness, models={"second": lambda: "7"}, rounds=2)
+    graph.add_generate("revise", model="second")
+    graph.add_edge("prepare", "build_context")
+    graph.add_edge("build_context", "generate")
+    graph.add_edge("generate", "revise")
+    graph.add_edge("revise", "evaluate")
+    graph.add_loop("evaluate", "build_context")
+    output, episodes = play(graph)
+    assert output["usage"]["calls"] == 4
+    assert list(episodes[0]["costs"]) == ["generate", "revise", "evaluate"]
+
+
+def test_a_saved_run_is_known_by_the_file_of_its_method(duet: str, tmp_path: Path, monkeypatch: Any) -> None:
+    run: Any = {**GAME, "score": nearness, "model": climber, "rounds": 2, "path": tmp_path / "run.sqlite"}
+    improve(**run, topology=duet)
+    monkeypatch.chdir(tmp_path)
+    again = improve(**run, topology="duet.py:create_duet")
+    assert [episode["response"] for episode in again.episodes] == ["10", "50"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "duet.py").write_text(DUET.replace("50", "60"))
+    monkeypatch.chdir(tmp_path / "other")
+    other = improve(**run, topology="duet.py:create_duet")
+    assert other.episodes[1]["response"] == "60"

@@ -91,7 +91,11 @@ def render(
     """
     shown = chosen(past, plan)
     visible = shown if is_builtin(layout) else [_hide_true_reward(episode) for episode in shown]
-    return layout(preamble, as_messages(task), visible, style.text(plan["instruction"]), style)
+    messages = layout(preamble, as_messages(task), visible, style.text(plan["instruction"]), style)
+    valid = isinstance(messages, list) and messages and all(isinstance(m, Mapping) and "role" in m for m in messages)
+    if not (is_builtin(layout) or valid):
+        raise ValueError(f"the layout must return a list of chat messages, got {messages!r:.80}")
+    return messages
 
 
 def as_messages(task: str | Sequence[Message]) -> list[Message]:

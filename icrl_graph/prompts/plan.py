@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 from typing import Any
 
 from icrl_graph.prompts.memory import Memory
@@ -36,10 +37,16 @@ first round is plain. The others never change."""
 def make_plan(round: int, past: Sequence[Episode], memory: Memory, schedule: Schedule, warmup: int = 0) -> Plan:
     """Decide what the prompt of a round is made of; the first `warmup` rounds show no history."""
     visible = past if is_builtin(memory) and is_builtin(schedule) else [_hide_true_reward(episode) for episode in past]
-    shown = sorted(memory(visible)) if round >= warmup else []
+    try:
+        shown = sorted(map(index, memory(visible))) if round >= warmup else []
+    except TypeError as error:
+        raise ValueError(f"the memory must return the indices of the episodes to show: {error}") from error
     if shown and not 0 <= shown[0] <= shown[-1] < len(past):
         raise ValueError(f"the memory chose the episodes {shown}; there are {len(past)}, counted from 0")
-    plan = Plan(shown=_ranges(shown), instruction=schedule(round, visible), left_out=len(past) - len(set(shown)))
+    instruction = schedule(round, visible)
+    if not isinstance(instruction, str):
+        raise ValueError(f"the schedule must return the name of an instruction or a text, got {instruction!r:.80}")
+    plan = Plan(shown=_ranges(shown), instruction=instruction, left_out=len(past) - len(set(shown)))
     first = past[-1].get("plan", {}).get("first", 0) if past else 0
     return _from(plan, first) if first else plan
 

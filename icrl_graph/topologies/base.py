@@ -75,6 +75,8 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         parts: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        if MAIN in (models or {}):
+            raise ValueError(f"the name {MAIN!r} is that of the graph's own model; give further models other names")
         self.parts = assemble(
             base,
             {MAIN: model, **(models or {})},

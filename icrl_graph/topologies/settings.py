@@ -20,7 +20,7 @@ from icrl_graph.prompts.ablations import ABLATIONS, ablation
 from icrl_graph.prompts.layouts import LAYOUTS
 from icrl_graph.prompts.memory import MEMORIES, memory
 from icrl_graph.prompts.plan import SCHEDULES
-from icrl_graph.state.choices import find, names_an_object, pick
+from icrl_graph.state.choices import absolute, find, names_an_object, pick
 
 Custom = Mapping[str, Mapping[str, Any]]
 """The custom parts that a graph was built with: kind ("memory", "schedule", "layout", "show") -> name -> function."""
@@ -198,7 +198,10 @@ def schema(
             named[kind] = getattr(value, "__name__", type(value).__name__)
             custom[kind] = {named[kind]: value}
         elif isinstance(value, str) and names_an_object(value):
-            custom[kind] = {value: part(kind, value, {}, imports=True)}
+            named[kind] = name = absolute(value)
+            custom[kind] = {name: part(kind, name, {}, imports=True)}
+            if not callable(custom[kind][name]):
+                raise ValueError(f"{kind}={value!r} is a function, got {custom[kind][name]!r:.80}")
     members = {
         "custom": custom,
         "parts": dict(parts or {}),

@@ -44,6 +44,11 @@ def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
     def evaluate(state: LoopState, settings: SavedSettings) -> Flow:
         episodes = state["episodes"]
         todo = [episode for episode in episodes if "reward" not in episode]
+        if unanswered := sum("response" not in each and "error" not in each for each in todo):
+            raise ValueError(
+                f"{unanswered} of the {len(todo)} attempts that build_context opened were sent to no node that answers "
+                "them: where a round has several, add_fan_out sends each on"
+            )
         flows = [score(state, episode) for episode in todo]
         judged = yield from all_of(flows, parts.evaluator, parts.metric)
         ablation = parts.pick("show", settings)

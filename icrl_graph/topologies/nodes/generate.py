@@ -25,7 +25,7 @@ from icrl_graph.prompts.text import step_line
 from icrl_graph.state.episode import Episode, LoopState, Message, Plan, add_usage, plain
 from icrl_graph.state.events import ResponseEvent
 from icrl_graph.state.reward import Reward
-from icrl_graph.topologies.nodes.parts import Extract, Parts, budget_of, identity, key_of, node, random_of
+from icrl_graph.topologies.nodes.parts import Extract, Parts, budget_of, costs, identity, key_of, node, random_of
 from icrl_graph.topologies.settings import MAIN, SavedSettings
 
 
@@ -151,7 +151,7 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
                     )
                 reply = yield from meter.read(single(call))
             except BudgetExceeded as over:
-                failed = Episode(**identity(latest), error=str(over), costs={name: meter.usage})
+                failed = Episode(**identity(latest), error=str(over), costs=costs(latest, name, meter.usage))
                 return {"episodes": [failed], "stopped": over.cap}
             except IcrlError:
                 raise
@@ -168,7 +168,7 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
         )  # a rollout's prompts grow within one message, by an episode a round
         cost = add_usage(meter.usage, reply.pop("usage", {}), {"breaks": breaks} if breaks and is_single_prompt else {})
         stopped = {"stopped": reply.pop("stopped")} if "stopped" in reply else {}
-        patch: Any = {**identity(latest), **several, **changed, **reply, "costs": {name: cost}}
+        patch: Any = {**identity(latest), **several, **changed, **reply, "costs": costs(latest, name, cost)}
         patch = {**patch, **_extracted(patch, parts.extract)}
         get_stream_writer()(
             ResponseEvent(

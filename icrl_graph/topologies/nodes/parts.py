@@ -36,7 +36,7 @@ class Parts:
 
     schema: type[RunSettings]
     driver: Driver
-    policies: Mapping[str, Policy]
+    policies: dict[str, Policy]
     """The models that answer, by the names that they have in the graph; "model" is the main one."""
     plain: Policy
     """The main model without structured output, or the one that acts in its episodes: for words about an answer."""
