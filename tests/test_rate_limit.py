@@ -13,6 +13,7 @@ from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import ANY
+from weakref import ref
 
 import httpx2
 import openai
@@ -456,6 +457,28 @@ def test_the_look_for_a_ctrl_c_collects_no_garbage_because_that_can_deadlock(mon
 
     for name in ("_current_exceptions", "_current_frames"):
         monkeypatch.setattr(sys, name, watch(getattr(sys, name)))
-    assert not interrupted()
+    with ThreadPoolExecutor() as threads:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            assert threads.submit(interrupted).result()
     assert collecting == [False, False]
     assert gc.isenabled()
+
+
+def test_the_look_for_a_ctrl_c_keeps_no_value_of_its_callers_alive() -> None:
+    class Value:
+        pass
+
+    def caller() -> ref[Value]:
+        value = Value()
+        assert not interrupted()
+        return ref(value)
+
+    gc.disable()
+    try:
+        assert caller()() is None
+        with ThreadPoolExecutor() as threads:
+            assert threads.submit(caller).result()() is None
+    finally:
+        gc.enable()

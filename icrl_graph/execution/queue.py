@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from itertools import takewhile
@@ -107,20 +107,22 @@ def interrupted() -> bool:
     It is not where it has begun another run while it handles one, as in `except KeyboardInterrupt: improve(...)`.
     """
     main = threading.main_thread().ident or 0
-    current, top = _exception_and_frame(main)
+    if threading.get_ident() == main:  # its own frame, in a variable of that frame, would keep all its values alive
+        return False
+    current = _look(sys._current_exceptions, main)
     error = current[1] if isinstance(current, tuple) else current  # a triple, before Python 3.12
-    if not isinstance(error, KeyboardInterrupt) or threading.get_ident() == main:
+    if not isinstance(error, KeyboardInterrupt):
         return False
     caught = error.__traceback__ and error.__traceback__.tb_frame
-    since = takewhile(lambda entry: entry[0] is not caught, traceback.walk_stack(top))
+    since = takewhile(lambda entry: entry[0] is not caught, traceback.walk_stack(_look(sys._current_frames, main)))
     return not any(in_run(frame) for frame, _ in since)
 
 
 _LOOKING = threading.Lock()
 
 
-def _exception_and_frame(thread: int) -> tuple[Any, Any]:
-    """The exception that a thread handles, and its topmost frame; None for none.
+def _look(of_all: Callable[[], Mapping[int, Any]], thread: int) -> Any:
+    """The exception that a thread handles, or its topmost frame; None for none.
 
     Before Python 3.13 these calls may collect garbage while they hold the interpreter's lock on its list of threads; a
     finalizer then lets another thread run, which waits for that lock, and both wait for ever (CPython issue 106883).
@@ -129,7 +131,7 @@ def _exception_and_frame(thread: int) -> tuple[Any, Any]:
         collects = gc.isenabled()
         gc.disable()
         try:
-            return sys._current_exceptions().get(thread), sys._current_frames().get(thread)
+            return of_all().get(thread)
         finally:
             if collects:
                 gc.enable()
