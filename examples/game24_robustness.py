@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from icrl_graph import Settings, chat_model, create_best_of_n, create_icrl, parse
-from icrl_graph.benchmarks.comparison import estimate
+from icrl_graph.benchmarks.statistics import estimate
 from icrl_graph.models.learners import LEARNERS
 from icrl_graph.state.events import is_episode
 from icrl_graph.state.formatting import between

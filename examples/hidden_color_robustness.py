@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from icrl_graph import FunctionModel, Settings, chat_model, create_icrl, parse
-from icrl_graph.benchmarks.comparison import estimate
+from icrl_graph.benchmarks.statistics import estimate
 from icrl_graph.models.learners import LEARNERS
 from icrl_graph.state.events import is_episode
 from icrl_graph.state.formatting import between

@@ -24,16 +24,16 @@ _calls, _lock = count(1), Lock()
 
 def player(messages: list[dict[str, Any]], rng: Random) -> str:
     """Answers whatever a comparison asks, as its prompt and its seed make it."""
-    told = "\n\n".join(str(message["content"]) for message in messages)
-    rng = Random(f"{told}{rng.random()}")
-    if told.startswith("Judge the answer"):
+    prompt = "\n\n".join(str(message["content"]) for message in messages)
+    rng = Random(f"{prompt}{rng.random()}")
+    if prompt.startswith("Judge the answer"):
         return json.dumps({"reasons": "Read it.", "score": rng.randint(1, 10)})
     if REFLECT in messages[-1]["content"] or CRITIQUE in messages[-1]["content"]:
         return f"Be more like {rng.randint(1, 99)}."
-    if found := re.search(r"each of the numbers (\d+) (\d+) (\d+) (\d+)", told):
+    if found := re.search(r"each of the numbers (\d+) (\d+) (\d+) (\d+)", prompt):
         numbers = rng.sample(found.groups(), 4)
         return "Answer: " + "".join(f"{rng.choice('+-*')} {number} " for number in numbers)[2:]
-    endings = re.findall(r"^\d\. (.*)$", told, re.M)
+    endings = re.findall(r"^\d\. (.*)$", prompt, re.M)
     return "\n\n".join(f"Words {rng.randint(1, 99)}. {rng.choice([ending, 'And so on.'])}" for ending in endings)
 
 

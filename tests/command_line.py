@@ -14,10 +14,7 @@ from typer.testing import CliRunner
 from icrl_graph.cli.shared import app
 
 ROOT = Path(__file__).parents[1]
-# As a terminal starts it: tests that run in the background would make it inherit an ignored SIGINT.
-START = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from icrl_graph.cli import main; main()"
-)
+START = "from tests.ctrl_c import accept_ctrl_c; accept_ctrl_c(); from icrl_graph.cli import main; main()"
 Done = subprocess.CompletedProcess[str]
 
 

@@ -4,11 +4,11 @@ Its arguments: the way it is run, the server's address and the file.
 """
 
 import asyncio
-import signal
 import sys
 from typing import Any
 
 from icrl_graph import aimprove, chat_model, improve
+from tests.ctrl_c import accept_ctrl_c
 
 
 def always(response: str) -> float:
@@ -24,5 +24,5 @@ def play(way: str, url: str, path: str) -> Any:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
+    accept_ctrl_c()
     play(*sys.argv[1:])

@@ -188,7 +188,7 @@ def test_a_run_that_gave_up_on_its_model_goes_on_and_loses_no_round(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         ({"a": float("nan")}, r"task_data\['a'\]"),
         ({"a": [1, {2: 3}]}, r"task_data\['a'\]\[1\]"),
@@ -197,8 +197,8 @@ def test_a_run_that_gave_up_on_its_model_goes_on_and_loses_no_round(tmp_path: Pa
         (3, "task_data must be a mapping"),
     ],
 )
-def test_task_data_that_could_not_be_stored_is_refused_where_it_is(data: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_task_data_that_could_not_be_stored_is_refused_where_it_is(data: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         improve(TASK, nearness, model=climber, task_data=data)
 
 

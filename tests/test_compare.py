@@ -388,6 +388,21 @@ def test_a_benchmark_is_found_by_path_module_entry_point_and_as_a_file(
         find_benchmark("chess")
 
 
+def test_an_item_of_a_benchmark_without_evaluator_is_no_prompt(outside: Path) -> None:
+    (outside / "bare.py").write_text(
+        "from icrl_graph.benchmarks import Benchmark\n"
+        "BENCH = Benchmark(about='no evaluator', items=lambda: ['a'], read=lambda name: {'task': 'Say ' + name, "
+        "'task_data': {}})\n"
+    )
+    command = ("run", "bare.py:BENCH:a", "--model", "that.py:say", "--rounds", "1", "--json")
+    refused = icrl(*command)
+    assert refused.returncode == 2
+    assert "an evaluator is needed" in refused.stderr
+    (outside / "length.py").write_text("def score(task, response):\n    return float(task == 'Say a')\n")
+    done = icrl(*command, "--evaluator", "length.py:score")
+    assert json.loads(done.stdout)["reward"] == 1.0
+
+
 def test_an_item_of_a_custom_benchmark_is_a_task_of_icrl_run(outside: Path) -> None:
     item = find_item("that.py:BENCH:long")
     assert item is not None

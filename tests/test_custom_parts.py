@@ -265,7 +265,7 @@ def test_a_method_without_a_way_to_its_answer_is_refused_when_it_is_compiled(edg
 def test_a_method_whose_argument_has_no_default_is_refused_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "duet.py").write_text(DUET.replace('second=lambda: "50"', "second"))
     topology: Any = f"{tmp_path}/duet.py:create_duet"
-    with pytest.raises(ValueError, match="missing a required.*'second'; an argument of its own has a default"):
+    with pytest.raises(ValueError, match="missing a required.*'second'; give its further arguments defaults"):
         improve("x", nearness, model=climber, topology=topology)
 
 

@@ -25,8 +25,8 @@ from icrl_graph.testing import Fault, OpenAIServer
 from tests.helpers import play
 from tests.interrupted_child import play as play_kept
 
-CHILD = Path(__file__).parent / "interrupted_child.py"
-TABLE = (CHILD.parents[1] / "docs" / "faults.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+TABLE = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
 LOST: dict[Fault, str] = {  # what the attempt says, where nobody repeats the call
     "429": "429",
     "500": "500",
@@ -139,7 +139,8 @@ def test_a_call_is_not_retried_where_its_backoff_would_pass_max_seconds() -> Non
 def test_ctrl_c_ends_a_wait_at_once_and_nothing_that_was_paid_is_lost(way: str, tmp_path: Path) -> None:
     with OpenAIServer(lambda: "42", faults={2: "429"}, retry_after=500) as server:
         given = (way, server.base_url, str(tmp_path / "run.sqlite"))
-        with subprocess.Popen([sys.executable, CHILD, *given], stderr=subprocess.PIPE, text=True) as child:
+        command = [sys.executable, "-m", "tests.interrupted_child", *given]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as child:
             assert child.stderr is not None
             told = ""
             for line in child.stderr:
@@ -152,10 +153,11 @@ def test_ctrl_c_ends_a_wait_at_once_and_nothing_that_was_paid_is_lost(way: str, 
 
 
 WAITING = """
-import signal, sys
-from icrl_graph import RateLimit; from icrl_graph import chat_model; from icrl_graph import create_best_of_n
+import sys
+from icrl_graph import RateLimit, chat_model, create_best_of_n
+from tests.ctrl_c import accept_ctrl_c
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
+accept_ctrl_c()
 url, task, at_once, after = sys.argv[1:]
 rate_limit = RateLimit(max_concurrency=int(at_once), max_backoff=0.01)
 graph = create_best_of_n(chat_model("openai:any", base_url=url), lambda: 1.0, n=6, rate_limit=rate_limit).compile()

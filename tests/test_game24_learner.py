@@ -222,11 +222,11 @@ def test_however_the_demo_is_ended_no_process_of_it_is_left(how: str, tmp_path: 
     """All processes share the pipe of their output: it ends when the last of them does."""
     script = tmp_path / "play.py"
     script.write_text(
-        "import signal\n"
         "from pathlib import Path\n"
         "from icrl_graph.benchmarks.demos import game24 as demo, play\n"
+        "from tests.ctrl_c import accept_ctrl_c\n"
         "if __name__ == '__main__':\n"
-        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    accept_ctrl_c()\n"
         "    tell = lambda base, done: done and print(base, flush=True)\n"
         "    play(demo.plans(demo.choose(400, seed=0)), Path('out'), tell, workers=2)\n"
     )
@@ -237,6 +237,7 @@ def test_however_the_demo_is_ended_no_process_of_it_is_left(how: str, tmp_path: 
         text=True,
         start_new_session=True,
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
     assert running.stdout is not None
     assert running.stdout.readline() in ("none\n", "weak\n")

@@ -56,7 +56,7 @@ def test_an_interrupt_asks_a_person_for_the_reward_and_a_comment_that_the_model_
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("said", "message"),
     [
         ("often", "a number"),
         (True, "a number"),
@@ -67,10 +67,10 @@ def test_an_interrupt_asks_a_person_for_the_reward_and_a_comment_that_the_model_
         ({"reward": float("nan")}, "finite"),
     ],
 )
-def test_an_unreadable_answer_interrupts_again_with_the_reason(said: Any, told: str) -> None:
+def test_an_unreadable_answer_interrupts_again_with_the_reason(said: Any, message: str) -> None:
     graph = _kept(create_icrl(lambda: "x", human_reward(bounds=(0, 10)), rounds=1))
     assert _question(graph.invoke(HAIKU, thread()))["error"] is None
-    assert told in _question(graph.invoke(Command(resume=said), thread()))["error"]
+    assert message in _question(graph.invoke(Command(resume=said), thread()))["error"]
     assert graph.invoke(Command(resume="7.5"), thread())["reward"] == 7.5
 
 
@@ -249,7 +249,7 @@ def test_a_thread_is_revised_from_async_code_and_in_sqlite(tmp_path: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("asked", "message"),
     [
         ({"round": 7}, "round 7"),
         ({"candidate": 3, "reward": 1.0}, "no attempt 3"),
@@ -259,11 +259,11 @@ def test_a_thread_is_revised_from_async_code_and_in_sqlite(tmp_path: Any) -> Non
         ({"rounds": 0}, "rounds=0"),
     ],
 )
-def test_an_invalid_revision_is_refused_and_changes_nothing(asked: Any, told: str) -> None:
+def test_an_invalid_revision_is_refused_and_changes_nothing(asked: Any, message: str) -> None:
     graph = _kept(create_icrl(digest, nearness, rounds=2))
     graph.invoke(GAME, thread())
     before = graph.get_state(thread()).config
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         revise(graph, thread(), **asked)
     assert graph.get_state(thread()).config == before
 

@@ -269,7 +269,7 @@ class Deadly(Unloadable):
 
 
 @pytest.mark.parametrize(
-    ("evaluator", "told"),
+    ("evaluator", "message"),
     [
         (_with_a_lock(), "can't be copied.*lock.*opens its files, locks and connections itself"),
         (Unloadable(), "can't be loaded.*no number"),
@@ -280,8 +280,8 @@ class Deadly(Unloadable):
         ("score", "must be a callable"),
     ],
 )
-def test_what_can_not_be_isolated_is_refused_at_once(evaluator: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=f"(?s){told}"):
+def test_what_can_not_be_isolated_is_refused_at_once(evaluator: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"(?s){message}"):
         isolated(evaluator)
 
 
@@ -305,12 +305,13 @@ def test_workers_end_with_what_uses_them() -> None:
 
 
 CHILD = """
-import signal, sys
+import sys
 from icrl_graph import improve
 from icrl_graph.evaluators.isolation import isolated
+from tests.ctrl_c import accept_ctrl_c
 from tests.verdicts import verdict
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
+accept_ctrl_c()
 fifo, response = sys.argv[1:]
 improve("x", isolated(verdict, timeout=100000), model=lambda: response, rounds=1, task_data={"fifo": fifo})
 """

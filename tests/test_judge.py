@@ -276,7 +276,7 @@ def test_structured_output_is_read_over_http_and_plain_text_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"scale": (10, 1)}, "scale"),
         ({"scale": (0, float("inf"))}, "scale"),
@@ -285,8 +285,8 @@ def test_structured_output_is_read_over_http_and_plain_text_too() -> None:
         ({"model": []}, "needs a model"),
     ],
 )
-def test_a_wrong_argument_is_refused_before_any_call(wrong: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_wrong_argument_is_refused_before_any_call(wrong: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         llm_judge(**{"model": lambda: "", "rubric": "Vivid?", **wrong})
 
 

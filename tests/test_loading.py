@@ -13,7 +13,7 @@ def test_an_object_of_a_file_or_of_a_module(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "message"),
     [
         ("nothing", "named 'path.py:name'"),
         ("a.py:", "named 'path.py:name'"),
@@ -22,8 +22,8 @@ def test_an_object_of_a_file_or_of_a_module(tmp_path: Path) -> None:
         ("json:no_such_name", "has no 'no_such_name'.*dumps"),
     ],
 )
-def test_what_cannot_be_loaded_is_a_clear_error(spec: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_loaded_is_a_clear_error(spec: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         load(spec)
 
 

@@ -567,11 +567,11 @@ def test_the_steps_are_drawn_as_a_graph_within_the_node() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [({"max_steps": 0}, "max_steps"), ({"environment": 3}, "environment"), ({"on_divergence": "go"}, "on_divergence")],
 )
-def test_wrong_arguments_raise_at_once(wrong: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_wrong_arguments_raise_at_once(wrong: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         rollout(**{"model": lambda: "x", "environment": Corridor, **wrong})
 
 

@@ -27,7 +27,7 @@ def test_a_graph_has_its_own_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"rounds": 0}, "rounds=0.*greater than or equal to 1"),
         ({"round": 3}, "unknown (setting|argument) 'round'.*rounds"),
@@ -39,10 +39,10 @@ def test_a_graph_has_its_own_defaults() -> None:
         ({"max_seconds": 0}, "max_seconds=0"),
     ],
 )
-def test_a_wrong_setting_is_refused_with_its_value_and_the_choices(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_wrong_setting_is_refused_with_its_value_and_the_choices(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         create_icrl(climber, nearness, **wrong)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         resolve(schema(Settings, {}), {"icrl": wrong})
 
 

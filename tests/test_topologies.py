@@ -598,7 +598,7 @@ def test_further_rounds_run_past_a_target_that_was_reached_and_may_have_other_se
 
 
 @pytest.mark.parametrize(
-    ("begun", "asked", "context", "told"),
+    ("begun", "asked", "context", "message"),
     [
         (False, {"more": 2}, {}, "no run on this thread"),
         (True, {"more": 0}, {}, "integer from 1; got 0"),
@@ -609,12 +609,12 @@ def test_further_rounds_run_past_a_target_that_was_reached_and_may_have_other_se
     ],
 )
 def test_further_rounds_that_can_not_be_played_are_refused_and_change_nothing(
-    begun: bool, asked: Any, context: Any, told: str
+    begun: bool, asked: Any, context: Any, message: str
 ) -> None:
     graph = create_icrl(climber, nearness, rounds=2).compile(checkpointer=InMemorySaver())
     if begun:
         graph.invoke(GAME, thread())
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         graph.invoke(asked, thread(), context=context)
     assert len(graph.get_state(thread()).values.get("episodes", [])) == (2 if begun else 0)
 
@@ -697,16 +697,16 @@ def test_a_model_of_a_run_reflects_too_unless_another_one_was_named_for_it(monke
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("model", "message"),
     [("openai:x", "OPENAI_API_KEY"), ("nobody", "provider:name"), ("learner:chess", "unknown learner 'chess'")],
 )
 def test_a_model_of_a_run_that_can_not_be_had_is_told_before_anything_is_paid(
-    model: str, told: str, monkeypatch: pytest.MonkeyPatch
+    model: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     own = ScriptedModel(lambda: "1")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         create_icrl(own, nearness).compile().invoke(GAME, context={"model": model})
     assert not own.prompts
 

@@ -141,4 +141,4 @@ def find_item(text: str) -> Item | None:
     if not custom and not (colon and (_shipped(name) or name in installed("benchmark"))):
         return None
     benchmark = find_benchmark(name)
-    return None if benchmark.evaluator is None else Item(benchmark.read(item), benchmark)
+    return Item(benchmark.read(item), benchmark)

@@ -26,12 +26,13 @@ from icrl_graph.execution.sql_journals import SqliteJournal
 from icrl_graph.state.choices import pick
 from icrl_graph.state.episode import Episode, LoopState, Usage
 from icrl_graph.state.reward import Reward
-from icrl_graph.state.selection import best, last_answered, most_common, outcome
+from icrl_graph.state.selection import last_answered, outcome
 from icrl_graph.topologies import nodes, settings
+from icrl_graph.topologies.methods import CHOOSERS
 from icrl_graph.topologies.options import assemble
 from icrl_graph.topologies.settings import Settings
 
-SELECT: Mapping[str, nodes.Chooser] = {"reward": best, "majority": most_common, "last": last_answered}
+SELECT: Mapping[str, nodes.Chooser] = {**CHOOSERS, "last": last_answered}
 """How an answer may be selected."""
 
 

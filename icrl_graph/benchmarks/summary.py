@@ -17,8 +17,8 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from icrl_graph.benchmarks.arms import read_arm
-from icrl_graph.benchmarks.comparison import Difference, Estimate, compare, corrected, curve, estimate, pass_at_k
 from icrl_graph.benchmarks.results import Cell, Plan, Row
+from icrl_graph.benchmarks.statistics import Difference, Estimate, corrected, curve, difference, estimate, pass_at_k
 from icrl_graph.state.episode import Episode, Usage, add_usage, answer_of, value_of
 from icrl_graph.state.selection import metric_of
 
@@ -163,7 +163,7 @@ def _mean(measure: str, values: Any) -> Estimate:
 
 def _pairs(measure: str, values: Mapping[str, Any]) -> list[Pair]:
     first, *others = values
-    differences = corrected([compare(values[arm], values[first], share=measure == "success") for arm in others])
+    differences = corrected([difference(values[arm], values[first], share=measure == "success") for arm in others])
     named = zip(others, differences, strict=True)
     return [Pair(**difference, arm=arm, against=first, measure=measure) for arm, difference in named]
 

@@ -229,7 +229,7 @@ def _run(plan: Any, folder: Path, as_json: bool) -> None:
 
 
 def _show_preview(experiment: Any, usages: Mapping[str, Any], console: Console) -> None:
-    from icrl_graph.benchmarks.comparison import detectable
+    from icrl_graph.benchmarks.statistics import detectable
     from icrl_graph.state.episode import add_usage
     from icrl_graph.state.formatting import cost
 

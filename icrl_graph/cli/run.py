@@ -39,13 +39,15 @@ if TYPE_CHECKING:
     from icrl_graph.state.events import EpisodeEvent
 
 
+METHOD = ("rounds", "n", "memory", "schedule", "layout", "show", "retests", "seed")
+"""The settings in the first panel of the help."""
+
+
 class RunCommand(SettingsCommand):
     """`icrl run`, with options for the common settings."""
 
     panels: ClassVar = {
-        "Method (the defaults are the topology's)": (
-            *("rounds", "n", "memory", "schedule", "layout", "show", "retests", "seed"),
-        ),
+        "Method (the defaults are the topology's)": METHOD,
         "When to stop": ("target", "patience", *BUDGETS),
     }
 

@@ -133,13 +133,12 @@ class Run:
         inputs: Mapping[str, Any] = item.inputs if item else {"task": self.task, "task_data": {}}
         if self.evaluator is not None:
             score: Any = find("evaluator", self.evaluator, {})
-        elif item is not None:
-            assert item.benchmark.evaluator is not None
+        elif item is not None and item.benchmark.evaluator is not None:
             score = item.benchmark.evaluator
         else:
             raise ValueError(
-                "an evaluator is needed, such as --evaluator path.py:function; only the items of a benchmark, such as "
-                "game24:4,5,6,10, have one"
+                "an evaluator is needed, such as --evaluator path.py:function; only the items of benchmarks that have "
+                "one, such as game24:4,5,6,10, need none"
             )
         model = load_model(self.model, base_url=self.base_url)
         metric: Any = find("evaluator", self.metric, {}) if self.metric else None

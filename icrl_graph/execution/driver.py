@@ -1,4 +1,4 @@
-"""The one place that pays: flows, the driver that performs them, and the budget.
+"""The one place that pays: flows, and the driver that performs them within a budget.
 
 A node is written once, as a *flow*: a generator that yields the calls to be made and is sent their replies.
 The `Driver` performs a flow under `invoke` and under `ainvoke`. A flow yields nothing but calls, so it stays pure and

@@ -183,7 +183,7 @@ class LoopState(Output, total=False):
     inputs: Annotated[dict[str, Any], _Once]
     """The task, checked, and the task data, under their names."""
     settings: Annotated[dict[str, Any], _Once]
-    """The run's settings, frozen by `prepare`, with the form of the state, a run id and the names of the parts."""
+    """The run's settings, saved by `prepare`, with the schema version, a run id and the names of the parts."""
     episodes: Annotated[list[Episode], _Episodes]
 
 

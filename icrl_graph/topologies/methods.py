@@ -218,7 +218,7 @@ def create_best_of_n(
         ValueError: an argument is wrong.
     """
     selector = None if isinstance(select, str) else bind_evaluator(select, "selector")
-    choose = most_valued if selector is not None else pick("selection", select, _CHOOSERS)
+    choose = most_valued if selector is not None else pick("selection", select, CHOOSERS)
     if options.get("retests") and choose is not best:
         raise ValueError("retests require select='reward'; give that or no retests")
     settings: Any = {"n": n, "schedule": schedule}
@@ -231,7 +231,8 @@ def create_best_of_n(
     return graph
 
 
-_CHOOSERS: Mapping[str, Chooser] = {"reward": best, "majority": most_common}
+CHOOSERS: Mapping[str, Chooser] = {"reward": best, "majority": most_common}
+"""By what `create_best_of_n` selects the answer, by name."""
 
 
 TOPOLOGIES: Mapping[str, Callable[..., Graph]] = {
@@ -276,7 +277,7 @@ def build(topology: str | Callable[..., Graph], model: Any, evaluator: Evaluator
         inspect.signature(create).bind(model, evaluator, **options)
     except TypeError as error:
         raise ValueError(
-            f"the topology {topology!r}: {error}; an argument of its own has a default, or is given as an option"
+            f"the topology {topology!r}: {error}; give its further arguments defaults, or pass them as options"
         ) from None
     graph = create(model, evaluator, **options)
     if not isinstance(graph, Graph):

@@ -23,7 +23,7 @@ FULL = bool(os.environ.get("ICRL_PERF"))
 full_only = pytest.mark.skipif(not FULL, reason="takes minutes: make perf")
 
 
-def told(what: str, goal: str, measured: str, met: bool) -> None:
+def record(what: str, goal: str, measured: str, met: bool) -> None:
     """Print a line of the table (see `tests.performance.table`)."""
     print(f"\nPERF | {what} | {goal} | {measured}{'' if met else ' (**missed**)'}")
 
@@ -82,5 +82,5 @@ def child(module: str, *args: Any) -> dict[str, Any]:
     command = [sys.executable, "-m", f"tests.performance.{module}", *map(str, args)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed

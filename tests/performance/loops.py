@@ -52,8 +52,8 @@ def bare(base_url: str, rounds: int, folder: Path) -> Play:
         prompt = [{"role": "user", "content": task(number)}]
         for _ in range(rounds):
             said = await model.ainvoke(prompt)
-            told = f"Reward: {await reward(str(said.text)):.6g}"
-            prompt += [{"role": "assistant", "content": str(said.text)}, {"role": "user", "content": told}]
+            outcome = f"Reward: {await reward(str(said.text)):.6g}"
+            prompt += [{"role": "assistant", "content": str(said.text)}, {"role": "user", "content": outcome}]
 
     return play
 

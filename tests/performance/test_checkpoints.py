@@ -8,7 +8,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies.methods import create_icrl
 from tests.helpers import thread
-from tests.performance.lab import told
+from tests.performance.lab import record
 
 
 def _stored(rounds: int) -> dict[str, float]:
@@ -31,7 +31,7 @@ def test_checkpoints_stay_small_however_long_the_run() -> None:
     sizes = {table: size for table, size in long.items() if table != "icrl_replies"}
     kept, growth = sum(sizes.values()), sum(long.values()) / sum(short.values())
     parts = ", ".join(f"{table} {size:.1f}" for table, size in sorted(long.items()))
-    told("KB of checkpoints a round at 200 rounds of 2 KB, SQLite", "<= 9", f"{kept:.1f} ({parts})", kept <= 9)
-    told("the same over that at 50 rounds", "<= 1.3x", f"{growth:.2f}x", growth <= 1.3)
+    record("KB of checkpoints a round at 200 rounds of 2 KB, SQLite", "<= 9", f"{kept:.1f} ({parts})", kept <= 9)
+    record("the same over that at 50 rounds", "<= 1.3x", f"{growth:.2f}x", growth <= 1.3)
     assert kept <= 12
     assert growth <= 1.4

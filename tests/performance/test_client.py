@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from icrl_graph.models.openai import async_client
 from icrl_graph.models.registry import chat_model
 from icrl_graph.testing import OpenAIServer
+from tests.performance.lab import record
 
 TURNS, CALLS, PAIRS = 100, 3, 7
 HISTORY: Any = [{"role": "user", "content": "t" * 2000}] + [
@@ -53,6 +54,6 @@ def test_a_long_history_costs_the_client_little(call: Callable[[Any], float], re
     ratio = median(ours / theirs for ours, theirs in pairs)
     ours, theirs = (1000 * min(side) for side in zip(*pairs, strict=True))
     way = request.node.callspec.id
-    told = f"{ratio:.2f}x ({ours:.1f} ms of {theirs:.1f})"
-    print(f"\nPERF | client CPU at {TURNS} turns over plain ChatOpenAI, {way} | <= 0.35x | {told}")
+    figures = f"{ratio:.2f}x ({ours:.1f} ms of {theirs:.1f})"
+    record(f"client CPU at {TURNS} turns over plain ChatOpenAI, {way}", "<= 0.35x", figures, ratio <= 0.35)
     assert ratio <= 0.35

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.performance.lab import told
+from tests.performance.lab import record
 
 
 def _seconds(statement: str) -> float:
@@ -14,7 +14,7 @@ def _seconds(statement: str) -> float:
 def _import_ratio(statement: str, goal: float) -> float:
     """CPU of an import over that of LangGraph's graphs; the fastest of three each."""
     ours, theirs = (min(_seconds(s) for _ in range(3)) for s in (statement, "from langgraph.graph import StateGraph"))
-    told(
+    record(
         f"CPU of `{statement}` over `import StateGraph`", f"<= {goal}x", f"{ours / theirs:.2f}x", ours <= goal * theirs
     )
     return ours / theirs

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.runnables import RunnableLambda
 
 from icrl_graph import aimprove, create_icrl, improve
-from tests.performance.lab import FULL, told
+from tests.performance.lab import FULL, record
 
 LATENCY, ROUNDS = 0.2, 20 if FULL else 5
 
@@ -54,5 +54,5 @@ def test_a_task_takes_hardly_longer_than_its_model(tmp_path: Path) -> None:
             play(f"{way} {attempt}")
             took.append(time.perf_counter() - start)
         ratio = min(took) / (ROUNDS * LATENCY)
-        told(f"wall time of a task at 200 ms over the ideal, {way}", f"<= {goal}x", f"{ratio:.3f}x", ratio <= goal)
+        record(f"wall time of a task at 200 ms over the ideal, {way}", f"<= {goal}x", f"{ratio:.3f}x", ratio <= goal)
         assert ratio <= 1.5

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.performance.lab import FULL, ROOT, child, full_only, serving, told
+from tests.performance.lab import FULL, ROOT, child, full_only, record, serving
 
 TASKS, ROUNDS = (1000, 10)
 TEXT = (350 + 500 * ROUNDS) / 1000
@@ -32,23 +32,23 @@ def test_a_thousand_tasks_in_one_process() -> None:
     )
     figures = f"{_rate(ours) / _rate(naive):.2f}x ({_rate(ours):.0f} of {_rate(naive):.0f})"
     met = _rate(ours) >= 2.9 * _rate(naive)
-    told("rounds a second and core at 1000 tasks of 200 ms, no saver, over the naive set-up", ">= 2.9x", figures, met)
+    record("rounds a second and core at 1000 tasks of 200 ms, no saver, over the naive set-up", ">= 2.9x", figures, met)
     figures = f"{_rate(ours) / _rate(bare):.2f}x ({_rate(ours):.0f} of {_rate(bare):.0f})"
-    told("the same over a bare loop with our client", ">= 0.58x", figures, _rate(ours) >= 0.58 * _rate(bare))
+    record("the same over a bare loop with our client", ">= 0.58x", figures, _rate(ours) >= 0.58 * _rate(bare))
     figures = f"{_rate(kept):.0f}; all in one file {_rate(shared):.0f}"
-    told("rounds a second and core at 1000 tasks, SQLite and journal", "stated", figures, True)
+    record("rounds a second and core at 1000 tasks, SQLite and journal", "stated", figures, True)
     memory = [took["grown"] / TASKS / 1000 - TEXT for took in (shared, kept, ours)]
     what = "KB of memory for each of 1000 tasks in flight, above its text"
-    told(f"{what}, SQLite, all in one file", "<= 160", f"{memory[0]:.0f}", memory[0] <= 160)
-    told(f"{what}, SQLite, a file each, as in `icrl bench`", "<= 160", f"{memory[1]:.0f}", memory[1] <= 160)
-    told(f"{what}, no saver", "stated", f"{memory[2]:.0f}", True)
+    record(f"{what}, SQLite, all in one file", "<= 160", f"{memory[0]:.0f}", memory[0] <= 160)
+    record(f"{what}, SQLite, a file each, as in `icrl bench`", "<= 160", f"{memory[1]:.0f}", memory[1] <= 160)
+    record(f"{what}, no saver", "stated", f"{memory[2]:.0f}", True)
     assert _rate(ours) > 1.5 * _rate(naive)
 
 
 def test_a_task_keeps_its_connection() -> None:
     tasks = 500 if FULL else 40
     _, connections = _play("ours", tasks, 4)
-    told(f"connections opened for each of {tasks} tasks", "<= 1.05", f"{connections:.2f}", connections <= 1.05)
+    record(f"connections opened for each of {tasks} tasks", "<= 1.05", f"{connections:.2f}", connections <= 1.05)
     assert connections <= 1.05
 
 
@@ -67,4 +67,4 @@ def test_a_comparison_of_a_thousand_runs_at_once(tmp_path: Path) -> None:
         assert server.counts()["calls"] == 3000
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert sum("error" not in row for row in rows) == 1000
-    told("runs of `icrl bench --concurrency 1000` that end with a row", "1000", "1000", True)
+    record("runs of `icrl bench --concurrency 1000` that end with a row", "1000", "1000", True)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.performance.lab import ROOT, child, full_only, serving, told
+from tests.performance.lab import ROOT, child, full_only, record, serving
 
 TASKS, ROUNDS = 20, 10
 DSPY = "dspy==3.4.1"
@@ -45,7 +45,7 @@ def test_others_side_by_side(tmp_path: Path) -> None:
     with serving(says="\n".join([*fields, "[[ ## completed ## ]]"])) as server:
         ours = child("loops", "ours", TASKS, ROUNDS, server.base_url)
         own = 1000 * ours["cpu"] / ours["rounds"]
-        told("CPU of a round through HTTP, `create_icrl`", "stated", f"1x ({own:.1f} ms)", True)
+        record("CPU of a round through HTTP, `create_icrl`", "stated", f"1x ({own:.1f} ms)", True)
         for what, name in PEERS.items():
             python = dspy if what in ("best_of_n", "refine") else sys.executable
             if python:
@@ -53,4 +53,4 @@ def test_others_side_by_side(tmp_path: Path) -> None:
                 took = _answer(python, what, server.base_url)
                 each, calls = 1000 * took["cpu"] / took["rounds"], server.counts()["calls"] - before
                 figures = f"{each / own:.2f}x ({each:.1f} ms, {calls / took['rounds']:.1f} calls)"
-            told(f"CPU of a round through HTTP, {name}", "stated", figures if python else why, True)
+            record(f"CPU of a round through HTTP, {name}", "stated", figures if python else why, True)

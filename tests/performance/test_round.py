@@ -14,7 +14,7 @@ from openai import DefaultAsyncHttpxClient
 from pydantic import SecretStr
 
 from icrl_graph.topologies.methods import create_icrl
-from tests.performance.lab import FULL, serving, told
+from tests.performance.lab import FULL, record, serving
 
 ROUNDS = 200
 PROMPT = [{"role": "system", "content": "You write."}, {"role": "user", "content": "t" * 2000}]
@@ -84,7 +84,7 @@ def test_a_round_costs_less_than_a_call_and_the_last_no_more_than_the_first(asyn
     share = part(slice(0, 50)) / call
     growth = min(median(rounds[-20:]) / median(rounds[:20]) for _, rounds in turns)
     figures = f"{share:.2f}x ({1000 * part(slice(0, 50)):.2f} ms of {1000 * call:.2f})"
-    told(f"CPU of a round over that of one plain ChatOpenAI call, {way}", "<= 0.6x", figures, share <= 0.6)
-    told(f"CPU of rounds 181-200 over that of rounds 1-20, {way}", "<= 1.3x", f"{growth:.2f}x", growth <= 1.3)
+    record(f"CPU of a round over that of one plain ChatOpenAI call, {way}", "<= 0.6x", figures, share <= 0.6)
+    record(f"CPU of rounds 181-200 over that of rounds 1-20, {way}", "<= 1.3x", f"{growth:.2f}x", growth <= 1.3)
     assert share <= 1.2
     assert growth <= 1.8

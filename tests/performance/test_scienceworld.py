@@ -5,7 +5,7 @@ from statistics import median
 
 import pytest
 
-from tests.performance.lab import child, full_only, told
+from tests.performance.lab import child, full_only, record
 
 PAIRS = 3
 
@@ -21,7 +21,7 @@ def test_a_world_is_faster_and_smaller_than_the_plain_one() -> None:
         ours, plain = (median(side[what] for side in sides) for sides in zip(*pairs, strict=True))
         limit = float(goal[3:-1])
         met = ratio >= limit if goal.startswith(">") else ratio <= limit
-        told(
+        record(
             f"ScienceWorld: {what} over the plain package",
             goal,
             f"{ratio:.2f}x ({ours:.1f} {unit} of {plain:.1f})",

@@ -37,9 +37,9 @@ async def _ours() -> dict[str, float]:
             await world.step(action)
         taken += time.perf_counter() - begun
     assert world.pid is not None
-    told = _told(started, taken, world.pid)
+    figures = _figures(started, taken, world.pid)
     await world.close()
-    return told
+    return figures
 
 
 def _plain() -> dict[str, float]:
@@ -58,12 +58,12 @@ def _plain() -> dict[str, float]:
         for action in ACTIONS:
             world.step(action)
         taken += time.perf_counter() - begun
-    told = _told(started, taken, world._gateway.java_process.pid)
+    figures = _figures(started, taken, world._gateway.java_process.pid)
     world.close()
-    return told
+    return figures
 
 
-def _told(started: float, taken: float, pid: int) -> dict[str, float]:
+def _figures(started: float, taken: float, pid: int) -> dict[str, float]:
     return {"start": started, "steps": len(EPISODES) * len(ACTIONS) / taken, "memory": _resident(pid)}
 
 

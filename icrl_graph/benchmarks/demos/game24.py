@@ -17,10 +17,10 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import TypedDict
 
-from icrl_graph.benchmarks.comparison import Difference, Estimate, compare, curve
 from icrl_graph.benchmarks.demos import Rows
 from icrl_graph.benchmarks.report.pictures import draw_curve, figure, label_axes
 from icrl_graph.benchmarks.results import Plan, Row
+from icrl_graph.benchmarks.statistics import Difference, Estimate, curve, difference
 from icrl_graph.benchmarks.summary import tables_of
 from icrl_graph.models.learners import game24 as learner
 from icrl_graph.models.learners.game24 import Strength
@@ -200,7 +200,7 @@ def _summarize(base: Strength, plan: Plan, rows: Rows) -> Iterator[Arm]:
             solved_at=curve(tables[arm].metric, share=True),
             step_reward=curve(tables[arm].over_rounds(_step_rewards)),
             icrl_ahead={
-                str(k): compare(solved["icrl"][..., k - 1], solved[arm][..., k - 1], share=True) for k in (8, ROUNDS)
+                str(k): difference(solved["icrl"][..., k - 1], solved[arm][..., k - 1], share=True) for k in (8, ROUNDS)
             },
             calls=sum(row["usage"]["calls"] for row in tables[arm].ended),
         )

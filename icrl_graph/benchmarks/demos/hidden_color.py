@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import TypedDict
 
-from icrl_graph.benchmarks.comparison import Difference, Estimate, compare, curve, estimate
 from icrl_graph.benchmarks.demos import Rows
 from icrl_graph.benchmarks.report.pictures import draw_curve, figure, label_axes
 from icrl_graph.benchmarks.results import Plan
+from icrl_graph.benchmarks.statistics import Difference, Estimate, curve, difference, estimate
 from icrl_graph.benchmarks.summary import tables_of
 from icrl_graph.models.registry import learner
 from icrl_graph.state.events import is_episode
@@ -120,8 +120,8 @@ def summarize(plans: Mapping[str, Plan], rows: Mapping[str, Rows], left_out: Seq
                 what=what,
                 reward_by_round=curve(tables[arm].reward),
                 best_by_round=curve(tables[arm].best),
-                gain=compare(tables[arm].reward[..., -1], tables[arm].reward[..., 0], share=True),
-                icrl_ahead=compare(icrl, tables[arm].best[..., -1], share=True),
+                gain=difference(tables[arm].reward[..., -1], tables[arm].reward[..., 0], share=True),
+                icrl_ahead=difference(icrl, tables[arm].best[..., -1], share=True),
                 solved=estimate(tables[arm].answered("success")[..., -1], share=True),
                 calls=sum(row["usage"]["calls"] for row in tables[arm].ended),
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from icrl_graph.benchmarks.comparison import Estimate
+from icrl_graph.benchmarks.statistics import Estimate
 from icrl_graph.benchmarks.summary import Summary, amount, is_known
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from icrl_graph.benchmarks.comparison import Estimate
 from icrl_graph.benchmarks.report.charts import COLORS
+from icrl_graph.benchmarks.statistics import Estimate
 from icrl_graph.benchmarks.summary import Summary
 from icrl_graph.errors import missing_extra
 

@@ -163,9 +163,8 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
                     plan = smaller
         plan = _shrunk(plan, reply.pop("shrunk", 0)) or plan
         changed = {} if plan is latest["plan"] else {"plan": plan}
-        is_single_prompt = (
-            policy.kind != "rollout"
-        )  # a rollout's prompts grow within one message, by an episode a round
+        # a rollout's prompts grow within one message, by an episode a round
+        is_single_prompt = policy.kind != "rollout"
         cost = add_usage(meter.usage, reply.pop("usage", {}), {"breaks": breaks} if breaks and is_single_prompt else {})
         stopped = {"stopped": reply.pop("stopped")} if "stopped" in reply else {}
         patch: Any = {**identity(latest), **several, **changed, **reply, "costs": costs(latest, name, cost)}

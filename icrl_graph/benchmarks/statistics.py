@@ -132,7 +132,7 @@ def pass_at_k(attempts: int, solved: int, k: int) -> float:
     return (draws - math.comb(attempts - solved, k)) / draws
 
 
-def compare(ones: Any, others: Any, *, share: bool = False) -> Difference:
+def difference(ones: Any, others: Any, *, share: bool = False) -> Difference:
     """Mean over tasks of how much more one method scores than another, with its interval and tests.
 
     p is of the permutation test that flips the signs of the tasks' differences: exact with up to 13 tasks that differ,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from icrl_graph.benchmarks.comparison import Difference, compare, corrected, curve, detectable, estimate, pass_at_k
+from icrl_graph.benchmarks.statistics import Difference, corrected, curve, detectable, difference, estimate, pass_at_k
 from icrl_graph.errors import MissingExtra
 
 NAN = np.nan
@@ -62,8 +62,8 @@ def test_intervals_of_differences_of_shares_hold_the_truth_as_often_as_they_say(
     others, ones = (np.moveaxis(correlated(rng, share, (20, 3, 300)), -1, 0) for share in shares)
     # The interval doesn't need the sign flips, which take most of the time.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("icrl_graph.benchmarks.comparison._flipped", lambda apart: 1.0)
-        found = [compare(one, other, share=True) for one, other in zip(ones, others, strict=True)]
+        patch.setattr("icrl_graph.benchmarks.statistics._flipped", lambda apart: 1.0)
+        found = [difference(one, other, share=True) for one, other in zip(ones, others, strict=True)]
     held = [one["low"] <= shares[1] - shares[0] <= one["high"] for one in found]  # type: ignore[operator]
     assert np.mean(held) >= 0.93
 
@@ -127,12 +127,12 @@ def test_a_curve_is_an_estimate_at_each_point(share: bool, values: Any) -> None:
         same(found, estimate(values[..., point], share=share))
 
 
-def test_what_cant_be_told_is_none() -> None:
+def test_what_can_not_be_estimated_is_none() -> None:
     assert estimate([[NAN, NAN]]) == {"mean": None, "low": None, "high": None, "tasks": 0, "unscored": 2}
     assert estimate([[0.5, NAN]]) == {"mean": 0.5, "low": None, "high": None, "tasks": 1, "unscored": 1}
     assert estimate(np.empty((0, 3)))["mean"] is None
-    assert set(compare([[1.0]], [[NAN]]).values()) == {None, 0}
-    single = compare([[1.0]], [[0.0]], share=True)
+    assert set(difference([[1.0]], [[NAN]]).values()) == {None, 0}
+    single = difference([[1.0]], [[0.0]], share=True)
     assert (single["difference"], single["low"], single["p"], single["mcnemar"]) == (1.0, None, 1.0, 1.0)
 
 
@@ -148,14 +148,14 @@ def test_values_that_make_no_sense_are_refused(values: Any, share: bool, message
     with pytest.raises(ValueError, match=message):
         estimate(values, share=share)
     with pytest.raises(ValueError, match=message):
-        compare(values, values, share=share)
+        difference(values, values, share=share)
 
 
 def test_a_curve_needs_points_and_a_comparison_the_same_tasks() -> None:
     with pytest.raises(ValueError, match=r"\(tasks, seeds, points\)"):
         curve([[0.0]])
     with pytest.raises(ValueError, match="one has 1 and the other 2"):
-        compare([[0.0]], [[0.0], [1.0]])
+        difference([[0.0]], [[0.0], [1.0]])
 
 
 def test_pass_at_k_is_the_share_of_draws_that_hold_a_solved_attempt() -> None:
@@ -179,32 +179,32 @@ def test_pass_at_k_refuses_what_is_out_of_range(given_: tuple[int, int, int]) ->
 
 def test_few_tasks_have_the_exact_p_of_all_sign_flips() -> None:
     """Of the 8 sums ±1 ±2 ±3 only 6 is as large as 6: p is 2 / 8; the sum 4 (-1 + 2 + 3) or more has 2: 4 / 8."""
-    assert compare([[1], [2], [3]], [[0], [0], [0]])["p"] == 0.25
-    assert compare([[0], [2], [3]], [[1], [0], [0]])["p"] == 0.5
+    assert difference([[1], [2], [3]], [[0], [0], [0]])["p"] == 0.25
+    assert difference([[0], [2], [3]], [[1], [0], [0]])["p"] == 0.5
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 def test_sums_that_are_equal_but_for_rounding_count_as_equal_at_any_scale(scale: float) -> None:
     """-.7 -.1 +.1 +.7 is 0, in the middle of what the flips give; in floats it is 1e-17 off."""
-    assert compare(np.array([[-0.7], [-0.1], [0.1], [0.7]]) * scale, np.zeros((4, 1)))["p"] == 1.0
-    assert compare(np.array([[1], [2], [3]]) * scale, np.zeros((3, 1)))["p"] == 0.25
+    assert difference(np.array([[-0.7], [-0.1], [0.1], [0.7]]) * scale, np.zeros((4, 1)))["p"] == 1.0
+    assert difference(np.array([[1], [2], [3]]) * scale, np.zeros((3, 1)))["p"] == 0.25
 
 
 def test_under_no_difference_p_is_as_small_as_it_says_about_as_often() -> None:
     rng = np.random.default_rng(0)
-    p = np.array([compare(*rng.normal(size=(2, 9, 1)))["p"] for _ in range(400)])
+    p = np.array([difference(*rng.normal(size=(2, 9, 1)))["p"] for _ in range(400)])
     for level in (0.1, 0.25, 0.5, 0.75):
         assert np.mean(p <= level) == pytest.approx(level, abs=0.06)
 
 
 def test_what_is_the_same_has_p_1() -> None:
-    found = compare([[0.3], [0.7], [1.0]], [[0.3], [0.7], [1.0]])
+    found = difference([[0.3], [0.7], [1.0]], [[0.3], [0.7], [1.0]])
     assert (found["difference"], found["p"]) == (0.0, 1.0)
-    assert compare([[1], [0]], [[1], [0]])["mcnemar"] == 1.0
+    assert difference([[1], [0]], [[1], [0]])["mcnemar"] == 1.0
 
 
 def test_many_tasks_get_a_p_from_random_flips_that_is_never_0() -> None:
-    found = compare(np.ones((50, 1)), np.zeros((50, 1)))
+    found = difference(np.ones((50, 1)), np.zeros((50, 1)))
     assert found["p"] == 2 / 10_000
     assert found["mcnemar"] == pytest.approx(2 / 2**50, rel=1e-5, abs=0)
 
@@ -212,14 +212,14 @@ def test_many_tasks_get_a_p_from_random_flips_that_is_never_0() -> None:
 def test_mcnemars_p_is_that_of_a_coin_over_the_tasks_that_differ() -> None:
     """1 of 6 heads or fewer, on either side: 2 (1 + 6) / 64."""
     ones, others = [[1], [1], [1], [1], [1], [0], [1], [0]], [[0], [0], [0], [0], [0], [1], [1], [0]]
-    assert compare(ones, others)["mcnemar"] == pytest.approx(14 / 64)
-    assert compare(ones, others)["p"] == pytest.approx(14 / 64)
+    assert difference(ones, others)["mcnemar"] == pytest.approx(14 / 64)
+    assert difference(ones, others)["p"] == pytest.approx(14 / 64)
 
 
 def test_mcnemar_needs_marks_and_one_seed() -> None:
-    assert compare([[0.5], [1]], [[0], [0]])["mcnemar"] is None
-    assert compare([[1, 1], [1, 1]], [[0], [0]])["mcnemar"] is None
-    assert compare([[1], [1], [0.5]], [[0], [0], [NAN]])["mcnemar"] == 0.5
+    assert difference([[0.5], [1]], [[0], [0]])["mcnemar"] is None
+    assert difference([[1, 1], [1, 1]], [[0], [0]])["mcnemar"] is None
+    assert difference([[1], [1], [0.5]], [[0], [0], [NAN]])["mcnemar"] == 0.5
 
 
 @given(PAIRS)
@@ -227,7 +227,7 @@ def test_mcnemar_needs_marks_and_one_seed() -> None:
 def test_with_one_seed_a_difference_of_shares_has_the_interval_of_agresti_and_min(pairs: Any) -> None:
     """Written out: half a task is added to each of the four outcomes."""
     ones, others = (np.array(side)[:, np.newaxis] for side in zip(*pairs, strict=True))
-    found, count = compare(ones, others, share=True), len(ones) + 2
+    found, count = difference(ones, others, share=True), len(ones) + 2
     gained, lost = (ones > others).sum() + 0.5, (ones < others).sum() + 0.5
     middle = (gained - lost) / count
     half = 1.96 * np.sqrt((gained + lost) / count - middle**2) / np.sqrt(count)
@@ -239,7 +239,7 @@ def test_with_one_seed_a_difference_of_shares_has_the_interval_of_agresti_and_mi
 @settings(max_examples=30)
 def test_a_difference_is_the_opposite_of_its_opposite_and_never_certain(pairs: Any) -> None:
     ones, others = (np.array(side)[:, np.newaxis] for side in zip(*pairs, strict=True))
-    found, opposite = compare(ones, others, share=True), compare(others, ones, share=True)
+    found, opposite = difference(ones, others, share=True), difference(others, ones, share=True)
     for one, other in (("difference", "difference"), ("low", "high"), ("high", "low")):
         assert found[one] == pytest.approx(-opposite[other])  # type: ignore[literal-required]
     assert found["low"] < found["high"]  # type: ignore[operator]
@@ -247,10 +247,10 @@ def test_a_difference_is_the_opposite_of_its_opposite_and_never_certain(pairs: A
 
 def test_what_is_the_same_does_not_differ_and_two_tasks_prove_nothing() -> None:
     all_solved, none_solved = np.ones((20, 1)), np.zeros((20, 1))
-    alike = compare(all_solved, all_solved, share=True)
+    alike = difference(all_solved, all_solved, share=True)
     assert alike["low"] < 0 < alike["high"]  # type: ignore[operator]
-    assert compare(all_solved[:2], none_solved[:2], share=True)["low"] < 0  # type: ignore[operator]
-    assert compare(all_solved, none_solved, share=True)["low"] > 0.5  # type: ignore[operator]
+    assert difference(all_solved[:2], none_solved[:2], share=True)["low"] < 0  # type: ignore[operator]
+    assert difference(all_solved, none_solved, share=True)["low"] > 0.5  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("share", [False, True])
@@ -261,9 +261,9 @@ def test_a_comparison_is_over_tasks_scored_in_both_in_any_order(share: bool, val
     others = rng.permuted(values, axis=0)
     scored = ~(np.isnan(values).all(axis=1) | np.isnan(others).all(axis=1))
     order = rng.permutation(np.flatnonzero(scored))
-    found = compare(values, others, share=share)
+    found = difference(values, others, share=share)
     assert found["tasks"] == scored.sum()
-    assert compare(values[order], others[order], share=share) == found
+    assert difference(values[order], others[order], share=share) == found
 
 
 @pytest.mark.parametrize("share", [False, True])
@@ -271,11 +271,11 @@ def test_a_difference_is_paired_and_its_seeds_make_nothing_surer(share: bool) ->
     rng = np.random.default_rng(0)
     others = rng.random((30, 2)) * 0.8
     ones = others + 0.1 + rng.normal(size=(30, 2)) * 0.01
-    found = compare(ones, others, share=share)
+    found = difference(ones, others, share=share)
     assert found["p"] is not None
     assert found["p"] < 0.001
     assert found["difference"] == pytest.approx(0.1, abs=0.01)
-    same(compare(np.tile(ones, 3), others, share=share), found)
+    same(difference(np.tile(ones, 3), others, share=share), found)
     if not share:  # tasks differ by up to 0.8, but each from itself by 0.1
         assert found["high"] - found["low"] < 0.02  # type: ignore[operator]
 
@@ -338,7 +338,7 @@ def test_detectable_refuses_what_is_out_of_range(wrong: dict[str, Any]) -> None:
 
 def test_all_of_it_is_plain_json() -> None:
     values = np.random.default_rng(0).random((6, 2))
-    found = [estimate(values), *curve(values[..., np.newaxis]), *corrected([compare(values, values[::-1])])]
+    found = [estimate(values), *curve(values[..., np.newaxis]), *corrected([difference(values, values[::-1])])]
     assert json.loads(json.dumps(found)) == found
 
 
