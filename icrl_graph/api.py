@@ -26,10 +26,11 @@ from langgraph.runtime import RunControl
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.prompts.text import number
-from icrl_graph.state.choices import absolute, name_of_part
+from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of
 from icrl_graph.state.events import EpisodeEvent, is_episode
 from icrl_graph.state.formatting import cost, shorten
+from icrl_graph.state.loading import absolute
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import build
 from icrl_graph.topologies.nodes import check_schema_version, check_task

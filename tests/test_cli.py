@@ -170,6 +170,7 @@ LEARN = ("--model", "learner:hidden-color")
         (("run", "hidden-color:#3b9", *LEARN, "--base-url", "http://127.0.0.1:1/v1"), "no other option, got base_url"),
         (("run", "hidden-color:#3b9", "--model", "openai:gpt-4.1"), "set OPENAI_API_KEY"),
         (("run", "hidden-color:#3b9", *LEARN, "--rounds", "0"), "rounds=0"),
+        (("run", "hidden-color:#3b9", *LEARN, "--temperature", "nan"), "temperature must be 0 or more, got nan"),
         (("run", "hidden-color:#3b9", *LEARN, "--rounds", "x"), "valid integer"),
         (("run", "hidden-color:#3b9", *LEARN, "--memory", "some"), "unknown memory 'some'"),
         (("run", "hidden-color:#3b9", *LEARN, "--topology", "tree"), "unknown topology 'tree'"),
@@ -341,7 +342,7 @@ def test_a_custom_topology_is_drawn_run_with_its_own_setting_resumed_elsewhere_a
     assert [episode["round"] for episode in json.loads(longer.stdout)["episodes"]] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
-def test_topologies_of_installed_packages_are_listed_and_one_that_is_broken_hides_no_other(
+def test_parts_of_installed_packages_are_listed_and_one_that_is_broken_hides_no_other(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "plugin").mkdir()
@@ -350,6 +351,7 @@ def test_topologies_of_installed_packages_are_listed_and_one_that_is_broken_hide
     (here / "plugin" / "mine-1.dist-info" / "METADATA").write_text("Name: mine\nVersion: 1\n")
     (here / "plugin" / "mine-1.dist-info" / "entry_points.txt").write_text(
         "[icrl_graph.topologies]\nwide = mine_plugin:create_wide\nbroken = no_such_module:create\n"
+        "[icrl_graph.benchmarks]\nbroken = no_such_module:BENCHMARK\n"
     )
     monkeypatch.syspath_prepend(here / "plugin")
     listed = json.loads(icrl("topologies", "--json").stdout)
@@ -357,6 +359,25 @@ def test_topologies_of_installed_packages_are_listed_and_one_that_is_broken_hide
     assert "No module named 'no_such_module'" in listed["broken"]
     assert "wide        Several attempts a round." in icrl("topologies").stdout
     assert "build_context -.-> generate" in icrl("draw", "wide").stdout
+    listed = json.loads(icrl("benchmarks", "--json").stdout)
+    assert "game24" in listed
+    assert "No module named 'no_such_module'" in listed["broken"]
+    failed(icrl("draw", "broken"), 2, "the topology 'broken' of an installed package can't be loaded")
+
+
+def test_a_module_of_the_current_folder_is_found_by_its_name(here: Path) -> None:
+    (here / "my_scores.py").write_text("def score(response):\n    return 1.0\n")
+    arguments = ("run", "x", *LEARN, "--evaluator", "my_scores:score", "--preview")
+    command = [str(Path(sys.executable).with_name("icrl")), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=here, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_terminal_without_the_characters_of_a_table_ends_no_command(here: Path) -> None:
+    arguments = ("bench", "hidden-color", "--limit", "2", "--rounds", "2", "--out", "o")
+    done = process(*arguments, cwd=here, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "best_of_n" in done.stdout
 
 
 def test_a_memory_by_path_is_found_again_when_the_run_is_resumed_elsewhere(

@@ -3,9 +3,12 @@
 import asyncio
 import json
 import re
+import signal
 import sys
+import threading
 import types
 from collections.abc import Iterator
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -243,6 +246,53 @@ def test_it_runs_where_an_event_loop_runs_already_as_in_a_notebook(tmp_path: Pat
     assert len(asyncio.run(cell()).rows) == 2
 
 
+def test_an_interrupt_in_a_notebook_pays_for_no_further_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drained, calls = threading.Event(), list[int]()
+    drain = RunControl.request_drain
+
+    def observed(control: RunControl, reason: str = "shutdown") -> None:
+        drain(control, reason)
+        drained.set()
+
+    def interrupted() -> str:
+        calls.append(1)
+        while not drained.wait(0.5):  # again, for CPython misses one in the moment in which it begins to wait
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return "7"
+
+    async def cell() -> None:
+        compare(BENCHMARK, "icrl", model=interrupted, rounds=6, concurrency=1, folder=tmp_path / "x")
+
+    monkeypatch.setattr(RunControl, "request_drain", observed)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(cell())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("in_a_loop", [False, True], ids=["script", "notebook"])
+def test_a_model_sees_the_context_variables_of_the_caller(in_a_loop: bool, tmp_path: Path) -> None:
+    tenant = ContextVar("tenant", default="nobody")
+    seen = []
+
+    def asks() -> str:
+        seen.append(tenant.get())
+        return "5"
+
+    def caller() -> None:
+        tenant.set("me")
+        compare(BENCHMARK, "icrl", model=asks, limit=1, rounds=1, folder=tmp_path / "x")
+
+    async def cell() -> None:
+        caller()
+
+    asyncio.run(cell()) if in_a_loop else copy_context().run(caller)
+    assert seen == ["me"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -253,6 +303,9 @@ def test_it_runs_where_an_event_loop_runs_already_as_in_a_notebook(tmp_path: Pat
         ({"judge": guess, "evaluator": score}, "one of the two"),
         ({"judge": guess}, "no rubric of its own"),
         ({"model": 3}, "a model is a name, a chat model"),
+        ({"solved_at": float("nan")}, "solved_at must be a finite number, got nan"),
+        ({"call_timeout": -1}, "call_timeout must be above 0, got -1"),
+        ({"temperature": float("nan")}, "temperature must be 0 or more, got nan"),
     ],
 )
 def test_a_mistake_is_a_value_error_before_anything_is_saved(wrong: Any, message: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from icrl_graph.evaluators.evaluator import bind_evaluator
-from icrl_graph.state.choices import load
+from icrl_graph.state.loading import load
 
 ROOT = Path(__file__).parents[1]
 CONFIG = json.loads((ROOT / "langgraph.json").read_text())

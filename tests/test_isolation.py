@@ -19,8 +19,9 @@ from langchain_core.tools import tool
 from icrl_graph import create_best_of_n, create_icrl, llm_judge
 from icrl_graph.evaluators.evaluator import bind_evaluator
 from icrl_graph.evaluators.isolation import isolated
-from icrl_graph.state.choices import load, name_of_part
+from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.events import is_episode
+from icrl_graph.state.loading import load
 from icrl_graph.testing import ScriptedModel
 from tests.helpers import play
 from tests.verdicts import verdict

@@ -34,11 +34,13 @@ from icrl_graph.tasks.hidden_color import closeness, colors, write_color
 from icrl_graph.testing import OpenAIServer
 from icrl_graph.topologies import settings
 from icrl_graph.topologies.methods import create_best_of_n, create_icrl, create_reflexion, create_self_refine
-from tests.command_line import ROOT, START, Done
+from tests.command_line import ROOT, Done
 
 if find_spec("langgraph_api") is None and not os.environ.get("CI"):
     pytest.skip("langgraph dev is not installed: pip install 'icrl-graph[studio]'", allow_module_level=True)
 
+# `icrl studio` hands its process on by exec, which a timer would outlive.
+START = "from tests.ctrl_c import heed_ctrl_c; heed_ctrl_c(); from icrl_graph.cli import main; main()"
 CONFIG = json.loads((ROOT / "langgraph.json").read_text())
 GRAPHS: dict[str, str] = CONFIG["graphs"]
 SAID = "I would say that the hidden color is #3b9, for all I know."

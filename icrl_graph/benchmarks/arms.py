@@ -19,10 +19,11 @@ from typing import Any
 
 from icrl_graph.benchmarks.results import Plan
 from icrl_graph.prompts.ablations import shuffled
-from icrl_graph.state.choices import absolute
+from icrl_graph.state.loading import absolute
 from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import build, find_topology, size_option
+from icrl_graph.topologies.options import at_temperature
 from icrl_graph.topologies.settings import EARLY_STOPS
 
 SHORTHANDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {"react": ("best_of_n", {"n": "1", "thoughts": True})}
@@ -73,7 +74,7 @@ class Arm:
         if self.draws_from is not None:
             options["show"] = shuffled(pool or [0.0])
         if "temperature" in options:
-            options["sampling"] = {"default": {"temperature": options.pop("temperature")}}
+            options |= at_temperature(options.pop("temperature"))
         size = size_option(self.create)
         unused = {*(() if size == "rounds" else EARLY_STOPS), *(() if self.topology == "icrl" else ("warmup",))}
         taken = {name: value for name, value in shared.items() if name not in unused}

@@ -6,6 +6,7 @@ in `Objects`, by its field of the plan; the plan then has "python:NAME" there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,8 +23,9 @@ from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models.policy import as_policy
 from icrl_graph.preview import preview
 from icrl_graph.prompts.text import text_of
-from icrl_graph.state.choices import absolute, find, name_of_part
+from icrl_graph.state.choices import find, name_of_part
 from icrl_graph.state.episode import Usage, plain
+from icrl_graph.state.loading import absolute
 from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import build
@@ -202,6 +204,10 @@ def prepare(plan: Plan, objects: Objects = NO_OBJECTS) -> Experiment:
     for name in ("limit", "rounds", "seeds", "concurrency"):
         if (number := getattr(plan, name)) < 1:
             raise ValueError(f"{name} must be 1 or more, got {number}")
+    if not plan.call_timeout > 0:
+        raise ValueError(f"call_timeout must be above 0, got {plan.call_timeout}")
+    if plan.solved_at is not None and not math.isfinite(plan.solved_at):
+        raise ValueError(f"solved_at must be a finite number, got {plan.solved_at}")
     benchmark = _part("benchmark", plan, objects)
     arms = {arm.name: arm for arm in read_arms(plan.arms)}
     evaluator = evaluator_of(plan, {**objects, "benchmark": benchmark}) or benchmark.evaluator

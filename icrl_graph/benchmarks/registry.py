@@ -15,7 +15,8 @@ from icrl_graph.benchmarks import scienceworld
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs, from_file
 from icrl_graph.benchmarks.judges import judge_game24, judge_writing
 from icrl_graph.environments.rollouts import episode_return
-from icrl_graph.state.choices import absolute, find, installed
+from icrl_graph.state.choices import find, installed
+from icrl_graph.state.loading import absolute
 from icrl_graph.tasks import hidden_color
 from icrl_graph.tasks.game24 import game as puzzles
 from icrl_graph.tasks.game24 import puzzles as game24

@@ -51,7 +51,7 @@ def rejudge(
         GraphDrained: it was ended through `control`.
         ValueError: the plan is wrong.
     """
-    again = plan.again
+    again, control = plan.again, control or RunControl()
     if again is None:
         raise ValueError("the plan does not name the comparison whose answers are to be judged again")
     source = Path(again["folder"])

@@ -22,6 +22,7 @@ from icrl_graph.errors import ThreadMismatch
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models.registry import load_model
 from icrl_graph.state.episode import Episode, Usage
+from icrl_graph.topologies.options import at_temperature
 
 SCHEMA_VERSION = 1
 """Of bench.json and results.jsonl."""
@@ -123,8 +124,7 @@ class Plan:
 
     def shared(self) -> dict[str, Any]:
         """The options of all arms."""
-        sampling = {} if self.temperature is None else {"sampling": {"default": {"temperature": self.temperature}}}
-        return {**sampling, **self.options}
+        return {**at_temperature(self.temperature), **self.options}
 
     def load(self, model: str) -> Any:
         """A model by its name; its calls are retried by the rate limit alone.

@@ -50,6 +50,7 @@ def run(
         ModelError: no run can succeed: the key, the model's name or the address is wrong.
         JournalError: what was paid can't be saved.
     """
+    control = control or RunControl()  # a Ctrl-C ends the runs through it
     prepare(plan, objects)  # nothing is written if something is wrong
     experiment = prepare(open_folder(folder, plan), objects)
     _check_tasks(experiment, read_results(folder).rows)

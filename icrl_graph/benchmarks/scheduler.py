@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -82,7 +83,7 @@ def fill(
     work: Work,
     plan: Plan,
     on_progress: OnProgress,
-    control: RunControl | None = None,
+    control: RunControl,
 ) -> Progress:
     """Make the rows of a folder that are missing or failed, as many at once as the plan says.
 
@@ -92,7 +93,7 @@ def fill(
         work: makes one. What it raises becomes a row that says so, unless no run can succeed.
         plan: says how many at once.
         on_progress: called whenever something has happened.
-        control: ends it early.
+        control: ends it early; the one that the runs have.
 
     Raises:
         GraphDrained: it was ended through `control` before all rows were made.
@@ -100,7 +101,6 @@ def fill(
         JournalError: what was paid can't be saved.
     """
     make_room(plan.concurrency)
-    control = control or RunControl()
     with seldom_collecting(), appending(folder) as file:
         rows = read_results(folder).rows
         cells = [cell for phase in phases for cell in phase]
@@ -123,7 +123,7 @@ def _run(session: Coroutine[Any, Any, None], control: RunControl) -> None:
         asyncio.run(session)
         return
     with ThreadPoolExecutor(1) as executor:
-        running = executor.submit(asyncio.run, session)
+        running = executor.submit(copy_context().run, asyncio.run, session)
         try:
             running.result()
         except KeyboardInterrupt:

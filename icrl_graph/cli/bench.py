@@ -24,6 +24,7 @@ from icrl_graph.cli.shared import (
     drained_by_sigterm,
     err,
     errors_reported,
+    list_parts,
     out,
     parse_json,
     print_error,
@@ -32,7 +33,7 @@ from icrl_graph.cli.shared import (
     write,
 )
 from icrl_graph.errors import MissingExtra
-from icrl_graph.state.choices import absolute
+from icrl_graph.state.loading import absolute
 
 SIZE, REWARDS = "Tasks and runs", "Rewards"
 RESERVED = ("model", "rounds", "n", "seed")
@@ -45,13 +46,7 @@ def benchmarks(as_json: Json = False) -> None:
     """List the benchmarks, those of installed packages included."""
     from icrl_graph.benchmarks.registry import find_benchmark
 
-    with errors_reported():
-        lines = {name: find_benchmark(name).about for name in benchmark_names()}
-    if as_json:
-        typer.echo(json.dumps(lines))
-        return
-    for name, about in lines.items():
-        write(f"{name:{max(map(len, lines))}} {about}")
+    list_parts(benchmark_names(), lambda name: find_benchmark(name).about, as_json)
 
 
 class BenchCommand(SettingsCommand):

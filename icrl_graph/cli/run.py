@@ -31,8 +31,8 @@ from icrl_graph.cli.shared import (
     stdout_reserved,
     write,
 )
-from icrl_graph.state.choices import absolute
 from icrl_graph.state.formatting import cost, shorten
+from icrl_graph.state.loading import absolute
 
 if TYPE_CHECKING:
     from icrl_graph.api import Result

@@ -24,6 +24,7 @@ from icrl_graph.preview import preview
 from icrl_graph.state.choices import find
 from icrl_graph.state.episode import Usage
 from icrl_graph.topologies.methods import find_topology, size_option
+from icrl_graph.topologies.options import at_temperature
 from icrl_graph.topologies.settings import EARLY_STOPS
 
 SCHEMA_VERSION = 1
@@ -145,7 +146,6 @@ class Run:
         if item is not None:
             metric = metric or item.benchmark.metric
             model = item.benchmark.player(model)() if item.benchmark.player else model
-        sampling = {} if self.temperature is None else {"sampling": {"default": {"temperature": self.temperature}}}
         return {
             **inputs,
             "score": score,
@@ -153,7 +153,7 @@ class Run:
             "model": model,
             "topology": self.topology,
             "rate_limit": RateLimit(max_attempts=self.attempts),
-            **sampling,
+            **at_temperature(self.temperature),
             **self.options,
         }
 

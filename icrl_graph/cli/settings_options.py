@@ -15,7 +15,7 @@ import typer
 from rich.markup import escape
 
 from icrl_graph.cli.shared import CALLS, Command
-from icrl_graph.state.choices import absolute
+from icrl_graph.state.loading import absolute
 
 SetOption = Annotated[
     list[str] | None,
@@ -83,13 +83,14 @@ def _parameter(name: str, field: Any, panel: str, only: str | None) -> inspect.P
 
 
 def _choices(name: str) -> list[str]:
-    """The names that a setting can have, if it names a part."""
+    """The names that a setting can have, if it names a part; of one with a number, what stands ahead of that."""
     from icrl_graph.prompts.ablations import ABLATIONS
     from icrl_graph.prompts.layouts import LAYOUTS
     from icrl_graph.prompts.memory import MEMORIES
     from icrl_graph.prompts.plan import SCHEDULES
 
-    return [*{"memory": MEMORIES, "schedule": SCHEDULES, "layout": LAYOUTS, "show": ABLATIONS}.get(name, ())]
+    names = {"memory": MEMORIES, "schedule": SCHEDULES, "layout": LAYOUTS, "show": ABLATIONS}.get(name, ())
+    return ["".join(each.partition(":")[:2]) for each in names]
 
 
 def chosen_settings(

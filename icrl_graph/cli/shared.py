@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -200,6 +200,23 @@ def _resume_hint(folder: Path | None) -> str:
 def write(text: str, console: Console = out, style: str = "") -> None:
     """Print a text as it is: without markup, line breaks or the control characters that a model may have sent."""
     console.print(without_control(text), style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def list_parts(names: Sequence[str], describe: Callable[[str], str], as_json: bool) -> None:
+    """Print parts with a line about each; one that an installed package declares and that can't be loaded says so."""
+
+    def line(name: str) -> str:
+        try:
+            return describe(name)
+        except ValueError as error:
+            return f"! {error}"
+
+    lines = {name: line(name) for name in names}
+    if as_json:
+        typer.echo(json.dumps(lines))
+        return
+    for name, about in lines.items():
+        write(f"{name:{max(map(len, lines))}} {about}")
 
 
 def warn(text: str) -> None:

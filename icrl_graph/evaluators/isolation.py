@@ -28,6 +28,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator, bind_evaluator
+from icrl_graph.state.loading import LOADED
 from icrl_graph.state.reward import Reward, as_reward, unscored
 
 LOADING = 120.0
@@ -234,6 +235,8 @@ def _copied(part: Any) -> bytes:
 
 def _importable(module: str) -> bool:
     """Whether another process finds a module; if not, it was loaded from a path, or has no file at all."""
+    if module.startswith(LOADED):
+        return False
     try:
         return find_spec(module.partition(".")[0]) is not None
     except ValueError:  # it has no spec; of __main__, cloudpickle itself takes care

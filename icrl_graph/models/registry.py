@@ -11,7 +11,8 @@ from pydantic import SecretStr
 from icrl_graph.errors import missing_extra
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.learners import find_learner
-from icrl_graph.state.choices import find, installed, load
+from icrl_graph.state.choices import find, installed
+from icrl_graph.state.loading import load
 
 
 def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = None, **options: Any) -> BaseChatModel:

@@ -8,15 +8,12 @@ icrl_graph.benchmarks, icrl_graph.models, icrl_graph.evaluators.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+from icrl_graph.state.loading import load
 
 Part = TypeVar("Part")
 
@@ -84,8 +81,12 @@ def find(
         if not imports:
             raise ValueError(f"a run imports no code: name the custom {kind} {spec!r} where the graph is built")
         return load(spec)  # type: ignore[no-any-return]
-    elif installed := _entry_points(kind).get(spec):
-        return installed.load()  # type: ignore[no-any-return]
+    elif point := _entry_points(kind).get(spec):
+        try:
+            return point.load()  # type: ignore[no-any-return]
+        except (Exception, SystemExit) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"the {kind} {spec!r} of an installed package can't be loaded: {reason}") from error
     ranges = dict.fromkeys(accepted.range for _, accepted in (numbered or {}).values())
     names = ", ".join([*choices(shipped, numbered), *_entry_points(kind)])
     limits = f", with {', '.join(ranges)}" if ranges else ""
@@ -107,55 +108,6 @@ def _entry_points(kind: str) -> dict[str, EntryPoint]:
 def installed(kind: str) -> tuple[str, ...]:
     """The names of the entry points of a kind."""
     return tuple(_entry_points(kind))
-
-
-def load(spec: str) -> Any:
-    """Import an object. A file is imported once, and again after it has changed.
-
-    Args:
-        spec: "path/to/file.py:name" or "package.module:name".
-
-    Raises:
-        ValueError: the form is wrong, there is no such file, module or name, or importing it failed; says which.
-    """
-    where, colon, name = spec.rpartition(":")
-    if not (colon and where and name):
-        raise ValueError(f"an object is named 'path.py:name' or 'package.module:name', got {spec!r}")
-    try:
-        module = _from_path(Path(where)) if where.endswith(".py") else importlib.import_module(where)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{spec!r} can't be loaded: {type(error).__name__}: {error}") from error
-    if not hasattr(module, name):
-        public = [other for other in vars(module) if not other.startswith("_")]
-        raise ValueError(f"{where} has no {name!r}; it has {', '.join(public) or 'nothing'}")
-    return getattr(module, name)
-
-
-def absolute(spec: Any) -> Any:
-    """A name "path.py:name" with an absolute path, so that it holds in any folder; all else as it is."""
-    where, _, name = spec.rpartition(":") if isinstance(spec, str) else ("", "", "")
-    return f"{Path(where).resolve()}:{name}" if where.endswith(".py") else spec
-
-
-def _from_path(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    return _imported(path.resolve(), path.stat().st_mtime_ns)
-
-
-@lru_cache
-def _imported(path: Path, changed: int) -> Any:
-    """The module of a file, as of when it was last changed."""
-    module_name = f"icrl_graph_loaded.{path.stem}_{abs(hash(path)):x}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses and pydantic look their module up
-    if (folder := str(path.parent)) not in sys.path:
-        sys.path.append(folder)  # a file may import its neighbours, as under `python path.py`
-    spec.loader.exec_module(module)
-    return module
 
 
 def unbound(part: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from random import Random
@@ -84,6 +85,19 @@ class Options(TypedDict, total=False):
     """Budget of seconds: start no call once it is spent waiting."""
     seed: int | None
     """Makes ablations repeatable, and samples, if the model takes a seed."""
+
+
+def at_temperature(temperature: float | None) -> dict[str, Any]:
+    """The option that gives every call of the model a temperature; none for None.
+
+    Raises:
+        ValueError: it is below 0 or not finite.
+    """
+    if temperature is None:
+        return {}
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature must be 0 or more, got {temperature}")
+    return {"sampling": {"default": {"temperature": temperature}}}
 
 
 def assemble(

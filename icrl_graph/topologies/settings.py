@@ -20,7 +20,8 @@ from icrl_graph.prompts.ablations import ABLATIONS, ablation
 from icrl_graph.prompts.layouts import LAYOUTS
 from icrl_graph.prompts.memory import MEMORIES, memory
 from icrl_graph.prompts.plan import SCHEDULES
-from icrl_graph.state.choices import absolute, find, names_an_object, pick
+from icrl_graph.state.choices import find, names_an_object, pick
+from icrl_graph.state.loading import absolute
 
 Custom = Mapping[str, Mapping[str, Any]]
 """The custom parts that a graph was built with: kind ("memory", "schedule", "layout", "show") -> name -> function."""
