@@ -20,15 +20,13 @@ from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import single
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.policy import as_policy
-from icrl_graph.prompts.text import text_of
+from icrl_graph.prompts.text import CHARACTERS, text_of
 from icrl_graph.state.choices import name_of_part, unbound
 from icrl_graph.state.episode import Message, Usage
 from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.methods import build
 from icrl_graph.topologies.settings import EARLY_STOPS, MAIN
 
-CHARACTERS = 4
-"""Characters per token, about, in English."""
 WORD = "word "
 _NOT_REHEARSED = (*EARLY_STOPS, "extract", "bounds", "journal", "rate_limit")
 """Options that may end a run early, read what a stand-in has not written, or take time."""

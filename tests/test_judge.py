@@ -265,7 +265,7 @@ def test_its_reasons_are_feedback_only_if_asked_for_and_its_spread_never_reaches
 
 
 def test_structured_output_is_read_over_http_and_plain_text_too() -> None:
-    for said, calls in (('{"reasons": "It scans.", "score": 6}', 1), ("It scans.\nScore: 6", 2)):
+    for said, calls in (('{"reasons": "It scans.", "score": 6}', 1), ("It scans.\nScore: 6", 1)):
         with OpenAIServer(lambda said=said: said) as server:
             model = chat_model("openai:judge", base_url=server.base_url)
             episode = _rewarded("O sea!", llm_judge(model, "Vivid?", explain=True))

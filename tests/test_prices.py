@@ -89,9 +89,11 @@ def test_a_cap_of_dollars_is_passed_by_no_more_than_the_calls_in_flight(create: 
     with OpenAIServer(lambda: '{"reasons": "Fine.", "score": 5}') as server:
         policy, judge = _models(server)
         graph = create(policy, llm_judge(judge, "Good?"), rounds=50, prices=OWN, max_usd=0.005)
-        output, _ = play(graph)
+        output, episodes = play(graph)
+    dearest = max(map(_spent, server.reported))
     assert output["stopped"] == "usd"
-    assert 0.005 <= output["usage"]["usd"] < 0.005 + max(map(_spent, server.reported))
+    assert 0.005 - 3 * dearest < output["usage"]["usd"] < 0.005 + dearest
+    assert all(episode["reward"]["value"] == 5 for episode in episodes)  # no attempt is paid that can't be judged
 
 
 @pytest.mark.parametrize("create", [create_icrl, create_best_of_n])

@@ -20,7 +20,7 @@ from statistics import mean, pstdev
 from typing import Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from icrl_graph.errors import BudgetExceeded, IcrlError
 from icrl_graph.evaluators.evaluator import BoundEvaluator, bind_evaluator
@@ -89,7 +89,7 @@ def llm_judge(
             score, words = answer.get("score"), str(answer.get("reasons", ""))
         else:
             words = reply.get("response", "")
-            score = read_score(words, highest)
+            score = _score_in_json(words) if words.lstrip().startswith("{") else read_score(words, highest)
         if score is None or not lowest <= score <= highest:
             return Judgement(None, f"no score from {lowest:g} to {highest:g} in: {words[-80:]!r}")
         return Judgement(float(score), words)
@@ -152,6 +152,14 @@ def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", sam
     return bind_judge(judge, policies, calls=2 * len(policies) * samples, name=name, frame=COMPARE + rubric)
 
 
+def _score_in_json(text: str) -> float | None:
+    """The score of a verdict in JSON; None if it is broken: what is left of a number that was cut off is another."""
+    try:
+        return Verdict.model_validate_json(text).score
+    except ValidationError:
+        return None
+
+
 def read_score(text: str, highest: float) -> float | None:
     """The number on the last line "Score: N" of a text, or "Score: N/highest"; None if its last line is another."""
     lines = [line for line in text.splitlines() if line.strip()]
@@ -179,7 +187,7 @@ def _structured(policy: Policy) -> Policy:
     if not isinstance(policy.part, BaseChatModel):
         return policy
     try:
-        return policy.structured(Verdict)
+        return policy.structured(Verdict, describe=False)
     except NotImplementedError:
         return policy
 
@@ -197,8 +205,11 @@ def ask(policy: Policy, question: str, read: Read, structured: Policy | None = N
     for judge in (structured or policy, policy):
         try:
             reply = yield Call(judge.part, judge.input([{"role": "user", "content": question}]), read_response)
-            judgement = read(reply.value)
-        except (BudgetExceeded, IcrlError):
+            cut = reply.value.get("cut")
+            judgement = Judgement(None, "the judgement was cut off") if cut else read(reply.value)
+        except BudgetExceeded as over:  # one judgement is missing; what others have answered counts
+            return Judgement(None, judgement.words or str(over))
+        except IcrlError:
             raise
         except Exception as error:
             if is_permanent(error):

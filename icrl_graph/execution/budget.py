@@ -4,54 +4,143 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Hashable, Mapping
+import time
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import Future
 
 from icrl_graph.errors import BudgetExceeded
 from icrl_graph.state.episode import Usage, add_usage
 
+Caps = Mapping[str, float | None]
+"""On "calls", "tokens" (in and out), "usd" and "time" (seconds); None for no cap."""
+
 
 class Budget:
-    """Caps, and what is spent of them; shared by the calls that one node makes.
+    """Caps, and what is spent of them; shared by all calls that may be made side by side.
+
+    What a call will cost is known only once it is answered. So under a cap of tokens or dollars the first call goes
+    ahead, and another is made beside those in flight only if they all fit, should each cost as much as the dearest so
+    far: no cap is passed by more than one such step. Time is that of the clock: what runs side by side counts once.
 
     Args:
-        caps: caps on "calls", "tokens" (in and out), "usd" and "time" (seconds); None for no cap.
+        caps: the caps.
         spent: what was spent before.
+        one: what the dearest call of this kind has cost so far; None if none was answered.
+        set_aside: what has to be left for each attempt, so that it can be judged; {} for nothing.
     """
 
-    def __init__(self, caps: Mapping[str, float | None], spent: Usage) -> None:
+    def __init__(self, caps: Caps, spent: Usage, one: Usage | None = None, set_aside: Usage | None = None) -> None:
         self.caps, self.spent = caps, spent
-        self._lock, self._resumed = threading.Lock(), set[Hashable]()
+        self._dearest, self._set_aside = one, set_aside or Usage()
+        self._lock = threading.Lock()
+        self._running, self._since, self._in_flight = 0, 0.0, 0
+        self._waiting: list[Future[None]] = []
+        self._attempts, self._resumed = set[Hashable](), set[Hashable]()
+        self._earlier = defaultdict[Hashable, float](float)
 
     def resume(self, key: Hashable, spent: Usage) -> None:
         """Count what an episode had spent before it was resumed; once for each key, for its nodes all call this."""
         with self._lock:
             if key not in self._resumed:
                 self._resumed.add(key)
-                self.spent = add_usage(self.spent, spent)
+                self._add_earlier(key, spent)
 
-    def admit(self) -> None:
+    def admit(self, attempt: Hashable) -> Future[None] | None:
         """Count one more call, before it is made.
 
+        Args:
+            attempt: which attempt it is made for.
+
+        Returns:
+            None if it may be made now; else what to wait for before it is asked again.
+
         Raises:
-            BudgetExceeded: a cap is reached.
+            BudgetExceeded: a cap is reached, or what is left of it is set aside for judging the other attempts.
         """
         with self._lock:
-            if cap := exhausted(self.caps, self.spent):
+            if cap := exhausted(self.caps, self._now()):
                 raise BudgetExceeded(cap)
-            self.spent = add_usage(self.spent, {"calls": 1})
+            cap = self._would_pass(len(self._attempts | {attempt}))
+            if cap and self._in_flight:
+                self._waiting.append(answered := Future[None]())
+                return answered
+            if cap:
+                raise BudgetExceeded(cap)
+            self._attempts.add(attempt)
+            self._in_flight += 1
+        return None
+
+    def _would_pass(self, attempts: int) -> str | None:
+        """The cap of tokens or dollars that one more call may pass, beside those in flight and what is set aside."""
+        caps = {name: self.caps.get(name) for name in ("tokens", "usd")}
+        if self._dearest is None and self._in_flight:
+            return next((name for name, cap in caps.items() if cap is not None), None)
+        calls = self._in_flight + bool(self._set_aside)
+        ahead = [self._dearest or {}] * calls + [self._set_aside] * attempts
+        return exhausted(caps, add_usage(self.spent, *ahead))
 
     def seconds_left(self) -> float | None:
         """The seconds that are left of the cap on time; None without one."""
         cap = self.caps.get("time")
-        return None if cap is None else cap - self.spent.get("seconds", 0.0)
-
-    def add(self, usage: Usage) -> None:
-        """Add what calls have cost."""
         with self._lock:
-            self.spent = add_usage(self.spent, usage)
+            return None if cap is None else cap - self._now().get("seconds", 0.0)
+
+    def begin(self) -> None:
+        """Let the clock run, while something is waited for."""
+        with self._lock:
+            if not self._running:
+                self._since = time.monotonic()
+            self._running += 1
+
+    def end(self, cost: Usage, paid: bool) -> None:
+        """Count what a call that was begun has cost; one that was paid was admitted, too."""
+        with self._lock:
+            self._running -= 1
+            seconds = 0.0 if self._running else time.monotonic() - self._since
+            self.spent = add_usage(self.spent, {**cost, "seconds": seconds})
+            if paid:
+                self._in_flight -= 1
+                self._learn(cost)
+            waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if each.set_running_or_notify_cancel():
+                each.set_result(None)
+
+    def add_saved(self, usage: Usage, lane: Hashable) -> None:
+        """Count what a saved reply had cost.
+
+        Args:
+            usage: its cost.
+            lane: which of the calls that were made side by side it is from: of their times the longest counts.
+        """
+        with self._lock:
+            self._add_earlier(lane, usage)
+            self._learn(usage)
+
+    def _add_earlier(self, lane: Hashable, usage: Usage) -> None:
+        self.spent = add_usage(self.spent, {**usage, "seconds": 0.0})
+        self._earlier[lane] += usage.get("seconds", 0.0)
+
+    def _learn(self, cost: Usage) -> None:
+        self._dearest = dearest([cost] if self._dearest is None else [self._dearest, cost])
+
+    def _now(self) -> Usage:
+        running = time.monotonic() - self._since if self._running else 0.0
+        earlier = max(self._earlier.values(), default=0.0)
+        return add_usage(self.spent, {"calls": self._in_flight, "seconds": running + earlier})
 
 
-def exhausted(caps: Mapping[str, float | None], spent: Usage) -> str | None:
+def dearest(costs: Sequence[Usage]) -> Usage:
+    """The largest of each amount that a call may be estimated by."""
+    return Usage(
+        input=max(cost.get("input", 0) for cost in costs),
+        output=max(cost.get("output", 0) for cost in costs),
+        usd=max(cost.get("usd", 0.0) for cost in costs),
+    )
+
+
+def exhausted(caps: Caps, spent: Usage) -> str | None:
     """The first cap that is reached, or None."""
     amounts = {
         "calls": spent.get("calls", 0),

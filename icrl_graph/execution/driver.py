@@ -13,6 +13,7 @@ is simply done again; so an evaluator may ask a person by LangGraph's `interrupt
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -32,6 +33,7 @@ from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call, UsageCallback, collect_usage, run_blocking, usage_of
 from icrl_graph.execution.journal import Journal, MemoryJournal, Reply
 from icrl_graph.execution.prices import Prices
+from icrl_graph.execution.queue import await_slot, wait_for_slot
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.execution.run_cache import RunCache, digest
 from icrl_graph.execution.sql_journals import journal_of_run
@@ -176,7 +178,7 @@ class Driver:
     async def _call(self, call: Call, key: Key, budget: Budget, is_async: bool) -> Reply:
         """The reply to a call: the one in the journal, or else a new one, which is saved there."""
         if not call.paid:
-            return await self._make(call, budget, is_async)
+            return await self._make(call, key, budget, is_async)
         caller = key[1:2] + key[3:]  # without the round: the hash of the round before is extended
         id = digest(self.run_cache, key[0], caller, call.input, [key, dict(call.kwargs)])
         run_journal, thread = journal_of_run()
@@ -184,43 +186,53 @@ class Driver:
         with _journal_errors():
             saved = await journal.aget(id, thread) if is_async else journal.get(id, thread)
         if saved is not None:
-            budget.add(saved.usage)
+            budget.add_saved(saved.usage, lane=key[2:4] + key[5::2])
             return saved
         with self._leaders.turn(call) as leader:
             if leader is not None:
                 # a cancellation is of this call alone
                 await asyncio.shield(asyncio.wrap_future(leader)) if is_async else leader.result()
-            reply = await self._make(call, budget, is_async)
+            reply = await self._make(call, key, budget, is_async)
         with _journal_errors():
             await _uncancelled(journal.aput(id, thread, reply)) if is_async else journal.put(id, thread, reply)
         return reply
 
-    async def _make(self, call: Call, budget: Budget, is_async: bool) -> Reply:
+    async def _make(self, call: Call, key: Key, budget: Budget, is_async: bool) -> Reply:
         """Make a call, and count what it costs."""
+        limit, start, raw, cost = self.rate_limit, time.monotonic(), None, Usage()
         if call.paid:
-            budget.admit()
-        limit, start, raw = self.rate_limit, time.monotonic(), None
+            await _admitted(budget, key[2:4], is_async)
+        left = budget.seconds_left()
+        budget.begin()
         with collect_usage() as callback:
             try:
-                left = budget.seconds_left()
                 raw = await limit.aexecute(call, left) if is_async else limit.execute(call, left)
                 value = call.read(raw)
+                cost = self._cost(call, raw, callback, start)
             except (BudgetExceeded, GraphDrained):  # it was not made
                 raise
             except Exception as error:
-                error.__dict__[_COST] = self._count(call, raw, callback, start, budget)
+                error.__dict__[_COST] = cost = self._cost(call, raw, callback, start)
                 raise
-            usage = self._count(call, raw, callback, start, budget)
-        limit.used(usage.get("input", 0) + usage.get("output", 0))
-        return Reply(value, usage)
+            finally:
+                budget.end(cost, call.paid)
+        limit.used(cost.get("input", 0) + cost.get("output", 0))
+        return Reply(value, cost)
 
-    def _count(self, call: Call, raw: Any, callback: UsageCallback, start: float, budget: Budget) -> Usage:
-        """Add what a call has cost to the budget; returns it, the call included."""
+    def _cost(self, call: Call, raw: Any, callback: UsageCallback, start: float) -> Usage:
+        """What a call has cost, the call included."""
         if call.tracks_own_cost:
             return {}
         usage = Usage(**usage_of(raw, callback, self.prices), seconds=round(time.monotonic() - start, 6))
-        budget.add(usage)
         return {"calls": 1, **usage} if call.paid else usage
+
+
+async def _admitted(budget: Budget, attempt: Key, is_async: bool) -> None:
+    """Return once the budget admits one more call."""
+    while (answered := budget.admit(attempt)) is not None:
+        left = budget.seconds_left()
+        end = math.inf if left is None else time.monotonic() + left
+        await await_slot(answered, end) if is_async else wait_for_slot(answered, end)
 
 
 _COST = "icrl_cost"

@@ -10,13 +10,22 @@ from __future__ import annotations
 from types import FrameType
 from typing import Any
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.types import _DeltaSnapshot as DeltaSnapshot
 from langgraph.config import get_config
 from langgraph.constants import CONFIG_KEY_CHECKPOINTER
 from langgraph.pregel import Pregel
 from langgraph.runtime import get_runtime
 
-__all__ = ["DELTA_COUNTERS", "DeltaSnapshot", "databases_of_run", "in_run", "unwrapped"]
+__all__ = [
+    "DELTA_COUNTERS",
+    "DeltaSnapshot",
+    "awritten_beside",
+    "databases_of_run",
+    "in_run",
+    "unwrapped",
+    "written_beside",
+]
 
 # `DeltaSnapshot` is how a checkpoint holds the whole value of a delta channel. Without it a compacted thread has no
 # episodes: tests/test_threads.py.
@@ -52,6 +61,38 @@ def databases_of_run() -> tuple[Any, Any, str]:
         return None, None, ""
     store = getattr(get_runtime(), "store", None)  # within a chain that is not a graph the runtime is None
     return configurable.get(CONFIG_KEY_CHECKPOINTER), store, str(configurable.get("thread_id", ""))
+
+
+def written_beside(channel: str) -> list[Any]:
+    """What tasks beside the caller's have written to a channel before it began: those of its step that have ended.
+
+    A run that was killed within a step repeats only the tasks that had not ended, and these do not see the others'
+    writes in their state. If the config changes, siblings of a resumed round count their caps apart:
+    tests/promises/test_caps_hold.py.
+    """
+    place = _place_of_task()
+    return [] if place is None else _of_channel(place[0].get_tuple(place[1]), channel)
+
+
+async def awritten_beside(channel: str) -> list[Any]:
+    """`written_beside` under `ainvoke`."""
+    place = _place_of_task()
+    return [] if place is None else _of_channel(await place[0].aget_tuple(place[1]), channel)
+
+
+def _place_of_task() -> tuple[Any, RunnableConfig] | None:
+    """The checkpointer, and where the checkpoint is that the caller's task follows; None without one."""
+    configurable = get_config().get("configurable", {})
+    saver, info = configurable.get(CONFIG_KEY_CHECKPOINTER), get_runtime().execution_info
+    if saver is None or info is None or not info.checkpoint_id:
+        return None
+    namespace = info.checkpoint_ns.rpartition("|")[0]
+    place = {"thread_id": info.thread_id, "checkpoint_ns": namespace, "checkpoint_id": info.checkpoint_id}
+    return saver, {"configurable": place}
+
+
+def _of_channel(saved: Any, channel: str) -> list[Any]:
+    return [value for _, name, value in (saved.pending_writes or () if saved else ()) if name == channel]
 
 
 def in_run(frame: FrameType) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
@@ -20,6 +20,7 @@ from icrl_graph.execution.signatures import accepted_names
 from icrl_graph.models import prompt_cache
 from icrl_graph.models.function import REPLY_ARGUMENTS, FunctionModel
 from icrl_graph.models.registry import chat_model
+from icrl_graph.models.structured import StructuredModel
 from icrl_graph.prompts.layouts import flat
 from icrl_graph.state.choices import name_of_part, unbound
 from icrl_graph.state.episode import Message
@@ -55,13 +56,17 @@ class Policy:
         """The policy that answers a single prompt: the actor of a rollout, else itself."""
         return self.actor or self
 
-    def structured(self, schema: type[BaseModel]) -> Policy:
+    def structured(self, schema: type[BaseModel], *, describe: bool = True) -> Policy:
         """The same chat model, asked for structured output.
+
+        Args:
+            schema: the form of its answers.
+            describe: whether to describe it in words to a server that does not take it.
 
         Raises:
             NotImplementedError: it gives none.
         """
-        model = self.part.with_structured_output(schema, include_raw=True)  # type: ignore[attr-defined]
+        model = StructuredModel(cast(BaseChatModel, self.part), schema, describe=describe)
         return Policy(model, "runnable", response_schema=schema)
 
     def with_model(self, other: Policy) -> Policy:

@@ -47,23 +47,29 @@ def read_response(raw: Any) -> dict[str, Any]:
     if isinstance(raw, Mapping) and raw.get("messages"):
         (raw,) = convert_to_messages(raw["messages"][-1:])
     if isinstance(raw, BaseMessage):
-        text = str(raw.text)
+        text, cut = str(raw.text), _cut(raw)
         if refusal := raw.additional_kwargs.get("refusal"):
             return {"error": f"the model refused: {refusal}"}
         if raw.response_metadata.get("finish_reason") == "content_filter":
             return {"error": "the provider's content filter withheld the answer"}
     elif isinstance(raw, str):
-        text = raw
+        text, cut = raw, {}
     else:
         raise ValueError(f"a model gives text or a message, got {raw!r:.80}")
-    return {"response": text} if text.strip() else {"error": "the model gave an empty answer"}
+    return {"response": text, **cut} if text.strip() else {"error": "the model gave an empty answer", **cut}
+
+
+def _cut(message: BaseMessage) -> dict[str, bool]:
+    """Whether a message ended at the limit of its tokens, by the words of OpenAI, Google and Anthropic."""
+    reasons = (message.response_metadata.get(name) for name in ("finish_reason", "stop_reason"))
+    return {"cut": True} if any(str(reason).lower() in ("length", "max_tokens") for reason in reasons) else {}
 
 
 def _read_structured(raw: Mapping[str, Any]) -> dict[str, Any]:
     parsed = raw["parsed"]
     answer = parsed.model_dump(mode="json") if isinstance(parsed, BaseModel) else parsed
     text = str(raw["raw"].text) or ("" if answer is None else json.dumps(answer))
-    response = {"response": text} if text.strip() else {}
+    response: dict[str, Any] = {**({"response": text} if text.strip() else {}), **_cut(raw["raw"])}
     if answer is None:
         reason = raw.get("parsing_error") or "the model answered in words of its own"
         return {**response, "answer": None, "error": f"not in the asked-for form: {reason}"}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import TypeVar
 
-from icrl_graph.prompts.text import step_line
+from icrl_graph.prompts.text import CHARACTERS, step_line
 from icrl_graph.state.choices import INTEGER, POSITIVE_SHARE, Numbered, choices, find
 from icrl_graph.state.episode import Episode
 
@@ -101,7 +101,7 @@ def _tokens(episode: Episode) -> int:
     steps = [f"{step_line(step)} (Reward: -0.123)\n" for step in episode.get("steps", [])]
     response = "".join(steps) or episode.get("response", "")
     texts = (response, episode.get("shown", {}).get("feedback", ""), episode.get("reflection", ""))
-    return sum(map(len, texts)) // 4 + 16
+    return sum(map(len, texts)) // CHARACTERS + 16
 
 
 _NAMED: Mapping[str, Memory] = {"all": everything, "none": nothing}

@@ -9,6 +9,9 @@ from typing import Any
 
 from icrl_graph.state.episode import Message, Step
 
+CHARACTERS = 4
+"""Characters per token, about, in English."""
+
 
 def step_line(step: Step) -> str:
     """A step on one line."""

@@ -90,6 +90,8 @@ class Episode(TypedDict, total=False):
     plan: Plan
     response: str
     """The model's words, verbatim. Absent if there are none; `error` then says why."""
+    cut: bool
+    """Whether it ended at the limit of its tokens, not where the model meant it to."""
     answer: Any
     """What `extract` made of the response. Absent without `extract`."""
     steps: list[Step]
@@ -135,6 +137,11 @@ def keep_last(old: Any, writes: Sequence[Any]) -> Any:
     return writes[-1] if writes else old
 
 
+def either(old: str | None, new: str | None) -> str | None:
+    """The reducer of a value that several nodes may write in one step: the last one counts."""
+    return new
+
+
 class Input(TypedDict, total=False):
     """What a graph takes."""
 
@@ -176,6 +183,8 @@ _Episodes: Any = DeltaChannel(upsert, snapshot_frequency=1000)  # counts patches
 class LoopState(Output, total=False):
     """All that a checkpoint holds."""
 
+    stopped: Annotated[str | None, either]
+    """As in the output; several attempts of a round may be stopped at once."""
     task: Annotated[str | list[Message], EphemeralValue]
     """The input; `prepare` alone sees it, and saves it under `inputs`."""
     task_data: Annotated[dict[str, Any], EphemeralValue]
@@ -220,11 +229,20 @@ def cost_of(episode: Episode) -> Usage:
     return add_usage(*episode.get("costs", {}).values())
 
 
+def paid_calls(episode: Episode, node: str) -> int:
+    """How many paid calls a node has made for an episode so far."""
+    return episode.get("costs", {}).get(node, {}).get("calls", 0)
+
+
 def spent(episodes: Iterable[Episode]) -> Usage:
-    """What all these episodes have cost; of the candidates of one round, which run side by side, the longest time."""
+    """What all these episodes have cost; each node serves the candidates of a round side by side."""
     rounds = groupby(episodes, key=lambda episode: episode["round"])
-    usages = (side_by_side([cost_of(episode) for episode in candidates]) for _, candidates in rounds)
-    return add_usage({"calls": 0, "seconds": 0.0}, *usages)
+    return add_usage({"calls": 0, "seconds": 0.0}, *(_of_round(list(candidates)) for _, candidates in rounds))
+
+
+def _of_round(candidates: Sequence[Episode]) -> Usage:
+    nodes = dict.fromkeys(node for each in candidates for node in each.get("costs", {}))
+    return add_usage(*(side_by_side([each.get("costs", {}).get(node, {}) for each in candidates]) for node in nodes))
 
 
 def plain(value: Any, where: str) -> Any:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from icrl_graph.execution.budget import exhausted
-from icrl_graph.state.episode import Episode, spent
+from icrl_graph.execution.budget import dearest, exhausted
+from icrl_graph.state.episode import Episode, add_usage, cost_of, paid_calls, spent
 from icrl_graph.state.selection import best, best_value
 from icrl_graph.topologies.settings import SavedSettings
 
@@ -39,10 +39,14 @@ def stop_reason(settings: SavedSettings, episodes: Sequence[Episode], calls_each
 
 def _cap_reached(settings: SavedSettings, episodes: Sequence[Episode], calls_each: int) -> str | None:
     """The cap within which no further round can be paid, or None."""
-    caps = settings.caps
+    caps, used = settings.caps, spent(episodes)
     if "calls" in caps:
         caps["calls"] -= calls_each - 1
-    return exhausted(caps, spent(episodes)) if caps else None
+    number = episodes[-1]["round"]
+    latest = [cost_of(each) for each in episodes if each["round"] == number and paid_calls(each, "evaluate")]
+    if latest:  # where judges are paid, an attempt and its judgement must fit, taken to cost as much as the last
+        used = add_usage(used, dearest(latest))
+    return exhausted(caps, used) if caps else None
 
 
 def _last_answered(episodes: Sequence[Episode]) -> int:

@@ -12,6 +12,7 @@ from langgraph.errors import GraphBubbleUp
 
 from icrl_graph.errors import BudgetExceeded, IcrlError
 from icrl_graph.evaluators.evaluator import BoundEvaluator
+from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import Flow, Meter, single
 from icrl_graph.models.responses import failure
@@ -41,7 +42,7 @@ def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
                 reward.setdefault("error", f"metric: {measured['error']}")
         return reward, usage
 
-    def evaluate(state: LoopState, settings: SavedSettings) -> Flow:
+    def evaluate(state: LoopState, settings: SavedSettings, _: Budget) -> Flow:
         episodes = state["episodes"]
         todo = [episode for episode in episodes if "reward" not in episode]
         if unanswered := sum("response" not in each and "error" not in each for each in todo):
@@ -66,7 +67,7 @@ def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
             "stopped": state.get("stopped") or stop_reason(settings, episodes, parts.calls_each),
         }
 
-    return node("evaluate", evaluate, parts.evaluator.part, parts.driver)
+    return node("evaluate", evaluate, parts.evaluator.part, parts)
 
 
 def ask(
@@ -115,9 +116,11 @@ def all_of(flows: list[Flow], *evaluators: BoundEvaluator | None) -> Flow:
     """
     if all(each.calls and not each.asks for each in evaluators if each is not None):
         return (yield flows)
-    judged = []
+    judged, waited = [], 0.0
     for flow in flows:
-        judged += yield [flow]
+        [(reward, usage)] = yield [flow]
+        waited += usage.get("seconds", 0.0)
+        judged.append((reward, {**usage, "seconds": waited}))  # each has waited for those before
     return judged
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from langchain_core.runnables import Runnable
@@ -25,7 +24,7 @@ from icrl_graph.prompts.text import step_line
 from icrl_graph.state.episode import Episode, LoopState, Message, Plan, add_usage, plain
 from icrl_graph.state.events import ResponseEvent
 from icrl_graph.state.reward import Reward
-from icrl_graph.topologies.nodes.parts import Extract, Parts, budget_of, costs, identity, key_of, node, random_of
+from icrl_graph.topologies.nodes.parts import Extract, Parts, costs, identity, key_of, node, random_of
 from icrl_graph.topologies.settings import MAIN, SavedSettings
 
 
@@ -51,13 +50,16 @@ def _prompt_settings(state: LoopState, settings: SavedSettings, parts: Parts, sh
 
 
 def _rollout_context(
-    state: LoopState, settings: SavedSettings, parts: Parts, actor: Policy, key: Key, prompt: list[Message]
+    state: LoopState,
+    settings: SavedSettings,
+    parts: Parts,
+    actor: Policy,
+    key: Key,
+    prompt: list[Message],
+    budget: Budget,
 ) -> RolloutContext:
     latest = state["episodes"][-1]
     ablation, instruction = parts.pick("show", settings), latest["plan"]["instruction"]
-
-    def budget() -> Budget:
-        return budget_of(state, settings)
 
     def shorter(times: int) -> list[Message] | None:
         if times == 0:
@@ -67,13 +69,12 @@ def _rollout_context(
             return None
         return rendered(state, settings, parts, state["episodes"][:-1], smaller, parts.shows)
 
-    share = partial(parts.driver.run_cache.share, settings.run, ("budget", latest["round"]))
     return RolloutContext(
         prompt=shorter,
         actor=actor,
         task_data=state["inputs"]["task_data"],
         driver=parts.driver,
-        budget=share(budget) if settings.width > 1 else budget(),
+        budget=budget,
         key=key,
         reward_label=settings.reward_label,
         show=lambda rewards: ablations.show(
@@ -116,7 +117,7 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
     """
     several = {"model": model} if len(parts.policies) > 1 else {}
 
-    def generate(state: LoopState, settings: SavedSettings) -> Flow:
+    def generate(state: LoopState, settings: SavedSettings, budget: Budget) -> Flow:
         *past, latest = state["episodes"]
         policy = parts.policy_of(settings, model)
         kwargs = sampling_of(policy, parts, settings, latest, latest["plan"]["instruction"])
@@ -131,7 +132,7 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
             try:
                 if policy.kind == "rollout":
                     key = key_of(name, state)
-                    context = _rollout_context(state, settings, parts, policy.responder, key, messages)
+                    context = _rollout_context(state, settings, parts, policy.responder, key, messages, budget)
                     call = Call(
                         policy.part,
                         {"steps": []},
@@ -181,7 +182,7 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
         return {"episodes": [patch], **stopped}
 
     policy = parts.policies[model]
-    return node(name, generate, policy.part, parts.driver, policy.discard)
+    return node(name, generate, policy.part, parts, policy.discard, answers=True)
 
 
 def sampling_of(

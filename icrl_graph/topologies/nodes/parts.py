@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.runnables import Runnable
 
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.evaluators.evaluator import BoundEvaluator
-from icrl_graph.execution.budget import Budget
+from icrl_graph.execution.budget import Budget, dearest
 from icrl_graph.execution.driver import Driver, Flow, Key
+from icrl_graph.execution.langgraph_internals import awritten_beside, written_beside
 from icrl_graph.execution.node import PlainNode
+from icrl_graph.execution.prices import cost
 from icrl_graph.models.policy import Policy, as_policy, same_model
 from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.templates import INSTRUCTIONS
-from icrl_graph.state.episode import Episode, LoopState, Message, Usage, add_usage, spent
+from icrl_graph.prompts.text import CHARACTERS, text_of
+from icrl_graph.state.episode import Episode, LoopState, Message, Usage, add_usage, paid_calls, spent, upsert
 from icrl_graph.state.selection import best
 from icrl_graph.topologies.settings import MAIN, RunSettings, SavedSettings, part
 
+VERDICT_TOKENS = 100
+"""What a judge is taken to write, before one has been asked."""
 Chooser = Callable[[Sequence[Episode]], Episode | None]
 """Which episode gives the answer; None if none can."""
 Extract = Callable[[str], Any]
@@ -74,6 +80,19 @@ class Parts:
         judges = (self.evaluator, self.metric, self.selector)
         return 1 + self.extra_calls + sum(judge.calls for judge in judges if judge is not None)
 
+    def judging_cost(self, task: str | list[Message], past: Sequence[Episode]) -> Usage:
+        """What judging one attempt takes: as much as the latest, else what its questions hold; {} if it is free."""
+        judges = [judge for judge in (self.evaluator, self.metric) if judge is not None and judge.calls]
+        if not judges:
+            return {}
+        judged = [each["costs"]["evaluate"] for each in past[-3:] if paid_calls(each, "evaluate")]
+        if judged:
+            return dearest(judged)
+        characters = sum(judge.calls * (len(judge.frame) + len(text_of(task))) for judge in judges)
+        usage = Usage(input=characters // CHARACTERS, output=VERDICT_TOKENS * sum(judge.calls for judge in judges))
+        prices = [cost(model, usage, self.driver.prices) or 0.0 for model in self.models]
+        return {**usage, "usd": max(prices, default=0.0)}
+
     def policy_of(self, settings: SavedSettings, name: str = MAIN) -> Policy:
         """A model of the graph, or the one that the settings name in its place.
 
@@ -110,30 +129,45 @@ class Parts:
 
 def node(
     name: str,
-    flow: Callable[[Any, SavedSettings], Flow],
+    flow: Callable[[Any, SavedSettings, Budget], Flow],
     part: Any,
-    driver: Driver,
+    parts: Parts,
     discard: Callable[[tuple[str, int, int]], None] | None = None,
+    *,
+    answers: bool = False,
 ) -> Runnable[Any, Any]:
     """A flow as a node.
 
     Args:
         name: the node's.
-        flow: what it does, of the state and the run's settings.
+        flow: what it does, of the state, the run's settings and its budget.
         part: what it calls.
-        driver: performs it.
+        parts: what the graph is built of.
         discard: called with the run, the round and the candidate if something breaks it off.
+        answers: whether it makes attempts, of which a round may have several, each in a task of its own.
     """
+    driver = parts.driver
+
+    def shares_budget(settings: SavedSettings) -> bool:
+        return answers and settings.width > 1 and bool(settings.caps)
+
+    def flow_of(state: LoopState, settings: SavedSettings, beside: Sequence[list[Episode]]) -> tuple[Flow, Key, Budget]:
+        make = partial(budget_of, name, parts, state, settings, answers, beside)
+        place = ("budget", state["episodes"][-1]["round"])
+        budget = driver.run_cache.share(settings.run, place, make) if shares_budget(settings) else make()
+        return flow(state, settings, budget), key_of(name, state), budget
 
     def run(state: LoopState) -> Any:
         settings = settings_of(state)
         with _forgetting(driver, state, discard):
-            return driver.perform(flow(state, settings), key_of(name, state), budget_of(state, settings))
+            beside = written_beside("episodes") if shares_budget(settings) else ()
+            return driver.perform(*flow_of(state, settings, beside))
 
     async def arun(state: LoopState) -> Any:
         settings = settings_of(state)
         with _forgetting(driver, state, discard):
-            return await driver.aperform(flow(state, settings), key_of(name, state), budget_of(state, settings))
+            beside = await awritten_beside("episodes") if shares_budget(settings) else ()
+            return await driver.aperform(*flow_of(state, settings, beside))
 
     return PlainNode(run, arun, name, part)
 
@@ -178,9 +212,31 @@ def key_of(name: str, state: LoopState) -> Key:
     return state["settings"]["run"], name, latest["round"], latest["candidate"]
 
 
-def budget_of(state: LoopState, settings: SavedSettings) -> Budget:
-    """The run's caps, and what is spent of them."""
-    return Budget(settings.caps, spent(state["episodes"]) if settings.caps else {})
+def budget_of(
+    name: str, parts: Parts, state: LoopState, settings: SavedSettings, answers: bool, beside: Sequence[list[Episode]]
+) -> Budget:
+    """The run's caps, and what is spent of them.
+
+    Args:
+        name: the node's.
+        parts: what the graph is built of.
+        state: its state.
+        settings: the run's.
+        answers: whether it makes attempts: of its budget enough is set aside to judge them.
+        beside: what attempts of the round have written that had ended before a killed run was resumed.
+    """
+    if not settings.caps:
+        return Budget({}, {})
+    past = state["episodes"]
+    costs = [each["costs"][name] for each in past[-3:] if paid_calls(each, name)]
+    one = dearest([_per_call(usage) for usage in costs]) if costs else None
+    set_aside = parts.judging_cost(state["inputs"]["task"], past) if answers else {}
+    return Budget(settings.caps, spent(upsert(past, beside)), one, set_aside)
+
+
+def _per_call(usage: Usage) -> Usage:
+    shares: Any = {name: amount / usage["calls"] for name, amount in usage.items()}  # type: ignore[operator]
+    return cast(Usage, shares)
 
 
 def identity(episode: Episode) -> Episode:

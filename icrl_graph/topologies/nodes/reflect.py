@@ -7,7 +7,7 @@ from typing import Any
 from langchain_core.runnables import Runnable
 
 from icrl_graph.errors import BudgetExceeded, IcrlError
-from icrl_graph.execution.budget import exhausted
+from icrl_graph.execution.budget import Budget, exhausted
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import Flow, Meter, single
 from icrl_graph.models.policy import Policy
@@ -40,7 +40,7 @@ def reflect_node(
         is_main_model: whether it is the run's own model, which the settings may replace.
     """
 
-    def reflect(state: LoopState, settings: SavedSettings) -> Flow:
+    def reflect(state: LoopState, settings: SavedSettings, _: Budget) -> Flow:
         episodes = state["episodes"]
         latest = episodes[-1]
         if "response" not in latest:
@@ -72,4 +72,4 @@ def reflect_node(
         cap = exhausted(settings.caps, spent(upsert(episodes, [[patch]])))
         return {"episodes": [patch], **({"stopped": cap} if cap else {})}
 
-    return node("reflect", reflect, policy.part, parts.driver)
+    return node("reflect", reflect, policy.part, parts)

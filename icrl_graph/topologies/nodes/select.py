@@ -8,8 +8,9 @@ from langchain_core.runnables import Runnable
 from langgraph.config import get_stream_writer
 
 from icrl_graph.evaluators.evaluator import BoundEvaluator
+from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.driver import Flow
-from icrl_graph.state.episode import Episode, LoopState, add_usage, answer_of, side_by_side, upsert
+from icrl_graph.state.episode import Episode, LoopState, answer_of, side_by_side, upsert
 from icrl_graph.state.events import DoneEvent
 from icrl_graph.state.selection import answering, best, leaders, outcome
 from icrl_graph.topologies.nodes.evaluate import all_of, ask
@@ -45,12 +46,11 @@ def select_node(parts: Parts) -> Runnable[Any, Any]:
         judged = yield from all_of(flows, evaluator)
         turns = [judged[at : at + len(candidates)] for at in range(0, len(judged), len(candidates) or 1)]
         whole = [turn for turn in turns if all(reward["value"] is not None for reward, _ in turn)]
-        together = side_by_side if evaluator.calls else lambda usages: add_usage(*usages)
         return [
             Episode(
                 **identity(each),
                 retests=[turn[i][0]["value"] for turn in whole],
-                costs=costs(each, "select", together([turn[i][1] for turn in turns])),
+                costs=costs(each, "select", side_by_side([turn[i][1] for turn in turns])),
             )
             for i, each in enumerate(candidates)
         ]
@@ -63,7 +63,7 @@ def select_node(parts: Parts) -> Runnable[Any, Any]:
             return (yield from retest(state, settings.retests))
         return []
 
-    def select(state: LoopState, settings: SavedSettings) -> Flow:
+    def select(state: LoopState, settings: SavedSettings, _: Budget) -> Flow:
         patches = yield from compare(state, settings)
         episodes, saved = upsert(state["episodes"], [patches]), state["settings"]
         top = answering(episodes, parts.choose) if selector is None else parts.choose(episodes)
@@ -84,4 +84,4 @@ def select_node(parts: Parts) -> Runnable[Any, Any]:
         changed = {} if same else {"settings": {**saved, "parts": parts.schema.parts}}
         return {**output, **changed, "episodes": patches}
 
-    return node("select", select, None if selector is None else selector.part, parts.driver)
+    return node("select", select, None if selector is None else selector.part, parts)

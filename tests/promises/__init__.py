@@ -1,0 +1,1 @@
+"""The promises of the README, one file each, over topologies x sync and async x savers."""
