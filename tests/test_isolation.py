@@ -4,9 +4,11 @@ import asyncio
 import functools
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
-from icrl_graph import create_best_of_n, create_icrl, llm_judge
+from icrl_graph import create_best_of_n, create_icrl, improve, llm_judge
 from icrl_graph.evaluators.evaluator import bind_evaluator
 from icrl_graph.evaluators.isolation import isolated
 from icrl_graph.state.choices import name_of_part
@@ -354,3 +356,35 @@ def test_a_worker_that_times_out_is_killed_with_what_it_has_started(fifo: Path) 
         given = pool.submit(judge, response="child", task_data={"fifo": str(fifo)})
         assert _gone(fifo, lambda: given.exception(timeout=60))
     assert isinstance(given.exception(), TimeoutError)
+
+
+def _sockets() -> list[int]:
+    found = []
+    for fd in range(3, 64):
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                found.append(fd)
+        except OSError:
+            pass
+    return found
+
+
+def _writes_itself(response: str) -> float:
+    """Writes on the connection that its reply takes, as an answer's code can."""
+    for fd in _sockets():
+        if response == "trickle":
+            while True:
+                os.write(fd, b" ")
+                time.sleep(0.01)
+        os.write(fd, {"half": b'{"reward": ', "header": b"\0\0\1\0", "noise": b"[1]\n"}[response])
+    while True:
+        time.sleep(1)
+
+
+@pytest.mark.parametrize("written", ["half", "header", "trickle", "noise"])
+def test_half_a_reply_costs_its_attempt_and_nothing_else(written: str) -> None:
+    def score(response: str) -> float:
+        return 1.0 if response == "fine" else _writes_itself(response)
+
+    result = improve("x", isolated(score, timeout=0.5, workers=1), model=ScriptedModel([written, "fine"]), rounds=2)
+    assert result.rewards == [None, 1.0]

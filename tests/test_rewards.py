@@ -20,7 +20,7 @@ def test_any_real_number_is_a_reward(given: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [math.nan, math.inf, -math.inf, "0.5", [1], object(), 10**400, {"score": 1}, {"value": "x"}, 1j]
+    "given", [math.nan, math.inf, -math.inf, "0.5", [1], object(), 10**400, {"points": 1}, {"value": "x"}, 1j]
 )
 def test_whatever_is_no_finite_number_is_unscored_and_says_why(given: Any) -> None:
     reward = as_reward(given)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,21 @@ from icrl_graph.benchmarks import scienceworld
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs, from_file
 from icrl_graph.benchmarks.judges import judge_game24, judge_writing
 from icrl_graph.environments.rollouts import episode_return
+from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator, bind_evaluator
 from icrl_graph.state.choices import find, installed
 from icrl_graph.state.loading import absolute
+from icrl_graph.state.reward import UNSCORED
 from icrl_graph.tasks import hidden_color
 from icrl_graph.tasks.game24 import game as puzzles
 from icrl_graph.tasks.game24 import puzzles as game24
 from icrl_graph.tasks.game24.verifier import grade
 from icrl_graph.tasks.writing import items as writing
 from icrl_graph.tasks.writing.verifier import endings
+
+
+def _exact(verifier: Evaluator) -> BoundEvaluator:
+    """A verifier that judges every answer: what it raises is a fault of the task data, and never a 0."""
+    return replace(bind_evaluator(verifier), on_error=UNSCORED)
 
 
 def _hidden_color(text: str) -> Inputs:
@@ -37,14 +44,14 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         about="1000 held-out colors to guess from how close each guess was",
         items=lambda: [hidden_color.write_color(color) for color in hidden_color.colors("test")],
         read=_hidden_color,
-        evaluator=hidden_color.closeness,
+        evaluator=_exact(hidden_color.closeness),
         model="learner:hidden-color",
     ),
     "game24": Benchmark(
         about="400 held-out puzzles: make 24 of four numbers; each step is rewarded",
         items=lambda: [",".join(map(str, puzzle)) for puzzle in puzzles.split("test")],
         read=lambda text: game24.task(game24.read_puzzle(text)),
-        evaluator=grade,
+        evaluator=_exact(grade),
         judged=judge_game24,
         model="learner:game24",
     ),
@@ -52,15 +59,15 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         about="100 times four paragraphs that end with given sentences; give a judge for their coherence",
         items=lambda: [str(number) for number in range(writing.ITEMS)],
         read=lambda text: writing.task(writing.read_item(text)),
-        evaluator=endings,
+        evaluator=_exact(endings),
         judged=judge_writing,
     ),
     "scienceworld": Benchmark(
         about="29 tasks of school science by text, 15 actions an attempt, as in arXiv 2506.06303; needs Java",
         items=scienceworld.paper_items,
         read=lambda text: scienceworld.task(scienceworld.read_item(text)),
-        evaluator=episode_return,
-        metric=scienceworld.final_score,
+        evaluator=_exact(episode_return),
+        metric=_exact(scienceworld.final_score),
         player=lambda model: scienceworld.player(model, scienceworld.PAPER_STEPS),
         rounds=scienceworld.PAPER_ROUNDS,
         options={"warmup": scienceworld.PAPER_WARMUP},
@@ -71,8 +78,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         items=scienceworld.test_items,
         limit=None,
         read=lambda text: scienceworld.task(scienceworld.read_item(text)),
-        evaluator=episode_return,
-        metric=scienceworld.final_score,
+        evaluator=_exact(episode_return),
+        metric=_exact(scienceworld.final_score),
         player=lambda model: scienceworld.player(model, scienceworld.TEST_STEPS),
         model="icrl_graph.environments.players:explore",
     ),

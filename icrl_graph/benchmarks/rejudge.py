@@ -66,7 +66,11 @@ def rejudge(
     if again["select"] is not None:
         pick("selection", again["select"], SELECT)
     merged = open_folder(folder, plan)
-    options = {"rate_limit": merged.rate_limit(), "prices": merged.options.get("prices")}
+    options = {
+        "rate_limit": merged.rate_limit(),
+        "prices": merged.options.get("prices"),
+        "on_error": merged.options.get("on_error"),
+    }
     ended = [cell for cell, row in rows.items() if "error" not in row]
 
     async def work(cell: Cell, rejudged: Mapping[Cell, Row], on_episode: OnEpisode) -> Row:

@@ -2,7 +2,7 @@
 
 A reward is one number, or none: an evaluator that fails, times out, or gives something that is not a finite number in
 its declared range leaves the attempt *unscored*. That is a third outcome beside right and wrong. It is never counted
-as 0, and the reason is saved.
+as 0, and the reason is saved. An evaluator that raises because an answer is wrong says so by `on_error=0`.
 
 An evaluator names what it wants to know: a function is called with those of `ASKABLE` that stand in its signature, a
 LangChain tool with those of `OFFERED` in its arguments schema. A Runnable gets all of `OFFERED` in one dictionary.
@@ -28,6 +28,7 @@ from typing import Any
 
 from icrl_graph.execution.signatures import accepted_names, offered_names
 from icrl_graph.state.choices import name_of_part
+from icrl_graph.state.reward import OnError, check_on_error
 
 OFFERED = ("task", "response", "answer", "steps", "task_data")
 """What an evaluator may ask for: the task as passed (text or messages); the response as text; the answer, which is what
@@ -57,6 +58,11 @@ class BoundEvaluator:
         asks: whether it asks a person, and so judges attempts one after another.
         rewarded_by: the source of its rewards: "oracle", "judged" or "human"; None for what follows from `calls` and
             `models`.
+        on_error: the reward of an attempt on which it raises, or "unscored"; the model reads what was raised. None for
+            what the graph's option says. The failure of a judge's model or its provider is always unscored.
+
+    Raises:
+        ValueError: `on_error` is neither a finite number nor "unscored".
     """
 
     part: Any
@@ -68,6 +74,11 @@ class BoundEvaluator:
     frame: str = ""
     asks: bool = False
     rewarded_by: str | None = None
+    on_error: OnError | None = None
+
+    def __post_init__(self) -> None:
+        """Check what was declared."""
+        check_on_error(self.on_error)
 
     def arguments(self, **offered: Any) -> dict[str, Any]:
         """Those of the offered values that the evaluator asks for."""

@@ -16,35 +16,46 @@ import asyncio
 import inspect
 import json
 import os
+import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator, bind_evaluator
 from icrl_graph.state.loading import LOADED
-from icrl_graph.state.reward import Reward, as_reward, unscored
+from icrl_graph.state.reward import OnError, Reward, as_reward
 
+_Any = TypeVar("_Any")
 LOADING = 120.0
 """Seconds that a worker may take to load the evaluator."""
 OUT_OF_MEMORY = 77
 """Exit code of a worker that has reached its memory limit."""
+LONGEST_REPLY = 2**24
+"""Bytes; what is longer is no reward."""
 
 
 def isolated(
-    evaluator: Evaluator, *, timeout: float = 60.0, memory: float | None = None, workers: int | None = None
+    evaluator: Evaluator,
+    *,
+    timeout: float = 60.0,
+    memory: float | None = None,
+    workers: int | None = None,
+    on_error: OnError | None = None,
 ) -> BoundEvaluator:
     """The same evaluator, in worker processes.
 
-    A worker that dies or takes too long leaves its attempt unscored, with the reason, and is replaced. The workers live
-    as long as what this returns, and no longer than this process; `.part.close()` ends the idle ones before. A process
-    that is forked from it has its own.
+    A worker that dies or takes too long is replaced; for its attempt that is as if the evaluator had raised. The
+    workers live as long as what this returns, and no longer than this process; `.part.close()` ends the idle ones
+    before. A process that is forked from it has its own.
 
     Args:
         evaluator: a function, sync or async, or a LangChain tool, with the arguments that evaluators have. What can
@@ -54,12 +65,16 @@ def isolated(
         timeout: seconds for one evaluation.
         memory: MiB of data that a worker, and each process that it starts, may hold; None for no limit. Linux only.
         workers: evaluations at the same time at most; default as many as there are processors.
+        on_error: the reward of an attempt on which it raises, dies or takes too long, such as 0, or "unscored"; default
+            what the evaluator declares, else what the graph's option says.
 
     Raises:
         ValueError: the evaluator can't be copied to another process or loaded there, is not a function or a tool, asks
             a person, or a number is not above 0.
     """
     inner = bind_evaluator(evaluator)
+    if on_error is not None:
+        inner = replace(inner, on_error=on_error)
     if _is_worker:  # a module that isolates its evaluator is imported by the worker, too
         return inner
     workers = (os.cpu_count() or 1) if workers is None else workers
@@ -91,17 +106,22 @@ class WorkerPool:
         Raises:
             TimeoutError: it took too long.
             ChildProcessError: the worker died.
+            ConnectionError: no worker can be started.
+            RuntimeError: the evaluator raised; its class has the name of that of the exception.
         """
         slots, idle = self._of_process()
         with slots:
             worker = self._take(idle)
             try:
-                reward = worker.ask(arguments, self._timeout)
+                reply = worker.ask(arguments, self._timeout)
             except BaseException:
                 worker.end()
                 raise
             idle.append(worker)
-            return reward
+        if "raised" in reply:
+            name, message = reply["raised"]
+            raise type(name, (RuntimeError,), {})(message)
+        return as_reward(reply["reward"])
 
     def close(self) -> None:
         """End the idle workers; later evaluations start new ones."""
@@ -120,7 +140,10 @@ class WorkerPool:
             while not (worker := idle.pop()).idle():
                 worker.end()
             return worker
-        return Worker(self._setup)
+        try:
+            return Worker(self._setup)
+        except (OSError, ValueError) as error:  # it could be started before, so that is not because of the answer
+            raise ConnectionError(f"no worker could be started: {error}") from error
 
 
 class Worker:
@@ -134,9 +157,7 @@ class Worker:
     """
 
     def __init__(self, setup: tuple[bytes, float | None]) -> None:
-        from multiprocessing import Pipe
-
-        self._pipe, theirs = Pipe()
+        self._pipe, theirs = socket.socketpair()
         lifeline, held = os.pipe()  # nothing is written to it; the kernel closes our end when this process ends
         fds = (theirs.fileno(), lifeline)
         path = [entry for entry in sys.path if isinstance(entry, str)]
@@ -148,41 +169,66 @@ class Worker:
             )
         os.close(lifeline)
         self.end = weakref.finalize(self, _end, os.getpid(), self._process, self._pipe, held)
+        problem: str | None
         try:
-            problem = self.ask(setup, LOADING).get("error")
+            raised = self.ask(setup, LOADING).get("raised")
+            problem = raised and ": ".join(raised)
         except (ChildProcessError, TimeoutError) as error:
             problem = str(error)
         if problem is not None:
             self.end()
             raise ValueError(f"the evaluator can't be loaded in a process of its own: {problem}; {_ADVICE}")
 
-    def ask(self, question: Any, timeout: float) -> Reward:
-        """Send the worker a question, and wait for its reply.
-
-        The limit is on the reply: sending waits only for a worker that was stopped while it was idle.
+    def ask(self, question: Any, timeout: float) -> dict[str, Any]:
+        """Send the worker a question, and wait for its whole reply: a line of JSON.
 
         Raises:
-            TimeoutError: no reply in time.
-            ChildProcessError: the worker died.
+            TimeoutError: no whole reply in time.
+            ChildProcessError: the worker died, or gave something that is no reply.
         """
+        end, reply = time.monotonic() + timeout, bytearray()
+        unsent = memoryview(pickle.dumps(question))
+        try:
+            while unsent:
+                unsent = unsent[self._in_time(self._pipe.send, unsent, end, timeout) :]
+            while not reply.endswith(b"\n"):
+                reply += (chunk := self._in_time(self._pipe.recv, 2**16, end, timeout))
+                if not chunk:
+                    raise EOFError
+                if len(reply) > LONGEST_REPLY:
+                    raise ValueError("it is too long")
+            read = json.loads(reply)
+            if not (isinstance(read, dict) and read.keys() <= {"reward", "raised"}):
+                raise ValueError("it has another form")
+        except (ConnectionError, EOFError):
+            raise ChildProcessError(f"the evaluator's process died: {self._fate()}") from None
+        except (ValueError, RecursionError) as error:
+            raise ChildProcessError(f"the evaluator's process gave no reply that can be read: {error}") from None
+        return read
+
+    def _in_time(self, step: Callable[[Any], _Any], argument: Any, end: float, timeout: float) -> _Any:
+        """Send or receive as soon as that is possible."""
         from icrl_graph.execution.queue import interrupted  # here, because workers load this module, too
 
-        end = time.monotonic() + timeout
-        try:
-            self._pipe.send(question)
-            while not self._pipe.poll(min(0.1, max(0.0, end - time.monotonic()))):
-                if interrupted():
-                    raise KeyboardInterrupt
-                if time.monotonic() > end:
-                    raise TimeoutError(f"nothing came back within {timeout:g} s")
-            reply: Reward = json.loads(self._pipe.recv_bytes())
-        except (BrokenPipeError, ConnectionError, EOFError):
-            raise ChildProcessError(f"the evaluator's process died: {self._fate()}") from None
-        return reply
+        while True:
+            if interrupted():
+                raise KeyboardInterrupt
+            if (left := end - time.monotonic()) <= 0:
+                raise TimeoutError(f"nothing came back within {timeout:g} s")
+            self._pipe.settimeout(min(0.1, left))
+            with suppress(TimeoutError):
+                return step(argument)
 
     def idle(self) -> bool:
-        """Whether it waits for work; if not, it has died."""
-        return not self._pipe.poll()
+        """Whether it waits for work; if not, it has died, or says what nobody has asked."""
+        self._pipe.settimeout(0)
+        try:
+            self._pipe.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def _fate(self) -> str:
         with suppress(subprocess.TimeoutExpired):  # it may have closed its pipe and be about to exit by itself
@@ -255,22 +301,20 @@ def serve(pipe: int, lifeline: int) -> None:
         pipe: the file descriptor of this process's end.
         lifeline: that of a pipe which is closed when this process is to end.
     """
-    from multiprocessing.connection import Connection
-
     global _is_worker
     _is_worker = True
     _end_with(lifeline)
     signal.signal(signal.SIGTERM, lambda *_: None)  # a supervisor may send it to all; the run says when this one ends
     os.set_inheritable(pipe, False)
-    connection: Any = Connection(pipe)
-    worker = os.getpid()
+    connection = socket.socket(fileno=pipe)
+    questions, worker = connection.makefile("rb"), os.getpid()
     try:
-        part, reply = _loaded(*connection.recv())
+        part, reply = _loaded(*pickle.load(questions))
         while True:
             if os.getpid() != worker:  # the evaluator has forked; one of the two answers
                 os._exit(0)
-            connection.send_bytes(json.dumps(reply).encode())
-            reply = _judged(part, connection.recv())
+            connection.sendall(json.dumps(reply).encode() + b"\n")
+            reply = _judged(part, pickle.load(questions))
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except (EOFError, ConnectionError):  # the run no longer needs it
@@ -290,9 +334,8 @@ def _end_with(lifeline: int) -> None:
         os._exit(1)
 
 
-def _loaded(copied: bytes, memory: float | None) -> tuple[Any, Reward]:
+def _loaded(copied: bytes, memory: float | None) -> tuple[Any, dict[str, Any]]:
     """The evaluator, and the reply to the run: empty, or with the error of loading it."""
-    import pickle
     import resource
 
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as oom_score:
@@ -300,24 +343,28 @@ def _loaded(copied: bytes, memory: float | None) -> tuple[Any, Reward]:
     if memory is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (int(memory * 2**20),) * 2)
     try:
-        return bind_evaluator(pickle.loads(copied)).part, Reward()  # a name may stand for an isolated evaluator here
+        return bind_evaluator(pickle.loads(copied)).part, {}  # a name may stand for an isolated evaluator here
     except Exception as error:
-        return None, unscored(f"{type(error).__name__}: {error}")
+        return None, _raised(error)
 
 
-def _judged(part: Any, arguments: dict[str, Any]) -> Reward:
-    """The reward; an exception of the evaluator leaves the attempt unscored."""
+def _judged(part: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The reply to the run: the reward, or what the evaluator has raised."""
     try:
         if hasattr(part, "invoke"):
             from icrl_graph.execution.calls import Call, execute
 
-            return as_reward(execute(Call(part, arguments, read=as_reward)))
+            return {"reward": as_reward(execute(Call(part, arguments, read=as_reward)))}
         result = part(**arguments)
-        return as_reward(asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result)
+        return {"reward": as_reward(asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result)}
     except MemoryError:
         raise
     except (Exception, SystemExit) as error:
-        return unscored(f"{type(error).__name__}: {error}")
+        return _raised(error)
+
+
+def _raised(error: BaseException) -> dict[str, Any]:
+    return {"raised": [type(error).__name__, str(error)]}
 
 
 async def _awaited(result: Any) -> Any:

@@ -45,6 +45,11 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, ConnectionError | TimeoutError) or not names.isdisjoint(_CONNECTION_ERRORS)
 
 
+def is_of_a_provider(error: Exception) -> bool:
+    """Whether an error is a provider's or that of the connection to it, transient or not."""
+    return is_transient(error) or isinstance(error, ModelError) or status_of(error) is not None
+
+
 def status_of(error: Exception) -> int | None:
     """The HTTP status of an error, wherever its client puts it; None where it has none."""
     places = (

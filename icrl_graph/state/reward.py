@@ -6,9 +6,13 @@ import math
 from collections.abc import Mapping
 from decimal import Decimal
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 from typing_extensions import TypedDict
+
+UNSCORED: Literal["unscored"] = "unscored"
+OnError = float | Literal["unscored"]
+"""The reward of an attempt on which its evaluator raises."""
 
 
 class Reward(TypedDict, total=False):
@@ -25,7 +29,7 @@ class Reward(TypedDict, total=False):
     spread: float | None
     """Standard deviation, where the value is a mean of several judgements. Never shown to a model."""
     error: str
-    """Why it is unscored, or its metric missing, for the developer; never shown to a model."""
+    """Why it is unscored, is what `on_error` says, or lacks its metric; for the developer, never shown to a model."""
 
 
 def unscored(error: str) -> Reward:
@@ -33,20 +37,55 @@ def unscored(error: str) -> Reward:
     return Reward(value=None, error=error)
 
 
+def check_on_error(on_error: Any, bounds: tuple[float, float] | None = None) -> None:
+    """Check what is to be the reward of an attempt on which its evaluator raises.
+
+    Args:
+        on_error: a number, "unscored", or None for the default.
+        bounds: the lowest and the highest reward.
+
+    Raises:
+        ValueError: it is neither, not finite, or out of bounds.
+    """
+    if on_error is None or (isinstance(on_error, str) and on_error == UNSCORED):
+        return
+    if isinstance(on_error, bool) or not isinstance(on_error, int | float) or not math.isfinite(on_error):
+        raise ValueError(f"on_error is a finite number such as 0, or {UNSCORED!r}, got {on_error!r:.80}")
+    if bounds and not bounds[0] <= on_error <= bounds[1]:
+        raise ValueError(f"on_error={on_error:g} is outside the declared range {bounds[0]:g} to {bounds[1]:g}")
+
+
+_NAMES = {"score": "value", "comment": "feedback"}
+"""Of the results of evaluators of LangSmith and openevals, our names."""
+_LANGSMITH_ONLY = {
+    *("key", "value", "metadata", "correction", "extra"),  # its value is a category, beside the score
+    *("evaluator_info", "feedback_config", "source_run_id", "target_run_id"),
+}
+"""What else such a result may hold."""
+
+
 def as_reward(value: Any, bounds: tuple[float, float] | None = None) -> Reward:
     """Check what an evaluator returned.
 
     Args:
-        value: a number, a `Reward`, or None.
+        value: a number, a `Reward`, a result of an evaluator of LangSmith or openevals (`{"score": 0.5, "comment":
+            "..."}`, or a list of one), or None.
         bounds: the lowest and highest value that make sense; outside is unscored.
 
     Returns:
         A `Reward` with plain numbers only; unscored, with the reason, if the value is not finite or out of bounds.
     """
+    if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], Real):
+        (value,) = value
+    if hasattr(value, "model_dump") and hasattr(value, "score"):
+        value = {name: held for name, held in value.model_dump().items() if held is not None or name == "score"}
     reward = dict(value) if isinstance(value, Mapping) else {"value": value}
+    if "score" in reward:
+        reward = {_NAMES.get(key, key): held for key, held in reward.items() if key not in _LANGSMITH_ONLY}
     unknown = set(reward) - Reward.__annotations__.keys()
     if unknown or "value" not in reward:
-        return unscored(f"a reward has the keys {sorted(Reward.__annotations__)}, got {sorted(reward)}")
+        names = f"{sorted(Reward.__annotations__)}, or 'score' and 'comment'"
+        return unscored(f"a reward has the keys {names}, got {sorted(map(str, reward))}")
     try:
         out = Reward(value=_number(reward["value"], bounds))
         if "metric" in reward:

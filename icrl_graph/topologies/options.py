@@ -24,6 +24,7 @@ from icrl_graph.models.registry import load_model
 from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Message
+from icrl_graph.state.reward import OnError, check_on_error
 from icrl_graph.topologies import settings
 from icrl_graph.topologies.nodes.parts import Parts
 from icrl_graph.topologies.settings import MAIN, RunSettings
@@ -71,6 +72,10 @@ class Options(TypedDict, total=False):
     """Stop when a reward reaches this."""
     patience: int | None
     """Stop after this many rounds without a better reward."""
+    on_error: OnError | None
+    """The reward of an attempt on which its evaluator, metric or selector raises, such as 0, or "unscored"; the model
+    reads what was raised. Default None: unscored, and the model reads nothing of it. The failure of a judge's model or
+    provider is always unscored."""
     retests: int
     """Times that the three best attempts are judged again before one is chosen: for noisy rewards."""
     max_failures: int
@@ -140,6 +145,9 @@ def assemble(
     if schema.model_fields["max_usd"].default is not None:
         for name in dict.fromkeys((*chat_models(*(each.part for each in responders)), *judges)):
             check_price(name, chosen.get("prices") or {})
+    check_on_error(
+        schema.model_fields["on_error"].default if bound.on_error is None else bound.on_error, chosen.get("bounds")
+    )
     sampling = chosen.get("sampling") or {}
     if sampling and any(each.kind != "chat" for each in responders):
         raise ValueError("sampling parameters are passed to chat models only; the model is not a chat model")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
@@ -22,6 +22,7 @@ from icrl_graph.prompts.memory import MEMORIES, memory
 from icrl_graph.prompts.plan import SCHEDULES
 from icrl_graph.state.choices import find, names_an_object, pick
 from icrl_graph.state.loading import absolute
+from icrl_graph.state.reward import OnError
 
 Custom = Mapping[str, Mapping[str, Any]]
 """The custom parts that a graph was built with: kind ("memory", "schedule", "layout", "show") -> name -> function."""
@@ -71,6 +72,11 @@ class RunSettings(BaseModel):
         ge=-(2**63),
         lt=2**63,
         description="Makes ablations repeatable, and the samples of a model that takes a seed.",
+    )
+    on_error: Annotated[float, Field(allow_inf_nan=False)] | Literal["unscored"] | None = Field(
+        default=None,
+        description="Reward of an attempt on which its evaluator raises, such as 0, or unscored; the model reads what "
+        "was raised. Default: unscored, and the model reads nothing of it.",
     )
     retests: int = Field(
         default=0, ge=0, description="Times that the three best attempts are judged again before one is chosen."
@@ -313,6 +319,7 @@ class SavedSettings:
     target: float | None = None
     patience: int | None = None
     max_failures: int = 3
+    on_error: OnError | None = None
     retests: int = 0
     seed: int | None = None
     max_calls: int | None = None

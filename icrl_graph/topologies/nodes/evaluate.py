@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+from langchain_core.exceptions import OutputParserException
 from langchain_core.runnables import Runnable
 from langgraph.config import get_stream_writer
 from langgraph.errors import GraphBubbleUp
@@ -15,11 +17,13 @@ from icrl_graph.evaluators.evaluator import BoundEvaluator
 from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import Flow, Meter, single
+from icrl_graph.execution.retry import is_of_a_provider
 from icrl_graph.models.responses import failure
 from icrl_graph.prompts import ablations
+from icrl_graph.prompts.text import text_of
 from icrl_graph.state.episode import Episode, LoopState, Usage, add_usage, answer_of, cost_of, spent, upsert, value_of
 from icrl_graph.state.events import BudgetEvent, EpisodeEvent
-from icrl_graph.state.reward import as_reward, unscored
+from icrl_graph.state.reward import UNSCORED, Reward, as_reward, unscored
 from icrl_graph.state.selection import best_value, metric_of
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node, random_of
 from icrl_graph.topologies.settings import SavedSettings
@@ -77,12 +81,16 @@ def ask(
     bounds: tuple[float, float] | None,
     timeout: float | None,
 ) -> Flow:
-    """One evaluator on one episode; whatever goes wrong leaves it unscored. Gives the reward and what it cost."""
-    arguments = evaluator.arguments(
-        **deepcopy(state["inputs"]),  # an evaluator that writes into it must not change the run
+    """One evaluator on one episode; whatever goes wrong leaves it unscored, or gives what `on_error` says.
+
+    Returns:
+        The reward and what it cost.
+    """
+    arguments = evaluator.arguments(  # copies: an evaluator that writes into them must not change the run
+        **deepcopy(state["inputs"]),
         response=episode["response"],
-        answer=answer_of(episode),
-        steps=episode.get("steps"),
+        answer=deepcopy(answer_of(episode)),
+        steps=deepcopy(episode.get("steps")),
         history=_history(state, episode) if "history" in evaluator.names else None,
         bounds=bounds,
     )
@@ -99,8 +107,54 @@ def ask(
     except (IcrlError, GraphBubbleUp):  # a flow may ask a person
         raise
     except Exception as error:
-        return unscored(failure(error, episode["round"], episode["candidate"])), meter.usage
+        message = failure(error, episode["round"], episode["candidate"])
+        if not _raised_by_itself(evaluator, error, meter.usage):
+            return unscored(message), meter.usage
+        on_error = SavedSettings.of(state["settings"]).on_error if evaluator.on_error is None else evaluator.on_error
+        if on_error is None:
+            return unscored(message), meter.usage
+        value = None if on_error == UNSCORED else on_error
+        raised = Reward(value=value, feedback=_as_feedback(error, state["inputs"], episode["response"]), error=message)
+        return as_reward(raised, bounds), meter.usage
     return as_reward(reward, bounds), meter.usage
+
+
+def _raised_by_itself(evaluator: BoundEvaluator, error: Exception, usage: Usage) -> bool:
+    """Whether the evaluator has raised because of the answer: no judge, no provider and no worker has failed.
+
+    Of a paid one that is certain only while no model has answered.
+    """
+    if evaluator.flow and usage.get("calls"):
+        return False
+    if evaluator.calls == 0 and isinstance(error, TimeoutError):  # a function that takes too long on this answer
+        return True
+    parser = evaluator.calls > 0 and isinstance(error, OutputParserException)
+    return not (usage.get("output") or parser or is_of_a_provider(error))
+
+
+FEEDBACK_CHARACTERS = 500
+"""Of an exception's message that the model sees, at most."""
+
+
+def _as_feedback(error: Exception, inputs: Mapping[str, Any], response: str) -> str:
+    """What the model sees of an exception: its type and its message, or its type alone where that shows task data."""
+    name, message = type(error).__name__, str(error)
+    known = f"{text_of(inputs['task'])}\n{response}"
+    told = (text for text in _texts(inputs["task_data"]) if text in message and text not in known)
+    if not message or any(re.search(rf"(?<!\w){re.escape(text)}(?!\w)", message) for text in told):
+        return name
+    return (
+        f"{name}: {message}" if len(message) <= FEEDBACK_CHARACTERS else f"{name}: {message[:FEEDBACK_CHARACTERS]}..."
+    )
+
+
+def _texts(data: Any) -> Iterator[str]:
+    """The texts and numbers in JSON values, as text."""
+    if isinstance(data, Mapping | list):
+        for held in data.values() if isinstance(data, Mapping) else data:
+            yield from _texts(held)
+    elif data is not None and not isinstance(data, bool) and (text := str(data).strip()):
+        yield text
 
 
 def _history(state: LoopState, episode: Episode) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from langgraph.types import Overwrite
 from icrl_graph.execution.prices import check_price
 from icrl_graph.models.policy import chat_models
 from icrl_graph.state.episode import Episode, LoopState, Message, Output
+from icrl_graph.state.reward import check_on_error
 from icrl_graph.topologies.nodes.parts import SCHEMA_VERSION, Parts, check_schema_version
 from icrl_graph.topologies.settings import SavedSettings, overrides, resolve
 from icrl_graph.topologies.stopping import more_rounds
@@ -33,7 +34,7 @@ def prepare_node(parts: Parts) -> Callable[..., Any]:
         if state.get("more") is not None:
             return _resumed(parts, state, overrides(parts.schema, runtime.context))
         saved = resolve(parts.schema, runtime.context)
-        check_models(parts, saved)
+        check_settings(parts, saved)
         saved["run"] = _run_id(runtime.execution_info)
         saved["form"] = SCHEMA_VERSION
         saved["parts"] = dict(parts.schema.parts)
@@ -53,9 +54,14 @@ def _run_id(info: Any) -> str:
     return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
-def check_models(parts: Parts, saved: Mapping[str, Any]) -> None:
-    """Raise `ValueError` if a model that a run names can't be used, or has no price under a cap of dollars."""
+def check_settings(parts: Parts, saved: Mapping[str, Any]) -> None:
+    """Raise `ValueError` if a model that a run names can't be used or has no price under a cap of dollars.
+
+    Or if the reward that it gives to attempts on which the evaluator raises is out of bounds.
+    """
     settings = SavedSettings.of(saved)
+    if parts.evaluator.on_error is None:
+        check_on_error(settings.on_error, parts.bounds)
     policies = [parts.policy_of(settings, name) for name in parts.policies]
     if settings.max_usd is not None:
         named = chat_models(*(policy.responder.part for policy in policies), parts.replaced(parts.plain, settings).part)
@@ -75,7 +81,7 @@ def _resumed(parts: Parts, state: LoopState, changed: Mapping[str, Any]) -> dict
         raise ValueError("there is no run on this thread to resume; give a task")
     check_schema_version(state["settings"])
     saved = more_rounds(state["settings"], state["episodes"], state["more"], changed, parts.calls_each)
-    check_models(parts, saved)
+    check_settings(parts, saved)
     again = [e for e in state["episodes"] if e.get("retests")]  # the leaders of then; others will be judged again
     forgotten = [Episode(round=e["round"], candidate=e["candidate"], retests=[]) for e in again]
     return {**_cleared(state), "settings": saved, "episodes": forgotten}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.runnables import Runnable
@@ -10,13 +12,14 @@ from langgraph.config import get_stream_writer
 from icrl_graph.evaluators.evaluator import BoundEvaluator
 from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.driver import Flow
-from icrl_graph.state.episode import Episode, LoopState, answer_of, side_by_side, upsert
+from icrl_graph.state.episode import Episode, LoopState, answer_of, side_by_side, upsert, value_of
 from icrl_graph.state.events import DoneEvent
 from icrl_graph.state.selection import answering, best, leaders, outcome
 from icrl_graph.topologies.nodes.evaluate import all_of, ask
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node
 from icrl_graph.topologies.settings import SavedSettings
 
+logger = logging.getLogger(__name__)
 LEADERS = 3
 """How many of the attempts are judged again before one is chosen, if the settings ask for it."""
 
@@ -68,6 +71,7 @@ def select_node(parts: Parts) -> Runnable[Any, Any]:
         episodes, saved = upsert(state["episodes"], [patches]), state["settings"]
         top = answering(episodes, parts.choose) if selector is None else parts.choose(episodes)
         output = outcome(episodes, top, parts.rewarded_by(settings))
+        _warn_of_unscored(episodes, parts, settings)
         parts.driver.run_cache.forget(settings.run)
         get_stream_writer()(
             DoneEvent(
@@ -85,3 +89,12 @@ def select_node(parts: Parts) -> Runnable[Any, Any]:
         return {**output, **changed, "episodes": patches}
 
     return node("select", select, None if selector is None else selector.part, parts)
+
+
+def _warn_of_unscored(episodes: Sequence[Episode], parts: Parts, settings: SavedSettings) -> None:
+    """Say once a run that answers have no reward: means leave them out, as if they had never been given."""
+    errors = [e["reward"].get("error") for e in episodes if "response" in e and value_of(e) is None and "reward" in e]
+    if errors:
+        silent = parts.evaluator.on_error is None and settings.on_error is None and not parts.evaluator.calls
+        hint = "; if the evaluator raises on wrong answers, on_error=0 counts them as 0" if silent else ""
+        logger.warning("%d of %d attempts are unscored, such as: %s%s", len(errors), len(episodes), errors[0], hint)
