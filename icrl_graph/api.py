@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.runtime import RunControl
+from typing_extensions import TypedDict
 
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.evaluators.evaluator import Evaluator
@@ -29,6 +30,7 @@ from icrl_graph.prompts.text import number
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of
 from icrl_graph.state.events import EpisodeEvent, is_episode
+from icrl_graph.state.fingerprint import differ, edited
 from icrl_graph.state.formatting import cost, shorten
 from icrl_graph.state.loading import absolute
 from icrl_graph.topologies.base import Graph
@@ -40,6 +42,19 @@ from icrl_graph.topologies.stopping import reopen, stop_reason
 OnEpisode = Callable[[EpisodeEvent], None]
 PATIENCE = 30.0
 """Seconds to wait for somebody else who is writing into the same file."""
+
+
+class Made(TypedDict):
+    """When and by what a result was made."""
+
+    at: str
+    """When it was saved, in ISO 8601."""
+    parts: Mapping[str, str]
+    """The names of its models, evaluator and others."""
+    code: Mapping[str, str]
+    """Fingerprints of their code (see `icrl_graph.state.fingerprint`)."""
+    options: Mapping[str, str]
+    """Those of the options that it was made with."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,6 +78,8 @@ class Result:
     """What all of it cost."""
     episodes: Sequence[Episode]
     """Every attempt, in order."""
+    made: Made | None = field(default=None, compare=False)
+    """When and by what; None of a run that an earlier version saved."""
 
     @property
     def rewards(self) -> list[float | None]:
@@ -175,7 +192,7 @@ def play(
             for event in compiled.stream(begun, config, context=context, **_streaming(path, control)):
                 if on_episode is not None and is_episode(event):
                     on_episode(event)
-        return _result(compiled.get_state(config).values)
+        return _result(compiled.get_state(config))
 
 
 async def aplay(
@@ -198,7 +215,7 @@ async def aplay(
             async for event in compiled.astream(begun, config, context=context, **_streaming(path, control)):
                 if on_episode is not None and is_episode(event):
                     on_episode(event)
-        return _result((await compiled.aget_state(config)).values)
+        return _result(await compiled.aget_state(config))
 
 
 def check(
@@ -271,19 +288,24 @@ def _begin(
     return None, reopen(saved, episodes) if gave_up else None
 
 
-_OTHER_THREAD = "give another thread_id or path"
+_OTHER_THREAD = "give another thread_id or path, or what it was made with"
 _WRITERS = ("reflector", "critic")
 """What a run that has not ended may be resumed with another one of, as with another model."""
 
 
 def _changes(saved: Mapping[str, Any], wanted: RunSettings, ended: bool) -> dict[str, str]:
-    """By name, the settings and parts that differ from what is saved, as "name 'saved' -> 'wanted'"."""
+    """By name, the settings, parts and options that differ from what is saved, as "name 'saved' -> 'wanted'"."""
     settings = {RENAMED.get(name, name): value for name, value in saved.items()}
     values, parts = wanted.model_dump(), {**saved["parts"], **wanted.parts}
     pairs = [(name, settings.get(name), values[name]) for name in values if ended or name != "model"]
     fixed = [name for name in parts if ended or name not in (*wanted.models, *_WRITERS)]
     pairs += [(name, saved["parts"].get(name), wanted.parts.get(name)) for name in fixed]
-    return {name: f"{name} {old!r} -> {new!r}" for name, old, new in pairs if old != new}
+    changes = {name: f"{name} {old!r} -> {new!r}" for name, old, new in pairs if old != new}
+    mendable = () if ended else (*wanted.models, *_WRITERS, "sampling")
+    code = edited(saved.get("code", {}), wanted.code)
+    if (options := saved.get("options")) is not None:  # else an earlier version saved the run
+        code += [name for name in {**options, **wanted.options} if differ(options.get(name), wanted.options.get(name))]
+    return {name: f"{name} has been edited" for name in code if name not in mendable} | changes
 
 
 def _is_longer(wanted: RunSettings, changes: Mapping[str, str], rounds: int) -> bool:
@@ -292,7 +314,11 @@ def _is_longer(wanted: RunSettings, changes: Mapping[str, str], rounds: int) -> 
     return getattr(wanted, "rounds", 0) > rounds and changes.keys() <= {"rounds", *dropped}
 
 
-def _result(values: Mapping[str, Any]) -> Result:
+def _result(snapshot: Any) -> Result:
+    values, saved = snapshot.values, snapshot.values["settings"]
+    made = None
+    if "code" in saved:
+        made = Made(at=snapshot.created_at, parts=saved["parts"], code=saved["code"], options=saved["options"])
     return Result(
         answer=values.get("answer"),
         reward=values.get("reward"),
@@ -302,6 +328,7 @@ def _result(values: Mapping[str, Any]) -> Result:
         stopped=values.get("stopped"),
         usage=values.get("usage", {}),
         episodes=values["episodes"],
+        made=made,
     )
 
 

@@ -3,13 +3,16 @@
 The run is rehearsed: the real graph is run with stand-ins for the models, which answer with so many words and report so
 many tokens. So every prompt has its real length, whatever the method, the memory and the layout make of it, and every
 call is counted at the same prices as in the run itself. The run is taken to use all its rounds, and no judge to be
-asked twice; what a provider's prompt cache will save is not known ahead, and not deducted.
+asked twice; what a provider's prompt cache will save is not known ahead, and not deducted. What is written into a cache
+that charges for it is counted: of each prompt, what the one before did not hold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
+from os.path import commonprefix
+from threading import Lock
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage
@@ -17,7 +20,7 @@ from langchain_core.messages.ai import UsageMetadata
 
 from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator, bind_evaluator
 from icrl_graph.execution.calls import Call
-from icrl_graph.execution.driver import single
+from icrl_graph.execution.driver import MIN_CACHED_CHARACTERS, single
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.policy import as_policy
 from icrl_graph.prompts.text import CHARACTERS, text_of
@@ -69,11 +72,12 @@ def preview(
         if (option := rehearsed.get(name)) is not None:
             rehearsed[name] = _model(option, response_tokens)
     policy = as_policy(model)
-    answering = FunctionModel(reply=lambda: WORD) if policy.kind == "rollout" else _model(model, response_tokens)
+    cache = None if isinstance(options.get("extract"), type) else options.get("cache") or "auto"
+    answering = FunctionModel(reply=lambda: WORD) if policy.kind == "rollout" else _model(model, response_tokens, cache)
     graph = build(topology, answering, _evaluator(score, response_tokens), **rehearsed)
     for name, further in graph.parts.policies.items():
         if name != MAIN:
-            graph.parts.policies[name] = as_policy(_model(further.responder.part, response_tokens))
+            graph.parts.policies[name] = as_policy(_model(further.responder.part, response_tokens, cache))
     inputs: Any = {"task": task, "task_data": dict(task_data or {})}
     usage: dict[str, Any] = graph.compile().invoke(inputs, {"recursion_limit": 1_000_000})["usage"]
     if policy.kind == "rollout":  # how long the prompts of its turns are is not known ahead
@@ -95,10 +99,26 @@ def _evaluator(evaluator: Evaluator, response_tokens: int) -> BoundEvaluator:
     return replace(bind_evaluator(judge), calls=bound.calls)
 
 
-def _model(model: Any, response_tokens: int) -> FunctionModel:
-    """A model that answers with so many words, and reports tokens under the name of another one, if that is priced."""
-    part = unbound(as_policy(model).part)
+def _model(model: Any, response_tokens: int, cache: str | None = None) -> FunctionModel:
+    """A model that answers with so many words, and reports tokens under the name of another one, if that is priced.
+
+    Args:
+        model: the other one.
+        response_tokens: of each answer.
+        cache: the option by which its prompts are marked for its provider's cache; None where they carry no marks.
+    """
+    policy = as_policy(model, cache or "auto")
+    part = unbound(policy.part)
     free = isinstance(part, FunctionModel)
+    writes = policy.cache.writes == "all" or (policy.cache.writes == "marked" and cache is not None)
+    before, lock = "", Lock()
+
+    def written(prompt: str) -> int:
+        """The tokens of a prompt that the one before did not hold; providers cache no short ones."""
+        nonlocal before
+        with lock:
+            known, before = len(commonprefix([before, prompt])), prompt  # noqa: RUF071 - these are no paths
+        return (len(prompt) - known) // CHARACTERS if writes and len(prompt) >= MIN_CACHED_CHARACTERS else 0
 
     def reply(messages: list[Message]) -> AIMessage:
         answer = AIMessage(WORD * response_tokens)
@@ -106,6 +126,8 @@ def _model(model: Any, response_tokens: int) -> FunctionModel:
             read = sum(len(text_of([message])) for message in messages) // CHARACTERS
             total = read + response_tokens
             answer.usage_metadata = UsageMetadata(input_tokens=read, output_tokens=response_tokens, total_tokens=total)
+            if new := written("".join(text_of([message]) for message in messages)):
+                answer.usage_metadata["input_token_details"] = {"cache_creation": new}
             answer.response_metadata = {"model_name": name_of_part(part)}
         return answer
 

@@ -6,14 +6,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel
 
 from icrl_graph.evaluators.judge import llm_judge
+from icrl_graph.execution.calls import UsageCallback, usage_of
 from icrl_graph.execution.prices import cost
 from icrl_graph.execution.rate_limit import RateLimit
+from icrl_graph.models import prompt_cache
+from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.registry import chat_model
+from icrl_graph.preview import preview
 from icrl_graph.testing import OpenAIServer, ScriptedModel
 from icrl_graph.topologies.methods import TOPOLOGIES, create_best_of_n, create_icrl, create_reflexion
 from tests.helpers import GAME, play
@@ -169,3 +174,158 @@ def test_a_reflector_without_a_price_is_refused_in_every_form(form: str, monkeyp
 def test_invalid_prices_are_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match="prices is US dollars"):
         create_icrl(lambda: "", lambda: 1.0, prices=wrong)
+
+
+MILLION: Any = {"input": 1_000_000, "output": 0}
+
+
+@pytest.mark.parametrize(
+    ("price", "usage", "usd"),
+    [
+        ({}, {"written": 400_000}, 0.6 * 2 + 0.4 * 2.5),
+        ({"written": 3.0}, {"written": 400_000}, 0.6 * 2 + 0.4 * 3),
+        ({"cached": 0.2}, {"written": 300_000, "cached": 500_000}, 0.2 * 2 + 0.3 * 2.5 + 0.5 * 0.2),
+        ({}, {"written": 400_000, "written_1h": 100_000}, 0.6 * 2 + 0.3 * 2.5 + 0.1 * 4),
+        ({"written_1h": 5.0}, {"written": 100_000, "written_1h": 100_000}, 0.9 * 2 + 0.1 * 5),
+        ({"cached": 0.2}, {"cached": 3_000_000}, 3 * 0.2),  # a server that does not count them in
+        ({"cached": 0.2}, {"cached": 900_000, "written": 300_000}, 0.9 * 0.2 + 0.3 * 2.5),
+    ],
+)
+def test_what_is_written_into_the_cache_costs_what_it_costs(price: Any, usage: Any, usd: float) -> None:
+    own: Any = {"m": {"input": 2.0, "output": 1.0, **price}}
+    whole: Any = {**MILLION, **usage}
+    assert cost("m", whole, own) == pytest.approx(usd)
+
+
+@pytest.mark.parametrize(
+    ("model", "usd"),
+    [("claude-opus-4-5", 0.5 * 5 + 0.2 * 6.25 + 0.3 * 0.5), ("gpt-5.6", None), ("gpt-4.1-mini", 0.7 * 0.4 + 0.3 * 0.1)],
+)
+def test_the_price_list_knows_what_writes_cost_or_that_they_cost_nothing_more(model: str, usd: float | None) -> None:
+    usage: Any = {"input": 100_000, "written": 20_000, "cached": 30_000, "output": 0}
+    without: Any = {**usage, "written": 0}
+    spent, plain = cost(model, usage, {}), cost(model, without, {})
+    assert spent is not None
+    assert plain is not None
+    assert spent == pytest.approx(usd / 10) if usd else spent > plain
+
+
+@pytest.mark.parametrize("cached", [0, 50, 100, 101, 10**9])
+def test_no_report_of_a_server_makes_a_negative_cost(cached: int) -> None:
+    usage: Any = {"input": 100, "cached": cached, "written": cached // 2, "output": 0}
+    for model, own in (("policy", OWN), ("claude-opus-4-5", {}), ("gpt-4.1-mini", {})):
+        spent = cost(model, usage, own)
+        assert spent is not None
+        assert spent >= 0
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "claude-opus-4-20250514",
+        "claude-opus-4-2025-05-14",
+        "claude-opus-4@20250514",
+        "claude-opus-4-latest",
+        "claude-opus-4",
+    ],
+)
+def test_a_name_with_a_date_has_the_price_of_its_model(model: str) -> None:
+    assert cost(model, MILLION, {"claude-opus-4": {"input": 7, "output": 1}}) == 7
+
+
+@pytest.mark.parametrize(
+    ("own", "model"),
+    [
+        ("my-opus-4", "my-opus-4-5"),
+        ("my-opus-4", "my-opus-4-5-20251101"),
+        ("my-4.1", "my-4.1-mini"),
+        ("my-4.1", "my-4.1-mini-2025-04-14"),
+        ("my-4", "my-4-32768"),
+        ("my-4", "my-4-20251399"),
+        ("my-4", "my-4-2025-0414"),
+        ("my-4", "your-my-4"),
+        ("my-4", "my-4-1-latest"),
+    ],
+)
+def test_another_model_has_not_the_price_of_one_whose_name_it_begins_with(own: str, model: str) -> None:
+    assert cost(model, MILLION, {own: {"input": 7, "output": 1}}) is None
+
+
+def _message(details: Any, identifier: str | None = "m1", tokens: int = 1000) -> AIMessage:
+    usage: Any = {"input_tokens": tokens, "output_tokens": 10, "total_tokens": tokens + 10}
+    usage["input_token_details"] = details
+    return AIMessage("x", id=identifier, usage_metadata=usage, response_metadata={"model_name": "policy"})
+
+
+@pytest.mark.parametrize(
+    ("details", "cached", "written", "hour"),
+    [
+        ({}, 0, 0, 0),
+        ({"cache_read": 100, "cache_creation": 200}, 100, 200, 0),
+        ({"cache_creation": 0, "ephemeral_5m_input_tokens": 200, "ephemeral_1h_input_tokens": 50}, 0, 250, 50),
+        ({"cache_creation": 250, "ephemeral_5m_input_tokens": 200, "ephemeral_1h_input_tokens": 50}, 0, 250, 50),
+        ({"flex_cache_read": 100, "flex_cache_creation": 200, "flex": 900}, 100, 200, 0),
+    ],
+)
+def test_usage_is_read_from_every_form_of_report(details: Any, cached: int, written: int, hour: int) -> None:
+    usage = usage_of(_message(details), UsageCallback(), OWN)
+    assert (usage["cached"], usage.get("written", 0), usage.get("written_1h", 0)) == (cached, written, hour)
+    plain = 1000 - cached - written
+    usd = plain * 2 + cached * 0.5 + (written - hour) * 2.5 + hour * 4 + 10 * 8
+    assert usage["usd"] == pytest.approx(usd / 1e6)
+
+
+def _wrapped(hand_on: Any) -> Any:
+    """A chat model around another one."""
+    inner = FunctionModel(reply=lambda: _message({}, identifier=None))
+
+    def reply(messages: Any) -> Any:
+        return hand_on(inner.invoke(messages))
+
+    return FunctionModel(reply=reply)
+
+
+@pytest.mark.parametrize(
+    "hand_on",
+    [
+        lambda message: message,
+        lambda message: message.model_copy(),
+        lambda message: message.model_copy(update={"content": "cleaned"}),
+        lambda message: AIMessage(
+            "cleaned", id=message.id, usage_metadata=message.usage_metadata, response_metadata=message.response_metadata
+        ),
+    ],
+)
+def test_a_model_that_hands_on_the_message_of_another_is_counted_once(hand_on: Any) -> None:
+    _, episodes = play(create_icrl(_wrapped(hand_on), lambda: 0.5, rounds=2, prices=OWN))
+    assert [episode["costs"]["generate"]["input"] for episode in episodes] == [1000, 1000]
+
+
+def test_answers_that_share_an_id_are_counted_each() -> None:
+    sizes = iter([100, 200])
+    inner = FunctionModel(reply=lambda: _message({}, "chatcmpl-1", next(sizes)))
+    twice: Any = RunnableLambda(lambda messages: [inner.invoke(messages) for _ in range(2)][-1])
+    output, _ = play(create_icrl(twice, lambda: 0.5, rounds=1, prices=OWN))
+    assert output["usage"]["input"] == 300
+
+
+def test_a_cap_of_dollars_counts_what_is_written_into_the_cache() -> None:
+    model = FunctionModel(reply=lambda: _message({"cache_creation": 1000}, identifier=None))
+    output, episodes = play(create_icrl(model, lambda: 0.5, rounds=50, prices=OWN, max_usd=0.02))
+    assert output["stopped"] == "usd"
+    assert len(episodes) == 8  # each costs 1000 * 2.5 + 10 * 8 millionths
+
+
+@pytest.mark.parametrize(("dialect", "judged"), [("anthropic", False), ("openai-marks", True)])
+def test_a_preview_counts_what_is_written_into_a_cache_that_charges_for_it(
+    dialect: str, judged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt_cache, "dialect", lambda choice, model: prompt_cache.DIALECTS[dialect])
+    policy = chat_model("openai:policy", base_url="http://127.0.0.1:1/v1")
+    task = "word " * 2000  # 2500 tokens
+    usage = preview(task, lambda response: 0.5, model=policy, topology="best_of_n", n=3, response_tokens=10, prices=OWN)
+    assert usage["written"] == usage["input"] // 3  # the first writes, the others read
+    assert usage["usd"] == pytest.approx((usage["input"] * 2 + usage["written"] * 0.5 + usage["output"] * 8) / 1e6)
+    judge = llm_judge(policy, "Good?")
+    both = preview(task, judge, model=policy, topology="best_of_n", n=3, response_tokens=10, prices=OWN)
+    assert (both["written"] > usage["written"]) is judged

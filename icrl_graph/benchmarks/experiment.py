@@ -16,7 +16,7 @@ from typing import Any, cast
 from icrl_graph.benchmarks.arms import Arm, read_arms
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs
 from icrl_graph.benchmarks.registry import canonical, find_benchmark
-from icrl_graph.benchmarks.results import Cell, Plan
+from icrl_graph.benchmarks.results import Cell, Code, Plan
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.execution.rate_limit import RateLimit
@@ -169,6 +169,10 @@ class Experiment:
             return build(evaluator=self.evaluator, rate_limit=self.rate_limit, **self.arguments(arm, pool))
         except ValueError as error:
             raise ValueError(f"the arm {arm!r}: {error}") from error
+
+    def code(self) -> Code:
+        """By arm, the fingerprints of its parts."""
+        return {name: {**graph.parts.schema.code} for name, graph in self.graphs.items()}
 
     def preview(self, response_tokens: int = 300) -> dict[str, Usage]:
         """The estimated cost of all runs of each arm; see `icrl_graph.preview`."""

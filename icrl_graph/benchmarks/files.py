@@ -18,7 +18,9 @@ def write_whole(path: Path, values: Mapping[str, Any]) -> None:
     os.replace(unfinished, path)
 
 
-def read_versioned(path: Path, schema_version: int, names: Collection[str], what: str) -> dict[str, Any]:
+def read_versioned(
+    path: Path, schema_version: int, names: Collection[str], what: str, optional: Collection[str] = ()
+) -> dict[str, Any]:
     """The values of a file.
 
     Args:
@@ -26,6 +28,7 @@ def read_versioned(path: Path, schema_version: int, names: Collection[str], what
         schema_version: the one that this package reads.
         names: the keys that it must have, no more and no less.
         what: what its folder should hold, for the error.
+        optional: further keys that it may have.
 
     Raises:
         ValueError: there is no such file, or it can't be read.
@@ -42,7 +45,7 @@ def read_versioned(path: Path, schema_version: int, names: Collection[str], what
         raise ThreadMismatch(
             f"{path.parent} was written in schema version {version}, this package reads {schema_version}"
         )
-    if unexpected := set(stored) ^ set(names):
+    if unexpected := (set(stored) - set(optional)) ^ set(names):
         raise ValueError(f"{path} can't be read: it lacks or adds {', '.join(sorted(unexpected))}")
     values: dict[str, Any] = stored
     return values

@@ -21,10 +21,11 @@ from icrl_graph.benchmarks.experiment import evaluator_of
 from icrl_graph.benchmarks.results import Cell, Plan, Row, open_folder, read_plan, read_results
 from icrl_graph.benchmarks.runner import chosen
 from icrl_graph.benchmarks.scheduler import OnProgress, Progress, fill, thread
-from icrl_graph.evaluators.evaluator import Evaluator
+from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator
 from icrl_graph.execution.sql_journals import SqliteJournal
 from icrl_graph.state.choices import pick
 from icrl_graph.state.episode import Episode, LoopState, Usage
+from icrl_graph.state.fingerprint import fingerprint
 from icrl_graph.state.reward import Reward
 from icrl_graph.state.selection import last_answered, outcome
 from icrl_graph.topologies import nodes, settings
@@ -65,7 +66,8 @@ def rejudge(
         raise ValueError("which metric? name an evaluator or a judge")
     if again["select"] is not None:
         pick("selection", again["select"], SELECT)
-    merged = open_folder(folder, plan)
+    known = None if evaluator is None else fingerprint(bind_evaluator(evaluator).part)
+    merged = open_folder(folder, plan, {"rejudge": {} if known is None else {"evaluator": known}})
     options = {
         "rate_limit": merged.rate_limit(),
         "prices": merged.options.get("prices"),

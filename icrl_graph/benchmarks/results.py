@@ -22,6 +22,7 @@ from icrl_graph.errors import ThreadMismatch
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models.registry import load_model
 from icrl_graph.state.episode import Episode, Usage
+from icrl_graph.state.fingerprint import edited
 from icrl_graph.topologies.options import at_temperature
 
 SCHEMA_VERSION = 1
@@ -56,6 +57,8 @@ class Row(TypedDict, total=False):
     episodes: list[Episode]
     chosen: list[int | None]
     """After each attempt, the place of the one so far that gave the answer."""
+    made: dict[str, Any]
+    """When and by what; absent from what an earlier version wrote."""
 
 
 class Again(TypedDict):
@@ -149,21 +152,32 @@ class Plan:
         )
 
 
+Code = Mapping[str, Mapping[str, str]]
+"""By arm, the fingerprints of its parts by their names."""
 _MAY_GROW = ("arms", "limit", "seeds")
 """Fields that set which runs there are, not what a run is."""
 _MAY_CHANGE = ("concurrency", "requests_per_minute", "tokens_per_minute", "attempts", "call_timeout", "base_url")
 """Fields that set how fast calls are made, and where."""
 
 
-def open_folder(folder: Path, plan: Plan) -> Plan:
+def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
     """Start a comparison in a folder, or resume the one that is there.
 
-    Arms, tasks and seeds may be added to it, and are never removed; returns the plan with those that were there.
+    Arms, tasks and seeds may be added to it, and are never removed.
+
+    Args:
+        folder: where it is saved.
+        plan: what is compared.
+        code: the fingerprints of its parts.
+
+    Returns:
+        The plan, with the arms, tasks and seeds that were there.
 
     Raises:
         ValueError: the folder holds something else.
-        ThreadMismatch: it holds another comparison, or one of another version.
+        ThreadMismatch: it holds another comparison, one with other code, or one of another version.
     """
+    saved_code: Code = {}
     if not (folder / "bench.json").exists():
         if folder.exists() and (not folder.is_dir() or any(file.name != "bench.tmp" for file in folder.iterdir())):
             raise ValueError(f"{folder} is not an empty folder; give another one")
@@ -174,6 +188,8 @@ def open_folder(folder: Path, plan: Plan) -> Plan:
         pairs = [(name, getattr(saved, name), _plain(getattr(plan, name))) for name in fixed]
         if changed := [f"{name} {before!r} -> {after!r}" for name, before, after in pairs if _plain(before) != after]:
             raise ThreadMismatch(f"{folder} holds another comparison ({', '.join(changed)}); give another folder")
+        saved_code = _read(folder).get("code", {})
+        _check_code(folder, saved_code, code or {})
         merged = replace(
             plan,
             arms=[*saved.arms, *(arm for arm in plan.arms if arm not in saved.arms)],
@@ -181,7 +197,8 @@ def open_folder(folder: Path, plan: Plan) -> Plan:
             seeds=max(saved.seeds, plan.seeds),
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "bench.json", {"form": SCHEMA_VERSION, **asdict(merged)})
+    known = {"code": {**saved_code, **code}} if code is not None else {}
+    write_whole(folder / "bench.json", {"form": SCHEMA_VERSION, **asdict(merged), **known})
     (folder / "unfinished").mkdir(exist_ok=True)
     return merged
 
@@ -197,7 +214,23 @@ def read_plan(folder: Path) -> Plan:
         ValueError: the folder holds no comparison, or bench.json can't be read.
         ThreadMismatch: it was written by another version.
     """
-    return Plan(**read_versioned(folder / "bench.json", SCHEMA_VERSION, Plan.__dataclass_fields__, "comparison"))
+    return Plan(**{name: value for name, value in _read(folder).items() if name != "code"})
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    return read_versioned(folder / "bench.json", SCHEMA_VERSION, Plan.__dataclass_fields__, "comparison", ["code"])
+
+
+def _check_code(folder: Path, saved: Code, now: Code) -> None:
+    """Raise if a part has other code than the runs that are there were made with."""
+    changed = dict.fromkeys(part for arm, code in now.items() for part in edited(saved.get(arm, {}), code))
+    if changed:
+        remedy = "give another folder, or what the runs there were made with"
+        if changed.keys() & {"evaluator", "metric"}:
+            remedy += (
+                f"; or judge the saved answers again, without paying for new ones: icrl rejudge {folder} --out NEW"
+            )
+        raise ThreadMismatch(f"{folder} holds runs from before the {' and the '.join(changed)} was edited; {remedy}")
 
 
 class Results(NamedTuple):
@@ -265,7 +298,8 @@ def append(file: IO[bytes], row: Row) -> None:
 def row_of(cell: Cell, inputs: Mapping[str, Any], values: Mapping[str, Any], chosen: Sequence[int | None]) -> Row:
     """The row of a run that has ended."""
     names = ("answer", "reward", "metric", "regret", "rewarded_by", "stopped", "usage", "episodes")
-    row: Any = {**cell._asdict(), **inputs, **{name: values[name] for name in names}, "chosen": list(chosen)}
+    made = {"made": values["made"]} if values.get("made") else {}
+    row: Any = {**cell._asdict(), **inputs, **{name: values[name] for name in names}, "chosen": list(chosen), **made}
     return cast(Row, row)
 
 

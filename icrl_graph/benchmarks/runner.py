@@ -51,8 +51,8 @@ def run(
         JournalError: what was paid can't be saved.
     """
     control = control or RunControl()  # a Ctrl-C ends the runs through it
-    prepare(plan, objects)  # nothing is written if something is wrong
-    experiment = prepare(open_folder(folder, plan), objects)
+    code = prepare(plan, objects).code()  # nothing is written if something is wrong
+    experiment = prepare(open_folder(folder, plan, code), objects)
     _check_tasks(experiment, read_results(folder).rows)
     cells = experiment.cells()
     drawing = {name for name, arm in experiment.arms.items() if arm.draws_from is not None}

@@ -165,5 +165,6 @@ def _play(arguments: dict[str, Any], folder: Path, on_episode: OnEpisode | None,
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """The result as plain values."""
-    return {key: getattr(result, key) for key in Result.__dataclass_fields__}
+    """The result as plain values; without `made` where that is not known."""
+    values = {key: getattr(result, key) for key in Result.__dataclass_fields__}
+    return values if result.made else {key: value for key, value in values.items() if key != "made"}

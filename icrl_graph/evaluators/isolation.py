@@ -85,15 +85,22 @@ def isolated(
         raise ValueError(
             f"only a function or a tool can be isolated, not a judge, a Runnable or a person; got {evaluator!r}"
         )
-    return replace(inner, part=WorkerPool(_copied(inner.part), timeout, memory, workers))
+    pool = WorkerPool(_copied(inner.part), timeout, memory, workers)
+    pool.__wrapped__ = inner.part
+    return replace(inner, part=pool)
 
 
 class WorkerPool:
     """The workers of one evaluator; called like it, from any number of threads.
 
+    Attributes:
+        __wrapped__: the evaluator in this process, which a saved run is known by.
+
     Raises:
         ValueError: a worker can't load the evaluator.
     """
+
+    __wrapped__: Any
 
     def __init__(self, copied: bytes, timeout: float, memory: float | None, workers: int) -> None:
         self._timeout, self._setup, self._most = timeout, (copied, memory), workers

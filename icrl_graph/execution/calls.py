@@ -117,8 +117,14 @@ class UsageCallback(BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         """Collect the messages of a model that has answered."""
         messages = [getattr(each, "message", None) for batch in response.generations for each in batch]
-        known = {id(message) for message in self.messages}  # a FunctionModel may pass on another model's message
-        self.messages += [message for message in messages if id(message) not in known]
+        known = set(map(_identity, self.messages))  # a model around another one may hand on its message, or a copy
+        self.messages += [message for message in messages if _identity(message) not in known]
+
+
+def _identity(message: Any) -> Any:
+    """What a message has in common with its copies: its id. Its usage, too: some servers give all the same id."""
+    identifier = getattr(message, "id", None)
+    return (identifier, repr(getattr(message, "usage_metadata", None))) if identifier else id(message)
 
 
 _usage_callback: ContextVar[UsageCallback | None] = ContextVar("icrl_usage_callback", default=None)
@@ -149,15 +155,27 @@ def usage_of(response: Any, callback: UsageCallback, custom_prices: Prices) -> U
     for message in callback.messages or returned:
         if not (reported := getattr(message, "usage_metadata", None)):
             continue
+        read, wrote = reported.get("input_token_details") or {}, reported.get("output_token_details") or {}
+        hour = read.get("ephemeral_1h_input_tokens") or 0
+        written = max(_sum(read, "cache_creation"), (read.get("ephemeral_5m_input_tokens") or 0) + hour)
         tokens = Usage(
             input=reported["input_tokens"],
-            cached=(reported.get("input_token_details") or {}).get("cache_read") or 0,
+            cached=_sum(read, "cache_read"),
             output=reported["output_tokens"],
-            reasoning=(reported.get("output_token_details") or {}).get("reasoning") or 0,
+            reasoning=_sum(wrote, "reasoning"),
         )
+        if written:
+            tokens["written"] = written
+        if hour:
+            tokens["written_1h"] = hour
         usd = cost(message.response_metadata.get("model_name") or "", tokens, custom_prices)
         total = add_usage(total, tokens, {"unpriced": 1} if usd is None else {"usd": usd})
     return total
+
+
+def _sum(details: Mapping[str, Any], name: str) -> int:
+    """The tokens of a kind; those of a service tier stand under a name of their own, as "flex_cache_read"."""
+    return sum(tokens or 0 for key, tokens in details.items() if key == name or key.endswith(f"_{name}"))
 
 
 def async_only(part: Any) -> bool:

@@ -20,6 +20,11 @@ class Price(TypedDict, total=False):
     input: float
     cached: float
     """Of input tokens that the provider's prompt cache served; by default as `input`."""
+    written: float
+    """Of input tokens that the provider has put into its cache; by default 1.25 times `input`, as with Anthropic and
+    GPT-5.6."""
+    written_1h: float
+    """Of those that it keeps for an hour; by default twice `input`, as with Anthropic."""
     output: float
 
 
@@ -32,13 +37,17 @@ def cost(model: str, usage: Usage, custom_prices: Prices) -> float | None:
 
     Args:
         model: its name, such as "gpt-4.1-mini".
-        usage: tokens in (the cached ones included) and out.
+        usage: tokens in (those from and into the cache included) and out.
         custom_prices: the user's prices, which take precedence over all others.
     """
-    input, cached, output = usage.get("input", 0), usage.get("cached", 0), usage.get("output", 0)
+    cached, output, hour = usage.get("cached", 0), usage.get("output", 0), usage.get("written_1h", 0)
+    written = max(usage.get("written", 0), hour)
+    input = max(usage.get("input", 0), cached + written)  # some servers don't count them in
     if name := _priced_name(model, custom_prices):
         price = custom_prices[name]
-        input_cost = (input - cached) * price["input"] + cached * price.get("cached", price["input"])
+        plain = price["input"]
+        input_cost = (input - cached - written) * plain + cached * price.get("cached", plain)
+        input_cost += (written - hour) * price.get("written", 1.25 * plain) + hour * price.get("written_1h", 2 * plain)
         return (input_cost + output * price["output"]) / 1e6
     try:
         from genai_prices import Usage as Tokens
@@ -46,16 +55,29 @@ def cost(model: str, usage: Usage, custom_prices: Prices) -> float | None:
     except ImportError:
         return None
     try:
-        tokens = Tokens(input_tokens=input, cache_read_tokens=min(cached, input), output_tokens=output)
+        tokens = Tokens(
+            input_tokens=input,
+            cache_read_tokens=cached,
+            cache_write_tokens=written,
+            output_tokens=output,
+            **({"cache_write_1h_tokens": hour} if hour else {}),
+        )
         return float(calc_price(tokens, model).total_price)
     except LookupError:
         return None
 
 
 def _priced_name(model: str, prices: Prices) -> str | None:
-    """The name under which a model's price is listed; providers add a version to the name that was requested."""
-    fitting = [name for name in prices if re.fullmatch(rf"{re.escape(name)}(-latest|-[\d-]+)?", model)]
-    return max(fitting, key=len) if fitting else None
+    """The name under which a model's price is listed; providers add a date to the name that was requested."""
+    if model in prices:
+        return model
+    undated = _DATED.sub("", model)
+    return undated if undated in prices else None
+
+
+_MONTH, _DAY = "(0[1-9]|1[0-2])", "(0[1-9]|[12][0-9]|3[01])"
+_DATED = re.compile(rf"(-latest|[-@]20[0-9]{{2}}(-?){_MONTH}\2{_DAY}|-{_MONTH}{_DAY}|-2[0-9]{_MONTH})\Z")
+"""What may stand after a name, as in -2025-04-14, -20250414, @20250414, -0414, -2504: -5 is another model."""
 
 
 def check_price(model: str, custom_prices: Prices) -> None:
@@ -79,7 +101,7 @@ def are_prices(value: object) -> bool:
     return all(
         isinstance(name, str)
         and isinstance(price, Mapping)
-        and {"input", "output"} <= set(price) <= {"input", "cached", "output"}
+        and {"input", "output"} <= set(price) <= Price.__annotations__.keys()
         and all(isinstance(usd, int | float) and usd >= 0 for usd in price.values())
         for name, price in value.items()
     )

@@ -28,7 +28,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from icrl_graph.prompts.layouts import Pieces
@@ -45,11 +45,13 @@ class Dialect:
     Attributes:
         mark: sets the marks of a prompt.
         keyed: whether requests carry a key of their run.
+        writes: whose writes into the cache the provider charges: those of "marked" prompts, of "all", or of "none".
         waits: whether, of calls with the same long prompt, one is made first, for the others to find it in the cache.
     """
 
     mark: Callable[[Sequence[Message]], Marked]
     keyed: bool = False
+    writes: Literal["none", "marked", "all"] = "none"
     waits: bool = True
 
     def key(self, run: str) -> dict[str, Any]:
@@ -109,8 +111,8 @@ AUTOMATIC = Dialect(_unmarked)
 DIALECTS: Mapping[str, Dialect] = {
     "off": OFF,
     "openai": Dialect(_unmarked, keyed=True),
-    "openai-marks": Dialect(_openai, keyed=True),
-    "anthropic": Dialect(_anthropic),
+    "openai-marks": Dialect(_openai, keyed=True, writes="all"),
+    "anthropic": Dialect(_anthropic, writes="marked"),
 }
 CHOICES = ("auto", *DIALECTS)
 

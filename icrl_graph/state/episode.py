@@ -64,6 +64,10 @@ class Usage(TypedDict, total=False):
     """Tokens read, the cached ones included."""
     cached: int
     """Of these, tokens served from the provider's prompt cache."""
+    written: int
+    """Of these, tokens that the provider has put into its prompt cache, and may charge more for. Absent where none."""
+    written_1h: int
+    """Of these, tokens that it keeps for an hour."""
     output: int
     """Tokens written, reasoning included."""
     reasoning: int

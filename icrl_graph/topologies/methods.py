@@ -28,6 +28,7 @@ from icrl_graph.prompts.memory import Memory, last
 from icrl_graph.prompts.plan import Schedule
 from icrl_graph.state.choices import find, pick
 from icrl_graph.state.episode import LoopState
+from icrl_graph.state.fingerprint import fingerprint
 from icrl_graph.state.selection import best, last_answered, most_common, most_valued
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.nodes.parts import Chooser
@@ -282,6 +283,8 @@ def build(topology: str | Callable[..., Graph], model: Any, evaluator: Evaluator
     graph = create(model, evaluator, **options)
     if not isinstance(graph, Graph):
         raise ValueError(f"the topology {topology!r} must return an icrl_graph.topologies.Graph, got {graph!r:.80}")
+    if (code := fingerprint(create)) is not None:
+        graph.parts.schema.code = {**graph.parts.schema.code, "topology": code}
     return graph
 
 

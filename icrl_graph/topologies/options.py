@@ -24,6 +24,7 @@ from icrl_graph.models.registry import load_model
 from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Message
+from icrl_graph.state.fingerprint import fingerprint, fingerprint_of_value
 from icrl_graph.state.reward import OnError, check_on_error
 from icrl_graph.topologies import settings
 from icrl_graph.topologies.nodes.parts import Parts
@@ -141,6 +142,12 @@ def assemble(
     named = {"model": model} if isinstance(model, str) else {}
     schema = settings.schema(base, {**named, **defaults}, names, list(policies))
     models_of = [part.models if isinstance(part, BoundEvaluator) else (part,) for part in parts.values()]
+    schema.options = {
+        name: fingerprint_of_value(chosen[name]) for name in _FINGERPRINTED if chosen.get(name) is not None
+    }
+    code_of = {name: each.responder.part for name, each in policies.items()} | parts
+    code_of |= {kind: list(functions.values()) for kind, functions in schema.custom.items()}
+    schema.code = {name: code for name, part in code_of.items() if (code := fingerprint(part)) is not None}
     responders, judges = [each.responder for each in policies.values()], chat_models(*chain.from_iterable(models_of))
     if schema.model_fields["max_usd"].default is not None:
         for name in dict.fromkeys((*chat_models(*(each.part for each in responders)), *judges)):
@@ -176,6 +183,10 @@ def assemble(
         models=judges,
         **fixed,
     )
+
+
+_FINGERPRINTED = ("bounds", "system", "examples", "instructions", "sampling", "inputs", "extract")
+"""The options that a saved run is known by."""
 
 
 def _sort(options: Mapping[str, Any], base: type[RunSettings]) -> tuple[dict[str, Any], dict[str, Any]]:

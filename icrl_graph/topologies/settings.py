@@ -47,6 +47,10 @@ class RunSettings(BaseModel):
     custom: ClassVar[Custom] = {}
     parts: ClassVar[Mapping[str, str]] = {}
     """The names of the graph's models, evaluator and metric; saved with every run."""
+    code: ClassVar[Mapping[str, str]] = {}
+    """The fingerprints of these, and of the custom parts among its settings; saved beside the names."""
+    options: ClassVar[Mapping[str, str]] = {}
+    """The fingerprints of the options that prompts, answers and rewards follow from, such as `system`; saved, too."""
     models: ClassVar[Sequence[str]] = (MAIN,)
     """The names under which the graph has its models."""
     made: ClassVar[bool] = False

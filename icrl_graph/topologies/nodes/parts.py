@@ -239,6 +239,12 @@ def _per_call(usage: Usage) -> Usage:
     return cast(Usage, shares)
 
 
+def made_of(parts: Parts) -> dict[str, Any]:
+    """What a saved run is known by: the names of its parts, their code, and its options, as fingerprints."""
+    schema = parts.schema
+    return {"parts": dict(schema.parts), "code": dict(schema.code), "options": dict(schema.options)}
+
+
 def identity(episode: Episode) -> Episode:
     """Which episode a patch is for."""
     return Episode(round=episode["round"], candidate=episode["candidate"])

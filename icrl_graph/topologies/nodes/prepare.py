@@ -15,7 +15,7 @@ from icrl_graph.execution.prices import check_price
 from icrl_graph.models.policy import chat_models
 from icrl_graph.state.episode import Episode, LoopState, Message, Output
 from icrl_graph.state.reward import check_on_error
-from icrl_graph.topologies.nodes.parts import SCHEMA_VERSION, Parts, check_schema_version
+from icrl_graph.topologies.nodes.parts import SCHEMA_VERSION, Parts, check_schema_version, made_of
 from icrl_graph.topologies.settings import SavedSettings, overrides, resolve
 from icrl_graph.topologies.stopping import more_rounds
 
@@ -37,7 +37,7 @@ def prepare_node(parts: Parts) -> Callable[..., Any]:
         check_settings(parts, saved)
         saved["run"] = _run_id(runtime.execution_info)
         saved["form"] = SCHEMA_VERSION
-        saved["parts"] = dict(parts.schema.parts)
+        saved |= made_of(parts)
         inputs: Any = {"task": state.get("task"), "task_data": dict(state.get("task_data") or {})}
         if parts.complete is not None:
             seed = saved["run"] if saved["seed"] is None else saved["seed"]

@@ -16,7 +16,7 @@ from icrl_graph.state.episode import Episode, LoopState, answer_of, side_by_side
 from icrl_graph.state.events import DoneEvent
 from icrl_graph.state.selection import answering, best, leaders, outcome
 from icrl_graph.topologies.nodes.evaluate import all_of, ask
-from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node
+from icrl_graph.topologies.nodes.parts import Parts, costs, identity, made_of, node
 from icrl_graph.topologies.settings import SavedSettings
 
 logger = logging.getLogger(__name__)
@@ -84,8 +84,9 @@ def select_node(parts: Parts) -> Runnable[Any, Any]:
                 usage=output["usage"],
             )
         )
-        same = saved["parts"] == parts.schema.parts  # a run may end with another model than it began with
-        changed = {} if same else {"settings": {**saved, "parts": parts.schema.parts}}
+        made = {name: value for name, value in made_of(parts).items() if name in saved}
+        same = made.items() <= saved.items()  # a run may end with another model than it began with
+        changed = {} if same else {"settings": {**saved, **made}}
         return {**output, **changed, "episodes": patches}
 
     return node("select", select, None if selector is None else selector.part, parts)
