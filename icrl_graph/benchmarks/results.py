@@ -177,7 +177,7 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
         ValueError: the folder holds something else.
         ThreadMismatch: it holds another comparison, one with other code, or one of another version.
     """
-    saved_code: Code = {}
+    known: dict[str, Any] = {} if code is None else {"code": code}
     if not (folder / "bench.json").exists():
         if folder.exists() and (not folder.is_dir() or any(file.name != "bench.tmp" for file in folder.iterdir())):
             raise ValueError(f"{folder} is not an empty folder; give another one")
@@ -188,8 +188,9 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
         pairs = [(name, getattr(saved, name), _plain(getattr(plan, name))) for name in fixed]
         if changed := [f"{name} {before!r} -> {after!r}" for name, before, after in pairs if _plain(before) != after]:
             raise ThreadMismatch(f"{folder} holds another comparison ({', '.join(changed)}); give another folder")
-        saved_code = _read(folder).get("code", {})
-        _check_code(folder, saved_code, code or {})
+        saved_code = saved_code_of(folder)
+        _check_code(folder, saved_code or {}, code or {})
+        known = {} if saved_code is None else {"code": {**saved_code, **(code or {})}}
         merged = replace(
             plan,
             arms=[*saved.arms, *(arm for arm in plan.arms if arm not in saved.arms)],
@@ -197,7 +198,6 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
             seeds=max(saved.seeds, plan.seeds),
         )
     folder.mkdir(parents=True, exist_ok=True)
-    known = {"code": {**saved_code, **code}} if code is not None else {}
     write_whole(folder / "bench.json", {"form": SCHEMA_VERSION, **asdict(merged), **known})
     (folder / "unfinished").mkdir(exist_ok=True)
     return merged
@@ -219,6 +219,12 @@ def read_plan(folder: Path) -> Plan:
 
 def _read(folder: Path) -> dict[str, Any]:
     return read_versioned(folder / "bench.json", SCHEMA_VERSION, Plan.__dataclass_fields__, "comparison", ["code"])
+
+
+def saved_code_of(folder: Path) -> Code | None:
+    """The fingerprints of a comparison's parts; None if an earlier version began it, which knew none."""
+    code: Code | None = _read(folder).get("code")
+    return code
 
 
 def _check_code(folder: Path, saved: Code, now: Code) -> None:

@@ -12,7 +12,7 @@ from langgraph.runtime import RunControl
 from icrl_graph.api import OnEpisode, aplay, check_inputs, play
 from icrl_graph.benchmarks.arms import Arm
 from icrl_graph.benchmarks.experiment import NO_OBJECTS, Experiment, Objects, prepare
-from icrl_graph.benchmarks.results import Cell, Plan, Row, failure, open_folder, read_results, row_of
+from icrl_graph.benchmarks.results import Cell, Plan, Row, failure, open_folder, read_results, row_of, saved_code_of
 from icrl_graph.benchmarks.scheduler import OnProgress, Progress, fill, thread
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.models.function import FunctionModel
@@ -54,14 +54,17 @@ def run(
     code = prepare(plan, objects).code()  # nothing is written if something is wrong
     experiment = prepare(open_folder(folder, plan, code), objects)
     _check_tasks(experiment, read_results(folder).rows)
-    cells = experiment.cells()
+    cells, says_how = experiment.cells(), saved_code_of(folder) is not None
     drawing = {name for name, arm in experiment.arms.items() if arm.draws_from is not None}
     early = [cell for cell in cells if cell.arm not in drawing]
     late = [cell for cell in cells if cell.arm in drawing]  # they draw from the rewards that the others got
 
     async def work(cell: Cell, rows: Mapping[Cell, Row], on_episode: OnEpisode) -> Row:
         path = thread(folder, cell) if durable else None
-        return await _play(experiment, cell, path, rows, on_episode, control)
+        row = await _play(experiment, cell, path, rows, on_episode, control)
+        if not says_how:
+            row.pop("made", None)
+        return row
 
     return fill(folder, [early, late], work, experiment.plan, on_progress, control)
 
