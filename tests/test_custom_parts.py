@@ -1,6 +1,7 @@
 """Custom methods, memories, schedules, layouts and ablations: by path, by entry point, or handed over."""
 
 import asyncio
+import copy
 import os
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Send
 from pydantic import Field
 
-from icrl_graph import FunctionModel, ModelError, improve
+from icrl_graph import FunctionModel, ModelError, aimprove, improve
 from icrl_graph.preview import preview
+from icrl_graph.prompts import layouts
 from icrl_graph.state.choices import find
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies import Graph, Settings, send_attempts
@@ -346,3 +348,112 @@ def test_a_saved_run_is_known_by_the_file_of_its_method(duet: str, tmp_path: Pat
     monkeypatch.chdir(tmp_path / "other")
     other = improve(**run, topology="duet.py:create_duet")
     assert other.episodes[1]["response"] == "60"
+
+
+def _vandal(episodes: Any) -> None:
+    """Change all that can be reached."""
+    for episode in episodes:
+        for held in [*episode.values()]:
+            if isinstance(held, dict):
+                for inner in [*held.values()]:
+                    if isinstance(inner, dict | list):
+                        inner.clear()
+                held.clear()
+            elif isinstance(held, list):
+                held.clear()
+        episode["response"] = "forged"
+
+
+def _memory(past: Any) -> list[int]:
+    _vandal(past)
+    return list(range(len(past)))
+
+
+def _schedule(round: int, past: Any) -> str:
+    _vandal(past)
+    return "explore"
+
+
+def _layout(preamble: Any, task: Any, episodes: Any, instruction: str, style: Any) -> Any:
+    prompt = layouts.turns(preamble, task, episodes, instruction, style)
+    copied = copy.deepcopy(prompt)
+    _vandal(episodes)
+    for message in [*preamble, *task]:
+        message["content"] = "forged"
+    return copied
+
+
+def _show(reward: Any, rng: Any) -> Any:
+    kept = dict(reward, steps=[*reward["steps"]])
+    reward["steps"].clear()
+    reward.clear()
+    return kept
+
+
+def _choose(episodes: Any) -> Any:
+    top = max(episodes, key=lambda episode: episode["reward"]["value"])
+    key = {name: top[name] for name in ("round", "candidate")}
+    _vandal(episodes)
+    return key
+
+
+def _score(response: str, answer: Any, history: Any, task_data: Any) -> Any:
+    value = len(answer["words"]) / 10
+    answer["words"].clear()
+    _vandal(history)
+    task_data["list"].clear()
+    return {"value": value, "steps": [value, 0.0], "feedback": "fine"}
+
+
+def _extract(text: str) -> Any:
+    return {"words": text.split()}
+
+
+def _honest_layout(preamble: Any, task: Any, episodes: Any, instruction: str, style: Any) -> Any:
+    return layouts.turns(preamble, task, episodes, instruction, style)
+
+
+def _create(model: Any, evaluator: Any, *, choose: Any, **options: Any) -> Graph:
+    graph = Graph(model, evaluator, choose=choose, **options)
+    graph.add_edge("prepare", "build_context")
+    graph.add_edge("build_context", "generate")
+    graph.add_edge("generate", "evaluate")
+    graph.add_loop("evaluate", "build_context")
+    return graph
+
+
+HONEST: dict[str, Any] = {
+    "memory": lambda past: list(range(len(past))),
+    "schedule": lambda round, past: "explore",
+    "layout": _honest_layout,
+    "show": lambda reward, rng: reward,
+    "choose": lambda episodes: max(episodes, key=lambda episode: episode["reward"]["value"]),
+}
+VANDALS: dict[str, Any] = {
+    "memory": _memory,
+    "schedule": _schedule,
+    "layout": _layout,
+    "show": _show,
+    "choose": _choose,
+}
+
+
+def _played(parts: Any, is_async: bool) -> Any:
+    usage: Any = {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
+    model = ScriptedModel(["one", "one two three", "one two"], usage=usage)
+    examples = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    options: Any = {"rounds": 3, "extract": _extract, "examples": examples, **parts}
+    arguments: Any = {"model": model, "topology": _create, "task_data": {"list": [1]}, **options}
+    task: Any = [{"role": "user", "content": "t"}]
+    result = asyncio.run(aimprove(task, _score, **arguments)) if is_async else improve(task, _score, **arguments)
+    spent = {name: amount for name, amount in result.usage.items() if name != "seconds"}
+    return result.answer, result.reward, spent, without_cost(result.episodes), model.prompts
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("kind", VANDALS)
+def test_a_custom_part_that_changes_what_it_is_handed_changes_nothing(kind: str, is_async: bool) -> None:
+    honest = _played(HONEST, is_async)
+    vandalised = _played({**HONEST, kind: VANDALS[kind]}, is_async)
+    assert honest[0] == {"words": ["one", "two", "three"]}
+    assert vandalised == honest

@@ -262,5 +262,5 @@ def verdict_reader(values: Mapping[str, float]) -> Read:
 def read_verdict(text: str, values: Mapping[str, float]) -> float | None:
     """The value of the verdict that a text ends with; None if its last line is not one of the words."""
     lines = [line for line in text.lower().splitlines() if line.strip()]
-    word = re.fullmatch(r"[\W_]*(?:\w+ ?: *)?[\W_]*([a-z]+)[\W_]*", lines[-1]) if lines else None
+    word = re.fullmatch(r"[\W_]*+(?:\w++ ?: *+)?[\W_]*+([a-z]++)[\W_]*+", lines[-1]) if lines else None  # linear
     return values.get(word[1]) if word else None

@@ -126,7 +126,7 @@ def show(reward: Reward, ablation: Show, rng: Random) -> Reward:
     """What prompts may see of a reward; never its metric, nor why it is unscored."""
     visible = Reward(value=reward.get("value"))
     if "steps" in reward:
-        visible["steps"] = reward["steps"]
+        visible["steps"] = [*reward["steps"]]
     if "feedback" in reward:
         visible["feedback"] = reward["feedback"]
     shown = ablation(visible, rng)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
@@ -90,8 +91,11 @@ def render(
         layout: how.
     """
     shown = chosen(past, plan)
-    visible = shown if is_builtin(layout) else [_hide_true_reward(episode) for episode in shown]
-    messages = layout(preamble, as_messages(task), visible, style.text(plan["instruction"]), style)
+    ahead, asked, visible = preamble, as_messages(task), shown
+    if not is_builtin(layout):  # it may change what it is handed
+        ahead, asked = deepcopy(list(preamble)), deepcopy(asked)
+        visible = [_hide_true_reward(episode) for episode in shown]
+    messages = layout(ahead, asked, visible, style.text(plan["instruction"]), style)
     valid = isinstance(messages, list) and messages and all(isinstance(m, Mapping) and "role" in m for m in messages)
     if not (is_builtin(layout) or valid):
         raise ValueError(f"the layout must return a list of chat messages, got {messages!r:.80}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from operator import index
 from typing import Any
 
@@ -36,19 +37,23 @@ first round is plain. The others never change."""
 
 def make_plan(round: int, past: Sequence[Episode], memory: Memory, schedule: Schedule, warmup: int = 0) -> Plan:
     """Decide what the prompt of a round is made of; the first `warmup` rounds show no history."""
-    visible = past if is_builtin(memory) and is_builtin(schedule) else [_hide_true_reward(episode) for episode in past]
     try:
-        shown = sorted(map(index, memory(visible))) if round >= warmup else []
+        shown = sorted(map(index, memory(_visible_to(memory, past)))) if round >= warmup else []
     except TypeError as error:
         raise ValueError(f"the memory must return the indices of the episodes to show: {error}") from error
     if shown and not 0 <= shown[0] <= shown[-1] < len(past):
         raise ValueError(f"the memory chose the episodes {shown}; there are {len(past)}, counted from 0")
-    instruction = schedule(round, visible)
+    instruction = schedule(round, _visible_to(schedule, past))
     if not isinstance(instruction, str):
         raise ValueError(f"the schedule must return the name of an instruction or a text, got {instruction!r:.80}")
     plan = Plan(shown=_ranges(shown), instruction=instruction, left_out=len(past) - len(set(shown)))
     first = past[-1].get("plan", {}).get("first", 0) if past else 0
     return _from(plan, first) if first else plan
+
+
+def _visible_to(part: Callable[..., Any], past: Sequence[Episode]) -> Sequence[Episode]:
+    """What a memory or a schedule is handed: a custom one gets copies, without the true reward."""
+    return past if is_builtin(part) else [_hide_true_reward(episode) for episode in past]
 
 
 def shrink(plan: Plan) -> Plan | None:
@@ -77,14 +82,12 @@ def is_builtin(part: Callable[..., Any]) -> bool:
 
 
 def _hide_true_reward(episode: Episode) -> Episode:
-    """What memories, schedules and layouts are handed: a copy, without the true reward."""
+    """What memories, schedules and layouts are handed: a copy down to the last value, without the true reward."""
     visible: Any = {key: value for key, value in episode.items() if key not in ("reward", "retests", "selection")}
-    if "shown" in visible:
-        visible["shown"] = dict(visible["shown"])
     if "steps" in visible:
         names = ("action", "thought", "observation")
         visible["steps"] = [{name: step[name] for name in names if name in step} for step in visible["steps"]]
-    copy: Episode = visible
+    copy: Episode = deepcopy(visible)
     return copy
 
 

@@ -5,9 +5,28 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from statistics import mean
 
 from icrl_graph.state.episode import Episode, Output, answer_of, spent, value_of
+
+Choose = Callable[[Sequence[Episode]], Episode | None]
+"""Which episode gives the answer; None if none can."""
+
+
+def on_copies(choose: Choose) -> Choose:
+    """A way to choose that may change what it is handed, and nothing else: a custom one gets copies."""
+    if getattr(choose, "__module__", None) == __name__:
+        return choose
+
+    def chosen(episodes: Sequence[Episode]) -> Episode | None:
+        top = choose(deepcopy(list(episodes)))
+        if top is None:
+            return None
+        at = [(each["round"], each["candidate"]) for each in episodes].index((top["round"], top["candidate"]))
+        return episodes[at]
+
+    return chosen
 
 
 def metric_of(episode: Episode) -> float | None:
@@ -55,7 +74,7 @@ def best_retested(episodes: Iterable[Episode]) -> Episode | None:
     return max(again, key=lambda episode: mean(episode["retests"])) if again else None
 
 
-def answering(episodes: Sequence[Episode], choose: Callable[[Sequence[Episode]], Episode | None]) -> Episode | None:
+def answering(episodes: Sequence[Episode], choose: Choose) -> Episode | None:
     """The episode that gives the answer: of leaders judged again the best, else the chosen one, else the last."""
     return best_retested(episodes) or choose(episodes) or last_answered(episodes)
 

@@ -26,7 +26,7 @@ from icrl_graph.models.policy import Policy
 from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.memory import Memory
 from icrl_graph.state.episode import Input, LoopState, Output
-from icrl_graph.state.selection import best
+from icrl_graph.state.selection import best, on_copies
 from icrl_graph.topologies import nodes
 from icrl_graph.topologies.options import assemble
 from icrl_graph.topologies.settings import MAIN, RunSettings, Settings
@@ -85,7 +85,7 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
             options,
             parts or {},
             shows=shows,
-            choose=choose,
+            choose=on_copies(choose),
             selector=selector,
             extra_calls=extra_calls,
         )

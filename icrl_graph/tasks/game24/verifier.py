@@ -72,7 +72,7 @@ _SIGNS = str.maketrans(
     | dict.fromkeys("\xa0\u2009\u202f", " ")
     | dict(zip("（［[）］]＝", "((()))=", strict=True))
 )
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.S | re.I)
+_TAG = re.compile(r"(</?answer>)", re.I)
 _LABELLED = re.compile(r"answer\W{0,4}[:：]\W{0,3}?[ \t*]*([^\n]+)", re.I)
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 
@@ -84,14 +84,24 @@ def read_expression(text: str) -> str:
     "Answer:", else in the last LaTeX box, else on the last line that is not empty.
     """
     text = text[-_LONGEST_TEXT:]
-    if tagged := _TAGGED.findall(text):
-        text = tagged[-1]
+    text = _tagged(text)
     if labelled := _LABELLED.findall(text):
         return _plain(labelled[-1])
     if (at := text.rfind("\\boxed{")) >= 0:
         return _plain(_braced(text[at + len("\\boxed") :]))
     lines = [line for line in text.splitlines() if line.strip()]
     return _plain(lines[-1]) if lines else ""
+
+
+def _tagged(text: str) -> str:
+    """What stands between the last pair of tags; the whole text if there is none."""
+    pieces, opened, found = _TAG.split(text), None, text
+    for at, piece in enumerate(pieces):
+        if piece.lower() == "<answer>" and opened is None:
+            opened = at
+        elif piece.lower() == "</answer>" and opened is not None:
+            found, opened = "".join(pieces[opened + 1 : at]), None
+    return found
 
 
 def _braced(text: str) -> str:

@@ -189,9 +189,9 @@ def _emit(settings: SavedSettings, episodes: Sequence[Episode], new: int) -> Non
                 candidate=episode["candidate"],
                 instruction=episode["plan"]["instruction"],
                 response=episode.get("response"),
-                answer=answer_of(episode),
+                answer=deepcopy(answer_of(episode)),  # who listens may change it
                 reward=value_of(episode),
-                steps=episode["reward"].get("steps", []),
+                steps=[*episode["reward"].get("steps", [])],
                 metric=metric_of(episode),
                 error=episode.get("error") or episode["reward"].get("error"),
                 best=best_value(episodes[: at + 1]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -41,7 +42,7 @@ def prepare_node(parts: Parts) -> Callable[..., Any]:
         inputs: Any = {"task": state.get("task"), "task_data": dict(state.get("task_data") or {})}
         if parts.complete is not None:
             seed = saved["run"] if saved["seed"] is None else saved["seed"]
-            inputs = {**inputs, **parts.complete(inputs, Random(f"{seed}/inputs"))}
+            inputs = {**inputs, **parts.complete(deepcopy(inputs), Random(f"{seed}/inputs"))}
         checked = {"task": check_task(inputs["task"]), "task_data": inputs["task_data"]}
         return {**_cleared(state), "inputs": Overwrite(checked), "settings": saved, "episodes": Overwrite([])}
 
