@@ -12,19 +12,20 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.runtime import RunControl
+from langgraph.types import StateSnapshot
 from typing_extensions import TypedDict
 
-from icrl_graph.errors import ThreadMismatch
+from icrl_graph.errors import IcrlError, ThreadMismatch
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.prompts.text import number
 from icrl_graph.state.choices import name_of_part
@@ -72,12 +73,14 @@ class Result:
     rewarded_by: str | None
     """The source of the rewards: "oracle" (a function or tool), "judged" (what may hold a model), "self-judged" or
     "human"."""
-    stopped: str | None
-    """Why it ended: rounds, success, plateau, calls, tokens, usd, time or failures; None if it has not ended."""
+    stopped: str
+    """Why it ended: rounds, success, plateau, calls, tokens, usd, time or failures."""
     usage: Usage
     """What all of it cost."""
     episodes: Sequence[Episode]
     """Every attempt, in order."""
+    lost_rounds: int = 0
+    """Rounds that are not counted, because they ended a run whose model gave no answer, and that was resumed."""
     made: Made | None = field(default=None, compare=False)
     """When and by what; None of a run that an earlier version saved."""
 
@@ -182,16 +185,22 @@ def play(
         control: ends it early.
         settings: of this run, where they differ from those of the graph.
     """
-    context = graph.settings(settings)
+    context, whole = graph.settings(settings), False
     with _saver(path) as saver:
         compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
-        begun, update = _begin(graph, compiled.get_state(config), inputs, context)
-        with _hint(path):
-            if update is not None:
-                compiled.update_state(config, update, as_node="evaluate")
-            for event in compiled.stream(begun, config, context=context, **_streaming(path, control)):
-                if on_episode is not None and is_episode(event):
-                    on_episode(event)
+        while not whole:
+            step = _next(graph, compiled.get_state(config), inputs, context)
+            if step is None:
+                break
+            with _hint(path):
+                if step.update is not None:
+                    compiled.update_state(config, step.update, as_node="evaluate")
+                events: Any = compiled.stream(step.input, config, context=context, **_streaming(path, control))
+                with closing(events):  # whatever ends it, it writes no more once the file is closed
+                    for event in events:
+                        if on_episode is not None and is_episode(event):
+                            on_episode(event)
+            whole = step.is_last
         return _result(compiled.get_state(config))
 
 
@@ -205,16 +214,22 @@ async def aplay(
     settings: Mapping[str, Any] | None = None,
 ) -> Result:
     """`play` for async code."""
-    context = graph.settings(settings)
+    context, whole = graph.settings(settings), False
     async with _async_saver(path) as saver:
         compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
-        begun, update = _begin(graph, await compiled.aget_state(config), inputs, context)
-        with _hint(path):
-            if update is not None:
-                await compiled.aupdate_state(config, update, as_node="evaluate")
-            async for event in compiled.astream(begun, config, context=context, **_streaming(path, control)):
-                if on_episode is not None and is_episode(event):
-                    on_episode(event)
+        while not whole:
+            step = _next(graph, await compiled.aget_state(config), inputs, context)
+            if step is None:
+                break
+            with _hint(path):
+                if step.update is not None:
+                    await compiled.aupdate_state(config, step.update, as_node="evaluate")
+                events: Any = compiled.astream(step.input, config, context=context, **_streaming(path, control))
+                async with aclosing(events):
+                    async for event in events:
+                        if on_episode is not None and is_episode(event):
+                            on_episode(event)
+            whole = step.is_last
         return _result(await compiled.aget_state(config))
 
 
@@ -259,33 +274,49 @@ def _streaming(path: Any, control: RunControl | None) -> dict[str, Any]:
     return {"stream_mode": "custom", "durability": "exit" if path is None else "sync", "control": control}
 
 
-def _begin(
-    graph: Graph, stored: Any, inputs: Mapping[str, Any], wanted: RunSettings
-) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """How to resume a thread: its input (None where it has begun), and an update as of `evaluate`, if it needs one.
+class _Step(NamedTuple):
+    """What a thread is to do next."""
+
+    input: dict[str, Any] | None = None
+    """None where it has begun."""
+    update: dict[str, Any] | None = None
+    """Of its state, as of `evaluate`, before."""
+    is_last: bool = True
+    """Whether that is all; else what is asked for beyond it follows once it has ended."""
+
+
+def _next(graph: Graph, stored: StateSnapshot, inputs: Mapping[str, Any], wanted: RunSettings) -> _Step | None:
+    """What a thread is to do next for the run that is asked for; None where that has ended.
+
+    A thread has ended where no task is left, not even one that has done its work and waits to be saved: only then may
+    its state be changed. What was interrupted is played to its end first, as if nothing had happened.
 
     Raises:
         ThreadMismatch: the thread is another run than the one asked for.
     """
     saved = stored.values.get("settings")
     if not saved:  # new, or killed before anything was paid
-        return dict(inputs), None
+        return _Step(dict(inputs))
     check_schema_version(saved)
     if stored.values["inputs"] != inputs:
         raise ThreadMismatch("the thread holds a run on another task; give another thread_id or another path")
     settings, episodes = SavedSettings.of(saved), stored.values["episodes"]
-    gave_up = stored.values.get("stopped") == "failures"
-    ended = not stored.next and not gave_up
-    changes = _changes(saved, wanted, ended)
-    if changes and ended and settings.has_rounds and _is_longer(wanted, changes, episodes[-1]["round"] + 1):
-        longer = {**saved, **{name: getattr(wanted, name) for name in changes}}
-        reason = stop_reason(SavedSettings.of(longer), episodes, graph.parts.calls_each)
-        return None, {"settings": longer, "stopped": reason}
-    if changes:
+    is_open, gave_up = bool(stored.tasks), stored.values.get("stopped") == "failures"
+    changes = _changes(saved, wanted, ended=not is_open and not gave_up)
+    rounds = settings.rounds if is_open or gave_up else episodes[-1]["round"] + 1 - settings.lost_rounds
+    if changes and not (settings.has_rounds and _is_longer(wanted, changes, rounds)):
         raise ThreadMismatch(f"the thread holds another run ({', '.join(changes.values())}); {_OTHER_THREAD}")
+    if is_open:
+        return _Step(is_last=not changes)
     if gave_up and not settings.has_rounds:  # nothing was answered: begin anew
-        return dict(inputs), None
-    return None, reopen(saved, episodes) if gave_up else None
+        return _Step(dict(inputs))
+    longer = {**saved, **{name: getattr(wanted, name) for name in changes}}
+    if gave_up:
+        return _Step(update=reopen(longer, episodes))
+    if not changes:
+        return None
+    reason = stop_reason(SavedSettings.of(longer), episodes, graph.parts.calls_each)
+    return _Step(update={"settings": longer, "stopped": reason})
 
 
 _OTHER_THREAD = "give another thread_id or path, or what it was made with"
@@ -309,25 +340,35 @@ def _changes(saved: Mapping[str, Any], wanted: RunSettings, ended: bool) -> dict
 
 
 def _is_longer(wanted: RunSettings, changes: Mapping[str, str], rounds: int) -> bool:
-    """Whether all that is wanted beyond a run that has ended is more rounds, or one early stop less."""
+    """Whether all that is wanted beyond a run is more rounds than these, or one early stop less."""
     dropped = {name for name in EARLY_STOPS if getattr(wanted, name, None) is None}
     return getattr(wanted, "rounds", 0) > rounds and changes.keys() <= {"rounds", *dropped}
 
 
-def _result(snapshot: Any) -> Result:
-    values, saved = snapshot.values, snapshot.values["settings"]
-    made = None
+def _result(stored: StateSnapshot) -> Result:
+    """The result of a thread.
+
+    Raises:
+        IcrlError: it has not ended.
+    """
+    values = stored.values
+    if values.get("stopped") is None:
+        waits = "; it waits for a person's answer, which the graph takes by its own invoke" if stored.interrupts else ""
+        raise IcrlError(f"the run has not ended{waits}")
+    saved, made = values["settings"], None
     if "code" in saved:
-        made = Made(at=snapshot.created_at, parts=saved["parts"], code=saved["code"], options=saved["options"])
+        at = stored.created_at or ""
+        made = Made(at=at, parts=saved["parts"], code=saved["code"], options=saved["options"])
     return Result(
         answer=values.get("answer"),
         reward=values.get("reward"),
         metric=values.get("metric"),
         regret=values.get("regret"),
         rewarded_by=values.get("rewarded_by"),
-        stopped=values.get("stopped"),
+        stopped=values["stopped"],
         usage=values.get("usage", {}),
         episodes=values["episodes"],
+        lost_rounds=SavedSettings.of(saved).lost_rounds,
         made=made,
     )
 

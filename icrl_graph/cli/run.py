@@ -134,7 +134,7 @@ def run(
 @app.command(epilog="Examples:\n\n  icrl resume runs/pangram\n\n  icrl resume runs/pangram --more 10")
 def resume(
     folder: Annotated[Path, typer.Argument(help="The folder of a run or of a comparison.")],
-    more: Annotated[int, typer.Option(min=0, metavar="<int>", help="Rounds to add to the run.")] = 0,
+    more: Annotated[int, typer.Option(min=0, metavar="<int>", help="Rounds to add to the run once it has ended.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Resume what was interrupted, or add rounds to a run.

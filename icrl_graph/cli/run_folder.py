@@ -100,6 +100,9 @@ class Run:
     ) -> Result:
         """Resume the run of a folder; of one that has ended, give the saved result.
 
+        Rounds are added once it has ended: not to a run whose model has failed again. Then run.json is what its thread
+        becomes, also if something ends this process in between.
+
         Args:
             folder: holds it.
             on_episode: called with each episode.
@@ -111,9 +114,10 @@ class Run:
         """
         run = cls(**read_versioned(folder / "run.json", SCHEMA_VERSION, cls.__dataclass_fields__, "run"))
         result = _play(run._arguments(), folder, on_episode, control)
-        if not more:
+        if not more or result.stopped == "failures":
             return result
-        longer = run.with_more(more, len({episode["round"] for episode in result.episodes}))
+        done = len({episode["round"] for episode in result.episodes}) - result.lost_rounds
+        longer = run.with_more(more, done)
         write_whole(folder / "run.json", {"form": SCHEMA_VERSION, **asdict(longer)})
         return _play(longer._arguments(), folder, on_episode, control)
 

@@ -100,7 +100,7 @@ class DoneEvent(TypedDict):
     """The run is over."""
 
     type: Literal["done"]
-    stopped: str | None
+    stopped: str
     answer: Any
     reward: float | None
     metric: float | None

@@ -75,8 +75,9 @@ def more_rounds(
     more: Any,
     changed: Mapping[str, Any],
     calls_each: int = 1,
+    ended: bool = True,
 ) -> dict[str, Any]:
-    """The settings with which a run that has ended is resumed for more rounds.
+    """The settings with which a run is resumed for more rounds: after those that it made, or was to make.
 
     Its target is dropped, for whoever asks for more rounds wants them; patience begins anew.
 
@@ -86,6 +87,7 @@ def more_rounds(
         more: how many rounds.
         changed: settings that differ from here on.
         calls_each: paid calls that a round takes.
+        ended: whether it made all the rounds that it wanted; else something has interrupted it.
 
     Raises:
         ValueError: it can't be resumed; says why.
@@ -95,11 +97,10 @@ def more_rounds(
         raise ValueError(f"more is a number of rounds, an integer from 1; got {more!r}")
     if not settings.has_rounds:
         raise ValueError("a Best-of-N run can't be extended; start a new one with a larger n")
-    if "reward" not in episodes[-1]:
-        raise ValueError("the run on this thread has not ended; resume it first")
-    number = episodes[-1]["round"] + 1
-    rounds = number + more - settings.lost_rounds
-    longer = {**saved, "target": None, **changed, "rounds": rounds, "reopened": number}
+    longer = {**saved, "target": None, **changed, "rounds": settings.rounds + more}
+    if ended:
+        number = episodes[-1]["round"] + 1
+        longer.update(rounds=number + more - settings.lost_rounds, reopened=number)
     if cap := _cap_reached(SavedSettings.of(longer), episodes, calls_each):
         raise ValueError(f"the run's cap of {cap} is reached; raise it by context=, or give None")
     return longer

@@ -14,7 +14,7 @@ from langgraph.types import Overwrite
 
 from icrl_graph.execution.prices import check_price
 from icrl_graph.models.policy import chat_models
-from icrl_graph.state.episode import Episode, LoopState, Message, Output
+from icrl_graph.state.episode import Episode, LoopState, Message, Output, upsert
 from icrl_graph.state.reward import check_on_error
 from icrl_graph.topologies.nodes.parts import SCHEMA_VERSION, Parts, check_schema_version, made_of
 from icrl_graph.topologies.settings import SavedSettings, overrides, resolve
@@ -78,14 +78,19 @@ def _cleared(state: LoopState) -> dict[str, Any]:
 def _resumed(parts: Parts, state: LoopState, changed: Mapping[str, Any]) -> dict[str, Any]:
     if state.get("task") is not None or state.get("task_data"):
         raise ValueError("more resumes the run of the thread, on its task: give no other one")
-    if not state.get("episodes"):
+    if not state.get("settings"):
         raise ValueError("there is no run on this thread to resume; give a task")
     check_schema_version(state["settings"])
-    saved = more_rounds(state["settings"], state["episodes"], state["more"], changed, parts.calls_each)
+    open_rounds = {episode["round"] for episode in state["episodes"] if "reward" not in episode}
+    ended = state.get("stopped") is not None and not open_rounds
+    # what was interrupted in a round begins it again, and finds in the journal what was answered
+    episodes = [episode for episode in state["episodes"] if episode["round"] not in open_rounds]
+    saved = more_rounds(state["settings"], episodes, state["more"], changed, parts.calls_each, ended)
     check_settings(parts, saved)
-    again = [e for e in state["episodes"] if e.get("retests")]  # the leaders of then; others will be judged again
+    again = [e for e in episodes if e.get("retests")]  # the leaders of then; others will be judged again
     forgotten = [Episode(round=e["round"], candidate=e["candidate"], retests=[]) for e in again]
-    return {**_cleared(state), "settings": saved, "episodes": forgotten}
+    changes = Overwrite(upsert(episodes, [forgotten])) if open_rounds else forgotten
+    return {**_cleared(state), "settings": saved, "episodes": changes}
 
 
 def check_task(task: Any) -> str | list[Message]:

@@ -72,11 +72,12 @@ def select_node(parts: Parts) -> Runnable[Any, Any]:
         top = answering(episodes, parts.choose) if selector is None else parts.choose(episodes)
         output = outcome(episodes, top, parts.rewarded_by(settings))
         _warn_of_unscored(episodes, parts, settings)
+        stopped = state.get("stopped") or "rounds"  # a method of its own may end when it has made its rounds
         parts.driver.run_cache.forget(settings.run)
         get_stream_writer()(
             DoneEvent(
                 type="done",
-                stopped=state.get("stopped"),
+                stopped=stopped,
                 answer=output["answer"],
                 reward=output["reward"],
                 metric=output["metric"],
@@ -87,7 +88,8 @@ def select_node(parts: Parts) -> Runnable[Any, Any]:
         made = {name: value for name, value in made_of(parts).items() if name in saved}
         same = made.items() <= saved.items()  # a run may end with another model than it began with
         changed = {} if same else {"settings": {**saved, **made}}
-        return {**output, **changed, "episodes": patches}
+        ended = {} if state.get("stopped") else {"stopped": stopped}
+        return {**output, **ended, **changed, "episodes": patches}
 
     return node("select", select, None if selector is None else selector.part, parts)
 
