@@ -27,6 +27,7 @@ from typing_extensions import TypedDict
 
 from icrl_graph.errors import IcrlError, ThreadMismatch
 from icrl_graph.evaluators.evaluator import Evaluator
+from icrl_graph.execution.langgraph_internals import next_ids_after_config
 from icrl_graph.prompts.text import number
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of
@@ -189,9 +190,11 @@ def play(
     with _saver(path) as saver:
         compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
         while not whole:
-            step = _next(graph, compiled.get_state(config), inputs, context)
+            stored = compiled.get_state(config)
+            step = _next(graph, stored, inputs, context)
             if step is None:
                 break
+            next_ids_after_config(stored.config)
             with _hint(path):
                 if step.update is not None:
                     compiled.update_state(config, step.update, as_node="evaluate")
@@ -218,9 +221,11 @@ async def aplay(
     async with _async_saver(path) as saver:
         compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
         while not whole:
-            step = _next(graph, await compiled.aget_state(config), inputs, context)
+            stored = await compiled.aget_state(config)
+            step = _next(graph, stored, inputs, context)
             if step is None:
                 break
+            next_ids_after_config(stored.config)
             with _hint(path):
                 if step.update is not None:
                     await compiled.aupdate_state(config, step.update, as_node="evaluate")

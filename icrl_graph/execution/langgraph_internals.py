@@ -7,9 +7,12 @@ checkpointers and the names of their tables stands in `sql_journals`, which `tes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
+from uuid import UUID
 
+import langgraph.checkpoint.base.id as checkpoint_ids
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.types import _DeltaSnapshot as DeltaSnapshot
 from langgraph.config import get_config
@@ -23,6 +26,8 @@ __all__ = [
     "awritten_beside",
     "databases_of_run",
     "in_run",
+    "next_ids_after",
+    "next_ids_after_config",
     "unwrapped",
     "written_beside",
 ]
@@ -93,6 +98,33 @@ def _place_of_task() -> tuple[Any, RunnableConfig] | None:
 
 def _of_channel(saved: Any, channel: str) -> list[Any]:
     return [value for _, name, value in (saved.pending_writes or () if saved else ()) if name == channel]
+
+
+def next_ids_after_config(config: Mapping[str, Any]) -> None:
+    """Give new checkpoints ids that come after those of a config: of a state, or of a node and the graphs around it.
+
+    Where a node's config no longer has them (`checkpoint_map`), a run that is resumed after the clock was set back is
+    read in its old state for ever: tests/promises/test_resume_means_the_same.py.
+    """
+    configurable = config.get("configurable", {})
+    for id in (configurable.get("checkpoint_id"), *configurable.get("checkpoint_map", {}).values()):
+        next_ids_after(id)
+
+
+def next_ids_after(checkpoint_id: str | None) -> None:
+    """Give new checkpoints ids that come after this one, whatever the clock says.
+
+    The head of a thread is its checkpoint with the largest id, which begins with the time. LangGraph keeps them in
+    order within a process, by the time of the last one; it is set here to that of a checkpoint that another process
+    wrote. If LangGraph renames it, the same test fails.
+    """
+    try:
+        id = UUID(checkpoint_id or "")
+    except ValueError:  # none yet, or of a checkpointer that makes its own
+        return
+    written = (id.time_low << 28) | (id.time_mid << 12) | (id.time_hi_version & 0x0FFF)
+    if id.version == 6 and written > (checkpoint_ids._last_v6_timestamp or 0):
+        checkpoint_ids._last_v6_timestamp = written  # type: ignore[assignment]
 
 
 def in_run(frame: FrameType) -> bool:

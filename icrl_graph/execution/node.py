@@ -8,6 +8,8 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.types import TracePolicy
 
+from icrl_graph.execution.langgraph_internals import next_ids_after_config
+
 
 class PlainNode(RunnableLambda[Any, Any]):
     """Functions as a node, called directly: LangGraph has set up around a node all that a RunnableLambda would.
@@ -29,10 +31,12 @@ class PlainNode(RunnableLambda[Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Call `func`."""
+        next_ids_after_config(config or {})
         return self.func(input)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Call `afunc`."""
+        next_ids_after_config(config or {})
         afunc: Callable[[Any], Awaitable[Any]] = self.afunc  # type: ignore[assignment]
         return await afunc(input)
 

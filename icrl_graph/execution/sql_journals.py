@@ -25,7 +25,7 @@ from typing import Any
 from langgraph.store.memory import InMemoryStore
 
 from icrl_graph.execution.journal import Journal, Reply, StoreJournal
-from icrl_graph.execution.langgraph_internals import databases_of_run, unwrapped
+from icrl_graph.execution.langgraph_internals import databases_of_run, next_ids_after, unwrapped
 
 Statement = tuple[Any, ...]
 """SQL with ? for its parameters, and the parameters."""
@@ -285,3 +285,14 @@ def journal_of_run() -> tuple[Journal | None, str]:
     """The journal and the thread of the run that the caller is a node of; (None, "") outside of one."""
     saver, store, thread = databases_of_run()
     return journal_of(saver, store), thread
+
+
+def follow_thread() -> None:
+    """Give the next checkpoints of the run that the caller is a node of ids that come after all of its thread.
+
+    A new input on a thread is saved before any node runs: by the clock, which may have been set back since.
+    """
+    saver, _, thread = databases_of_run()
+    if (database := beside(unwrapped(saver))) is not None:
+        rows = database.run(("SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = ?", thread))
+        next_ids_after(rows[0][0])

@@ -10,6 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import StateSnapshot
 
 from icrl_graph.evaluators.human import VETOED, without_value
+from icrl_graph.execution.langgraph_internals import next_ids_after_config
 from icrl_graph.prompts import ablations
 from icrl_graph.state.episode import Episode, upsert
 from icrl_graph.state.reward import Reward, as_reward, unscored
@@ -57,6 +58,7 @@ def revise(
     head = graph.get_state(config).config
     snapshot = graph.get_state(_at(graph.get_state_history(_thread(config)), head, round))
     update = _revision(parts, snapshot, candidate, reward, comment, instruction, changed)
+    next_ids_after_config(graph.get_state(_thread(config)).config)
     branch: RunnableConfig = graph.update_state(snapshot.config, update, as_node="evaluate")
     return branch
 
@@ -78,6 +80,7 @@ async def arevise(
     history = [each async for each in graph.aget_state_history(_thread(config))]
     snapshot = await graph.aget_state(_at(history, head, round))
     update = _revision(parts, snapshot, candidate, reward, comment, instruction, changed)
+    next_ids_after_config((await graph.aget_state(_thread(config))).config)
     branch: RunnableConfig = await graph.aupdate_state(snapshot.config, update, as_node="evaluate")
     return branch
 

@@ -21,13 +21,17 @@ import langgraph.checkpoint.base.id as checkpoint_ids
 import pytest
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import START, StateGraph
 
 from icrl_graph import aimprove, improve
 from icrl_graph.benchmarks.files import write_whole
 from icrl_graph.cli.run_folder import Run as FolderRun
 from icrl_graph.execution.sql_journals import TableJournal
-from icrl_graph.topologies.methods import TOPOLOGIES
-from tests.helpers import GAME, digest, nearness, without_cost
+from icrl_graph.state.episode import Output
+from icrl_graph.topologies import revise
+from icrl_graph.topologies.methods import TOPOLOGIES, create_icrl
+from tests.databases import ASYNC, SYNC, opened
+from tests.helpers import GAME, digest, nearness, thread, without_cost
 
 WAYS = ("sync", "async")
 CLOCKS = {"right": 0, "an hour back": -3600, "an hour forward": 3600}
@@ -150,8 +154,10 @@ def runs(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """Set the clock by which checkpoints get their ids, and forget the last one, as in another process."""
     moved = SimpleNamespace(time_ns=lambda: time.time_ns() + seconds * 10**9)
     monkeypatch.setattr(checkpoint_ids, "time", moved)
+    monkeypatch.setattr(checkpoint_ids, "_last_v6_timestamp", None)
 
 
 def boundaries(writes: int) -> list[tuple[int, bool]]:
@@ -267,6 +273,53 @@ def test_an_embedded_run_interrupted_in_a_round_and_asked_for_more_makes_all_of_
         run(GAME, tmp_path / "ended.sqlite", interrupts=True)
     assert run({"more": 2}, tmp_path / "ended.sqlite") == wanted
     assert len(asked) == paid
+
+
+class Outer(Output, total=False):
+    task: str
+    task_data: dict[str, Any]
+    more: int
+
+
+def embedded(graph: Any) -> Any:
+    outer = StateGraph(Outer)
+    outer.add_node("before", lambda state: {"rounds_done": 0})
+    outer.add_node("inner", graph.compile())
+    outer.add_edge(START, "before")
+    outer.add_edge("before", "inner")
+    return outer
+
+
+@pytest.mark.parametrize("is_embedded", [False, True])
+@pytest.mark.parametrize("kind", SYNC[:2] + ASYNC[:2])
+def test_a_thread_goes_on_from_what_was_written_last_though_the_clock_was_set_back(
+    kind: str, is_embedded: bool, tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph: Any = create_icrl(digest, nearness, rounds=3, seed=0)
+    with opened(kind, tmp_path / "run.sqlite", postgres) as database:
+        compiled = (embedded(graph) if is_embedded else graph).compile(checkpointer=database.saver)
+
+        def run(inputs: Any, clock: int, **options: Any) -> Any:
+            set_clock(monkeypatch, clock)
+            output = database.invoke(compiled, inputs, thread(), **options)
+            saved = compiled.get_state(thread()).values
+            assert {name: saved[name] for name in output} == output
+            return output
+
+        database.invoke(compiled, GAME, thread(), interrupt_before=["inner" if is_embedded else "evaluate"])
+        assert run(None, -3600)["rounds_done"] == 3  # resumed
+        if not is_embedded:
+            set_clock(monkeypatch, -5000)
+            branch = revise(compiled, thread(), 1, reward=0.0)
+            assert branch["configurable"]["checkpoint_id"] == head_of(compiled)
+            assert run(None, -6000)["rounds_done"] == 3
+        assert run({"task": "Another.", "task_data": {"secret": 7}}, -7200)["rounds_done"] == 3  # another input
+        if not is_embedded:
+            assert run({"more": 2}, -9000)["rounds_done"] == 5
+
+
+def head_of(compiled: Any) -> str:
+    return str(compiled.get_state(thread()).config["configurable"]["checkpoint_id"])
 
 
 MODEL = '''

@@ -13,6 +13,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Overwrite
 
 from icrl_graph.execution.prices import check_price
+from icrl_graph.execution.sql_journals import follow_thread
 from icrl_graph.models.policy import chat_models
 from icrl_graph.state.episode import Episode, LoopState, Message, Output, upsert
 from icrl_graph.state.reward import check_on_error
@@ -32,6 +33,7 @@ def prepare_node(parts: Parts) -> Callable[..., Any]:
     """
 
     def prepare(state: LoopState, runtime: Runtime[Any]) -> dict[str, Any]:
+        follow_thread()
         if state.get("more") is not None:
             return _resumed(parts, state, overrides(parts.schema, runtime.context))
         saved = resolve(parts.schema, runtime.context)
@@ -89,8 +91,9 @@ def _resumed(parts: Parts, state: LoopState, changed: Mapping[str, Any]) -> dict
     check_settings(parts, saved)
     again = [e for e in episodes if e.get("retests")]  # the leaders of then; others will be judged again
     forgotten = [Episode(round=e["round"], candidate=e["candidate"], retests=[]) for e in again]
-    changes = Overwrite(upsert(episodes, [forgotten])) if open_rounds else forgotten
-    return {**_cleared(state), "settings": saved, "episodes": changes}
+    whole = {"inputs": state["inputs"], "settings": saved, "episodes": upsert(episodes, [forgotten])}
+    # whole, so that it is not put together from checkpoints whose order a clock that was set back has changed
+    return {**_cleared(state), **{name: Overwrite(value) for name, value in whole.items()}}
 
 
 def check_task(task: Any) -> str | list[Message]:
