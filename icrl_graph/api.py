@@ -28,6 +28,7 @@ from typing_extensions import TypedDict
 from icrl_graph.errors import IcrlError, ThreadMismatch
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.execution.langgraph_internals import next_ids_after_config
+from icrl_graph.execution.thread_lock import driving
 from icrl_graph.prompts.text import number
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of
@@ -141,6 +142,7 @@ def improve(
     Raises:
         ValueError: an argument is wrong.
         ThreadMismatch: the file holds another run under this thread id.
+        ThreadBusy: somebody else is making the same call.
         ModelError: the model can't answer at all, because of its key or name, say.
         GraphDrained: the run was ended through `control`; with `path`, the same call resumes it.
     """
@@ -187,7 +189,7 @@ def play(
         settings: of this run, where they differ from those of the graph.
     """
     context, whole = graph.settings(settings), False
-    with _saver(path) as saver:
+    with _saver(path, thread_id) as saver:
         compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
         while not whole:
             stored = compiled.get_state(config)
@@ -218,7 +220,7 @@ async def aplay(
 ) -> Result:
     """`play` for async code."""
     context, whole = graph.settings(settings), False
-    async with _async_saver(path) as saver:
+    async with _async_saver(path, thread_id) as saver:
         compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
         while not whole:
             stored = await compiled.aget_state(config)
@@ -390,7 +392,7 @@ def _hint(path: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _saver(path: str | PathLike[str] | None) -> Iterator[BaseCheckpointSaver[Any]]:
+def _saver(path: str | PathLike[str] | None, thread_id: str) -> Iterator[BaseCheckpointSaver[Any]]:
     if path is None:
         yield InMemorySaver()
         return
@@ -399,12 +401,15 @@ def _saver(path: str | PathLike[str] | None) -> Iterator[BaseCheckpointSaver[Any
     from langgraph.checkpoint.sqlite import SqliteSaver
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)) as connection:
+    with (
+        driving(path, thread_id),
+        closing(sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)) as connection,
+    ):
         yield SqliteSaver(connection)
 
 
 @asynccontextmanager
-async def _async_saver(path: str | PathLike[str] | None) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+async def _async_saver(path: str | PathLike[str] | None, thread_id: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
     if path is None:
         yield InMemorySaver()
         return
@@ -412,11 +417,12 @@ async def _async_saver(path: str | PathLike[str] | None) -> AsyncIterator[BaseCh
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    saver = AsyncSqliteSaver(await _surely(_connected(aiosqlite.connect(str(path), timeout=PATIENCE))))
-    try:
-        yield saver
-    finally:
-        await _surely(_closed(saver))
+    with driving(path, thread_id):
+        saver = AsyncSqliteSaver(await _surely(_connected(aiosqlite.connect(str(path), timeout=PATIENCE))))
+        try:
+            yield saver
+        finally:
+            await _surely(_closed(saver))
 
 
 async def _surely(work: Any) -> Any:

@@ -5,6 +5,7 @@
     ├── JournalError      a reply could not be saved or looked up: the disk is full, the file is not a journal
     ├── ModelError        no attempt can succeed until a person fixes something: key, model name, address
     ├── ThreadMismatch    a stored thread holds another task or was made by another version (also a ValueError)
+    ├── ThreadBusy        somebody else drives the thread (also a BlockingIOError)
     ├── NoEpisode         an action before an episode of an environment was begun, after it ended, or after `close`
     ├── SimulatorError    the simulator of an environment failed, independently of the agent's actions
     │   └── SimulatorUnavailable    it does not start: a program that it needs is missing or broken
@@ -47,6 +48,10 @@ class JournalError(IcrlError):
 
 class ThreadMismatch(IcrlError, ValueError):
     """A stored thread is not the run that was requested."""
+
+
+class ThreadBusy(IcrlError, BlockingIOError):
+    """A stored thread is being driven by somebody else; two drivers would pay twice and spoil each other's results."""
 
 
 class NoEpisode(IcrlError):
