@@ -14,8 +14,12 @@ import pytest
 from icrl_graph import aimprove, improve
 from icrl_graph.errors import ThreadBusy
 from icrl_graph.execution.thread_lock import driving
+from icrl_graph.topologies.methods import build
+from tests import databases
 from tests.command_line import ROOT, icrl
 from tests.ctrl_c import heed_ctrl_c
+from tests.databases import opened
+from tests.helpers import thread
 
 CALL: Any = {"score": lambda response: 1.0, "rounds": 2}
 CHILD = """
@@ -137,3 +141,59 @@ def test_a_path_to_the_same_file_by_another_name_is_the_same_thread(tmp_path: Pa
     (tmp_path / "link").symlink_to(tmp_path)
     with driving(tmp_path / "run.sqlite", "1"), pytest.raises(ThreadBusy), driving(tmp_path / "link/run.sqlite", "1"):
         pass
+
+
+@pytest.mark.parametrize("topology", ["icrl", "self_refine"])
+@pytest.mark.parametrize("kind", databases.ALL)
+def test_an_embedded_run_that_another_one_takes_over_pays_for_nothing_more(
+    kind: str, topology: str, tmp_path: Path, postgres: str
+) -> None:
+    """The later of two drivers goes on to the end, as if it had been alone."""
+    asked, began, may_end = list[str](), threading.Event(), threading.Event()
+
+    def model(messages: Any) -> str:
+        asked.append("first" if not began.is_set() else "second")
+        if asked == ["first"]:
+            began.set()
+            may_end.wait()
+        return str(len(asked))
+
+    rounds, calls = (4, 4) if topology == "icrl" else (3, 5)
+    errors: list[BaseException] = []
+    with opened(kind, tmp_path / "run.sqlite", postgres) as one, opened(kind, tmp_path / "run.sqlite", postgres) as two:
+        graphs = [
+            build(topology, model, lambda response: 1.0, rounds=rounds).compile(each.saver) for each in (one, two)
+        ]
+
+        def drive() -> None:
+            try:
+                one.invoke(graphs[0], {"task": "t"}, thread())
+            except BaseException as error:
+                errors.append(error)
+
+        first = threading.Thread(target=drive)
+        first.start()
+        began.wait()
+        try:
+            output = two.invoke(graphs[1], None, thread())
+        finally:
+            may_end.set()
+            first.join()
+        assert graphs[1].get_state(thread()).values["answer"] == output["answer"]
+        assert two.invoke(graphs[1], None, thread()) == output
+    assert isinstance(errors[0], ThreadBusy)
+    assert f"was taken over by process {os.getpid()} on" in str(errors[0])
+    assert asked == ["first", *["second"] * calls]  # the one in flight
+
+
+def test_a_thread_is_claimed_once_an_invocation_however_many_calls_it_makes(tmp_path: Path) -> None:
+    claims: list[str] = []
+    with opened("sqlite", tmp_path / "run.sqlite", "") as database:
+        graph = build("best_of_n", lambda: "42", lambda: 1.0, n=8).compile(database.saver)
+        database.invoke(graph, {"task": "t"}, thread())
+        saver: Any = database.saver
+        saver.conn.set_trace_callback(lambda sql: claims.append(sql) if "INTO icrl_drivers" in sql else None)
+        graph = build("icrl", lambda: "42", lambda: 1.0, rounds=5).compile(database.saver)
+        database.invoke(graph, {"task": "t"}, thread("2"))
+        database.invoke(graph, {"more": 3}, thread("2"))
+    assert len(claims) == 2

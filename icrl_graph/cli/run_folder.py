@@ -169,6 +169,7 @@ def _play(arguments: dict[str, Any], folder: Path, on_episode: OnEpisode | None,
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """The result as plain values; without `made` where that is not known."""
-    values = {key: getattr(result, key) for key in Result.__dataclass_fields__}
-    return values if result.made else {key: value for key, value in values.items() if key != "made"}
+    """The result as plain values; without `made` where that is not known, with lost rounds where there are any."""
+    values = {name: getattr(result, name) for name in Result.__dataclass_fields__}
+    left_out = {name for name in ("made", "lost_rounds") if not values[name]}
+    return {name: value for name, value in values.items() if name not in left_out}

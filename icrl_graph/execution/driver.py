@@ -28,10 +28,10 @@ from typing import Any
 
 from langgraph.errors import GraphBubbleUp, GraphDrained
 
-from icrl_graph.errors import BudgetExceeded, JournalError, ModelError
+from icrl_graph.errors import BudgetExceeded, JournalError, ModelError, ThreadBusy
 from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call, UsageCallback, collect_usage, run_blocking, usage_of
-from icrl_graph.execution.journal import Journal, MemoryJournal, Reply
+from icrl_graph.execution.journal import Journal, MemoryJournal, Reply, journal_errors
 from icrl_graph.execution.prices import Prices
 from icrl_graph.execution.queue import await_slot, wait_for_slot
 from icrl_graph.execution.rate_limit import RateLimit
@@ -183,7 +183,7 @@ class Driver:
         id = digest(self.run_cache, key[0], caller, call.input, [key, dict(call.kwargs)])
         run_journal, thread = journal_of_run()
         journal = next(each for each in (self.journal, run_journal, self._memory) if each is not None)
-        with _journal_errors():
+        with journal_errors():
             saved = await journal.aget(id, thread) if is_async else journal.get(id, thread)
         if saved is not None:
             budget.add_saved(saved.usage, lane=key[2:4] + key[5::2])
@@ -193,7 +193,7 @@ class Driver:
                 # a cancellation is of this call alone
                 await asyncio.shield(asyncio.wrap_future(leader)) if is_async else leader.result()
             reply = await self._make(call, key, budget, is_async)
-        with _journal_errors():
+        with journal_errors():
             await _uncancelled(journal.aput(id, thread, reply)) if is_async else journal.put(id, thread, reply)
         return reply
 
@@ -239,7 +239,7 @@ _COST = "icrl_cost"
 """Under which an error carries what its call has cost: models within it may have answered before it failed."""
 
 
-_ALWAYS_RAISED = (GraphBubbleUp, JournalError, ModelError)
+_ALWAYS_RAISED = (GraphBubbleUp, JournalError, ModelError, ThreadBusy)
 """What no flow may turn into data: an interrupt of LangGraph, and what a person must fix."""
 
 
@@ -283,15 +283,6 @@ class _Leaders:
             raise
         finally:
             done.set_result(None)
-
-
-@contextmanager
-def _journal_errors() -> Iterator[None]:
-    """Stop the run where its journal fails: to continue would be to pay for what can't be saved."""
-    try:
-        yield
-    except Exception as error:
-        raise JournalError(f"the journal failed: {type(error).__name__}: {error}") from error
 
 
 async def _uncancelled(work: Coroutine[Any, Any, None]) -> None:

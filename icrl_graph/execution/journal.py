@@ -12,10 +12,13 @@ import json
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from langgraph.store.base import BaseStore
 
+from icrl_graph.errors import JournalError, ThreadBusy
 from icrl_graph.state.episode import Usage
 
 
@@ -137,3 +140,14 @@ def _as_item(reply: Reply) -> dict[str, str]:
 
 def _from_item(item: Any) -> Reply | None:
     return None if item is None else Reply(*json.loads(item.value["reply"]))
+
+
+@contextmanager
+def journal_errors() -> Iterator[None]:
+    """Stop the run where its journal fails: to continue would be to pay for what can't be saved."""
+    try:
+        yield
+    except ThreadBusy:
+        raise
+    except Exception as error:
+        raise JournalError(f"the journal failed: {type(error).__name__}: {error}") from error

@@ -26,6 +26,7 @@ __all__ = [
     "awritten_beside",
     "databases_of_run",
     "in_run",
+    "invocation_of_run",
     "next_ids_after",
     "next_ids_after_config",
     "unwrapped",
@@ -98,6 +99,18 @@ def _place_of_task() -> tuple[Any, RunnableConfig] | None:
 
 def _of_channel(saved: Any, channel: str) -> list[Any]:
     return [value for _, name, value in (saved.pending_writes or () if saved else ()) if name == channel]
+
+
+def invocation_of_run() -> Any:
+    """What tells the invocation that the caller is part of from all others, graphs within it included; None outside.
+
+    Each has a `RunControl`, its own or the user's, and hands it on to graphs within it. If it no longer does, nobody is
+    kept from driving a thread twice: tests/test_thread_lock.py.
+    """
+    try:
+        return getattr(get_runtime(), "control", None)
+    except RuntimeError:
+        return None
 
 
 def next_ids_after_config(config: Mapping[str, Any]) -> None:

@@ -6,6 +6,9 @@ A graph needs no setting for where its replies are saved. `journal_of` takes
     else a table `icrl_replies` beside the checkpoints, in the same SQLite file or PostgreSQL database,
     else nothing that outlives the process.
 
+A thread has one driver: the invocation that claimed it last, with its first paid call. Each look into a table beside
+the checkpoints says who that is, so one that was taken over pays for nothing more, and a dead one holds nobody up.
+
 A store in memory is ignored where the checkpoints outlive it. A table beside the checkpoints is used through the
 connection of the checkpointer, under its lock: there is nothing more to open, to close or to wait for.
 """
@@ -17,15 +20,21 @@ import json
 import threading
 import weakref
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from typing import Any
+from uuid import uuid4
 
 from langgraph.store.memory import InMemoryStore
 
-from icrl_graph.execution.journal import Journal, Reply, StoreJournal
-from icrl_graph.execution.langgraph_internals import databases_of_run, next_ids_after, unwrapped
+from icrl_graph.errors import ThreadBusy
+from icrl_graph.execution.journal import Journal, Reply, StoreJournal, journal_errors
+from icrl_graph.execution.langgraph_internals import databases_of_run, invocation_of_run, next_ids_after, unwrapped
+from icrl_graph.execution.thread_lock import named, this_process
 
 Statement = tuple[Any, ...]
 """SQL with ? for its parameters, and the parameters."""
@@ -33,7 +42,14 @@ Rows = list[tuple[Any, ...]]
 
 _TABLE = "CREATE TABLE IF NOT EXISTS icrl_replies (id TEXT PRIMARY KEY, thread TEXT NOT NULL, reply TEXT NOT NULL)"
 _INDEX = "CREATE INDEX IF NOT EXISTS icrl_replies_thread ON icrl_replies (thread)"
-_GET = "SELECT reply FROM icrl_replies WHERE id = ?"
+_DRIVERS = "CREATE TABLE IF NOT EXISTS icrl_drivers (thread TEXT PRIMARY KEY, driver TEXT NOT NULL)"
+_GET = "SELECT (SELECT driver FROM icrl_drivers WHERE thread = ?), (SELECT reply FROM icrl_replies WHERE id = ?)"
+"""Gives one row: who drives the thread, and the reply."""
+_DRIVER = "SELECT (SELECT driver FROM icrl_drivers WHERE thread = ?), NULL"
+_CLAIM = (
+    "INSERT INTO icrl_drivers (thread, driver) VALUES (?, ?) "
+    "ON CONFLICT (thread) DO UPDATE SET driver = excluded.driver"
+)
 _PUT = (
     "INSERT INTO icrl_replies (id, thread, reply) VALUES (?, ?, ?) "
     "ON CONFLICT (id) DO UPDATE SET reply = excluded.reply"
@@ -43,11 +59,13 @@ _PUT = (
 class TableJournal(Journal):
     """Saves every reply in a table of a database, which is created if it is missing."""
 
-    schema: Iterable[Statement] = ((_TABLE,), (_INDEX,))
+    schema: Iterable[Statement] = ((_TABLE,), (_INDEX,), (_DRIVERS,))
     writes: str = "writes"
     """The table of LangGraph's writes, where the database holds its checkpoints."""
     blobs: str | None = None
     """The table of the channels' values, if they have one."""
+    keeps_drivers: bool = False
+    """Whether its threads are those of the checkpoints beside it, so that each has one driver."""
     _has_table = False
 
     @abstractmethod
@@ -59,41 +77,107 @@ class TableJournal(Journal):
         return await asyncio.to_thread(self.run, *statements)
 
     def get(self, id: str, thread: str) -> Reply | None:
-        """The reply to a call, or None."""
-        return _reply(self._execute(_GET, id))
+        """The reply to a call, or None.
+
+        Raises:
+            ThreadBusy: another invocation drives the thread by now.
+        """
+        driver, claim = self._claim(thread)
+        rows = self._execute(*claim, (_GET, thread, id))
+        return self._read(rows, driver, thread)
 
     def put(self, id: str, thread: str, reply: Reply) -> None:
-        """Save a reply."""
-        self._execute(_PUT, id, thread, json.dumps(reply))
+        """Save a reply.
+
+        Raises:
+            ThreadBusy: another invocation drives the thread by now; the reply is saved for it.
+        """
+        driver, _ = self._claim(thread)
+        rows = self._execute((_PUT, id, thread, json.dumps(reply)), (_DRIVER, thread))
+        self._read(rows, driver, thread)
 
     def delete(self, thread: str) -> None:
         """Delete all replies of a thread."""
-        self._execute("DELETE FROM icrl_replies WHERE thread = ?", thread)
+        self._execute(*_deletions(thread))
 
     async def aget(self, id: str, thread: str) -> Reply | None:
         """`get`, without blocking the event loop."""
-        return _reply(await self._aexecute(_GET, id))
+        driver, claim = self._claim(thread)
+        rows = await self._aexecute(*claim, (_GET, thread, id))
+        return self._read(rows, driver, thread)
 
     async def aput(self, id: str, thread: str, reply: Reply) -> None:
         """`put`, without blocking the event loop."""
-        await self._aexecute(_PUT, id, thread, json.dumps(reply))
+        driver, _ = self._claim(thread)
+        rows = await self._aexecute((_PUT, id, thread, json.dumps(reply)), (_DRIVER, thread))
+        self._read(rows, driver, thread)
 
-    def _execute(self, *statement: Any) -> Rows:
-        rows = self.run(*self._with_schema(statement))
+    def _execute(self, *statements: Statement) -> Rows:
+        rows = self.run(*self._with_schema(statements))
         self._has_table = True
         return rows
 
-    async def _aexecute(self, *statement: Any) -> Rows:
-        rows = await self.arun(*self._with_schema(statement))
+    async def _aexecute(self, *statements: Statement) -> Rows:
+        rows = await self.arun(*self._with_schema(statements))
         self._has_table = True
         return rows
 
-    def _with_schema(self, statement: Statement) -> list[Statement]:
-        return [statement] if self._has_table else [*self.schema, statement]
+    def _with_schema(self, statements: Iterable[Statement]) -> list[Statement]:
+        return [*([] if self._has_table else self.schema), *statements]
+
+    def _claim(self, thread: str) -> tuple[_Driver | None, list[Statement]]:
+        """Who drives a thread, as far as the caller knows, and at its first call what claims the thread."""
+        invocation = invocation_of_run() if self.keeps_drivers else None
+        if invocation is None:
+            return None, []
+        driver = self._drivers.of(invocation, thread)
+        return driver, [] if driver.has_claimed else [(_CLAIM, thread, driver.name)]
+
+    def _read(self, rows: Rows, driver: _Driver | None, thread: str) -> Reply | None:
+        ((latest, reply),) = rows
+        if driver is not None:
+            driver.has_claimed = True
+            if latest not in (driver.name, None):  # None: the thread was deleted
+                raise ThreadBusy(f"thread {thread!r} was taken over by {named(latest)}; this run pays for nothing more")
+        return None if reply is None else Reply(*json.loads(reply))
+
+    @cached_property
+    def _drivers(self) -> _Drivers:
+        return _Drivers()
 
 
-def _reply(rows: Rows) -> Reply | None:
-    return Reply(*json.loads(rows[0][0])) if rows else None
+@dataclass
+class _Driver:
+    """An invocation that drives a thread.
+
+    Attributes:
+        name: its own, as JSON.
+        has_claimed: whether it stands in the table, or stood there until another one came.
+    """
+
+    name: str
+    has_claimed: bool = False
+
+
+class _Drivers:
+    """The latest invocations of this process that use a journal."""
+
+    def __init__(self, limit: int = 4096) -> None:
+        self._drivers: OrderedDict[tuple[Any, str], _Driver] = OrderedDict()
+        self._limit, self._lock = limit, threading.Lock()
+
+    def of(self, invocation: Any, thread: str) -> _Driver:
+        with self._lock:
+            if (invocation, thread) not in self._drivers:
+                name = json.dumps({**this_process(), "invocation": uuid4().hex})
+                self._drivers[invocation, thread] = _Driver(name)
+                while len(self._drivers) > self._limit:
+                    self._drivers.popitem(last=False)
+            return self._drivers[invocation, thread]
+
+
+def _deletions(thread: str) -> list[Statement]:
+    return [(f"DELETE FROM {table} WHERE thread = ?", thread) for table in ("icrl_drivers", "icrl_replies")]
 
 
 class SqliteJournal(TableJournal):
@@ -130,6 +214,8 @@ def _run_sqlite(connection: Any, statements: Iterable[Statement]) -> Rows:
 
 
 class _BesideSqlite(TableJournal):
+    keeps_drivers = True
+
     def __init__(self, saver: Any) -> None:
         self._saver = saver
 
@@ -140,6 +226,8 @@ class _BesideSqlite(TableJournal):
 
 class _BesideAsync(TableJournal):
     """Beside an asynchronous saver, which is bound to one event loop; other threads may use it, too."""
+
+    keeps_drivers = True
 
     def __init__(self, saver: Any) -> None:
         self._saver = saver
@@ -168,7 +256,8 @@ _SCHEMA_LOCK: Statement = ("SELECT pg_advisory_xact_lock(?)", 0x1C41)
 
 
 class _BesidePostgres(TableJournal):
-    schema = (_SCHEMA_LOCK, (_TABLE,), (_INDEX,))
+    keeps_drivers = True
+    schema = (_SCHEMA_LOCK, (_TABLE,), (_INDEX,), (_DRIVERS,))
     writes, blobs = "checkpoint_writes", "checkpoint_blobs"
 
     def __init__(self, saver: Any) -> None:
@@ -294,5 +383,6 @@ def follow_thread() -> None:
     """
     saver, _, thread = databases_of_run()
     if (database := beside(unwrapped(saver))) is not None:
-        rows = database.run(("SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = ?", thread))
+        with journal_errors():
+            rows = database.run(("SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = ?", thread))
         next_ids_after(rows[0][0])

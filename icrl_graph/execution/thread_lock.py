@@ -73,14 +73,13 @@ def _locked(lock: Path, what: str) -> Iterator[None]:
             os.close(file)
             if not isinstance(error, BlockingIOError | PermissionError):
                 raise
-            raise ThreadBusy(f"{what} is driven by {_named(holder)}; wait for it, or give another thread_id") from None
+            raise ThreadBusy(f"{what} is driven by {named(holder)}; wait for it, or give another thread_id") from None
         if _is_file(file, lock):
             break
         os.close(file)  # the one who held it has just removed it
     try:
         os.ftruncate(file, 0)
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        os.write(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode())
+        os.write(file, json.dumps(this_process()).encode())
         yield
     finally:
         with suppress(OSError):  # its folder may have been removed
@@ -97,9 +96,16 @@ def _is_file(file: int, path: Path) -> bool:
         return False
 
 
-def _named(holder: bytes) -> str:
+def this_process() -> dict[str, Any]:
+    """Who drives a thread from now on."""
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+
+
+def named(driver: bytes | str) -> str:
+    """Who drives a thread, from JSON, in words."""
     try:
-        values: dict[str, Any] = json.loads(holder)
+        values: dict[str, Any] = json.loads(driver)
         return f"process {values['pid']} on {values['host']} since {values['since']}"
     except (ValueError, KeyError, TypeError):  # it has just taken the lock
         return "another process"
