@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
@@ -403,7 +404,7 @@ def _saver(path: str | PathLike[str] | None, thread_id: str) -> Iterator[BaseChe
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with (
         driving(path, thread_id),
-        closing(sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)) as connection,
+        closing(sqlite3.connect(**_database(path), timeout=PATIENCE, check_same_thread=False)) as connection,
     ):
         yield SqliteSaver(connection)
 
@@ -418,11 +419,20 @@ async def _async_saver(path: str | PathLike[str] | None, thread_id: str) -> Asyn
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with driving(path, thread_id):
-        saver = AsyncSqliteSaver(await _surely(_connected(aiosqlite.connect(str(path), timeout=PATIENCE))))
+        saver = AsyncSqliteSaver(await _surely(_connected(aiosqlite.connect(**_database(path), timeout=PATIENCE))))
         try:
             yield saver
         finally:
             await _surely(_closed(saver))
+
+
+def _database(path: str | PathLike[str]) -> dict[str, Any]:
+    """What to connect to; in a folder that can't be written to, where SQLite can keep no log, a file is only read."""
+    file = Path(path)
+    if os.access(file.parent, os.W_OK) or not file.exists():
+        return {"database": str(path)}
+    how = "mode=ro" if file.with_name(f"{file.name}-wal").exists() else "immutable=1"
+    return {"database": f"{file.resolve().as_uri()}?{how}", "uri": True}
 
 
 async def _surely(work: Any) -> Any:

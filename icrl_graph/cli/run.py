@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +32,7 @@ from icrl_graph.cli.shared import (
     stdout_reserved,
     write,
 )
+from icrl_graph.errors import JournalError
 from icrl_graph.state.formatting import cost, shorten
 from icrl_graph.state.loading import absolute
 
@@ -153,10 +155,25 @@ def resume(
 
 
 def _follow(folder: Path, as_json: bool, play: Callable[..., Result]) -> None:
-    """Run to the end, print each round and then the result."""
+    """Run to the end, print each round and then the result; the best answer so far where that can't be saved."""
+    console = err if as_json else out
+    show = _round_printer(console)
+    events: list[EpisodeEvent] = []
+
+    def on_episode(event: EpisodeEvent) -> None:
+        events.append(event)
+        show(event)
+
     with errors_reported(resume=folder):
-        with stdout_reserved(as_json), retries_shown(), drained_by_sigterm() as control:
-            result = play(on_episode=_round_printer(err if as_json else out), control=control)
+        try:
+            with stdout_reserved(as_json), retries_shown(), drained_by_sigterm() as control:
+                result = play(on_episode=on_episode, control=control)
+        except (JournalError, OSError):
+            answered = [event for event in events if event["answer"] is not None]
+            if answered:
+                best = max(answered, key=lambda event: -math.inf if event["reward"] is None else event["reward"])
+                write(f"\n{best['answer']}\n", console)
+            raise
         _print_result(result, folder, as_json)
 
 

@@ -7,6 +7,7 @@ DIR/result.json   the answer and every attempt, once it has ended
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -164,8 +165,17 @@ class Run:
 
 def _play(arguments: dict[str, Any], folder: Path, on_episode: OnEpisode | None, control: RunControl | None) -> Result:
     result = improve(**arguments, path=folder / "run.sqlite", thread_id="run", on_episode=on_episode, control=control)
-    write_whole(folder / "result.json", as_json(result))
+    if not _holds(folder / "result.json", result):  # a run that has ended can be read where nothing can be written
+        write_whole(folder / "result.json", as_json(result))
     return result
+
+
+def _holds(path: Path, result: Result) -> bool:
+    """Whether a file holds this result."""
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(as_json(result))))
+    except (OSError, ValueError):
+        return False
 
 
 def as_json(result: Result) -> dict[str, Any]:

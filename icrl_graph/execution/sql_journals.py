@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import weakref
 from abc import abstractmethod
@@ -66,7 +67,10 @@ class TableJournal(Journal):
     """The table of the channels' values, if they have one."""
     keeps_drivers: bool = False
     """Whether its threads are those of the checkpoints beside it, so that each has one driver."""
+    locate: Statement | None = None
+    """Gives the path of a database that is a file."""
     _has_table = False
+    _file: _File | None = None
 
     @abstractmethod
     def run(self, *statements: Statement) -> Rows:
@@ -81,7 +85,11 @@ class TableJournal(Journal):
 
         Raises:
             ThreadBusy: another invocation drives the thread by now.
+            FileNotFoundError: the file was deleted: what is paid for from now on would be lost.
         """
+        if self.locate is not None:
+            self._file = self._file or _File(self._execute(self.locate))
+            self._file.check()
         driver, claim = self._claim(thread)
         rows = self._execute(*claim, (_GET, thread, id))
         return self._read(rows, driver, thread)
@@ -102,6 +110,9 @@ class TableJournal(Journal):
 
     async def aget(self, id: str, thread: str) -> Reply | None:
         """`get`, without blocking the event loop."""
+        if self.locate is not None:
+            self._file = self._file or _File(await self._aexecute(self.locate))
+            self._file.check()
         driver, claim = self._claim(thread)
         rows = await self._aexecute(*claim, (_GET, thread, id))
         return self._read(rows, driver, thread)
@@ -144,6 +155,28 @@ class TableJournal(Journal):
     @cached_property
     def _drivers(self) -> _Drivers:
         return _Drivers()
+
+
+class _File:
+    """The file of a database, as it was at first; SQLite goes on writing into one that was deleted.
+
+    Args:
+        rows: of SQLite's database_list.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self.path = str(rows[0][2] or "")  # none in memory
+        self._stat = os.stat(self.path) if self.path else None
+
+    def check(self) -> None:
+        if self._stat is None:
+            return
+        try:
+            is_same = os.path.samestat(os.stat(self.path), self._stat)
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise FileNotFoundError(f"{self.path} was deleted or replaced while the run went on")
 
 
 @dataclass
@@ -213,8 +246,12 @@ def _run_sqlite(connection: Any, statements: Iterable[Statement]) -> Rows:
     return rows
 
 
+_LOCATE: Statement = ("PRAGMA database_list",)
+
+
 class _BesideSqlite(TableJournal):
     keeps_drivers = True
+    locate = _LOCATE
 
     def __init__(self, saver: Any) -> None:
         self._saver = saver
@@ -237,6 +274,8 @@ class _BesideAsync(TableJournal):
 
 
 class _BesideAsyncSqlite(_BesideAsync):
+    locate = _LOCATE
+
     async def arun(self, *statements: Statement) -> Rows:
         connection, rows = self._saver.conn, []
         async with self._saver.lock:

@@ -7,7 +7,12 @@ ended: the result, every attempt, and the number of calls, but for those that we
 import asyncio
 import functools
 import json
+import os
+import shutil
 import sqlite3
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, closing
@@ -26,10 +31,12 @@ from langgraph.graph import START, StateGraph
 from icrl_graph import aimprove, improve
 from icrl_graph.benchmarks.files import write_whole
 from icrl_graph.cli.run_folder import Run as FolderRun
+from icrl_graph.errors import JournalError
 from icrl_graph.execution.sql_journals import TableJournal
 from icrl_graph.state.episode import Output
 from icrl_graph.topologies import revise
 from icrl_graph.topologies.methods import TOPOLOGIES, create_icrl
+from tests.command_line import ROOT, icrl
 from tests.databases import ASYNC, SYNC, opened
 from tests.helpers import GAME, digest, nearness, thread, without_cost
 
@@ -398,3 +405,74 @@ def test_a_folder_is_resumed_after_a_kill_around_the_writing_of_its_arguments(
     assert len((here / "paid").read_text()) == 8
     FolderRun.resume(here / "out")
     assert len((here / "paid").read_text()) == rounds_of(here)
+
+
+READING = """
+import asyncio, sys
+from pathlib import Path
+from icrl_graph.api import aimprove, improve
+from icrl_graph.cli.run_folder import Run
+sys.path.insert(0, ".")
+from m import model, score
+given = {"model": model, "path": "out/run.sqlite", "thread_id": "run"}
+print(Run.resume(Path("out")).answer)
+print(improve("Count.", score, rounds=8, **given).answer)
+print(asyncio.run(aimprove("Count.", score, rounds=8, **given)).answer)
+try:
+    improve("Count.", score, rounds=9, **given)
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.skipif(os.getuid() == 0 and not shutil.which("setpriv"), reason="root may write everywhere")
+def test_an_ended_run_is_read_from_a_folder_that_can_not_be_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        monkeypatch.chdir(folder)
+        begun(folder, 8)
+        before = {file.name for file in (folder / "out").iterdir()}
+        for each in (folder, folder / "out"):
+            each.chmod(0o555)
+        command, environment = [sys.executable, "-c", READING], {**os.environ, "PYTHONPATH": str(ROOT)}
+        if os.getuid() == 0:  # root may write everywhere
+            command = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override", *command]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.stdout.split() == ["0", "0", "0", "OperationalError"], done.stderr
+        assert {file.name for file in (folder / "out").iterdir()} == before
+        assert len((folder / "paid").read_text()) == 8
+        for each in (folder, folder / "out"):
+            each.chmod(0o755)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_more_is_paid_once_the_file_of_a_run_was_deleted(way: str, tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    def model() -> str:
+        asked.append("once")
+        if len(asked) == 2:
+            (tmp_path / "run.sqlite").unlink()
+        return "42"
+
+    given: Any = {"model": model, "rounds": 6, "path": tmp_path / "run.sqlite"}
+
+    def call() -> Any:
+        if way == "sync":
+            return improve("t", lambda: 1.0, **given)
+        return asyncio.run(aimprove("t", lambda: 1.0, **given))
+
+    with pytest.raises(JournalError, match="run.sqlite was deleted"):
+        call()
+    assert len(asked) == 2
+
+
+def test_what_was_answered_is_printed_when_the_folder_of_a_run_is_deleted(here: Path) -> None:
+    deleting = 'if said == 1:\n        __import__("shutil").rmtree("out")\n    return "answer " * 40 + str(said)'
+    (here / "m.py").write_text(MODEL.replace("return str(said)", deleting).replace("return 0.5", "return -0.5"))
+    (here / "allowed").write_text("100")
+    done = icrl("run", "t", "--model", "m.py:model", "--evaluator", "m.py:score", "--rounds", "5", "--out", "out")
+    assert done.returncode == 1
+    assert "was deleted" in " ".join(done.stderr.split())
+    assert "answer " * 40 + "0" in " ".join(done.stdout.split())
+    assert len((here / "paid").read_text()) == 2
