@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from aiohttp import web
 from langchain_core.messages import AIMessage
@@ -124,7 +124,7 @@ class OpenAIServer:
         self.reported: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
 
-    def __enter__(self) -> OpenAIServer:
+    def __enter__(self) -> Self:
         started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)), daemon=True)
         self._failure: BaseException | None = None

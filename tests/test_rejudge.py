@@ -1,6 +1,5 @@
 """Answers judged or selected anew: nothing is generated, nothing is paid again."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -89,14 +88,12 @@ def test_another_selection_costs_nothing(played: Path, tmp_path: Path, select: s
             assert row["answer"] == row["episodes"][-1]["response"]
 
 
-def test_a_judge_is_paid_for_its_verdicts_alone_and_once(played: Path, tmp_path: Path) -> None:
+def test_a_judge_is_paid_for_its_verdicts_alone_and_once(
+    played: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with OpenAIServer(lambda: "Clear enough.\nScore: 7") as server:
-        plan = json.loads((played / "bench.json").read_text())
-        source = tmp_path / "source"
-        source.mkdir()
-        (source / "bench.json").write_text(json.dumps({**plan, "base_url": server.base_url}))
-        (source / "results.jsonl").write_bytes((played / "results.jsonl").read_bytes())
-        asked = _again(source, judge="openai:judge", rubric="Is it a color?")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        asked = _again(played, judge="openai:judge", rubric="Is it a color?")
         for _ in range(2):  # the second time there is nothing left to do
             rejudge(asked, tmp_path / "again")
         assert server.counts["answered"] == 3 * 3 * 4  # no structured output there, but its words say the score

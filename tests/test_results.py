@@ -170,6 +170,7 @@ FASTER: dict[str, Any] = {
     "attempts": 1,
     "call_timeout": 9.0,
     "base_url": "http://127.0.0.1:1/v1",
+    "judge_base_url": "http://127.0.0.1:2/v1",
 }
 
 

@@ -59,6 +59,7 @@ def compare(
     call_timeout: float = 600.0,
     solved_at: float | None = None,
     base_url: str | None = None,
+    judge_base_url: str | None = None,
     temperature: float | None = None,
     folder: str | PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
@@ -94,7 +95,9 @@ def compare(
         call_timeout: seconds for one attempt, of a model named "openai:...".
         solved_at: the metric from which a task counts as solved; default the benchmark's own, where its own rewards
             count.
-        base_url: an OpenAI-compatible server for models that are named; default OPENAI_BASE_URL.
+        base_url: an OpenAI-compatible server for models that are named; default OPENAI_BASE_URL. A user name and a
+            password in it (`http://user:password@...`) are used, and not saved.
+        judge_base_url: the same for the judge; default `base_url`.
         temperature: for every call of the model.
         folder: new, or one that holds the same comparison. Default a new temporary one, which is not deleted; give one
             wherever calls cost money.
@@ -138,6 +141,7 @@ def compare(
         call_timeout=call_timeout,
         solved_at=solved_at,
         base_url=base_url,
+        judge_base_url=judge_base_url,
         temperature=temperature,
         options=options,
     )

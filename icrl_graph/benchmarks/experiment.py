@@ -241,7 +241,7 @@ def _part(role: str, plan: Plan, objects: Objects) -> Any:
             f"the {role} {name.removeprefix(PYTHON)!r} is a Python object, which no folder holds: resume the "
             "comparison by the call of compare() that began it"
         )
-    loaders = {"benchmark": find_benchmark, "model": plan.load, "judge": plan.load}
+    loaders = {"benchmark": find_benchmark, "model": plan.load, "judge": plan.load_judge}
     return loaders[role](name) if role in loaders else find("evaluator", name, {})
 
 

@@ -26,9 +26,9 @@ def read_versioned(
     Args:
         path: the file.
         schema_version: the one that this package reads.
-        names: the keys that it must have, no more and no less.
+        names: the keys that it has, no more and no less.
         what: what its folder should hold, for the error.
-        optional: further keys that it may have.
+        optional: keys, among the names or beside them, that it may lack or have.
 
     Raises:
         ValueError: there is no such file, or it can't be read.
@@ -45,7 +45,7 @@ def read_versioned(
         raise ThreadMismatch(
             f"{path.parent} was written in schema version {version}, this package reads {schema_version}"
         )
-    if unexpected := (set(stored) - set(optional)) ^ set(names):
+    if unexpected := (set(stored) ^ set(names)) - set(optional):
         raise ValueError(f"{path} can't be read: it lacks or adds {', '.join(sorted(unexpected))}")
     values: dict[str, Any] = stored
     return values

@@ -23,6 +23,7 @@ from icrl_graph.benchmarks.runner import chosen
 from icrl_graph.benchmarks.scheduler import OnProgress, Progress, fill, thread
 from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator
 from icrl_graph.execution.sql_journals import SqliteJournal
+from icrl_graph.models.addresses import FolderAddress
 from icrl_graph.state.choices import pick
 from icrl_graph.state.episode import Episode, LoopState, Usage
 from icrl_graph.state.fingerprint import fingerprint
@@ -55,6 +56,8 @@ def rejudge(
     again, control = plan.again, control or RunControl()
     if again is None:
         raise ValueError("the plan does not name the comparison whose answers are to be judged again")
+    if isinstance(plan.base_url, FolderAddress):  # where the answers were made; that server might pass for any judge
+        plan = replace(plan, base_url=None)
     source = Path(again["folder"])
     rows = read_results(source).rows
     if read_plan(source).again is not None:

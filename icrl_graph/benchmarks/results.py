@@ -1,6 +1,6 @@
 """A comparison saved in a folder.
 
-DIR/bench.json       its plan: enough to resume it; never a key
+DIR/bench.json       its plan: enough to resume it; never a key or a password
 DIR/results.jsonl    a line for each run: its answer, its rewards, every attempt
 DIR/unfinished/      checkpoints and journals of the runs that have not ended
 """
@@ -20,9 +20,11 @@ from typing_extensions import TypedDict
 from icrl_graph.benchmarks.files import read_versioned, write_whole
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.execution.rate_limit import RateLimit
+from icrl_graph.models.addresses import FolderAddress, without_credentials
 from icrl_graph.models.registry import load_model
 from icrl_graph.state.episode import Episode, Usage
 from icrl_graph.state.fingerprint import edited
+from icrl_graph.state.formatting import command
 from icrl_graph.topologies.options import at_temperature
 
 SCHEMA_VERSION = 1
@@ -92,7 +94,8 @@ class Plan:
         rounds: attempts at each task.
         seeds: runs of each arm on each task.
         solved_at: the metric from which a task counts as solved, or None.
-        base_url: the model's server, or None.
+        base_url: the models' server, or None.
+        judge_base_url: the judge's server; None for the models', where the judge speaks its protocol.
         temperature: for every call, or None.
         options: settings and parts that all arms share.
         again: how its answers, those of another comparison, were judged or selected again; None if they are its own.
@@ -124,6 +127,7 @@ class Plan:
     tokens_per_minute: float | None = None
     attempts: int = 6
     call_timeout: float = 600.0
+    judge_base_url: str | None = None
 
     def shared(self) -> dict[str, Any]:
         """The options of all arms."""
@@ -135,8 +139,16 @@ class Plan:
         Raises:
             ValueError: there is none of that name.
         """
+        return self._load(model, self.base_url)
+
+    def load_judge(self, judge: str) -> Any:
+        """A judge by its name: `load`, at the judge's own server where that is given."""
+        same_server = judge.partition(":")[0] in ("openai", self.model.partition(":")[0])
+        return self._load(judge, self.judge_base_url or (self.base_url if same_server else None))
+
+    def _load(self, model: str, base_url: str | None) -> Any:
         options = {"max_retries": 0, "timeout": self.call_timeout} if model.startswith("openai:") else {}
-        return load_model(model, base_url=self.base_url, **options)
+        return load_model(model, base_url=base_url, **options)
 
     def rate_limit(self) -> RateLimit:
         """The rate limit of all its calls.
@@ -156,8 +168,12 @@ Code = Mapping[str, Mapping[str, str]]
 """By arm, the fingerprints of its parts by their names."""
 _MAY_GROW = ("arms", "limit", "seeds")
 """Fields that set which runs there are, not what a run is."""
-_MAY_CHANGE = ("concurrency", "requests_per_minute", "tokens_per_minute", "attempts", "call_timeout", "base_url")
+ADDRESSES = ("base_url", "judge_base_url")
+"""Fields that say where calls are made."""
+_MAY_CHANGE = ("concurrency", "requests_per_minute", "tokens_per_minute", "attempts", "call_timeout", *ADDRESSES)
 """Fields that set how fast calls are made, and where."""
+_ADDED = ("judge_base_url",)
+"""Fields that a bench.json of an earlier version does not have."""
 
 
 def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
@@ -198,7 +214,8 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
             seeds=max(saved.seeds, plan.seeds),
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "bench.json", {"form": SCHEMA_VERSION, **asdict(merged), **known})
+    saved_addresses = {name: without_credentials(getattr(merged, name)) for name in ADDRESSES}
+    write_whole(folder / "bench.json", {"form": SCHEMA_VERSION, **asdict(merged), **saved_addresses, **known})
     (folder / "unfinished").mkdir(exist_ok=True)
     return merged
 
@@ -208,17 +225,20 @@ def _plain(value: Any) -> Any:
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan of a folder's comparison.
+    """The plan of a folder's comparison; no key of this environment is sent to an address that it names alone.
 
     Raises:
         ValueError: the folder holds no comparison, or bench.json can't be read.
         ThreadMismatch: it was written by another version.
     """
-    return Plan(**{name: value for name, value in _read(folder).items() if name != "code"})
+    plan = Plan(**{name: value for name, value in _read(folder).items() if name != "code"})
+    addresses: Any = {name: FolderAddress(address) for name in ADDRESSES if (address := getattr(plan, name))}
+    return replace(plan, **addresses)
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    return read_versioned(folder / "bench.json", SCHEMA_VERSION, Plan.__dataclass_fields__, "comparison", ["code"])
+    path, names = folder / "bench.json", Plan.__dataclass_fields__
+    return read_versioned(path, SCHEMA_VERSION, names, "comparison", [*_ADDED, "code"])
 
 
 def saved_code_of(folder: Path) -> Code | None:
@@ -233,9 +253,8 @@ def _check_code(folder: Path, saved: Code, now: Code) -> None:
     if changed:
         remedy = "give another folder, or what the runs there were made with"
         if changed.keys() & {"evaluator", "metric"}:
-            remedy += (
-                f"; or judge the saved answers again, without paying for new ones: icrl rejudge {folder} --out NEW"
-            )
+            again = command("rejudge", folder, "--out", "NEW")
+            remedy += f"; or judge the saved answers again, without paying for new ones: {again}"
         raise ThreadMismatch(f"{folder} holds runs from before the {' and the '.join(changed)} was edited; {remedy}")
 
 

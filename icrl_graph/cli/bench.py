@@ -19,6 +19,7 @@ from icrl_graph.cli.shared import (
     Attempts,
     BaseUrl,
     Json,
+    JudgeBaseUrl,
     Prices,
     app,
     drained_by_sigterm,
@@ -29,6 +30,7 @@ from icrl_graph.cli.shared import (
     parse_json,
     print_error,
     stdout_reserved,
+    tell_addresses,
     warn,
     write,
 )
@@ -144,6 +146,7 @@ def bench(
         float | None, typer.Option(help="Sampling temperature of every call.", rich_help_panel=CALLS)
     ] = None,
     base_url: BaseUrl = None,
+    judge_base_url: JudgeBaseUrl = None,
     concurrency: Annotated[
         int, typer.Option(help="Most runs, and calls in flight, at once.", rich_help_panel=CALLS)
     ] = 8,
@@ -170,8 +173,8 @@ def bench(
         plan, _ = make_plan(
             benchmark, topologies, model=model, judge=judge, rubric=rubric, evaluator=evaluator, metric=metric,
             items=item or [], limit=limit, rounds=rounds, seeds=seeds, solved_at=solved_at, base_url=base_url,
-            temperature=temperature, concurrency=concurrency, requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute, attempts=attempts, call_timeout=call_timeout,
+            judge_base_url=judge_base_url, temperature=temperature, concurrency=concurrency,
+            requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, attempts=attempts, call_timeout=call_timeout,
             options={
                 **chosen_settings(context, assignments or [], [Settings, BestOfNSettings], RESERVED),
                 "prices": parse_json(prices, "--prices"), "system": system,
@@ -187,12 +190,13 @@ def bench(
     _run(plan, out_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S"), as_json)
 
 
-def resume_comparison(folder: Path, as_json: bool) -> None:
-    """Resume the comparison of a folder, by its plan."""
-    from icrl_graph.benchmarks.results import read_plan
+def resume_comparison(folder: Path, as_json: bool, **changes: Any) -> None:
+    """Resume the comparison of a folder, by its plan; of its fields, those that are not None are changed."""
+    from icrl_graph.benchmarks.results import ADDRESSES, read_plan
 
     with errors_reported():
-        plan = read_plan(folder)
+        plan = replace(read_plan(folder), **{name: value for name, value in changes.items() if value is not None})
+        tell_addresses(folder, **{name: getattr(plan, name) for name in ADDRESSES})
     _run(plan, folder, as_json)
 
 
@@ -296,6 +300,9 @@ def rejudge(
     out_dir: Annotated[Path, typer.Option("--out", help="A new folder for the results.")],
     evaluator: Annotated[str | None, typer.Option(help="path.py:name or module:name.")] = None,
     judge: Annotated[str | None, typer.Option(help="A model that judges, by the rubric.")] = None,
+    judge_base_url: Annotated[
+        str | None, typer.Option(help="The judge's server; default OPENAI_BASE_URL, never the one of the folder.")
+    ] = None,
     rubric: Annotated[str | None, typer.Option(help="What the judge judges by; default the benchmark's own.")] = None,
     as_metric: Annotated[
         bool, typer.Option("--as-metric", help="Report the new scores; the rewards stay as they are.")
@@ -326,5 +333,11 @@ def rejudge(
         )
         saved = read_plan(folder)
         anew = evaluator is not None or judge is not None  # the old threshold is not one of the new judgement
-        plan = replace(saved, again=again, solved_at=solved_at if anew or solved_at is not None else saved.solved_at)
+        plan = replace(
+            saved,
+            again=again,
+            solved_at=solved_at if anew or solved_at is not None else saved.solved_at,
+            base_url=None,  # of the models, of which none is asked
+            judge_base_url=judge_base_url,
+        )
     _run(plan, out_dir, as_json)

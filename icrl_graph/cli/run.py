@@ -30,10 +30,11 @@ from icrl_graph.cli.shared import (
     print_error,
     retries_shown,
     stdout_reserved,
+    tell_addresses,
     write,
 )
 from icrl_graph.errors import JournalError
-from icrl_graph.state.formatting import cost, shorten
+from icrl_graph.state.formatting import command, cost, shorten
 from icrl_graph.state.loading import absolute
 
 if TYPE_CHECKING:
@@ -137,6 +138,11 @@ def run(
 def resume(
     folder: Annotated[Path, typer.Argument(help="The folder of a run or of a comparison.")],
     more: Annotated[int, typer.Option(min=0, metavar="<int>", help="Rounds to add to the run once it has ended.")] = 0,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="The server, if it needs a key or user:password@; default the folder's, without a key."),
+    ] = None,
+    judge_base_url: Annotated[str | None, typer.Option(help="The same for the judge of a comparison.")] = None,
     as_json: Json = False,
 ) -> None:
     """Resume what was interrupted, or add rounds to a run.
@@ -150,8 +156,12 @@ def resume(
         with errors_reported():
             if more:
                 raise ValueError("--more is for runs; to a comparison, icrl bench adds arms, tasks and seeds")
-        return bench.resume_comparison(folder, as_json)
-    _follow(folder, as_json, partial(Run.resume, folder, more=more))
+        return bench.resume_comparison(folder, as_json, base_url=base_url, judge_base_url=judge_base_url)
+    with errors_reported():
+        if judge_base_url is not None:
+            raise ValueError("--judge-base-url is for comparisons; a run has no judge of its own")
+        tell_addresses(folder, base_url=base_url or Run.read(folder).base_url)
+    _follow(folder, as_json, partial(Run.resume, folder, more=more, base_url=base_url))
 
 
 def _follow(folder: Path, as_json: bool, play: Callable[..., Result]) -> None:
@@ -204,7 +214,9 @@ def _print_result(result: Result, folder: Path, as_json: bool) -> None:
             f"{result.stopped} after {cost(result.usage)}, {result.usage.get('seconds', 0):.1f} s. Saved in {folder}"
         )
     if result.stopped == "failures":
-        print_error("the model failed too often in a row", f"Once it answers again, resume with: icrl resume {folder}")
+        print_error(
+            "the model failed too often in a row", f"Once it answers again, resume with: {command('resume', folder)}"
+        )
         raise typer.Exit(1)
     if all(reward is None for reward in result.rewards):
         print_error("no attempt gave an answer" if result.answer is None else "no attempt could be scored")

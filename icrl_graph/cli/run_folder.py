@@ -1,6 +1,6 @@
 """A run saved in a folder, so that it can be resumed after a crash, a Ctrl-C or a reboot.
 
-DIR/run.json      its arguments: enough to build the same graph again; never a key
+DIR/run.json      its arguments: enough to build the same graph again; never a key or a password
 DIR/run.sqlite    LangGraph's checkpoints and the journal of paid replies
 DIR/result.json   the answer and every attempt, once it has ended
 """
@@ -20,10 +20,12 @@ from icrl_graph.benchmarks.files import read_versioned, write_whole
 from icrl_graph.benchmarks.registry import find_item
 from icrl_graph.errors import UnknownTask
 from icrl_graph.execution.rate_limit import RateLimit
+from icrl_graph.models.addresses import FolderAddress, without_credentials
 from icrl_graph.models.registry import load_model
 from icrl_graph.preview import preview
 from icrl_graph.state.choices import find
 from icrl_graph.state.episode import Usage
+from icrl_graph.state.formatting import command
 from icrl_graph.topologies.methods import find_topology, size_option
 from icrl_graph.topologies.options import at_temperature
 from icrl_graph.topologies.settings import EARLY_STOPS
@@ -65,16 +67,15 @@ class Run:
             ValueError: an argument is wrong, or the folder is not empty.
         """
         if (folder / "run.json").exists():
-            raise ValueError(
-                f"{folder} holds a run already; resume it by 'icrl resume {folder}', or name another folder"
-            )
+            resumed = command("resume", folder)
+            raise ValueError(f"{folder} holds a run already; resume it by {resumed!r}, or name another folder")
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder} is not an empty folder; name another one")
         arguments = self._arguments()
         check(**arguments)  # nothing is written if one is wrong
         created = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "run.json", {"form": SCHEMA_VERSION, **asdict(self)})
+        self._save(folder)
         try:
             return _play(arguments, folder, on_episode, control)
         except UnknownTask:  # a wrong argument, too, but only the model knows
@@ -96,8 +97,27 @@ class Run:
         return preview(**self._arguments(), response_tokens=response_tokens)
 
     @classmethod
+    def read(cls, folder: Path) -> Run:
+        """The run of a folder; no key of this environment is sent to an address that it names alone.
+
+        Raises:
+            ValueError: the folder holds no run, or one of another version.
+        """
+        run = cls(**read_versioned(folder / "run.json", SCHEMA_VERSION, cls.__dataclass_fields__, "run"))
+        return replace(run, base_url=FolderAddress(run.base_url)) if run.base_url else run
+
+    def _save(self, folder: Path) -> None:
+        values = {**asdict(self), "base_url": without_credentials(self.base_url)}
+        write_whole(folder / "run.json", {"form": SCHEMA_VERSION, **values})
+
+    @classmethod
     def resume(
-        cls, folder: Path, on_episode: OnEpisode | None = None, control: RunControl | None = None, more: int = 0
+        cls,
+        folder: Path,
+        on_episode: OnEpisode | None = None,
+        control: RunControl | None = None,
+        more: int = 0,
+        base_url: str | None = None,
     ) -> Result:
         """Resume the run of a folder; of one that has ended, give the saved result.
 
@@ -109,17 +129,19 @@ class Run:
             on_episode: called with each episode.
             control: ends it early.
             more: rounds to add after those that are done.
+            base_url: the model's server, with a password, say; default the one that the folder names.
 
         Raises:
             ValueError: the folder holds no run, or one of another version, or the run can't be extended.
         """
-        run = cls(**read_versioned(folder / "run.json", SCHEMA_VERSION, cls.__dataclass_fields__, "run"))
+        run = cls.read(folder)
+        run = replace(run, base_url=base_url or run.base_url)
         result = _play(run._arguments(), folder, on_episode, control)
         if not more or result.stopped == "failures":
             return result
         done = len({episode["round"] for episode in result.episodes}) - result.lost_rounds
         longer = run.with_more(more, done)
-        write_whole(folder / "run.json", {"form": SCHEMA_VERSION, **asdict(longer)})
+        longer._save(folder)
         return _play(longer._arguments(), folder, on_episode, control)
 
     def with_more(self, more: int, done: int) -> Run:

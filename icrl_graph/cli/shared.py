@@ -19,6 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import icrl_graph
 from icrl_graph.errors import IcrlError, JournalError, MissingExtra, ModelError
+from icrl_graph.state.formatting import command
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 PANELS: Mapping[str, tuple[str, ...]] = {
@@ -91,6 +92,9 @@ CALLS = "Calls"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 BaseUrl = Annotated[
     str | None, typer.Option(help="An OpenAI-compatible server; default OPENAI_BASE_URL.", rich_help_panel=CALLS)
+]
+JudgeBaseUrl = Annotated[
+    str | None, typer.Option(help="The judge's server; default that of --base-url.", rich_help_panel=CALLS)
 ]
 Attempts = Annotated[
     int, typer.Option(help="Attempts per API call, retries of transient errors included.", rich_help_panel=CALLS)
@@ -194,7 +198,24 @@ def drained_by_sigterm() -> Iterator[Any]:
 def _resume_hint(folder: Path | None) -> str:
     if folder is None or not any((folder / name).exists() for name in ("run.json", "bench.json")):
         return ""
-    return f"Progress is saved. Resume with: icrl resume {folder}"
+    return f"Progress is saved. Resume with: {command('resume', folder)}"
+
+
+def tell_addresses(folder: Path, **addresses: str | None) -> None:
+    """Tell which servers will be asked because a folder names them.
+
+    Args:
+        folder: what is resumed.
+        addresses: by the name of the option that gives one.
+    """
+    from icrl_graph.models.addresses import FolderAddress, server_of
+
+    for option, address in addresses.items():
+        if isinstance(address, FolderAddress) and not server_of(address)[1]:
+            hint = command("resume", folder, f"--{option.replace('_', '-')}", address)
+            warn(
+                f"Asks {address}, which {folder} names, without a key or user:password@. To send them, give it: {hint}"
+            )
 
 
 def write(text: str, console: Console = out, style: str = "") -> None:

@@ -23,7 +23,7 @@ import httpx2
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_openai import ChatOpenAI
-from openai import DefaultAioHttpClient, DefaultAsyncHttpxClient
+from openai import DefaultAioHttpClient, DefaultAsyncHttpxClient, DefaultHttpxClient
 
 _LIMITS = httpx2.Limits(max_connections=10_000, max_keepalive_connections=10_000, keepalive_expiry=300.0)
 _Pool = AsyncGenerator[httpx2.AsyncClient, None]
@@ -52,9 +52,24 @@ async def _pool() -> _Pool:
         await client.aclose()
 
 
-def async_client() -> httpx2.AsyncClient:
+Credentials = tuple[str, str] | None
+"""A user name and a password: the clients hold them, so that no address and no log does."""
+
+
+def async_client(credentials: Credentials = None) -> httpx2.AsyncClient:
     """A client for `ChatOpenAI(http_async_client=...)`."""
-    return DefaultAsyncHttpxClient(transport=_PerLoop())
+    return DefaultAsyncHttpxClient(transport=_PerLoop(), auth=credentials)
+
+
+class _SyncClient(DefaultHttpxClient):
+    def __del__(self) -> None:
+        self.close()
+
+
+def clients(credentials: Credentials) -> dict[str, Any]:
+    """The HTTP clients of a `ChatOpenAI`, as its arguments; without credentials its sync client is its own."""
+    sync = {} if credentials is None else {"http_client": _SyncClient(auth=credentials)}
+    return {"http_async_client": async_client(credentials), **sync}
 
 
 class LeanChatOpenAI(ChatOpenAI):

@@ -9,6 +9,7 @@ from langchain_core.language_models import BaseChatModel
 from pydantic import SecretStr
 
 from icrl_graph.errors import missing_extra
+from icrl_graph.models.addresses import server_of, split_credentials
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.learners import find_learner
 from icrl_graph.state.choices import find, installed
@@ -20,13 +21,14 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
 
     Args:
         name: such as "openai:gpt-4.1-mini" or "learner:hidden-color".
-        base_url: the server's address; for openai by default the environment's OPENAI_BASE_URL, else OpenAI's.
+        base_url: the server's address; for openai by default the environment's OPENAI_BASE_URL, else OpenAI's. One with
+            `user:password@` is asked with these in place of a key.
         api_key: for openai by default the environment's OPENAI_API_KEY; a server at a `base_url` may need none.
         options: passed on to the model's class, such as `temperature` or `timeout` (seconds).
 
     Raises:
-        ValueError: the name has no provider, the learner or the provider is unknown, a key is missing, or the learner
-            does not take an option.
+        ValueError: the name has no provider, the learner or the provider is unknown, a key is missing, the learner does
+            not take an option, or a key would go to an address that only a saved folder names.
         MissingExtra: the provider is not openai, and langchain is not installed.
     """
     provider, colon, model = name.partition(":")
@@ -39,6 +41,11 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
         if unknown := options.keys() - {"temperature"}:
             raise ValueError(f"a learner takes a temperature and no other option, got {', '.join(sorted(unknown))}")
         return learner(model, **options)
+    if not server_of(base_url)[1]:
+        raise ValueError(
+            f"{name!r} would be asked with your key at {base_url}, which only the saved folder names: if it is yours, "
+            "give it, as --base-url"
+        )
     try:
         from langchain.chat_models import init_chat_model
     except ImportError as missing:
@@ -83,14 +90,15 @@ def learner(name: str, *, temperature: float | None = None) -> FunctionModel:
 
 
 def _openai(model: str, *, base_url: str | None, api_key: str | None, **options: Any) -> BaseChatModel:
-    from icrl_graph.models.openai import LeanChatOpenAI, async_client
+    from icrl_graph.models.openai import LeanChatOpenAI, clients
 
-    base_url = base_url or os.environ.get("OPENAI_BASE_URL")
-    api_key = api_key or os.environ.get("OPENAI_API_KEY") or ("none" if base_url else None)
+    address, may_get_key = server_of(base_url)
+    api_key = api_key or (os.environ.get("OPENAI_API_KEY") if may_get_key else None) or ("none" if address else None)
     if api_key is None:
         raise ValueError(
             f"the model 'openai:{model}' needs a key: set OPENAI_API_KEY, or give base_url (or OPENAI_BASE_URL) for a "
             "custom server"
         )
-    options = {"use_responses_api": False, "http_async_client": async_client(), "max_retries": 0, **options}
-    return LeanChatOpenAI(model=model, base_url=base_url, api_key=SecretStr(api_key), **options)
+    url, credentials = (None, None) if address is None else split_credentials(address)
+    options = {"use_responses_api": False, **clients(credentials), "max_retries": 0, **options}
+    return LeanChatOpenAI(model=model, base_url=url, api_key=SecretStr(api_key), **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -64,6 +65,11 @@ def shorten(value: Any, width: int = 80) -> str:
     """A text, or the repr of something else, on one line of at most so many characters."""
     text = " ".join((value if isinstance(value, str) else repr(value)).split())
     return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def command(*words: object) -> str:
+    """A command line of `icrl`, as a hint that a shell takes as it is printed."""
+    return shlex.join(["icrl", *map(str, words)])
 
 
 def table(title: str, *headings: str) -> Any:
