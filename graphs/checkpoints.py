@@ -4,7 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiosqlite
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+from icrl_graph.execution.langgraph_internals import PlainSerializer
 
 FILE = Path(".langgraph_api/checkpoints.sqlite")
 
@@ -13,5 +16,5 @@ FILE = Path(".langgraph_api/checkpoints.sqlite")
 async def sqlite() -> AsyncIterator[AsyncSqliteSaver]:
     """A saver for as long as the server runs."""
     FILE.parent.mkdir(exist_ok=True)
-    async with AsyncSqliteSaver.from_conn_string(str(FILE)) as saver:
-        yield saver
+    async with aiosqlite.connect(str(FILE)) as connection:
+        yield AsyncSqliteSaver(connection, serde=PlainSerializer())

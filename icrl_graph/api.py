@@ -28,7 +28,7 @@ from typing_extensions import TypedDict
 
 from icrl_graph.errors import IcrlError, ThreadMismatch
 from icrl_graph.evaluators.evaluator import Evaluator
-from icrl_graph.execution.langgraph_internals import next_ids_after_config
+from icrl_graph.execution.langgraph_internals import PlainSerializer, next_ids_after_config
 from icrl_graph.execution.thread_lock import driving
 from icrl_graph.prompts.text import number
 from icrl_graph.state.choices import name_of_part
@@ -406,7 +406,7 @@ def _saver(path: str | PathLike[str] | None, thread_id: str) -> Iterator[BaseChe
         driving(path, thread_id),
         closing(sqlite3.connect(**_database(path), timeout=PATIENCE, check_same_thread=False)) as connection,
     ):
-        yield SqliteSaver(connection)
+        yield SqliteSaver(connection, serde=PlainSerializer())
 
 
 @asynccontextmanager
@@ -419,7 +419,8 @@ async def _async_saver(path: str | PathLike[str] | None, thread_id: str) -> Asyn
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with driving(path, thread_id):
-        saver = AsyncSqliteSaver(await _surely(_connected(aiosqlite.connect(**_database(path), timeout=PATIENCE))))
+        connection = await _surely(_connected(aiosqlite.connect(**_database(path), timeout=PATIENCE)))
+        saver = AsyncSqliteSaver(connection, serde=PlainSerializer())
         try:
             yield saver
         finally:

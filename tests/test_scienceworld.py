@@ -632,6 +632,8 @@ def test_valid_actions_are_shown_on_demand_and_a_simulator_is_replaced_after_its
 CHILD = """
 import asyncio, sys
 from icrl_graph.environments.scienceworld import ScienceWorld
+from tests.ctrl_c import heed_ctrl_c
+heed_ctrl_c()
 environment = ScienceWorld()
 asyncio.run(environment.reset({"task": "boil"}))
 print(environment.pid, flush=True)

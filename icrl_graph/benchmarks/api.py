@@ -280,11 +280,13 @@ class Comparison:
             raise MissingExtra("pandas is not installed; run: pip install pandas, or use .tables") from missing
         return pandas.DataFrame(self.tables[name])
 
-    def report(self, path: str | PathLike[str] | None = None) -> Path:
+    def report(self, path: str | PathLike[str] | None = None, *, trust: bool = True) -> Path:
         """Write the report into the folder: a page with curves, tests, costs and every run; pictures; tables.
 
         Args:
             path: where a copy of the page goes; default none.
+            trust: whether custom parts that the folder names by path may be imported, to show the prompts that they
+                make. Not for somebody else's folder.
 
         Returns:
             The path of the page.
@@ -295,7 +297,7 @@ class Comparison:
         """
         from icrl_graph.benchmarks.report import write_report
 
-        write_report(self.folder)
+        write_report(self.folder, trust)
         page = self.folder / "report.html"
         return page if path is None else Path(shutil.copyfile(page, path))
 

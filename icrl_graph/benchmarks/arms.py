@@ -158,7 +158,17 @@ def read_arms(arms: str | Sequence[str]) -> list[Arm]:
     return read
 
 
+def makes_independent_attempts(arm: str) -> bool:
+    """Whether no attempt of an arm shows an earlier one; read from its name alone, so nothing is imported."""
+    name, *options = arm.split("+")
+    return SHORTHANDS.get(name, (name,))[0] == "best_of_n" or "memory=none" in options
+
+
 def graph_of(plan: Plan, arm: str) -> Graph:
-    """The graph of an arm without a model or an evaluator: enough to make its prompts and its choices again."""
+    """The graph of an arm without a model or an evaluator: enough to make its prompts and its choices again.
+
+    Raises:
+        NotImported: it has custom parts, and nothing is to be imported.
+    """
     arguments = read_arm(arm).arguments(plan.rounds, plan.shared(), pool=[Reward(value=0.0)])
     return build(model=lambda: "", evaluator=lambda: 0.0, **arguments)

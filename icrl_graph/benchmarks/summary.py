@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypedDict
 
-from icrl_graph.benchmarks.arms import read_arm
+from icrl_graph.benchmarks.arms import makes_independent_attempts
 from icrl_graph.benchmarks.results import Cell, Plan, Row
 from icrl_graph.benchmarks.statistics import Difference, Estimate, corrected, curve, difference, estimate, pass_at_k
 from icrl_graph.state.episode import Episode, Usage, add_usage, answer_of, value_of
@@ -354,8 +354,7 @@ def _over_budget(table: Table, unit: str, measure: str) -> list[Point]:
 
 def _pass_at(arm: str, table: Table) -> dict[str, Estimate]:
     """Only of attempts that are independent of each other."""
-    method = read_arm(arm)
-    if method.topology != "best_of_n" and method.options.get("memory") != "none":
+    if not makes_independent_attempts(arm):
         return {}
     if any(row["stopped"] == "success" for row in table.ended):
         return {}  # how many attempts a run has made tells whether it was solved

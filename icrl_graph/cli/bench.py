@@ -35,6 +35,7 @@ from icrl_graph.cli.shared import (
     write,
 )
 from icrl_graph.errors import MissingExtra
+from icrl_graph.state.formatting import command
 from icrl_graph.state.loading import absolute
 
 SIZE, REWARDS = "Tasks and runs", "Rewards"
@@ -174,7 +175,8 @@ def bench(
             benchmark, topologies, model=model, judge=judge, rubric=rubric, evaluator=evaluator, metric=metric,
             items=item or [], limit=limit, rounds=rounds, seeds=seeds, solved_at=solved_at, base_url=base_url,
             judge_base_url=judge_base_url, temperature=temperature, concurrency=concurrency,
-            requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, attempts=attempts, call_timeout=call_timeout,
+            requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, attempts=attempts,
+            call_timeout=call_timeout,
             options={
                 **chosen_settings(context, assignments or [], [Settings, BestOfNSettings], RESERVED),
                 "prices": parse_json(prices, "--prices"), "system": system,
@@ -218,13 +220,38 @@ def _run(plan: Any, folder: Path, as_json: bool) -> None:
     if unscored := comparison.unscored:
         reason = next((e["reward"]["error"] for row in unscored for e in row["episodes"] if "error" in e["reward"]), "")
         count = f"{len(unscored)} runs have no score at all, such as {unscored[0]['arm']} on {unscored[0]['item']}"
-        print_error(f"{count}: {reason}", f"Judge their answers again with: icrl rejudge {folder}")
+        print_error(f"{count}: {reason}", f"Judge their answers again with: {_rejudge_command(plan, folder)}")
     if failures := comparison.failures:
         cell, reason = next(iter(failures.items()))
         count = f"{len(failures)} of {len(comparison.rows)} runs failed"
-        print_error(f"{count}, such as {cell.arm} on {cell.item}: {reason}", f"Repeat them with: icrl resume {folder}")
+        print_error(
+            f"{count}, such as {cell.arm} on {cell.item}: {reason}", f"Repeat them with: {command('resume', folder)}"
+        )
     if failures or unscored:
         raise typer.Exit(1)
+
+
+def _rejudge_command(plan: Any, folder: Path) -> str:
+    """The command that judges the answers of a comparison again, by what has judged them."""
+    from icrl_graph.benchmarks.registry import find_benchmark
+    from icrl_graph.models.addresses import without_credentials
+    from icrl_graph.state.loading import path_of
+
+    by = plan.again or {"folder": folder, "evaluator": plan.evaluator, "judge": plan.judge, "rubric": plan.rubric}
+    options = {
+        "evaluator": by["evaluator"] or (None if by["judge"] else path_of(find_benchmark(plan.benchmark).evaluator)),
+        "judge": by["judge"],
+        "judge-base-url": without_credentials(plan.judge_base_url or (None if plan.again else plan.base_url)),
+        "rubric": by["rubric"],
+    }
+    if options["evaluator"] is None and options["judge"] is None:
+        return command("rejudge", "-h")
+    named = [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
+    flag = ["--as-metric"] if plan.again and plan.again["as_metric"] else []
+    unused = (f"{folder}-again{number}" for number in ("", *range(2, 1000)))
+    return command(
+        "rejudge", by["folder"], *named, *flag, "--out", next(name for name in unused if not Path(name).exists())
+    )
 
 
 def _show_preview(experiment: Any, usages: Mapping[str, Any], console: Console) -> None:
@@ -272,19 +299,32 @@ def _print_results(comparison: Any, as_json: bool) -> None:
         return
     for table in tables(summary):
         out.print(table, width=None if out.is_terminal else 160)
-    write(f"Spent: {cost(comparison.usage)}. Saved in {folder}. Curves, tests and every run: icrl report {folder}")
+    write(
+        f"Spent: {cost(comparison.usage)}. Saved in {folder}. Curves, tests and every run: {command('report', folder)}"
+    )
 
 
 @app.command(epilog="Example:\n\n  icrl report runs/first")
-def report(folder: FolderArgument, as_json: Json = False) -> None:
+def report(
+    folder: FolderArgument,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Import custom parts that the folder names by path, to show their prompts."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Write the report of a comparison.
 
     A page with curves, tests, costs and every run; pictures; tables.
     """
     with errors_reported():
-        from icrl_graph.benchmarks.report import write_report
+        from icrl_graph.benchmarks.report import runs, write_report
+        from icrl_graph.benchmarks.results import read_plan
 
-        paths = [str(path) for path in write_report(folder)]
+        paths = [str(path) for path in write_report(folder, trust)]
+        if not trust and (arms := runs.not_shown(read_plan(folder))):
+            again = command("report", folder, "--trust")
+            warn(f"The prompts of {', '.join(arms)} need code that {folder} names. If you trust it: {again}")
         if as_json:
             typer.echo(json.dumps(paths))
         else:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import langgraph.checkpoint.base.id as checkpoint_ids
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot as DeltaSnapshot
 from langgraph.config import get_config
 from langgraph.constants import CONFIG_KEY_CHECKPOINTER
@@ -23,6 +24,7 @@ from langgraph.runtime import get_runtime
 __all__ = [
     "DELTA_COUNTERS",
     "DeltaSnapshot",
+    "PlainSerializer",
     "awritten_beside",
     "databases_of_run",
     "in_run",
@@ -39,6 +41,29 @@ __all__ = [
 DELTA_COUNTERS = "counters_since_delta_snapshot"
 """The key of a checkpoint's metadata that counts the writes to delta channels since their last snapshots. If it is
 renamed, a compacted thread takes its next snapshots earlier than it needs to: tests/test_threads.py."""
+
+
+class PlainSerializer(JsonPlusSerializer):
+    """Reads and writes checkpoints as LangGraph does, but runs no code that a stranger's file names.
+
+    LangGraph's own default calls any importable function that a checkpoint names. Here a saved object comes back as
+    one only if its type is on LangGraph's list of safe types (messages, dates, `Interrupt`, `Send`); else as the plain
+    data that it was saved as. If that changes: tests/test_trust.py.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(allowed_msgpack_modules=None)
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        """A saved value.
+
+        Raises:
+            ValueError: it is in a form that LangGraph no longer writes, and that may name any of LangChain's classes.
+        """
+        if data[0] not in ("null", "bytes", "bytearray", "msgpack"):
+            raise ValueError(f"a checkpoint of the kind {data[0]!r} is not read: no version of icrl_graph wrote it")
+        return super().loads_typed(data)
+
 
 _WRAPPED = {
     "langgraph_api._checkpointer._adapter._CustomCheckpointerAdapter": "_inner",

@@ -9,6 +9,8 @@ import importlib.util
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -17,6 +19,25 @@ from typing import Any
 LOADED = "icrl_graph_loaded_"
 """How the name of a module begins that was loaded from a file; no other process can import it by that name."""
 _LOADING = threading.RLock()
+_may_import = ContextVar("icrl_may_import", default=True)
+
+
+class NotImported(Exception):
+    """An object was named by path where nothing is imported: no mistake, so no ValueError."""
+
+
+@contextmanager
+def importing_nothing(unless: bool = False) -> Iterator[None]:
+    """Refuse to import objects by path within the block: the names come from a folder that may be a stranger's.
+
+    Args:
+        unless: whether the folder is trusted, and nothing is refused.
+    """
+    token = _may_import.set(unless)
+    try:
+        yield
+    finally:
+        _may_import.reset(token)
 
 
 def load(spec: str) -> Any:
@@ -28,7 +49,10 @@ def load(spec: str) -> Any:
 
     Raises:
         ValueError: the form is wrong, there is no such file, module or name, or importing it failed; says which.
+        NotImported: within `importing_nothing`.
     """
+    if not _may_import.get():
+        raise NotImported(f"{spec!r} is code that was not imported")
     where, colon, name = spec.rpartition(":")
     if not (colon and where and name):
         raise ValueError(f"an object is named 'path.py:name' or 'package.module:name', got {spec!r}")
@@ -46,6 +70,14 @@ def absolute(spec: Any) -> Any:
     """A name "path.py:name" with an absolute path, so that it holds in any folder; all else as it is."""
     where, _, name = spec.rpartition(":") if isinstance(spec, str) else ("", "", "")
     return f"{Path(where).resolve()}:{name}" if where.endswith(".py") else spec
+
+
+def path_of(part: Any) -> str | None:
+    """The name by which `load` finds a function or another object that knows its module; None where there is none."""
+    name, module = getattr(part, "__qualname__", ""), sys.modules.get(getattr(part, "__module__", ""))
+    if module is None or getattr(module, name, None) is not part:
+        return None
+    return f"{module.__file__ if module.__name__.startswith(LOADED) else module.__name__}:{name}"
 
 
 def _from_path(path: Path) -> Any:

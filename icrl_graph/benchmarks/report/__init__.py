@@ -21,8 +21,12 @@ from icrl_graph.errors import missing_extra
 from icrl_graph.state.formatting import between, chance, number, signed
 
 
-def write_report(folder: Path) -> list[Path]:
+def write_report(folder: Path, trust: bool = False) -> list[Path]:
     """Write the report of a comparison into its folder; gives the files.
+
+    Args:
+        folder: the comparison's.
+        trust: whether code may be imported that the folder names, to make the prompts of custom parts again.
 
     Raises:
         ValueError: the folder holds no comparison, or none of its runs has ended.
@@ -37,7 +41,7 @@ def write_report(folder: Path) -> list[Path]:
         "damaged": results.damaged,
     }
     texts = {
-        "report.html": _page(summary, runs.browse(plan, results.rows), status),
+        "report.html": _page(summary, runs.browse(plan, results.rows, trust), status),
         "summary.json": json.dumps(summary, indent=2) + "\n",
         **tables.as_csv(summary),
     }

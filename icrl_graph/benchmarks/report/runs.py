@@ -11,6 +11,7 @@ from icrl_graph.benchmarks.arms import graph_of
 from icrl_graph.benchmarks.results import Cell, Plan, Row
 from icrl_graph.prompts.text import text_of
 from icrl_graph.state.episode import LoopState, Message, cost_of, value_of
+from icrl_graph.state.loading import NotImported, importing_nothing
 from icrl_graph.state.selection import metric_of
 from icrl_graph.topologies import nodes, settings
 from icrl_graph.topologies.base import Graph
@@ -28,9 +29,16 @@ class Browsed(TypedDict):
     left_out: int
 
 
-def browse(plan: Plan, rows: Mapping[Cell, Row]) -> Browsed:
-    """The runs of a comparison, those on one task next to each other."""
-    graphs = {arm: graph_of(plan, arm) for arm in plan.arms}
+def browse(plan: Plan, rows: Mapping[Cell, Row], trust: bool = False) -> Browsed:
+    """The runs of a comparison, those on one task next to each other.
+
+    Args:
+        plan: that of the comparison.
+        rows: its runs.
+        trust: whether code may be imported that the plan names, as it takes to make the prompts of custom parts again.
+    """
+    with importing_nothing(unless=trust):
+        graphs = {arm: _graph(plan, arm) for arm in plan.arms}
     known: dict[tuple[str, str], int] = {}
     runs: list[dict[str, Any]] = []
     items = list(dict.fromkeys(cell.item for cell in rows))
@@ -59,9 +67,28 @@ def prompts(graph: Graph, row: Row) -> list[list[Message]]:
     return [nodes.prompt(state, graph.parts, at) for at in range(len(row["episodes"]))]
 
 
-def _run(cell: Cell, row: Row, graph: Graph, known: dict[tuple[str, str], int]) -> dict[str, Any]:
+def not_shown(plan: Plan) -> list[str]:
+    """The arms whose prompts are not shown because code would have to be imported."""
+    with importing_nothing():
+        return [arm for arm in plan.arms if _graph(plan, arm) is None]
+
+
+def _graph(plan: Plan, arm: str) -> Graph | None:
+    try:
+        return graph_of(plan, arm)
+    except NotImported:
+        return None
+
+
+NOT_SHOWN: list[Message] = [
+    {"role": "not shown", "content": "This prompt is made by code that the folder names: icrl report DIR --trust"}
+]
+
+
+def _run(cell: Cell, row: Row, graph: Graph | None, known: dict[tuple[str, str], int]) -> dict[str, Any]:
     attempts: list[dict[str, Any]] = []
-    for episode, prompt in zip(row["episodes"], prompts(graph, row), strict=True):
+    made = [NOT_SHOWN] * len(row["episodes"]) if graph is None else prompts(graph, row)
+    for episode, prompt in zip(row["episodes"], made, strict=True):
         places = [known.setdefault((message["role"], text_of([message])), len(known)) for message in prompt]
         attempts.append(
             {
