@@ -67,14 +67,14 @@ def preview(
     rehearsed = {name: option for name, option in options.items() if name not in _NOT_REHEARSED}
     for name in ("metric", "select"):
         if not isinstance(option := rehearsed.get(name), str | None):  # a text is a way to select without calls
-            rehearsed[name] = _evaluator(option, response_tokens)
+            rehearsed[name] = stand_in(option, response_tokens)
     for name in ("reflector", "critic"):
         if (option := rehearsed.get(name)) is not None:
             rehearsed[name] = _model(option, response_tokens)
     policy = as_policy(model)
     cache = None if isinstance(options.get("extract"), type) else options.get("cache") or "auto"
     answering = FunctionModel(reply=lambda: WORD) if policy.kind == "rollout" else _model(model, response_tokens, cache)
-    graph = build(topology, answering, _evaluator(score, response_tokens), **rehearsed)
+    graph = build(topology, answering, stand_in(score, response_tokens), **rehearsed)
     for name, further in graph.parts.policies.items():
         if name != MAIN:
             graph.parts.policies[name] = as_policy(_model(further.responder.part, response_tokens, cache))
@@ -86,7 +86,7 @@ def preview(
     return cast(Usage, {name: amount for name, amount in usage.items() if name != "seconds"})
 
 
-def _evaluator(evaluator: Evaluator, response_tokens: int) -> BoundEvaluator:
+def stand_in(evaluator: Evaluator, response_tokens: int) -> BoundEvaluator:
     """An evaluator that makes as many calls as another one, as long as its, for a reward that means nothing."""
     bound = bind_evaluator(evaluator)
     models = [_model(model, response_tokens) for model in bound.models] or [FunctionModel(reply=lambda: "")]

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -28,7 +28,7 @@ from icrl_graph.benchmarks.experiment import NO_OBJECTS, Objects, make_plan
 from icrl_graph.benchmarks.rejudge import rejudge
 from icrl_graph.benchmarks.results import Cell, Plan, Row, has_ended, read_plan, read_results
 from icrl_graph.benchmarks.runner import run
-from icrl_graph.benchmarks.scheduler import OnProgress
+from icrl_graph.benchmarks.scheduler import Left, OnProgress
 from icrl_graph.benchmarks.summary import Summary, summarize
 from icrl_graph.errors import MissingExtra
 from icrl_graph.state.episode import Usage, add_usage, value_of
@@ -61,6 +61,9 @@ def compare(
     base_url: str | None = None,
     judge_base_url: str | None = None,
     temperature: float | None = None,
+    total_usd: float | None = None,
+    total_calls: int | None = None,
+    total_seconds: float | None = None,
     folder: str | PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
     control: RunControl | None = None,
@@ -99,6 +102,11 @@ def compare(
             password in it (`http://user:password@...`) are used, and not saved.
         judge_base_url: the same for the judge; default `base_url`.
         temperature: for every call of the model.
+        total_usd: US dollars for all runs together, those of earlier calls with this folder included. Once it is spent,
+            no call is begun; what is left is told (`Comparison.left`), and the same call with a higher total does it.
+            Needs the prices of the models.
+        total_calls: paid calls, the same.
+        total_seconds: seconds that the comparison may take by the clock, the same.
         folder: new, or one that holds the same comparison. Default a new temporary one, which is not deleted; give one
             wherever calls cost money.
         on_progress: called with a `Progress` whenever something has happened; default a progress bar, if standard error
@@ -143,6 +151,9 @@ def compare(
         base_url=base_url,
         judge_base_url=judge_base_url,
         temperature=temperature,
+        total_usd=total_usd,
+        total_calls=total_calls,
+        total_seconds=total_seconds,
         options=options,
     )
     with _folder(folder) as path, _progress(on_progress) as report:
@@ -183,10 +194,10 @@ def execute(
 ) -> Comparison:
     """Run or resume the comparison of a plan in a folder, or judge its answers again: see `runner.run`, `rejudge`."""
     if plan.again is None:
-        run(plan, folder, on_progress, control, objects=objects)
+        progress = run(plan, folder, on_progress, control, objects=objects)
     else:
-        rejudge(plan, folder, on_progress, control)
-    return Comparison.read(folder)
+        progress = rejudge(plan, folder, on_progress, control)
+    return replace(Comparison.read(folder), left=progress.left)
 
 
 @dataclass(frozen=True, repr=False)
@@ -198,12 +209,14 @@ class Comparison:
         plan: what was compared.
         rows: every run, with its answer, its rewards and all attempts, by (arm, item, seed).
         damaged: the lines of results.jsonl, from 1, that could not be read; their runs were repeated.
+        left: what a total budget left undone; None if there is nothing.
     """
 
     folder: Path
     plan: Plan
     rows: Mapping[Cell, Row]
     damaged: Sequence[int] = ()
+    left: Left | None = None
 
     @classmethod
     def read(cls, folder: str | PathLike[str]) -> Comparison:
@@ -314,6 +327,8 @@ class Comparison:
         except (MissingExtra, ValueError) as error:
             text.write(f"No table: {error}.\n")
         lines = [line.rstrip() for line in text.getvalue().splitlines()]
+        if self.left is not None:
+            lines.append(f"{self.left}.")
         failed = f"{len(self.failures)} of {len(self.rows)} runs failed. " if self.failures else ""
         return "\n".join([*lines, f"{failed}Spent: {cost(self.usage)}. Saved in {self.folder}"])
 

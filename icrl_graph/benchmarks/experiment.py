@@ -7,7 +7,7 @@ in `Objects`, by its field of the plan; the plan then has "python:NAME" there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from icrl_graph.benchmarks.registry import canonical, find_benchmark
 from icrl_graph.benchmarks.results import Cell, Code, Plan
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.evaluators.judge import llm_judge
+from icrl_graph.execution.prices import check_price
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models.policy import as_policy
 from icrl_graph.preview import preview
@@ -225,8 +226,26 @@ def prepare(plan: Plan, objects: Objects = NO_OBJECTS) -> Experiment:
     }
     metric = _part("metric", plan, objects) or benchmark.metric
     experiment = Experiment(plan, benchmark, arms, models, evaluator, metric)
-    _ = experiment.graphs  # builds and so checks them
+    asked = [
+        name for graph in experiment.graphs.values() for name in graph.parts.chat_models()
+    ]  # builds and checks them
+    check_totals(plan, asked)
     return experiment
+
+
+def check_totals(plan: Plan, models: Iterable[str]) -> None:
+    """Raise if a cap on all runs together is wrong, or one of dollars can't be kept.
+
+    Args:
+        plan: has the caps.
+        models: the names of the chat models that will be paid.
+
+    Raises:
+        ValueError: a cap is not above 0, or one is of dollars and the price of a model is unknown.
+    """
+    if "usd" in plan.caps():
+        for name in dict.fromkeys(models):
+            check_price(name, plan.options.get("prices") or {}, "total_usd")
 
 
 def _part(role: str, plan: Plan, objects: Objects) -> Any:

@@ -6,6 +6,7 @@ separately, under "rejudge".
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,15 +18,17 @@ from langgraph.runtime import RunControl
 
 from icrl_graph.api import OnEpisode
 from icrl_graph.benchmarks.arms import graph_of
-from icrl_graph.benchmarks.experiment import evaluator_of
-from icrl_graph.benchmarks.results import Cell, Plan, Row, open_folder, read_plan, read_results
+from icrl_graph.benchmarks.experiment import check_totals, evaluator_of
+from icrl_graph.benchmarks.results import Again, Cell, Plan, Row, open_folder, read_plan, read_results
 from icrl_graph.benchmarks.runner import chosen
 from icrl_graph.benchmarks.scheduler import OnProgress, Progress, fill, thread
 from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator
 from icrl_graph.execution.sql_journals import SqliteJournal
 from icrl_graph.models.addresses import FolderAddress
+from icrl_graph.models.policy import chat_models
+from icrl_graph.preview import stand_in
 from icrl_graph.state.choices import pick
-from icrl_graph.state.episode import Episode, LoopState, Usage
+from icrl_graph.state.episode import Episode, LoopState, Usage, add_usage
 from icrl_graph.state.fingerprint import fingerprint
 from icrl_graph.state.reward import Reward
 from icrl_graph.state.selection import last_answered, outcome
@@ -53,30 +56,15 @@ def rejudge(
         GraphDrained: it was ended through `control`.
         ValueError: the plan is wrong.
     """
-    again, control = plan.again, control or RunControl()
-    if again is None:
-        raise ValueError("the plan does not name the comparison whose answers are to be judged again")
-    if isinstance(plan.base_url, FolderAddress):  # where the answers were made; that server might pass for any judge
-        plan = replace(plan, base_url=None)
-    source = Path(again["folder"])
-    rows = read_results(source).rows
-    if read_plan(source).again is not None:
-        raise ValueError(f"{source} was judged again itself; name the comparison that it was made from")
-    evaluator = evaluator_of(replace(plan, evaluator=again["evaluator"], judge=again["judge"], rubric=again["rubric"]))
-    if evaluator is None and again["select"] is None:
-        raise ValueError("name an evaluator or a judge, or what the answer is selected by")
-    if evaluator is None and again["as_metric"]:
-        raise ValueError("which metric? name an evaluator or a judge")
-    if again["select"] is not None:
-        pick("selection", again["select"], SELECT)
+    plan, rows, evaluator = _prepare(plan)
     known = None if evaluator is None else fingerprint(bind_evaluator(evaluator).part)
     merged = open_folder(folder, plan, {"rejudge": {} if known is None else {"evaluator": known}})
+    again, rate_limit, control = cast(Again, merged.again), merged.rate_limit(), control or RunControl()
     options = {
-        "rate_limit": merged.rate_limit(),
+        "rate_limit": rate_limit,
         "prices": merged.options.get("prices"),
         "on_error": merged.options.get("on_error"),
     }
-    ended = [cell for cell, row in rows.items() if "error" not in row]
 
     async def work(cell: Cell, rejudged: Mapping[Cell, Row], on_episode: OnEpisode) -> Row:
         row = rows[cell]
@@ -92,13 +80,63 @@ def rejudge(
         values.pop("rounds_done")
         return cast(Row, {**row, **values, "episodes": episodes, "chosen": places})
 
-    return fill(folder, [ended], work, merged, on_progress, control)
+    return fill(folder, [list(rows)], work, merged, on_progress, control, rate_limit, _cost)
+
+
+def preview_rejudge(plan: Plan, response_tokens: int = 300) -> Usage:
+    """An estimate of what `rejudge` would spend, nothing of it being done yet; see `icrl_graph.preview`.
+
+    Args:
+        plan: as for `rejudge`.
+        response_tokens: of a judgement.
+
+    Raises:
+        ValueError: the plan is wrong.
+    """
+    plan, rows, evaluator = _prepare(plan)
+    if evaluator is None:
+        return Usage(calls=0)
+    asked = stand_in(evaluator, response_tokens)
+
+    async def rehearse() -> list[Usage]:
+        options = {"prices": plan.options.get("prices")}
+        judged = [(await _judgements(row, asked, options, None))[0] for row in rows.values()]
+        return [episode["costs"]["evaluate"] for episodes in judged for episode in episodes]
+
+    usage: Any = add_usage(*asyncio.run(rehearse()))
+    return cast(Usage, {"calls": 0, **{name: amount for name, amount in usage.items() if name != "seconds"}})
+
+
+def _prepare(plan: Plan) -> tuple[Plan, dict[Cell, Row], Evaluator | None]:
+    """The plan, the rows that are judged again, and by what; all checked.
+
+    Raises:
+        ValueError: something is wrong.
+    """
+    again = plan.again
+    if again is None:
+        raise ValueError("the plan does not name the comparison whose answers are to be judged again")
+    if isinstance(plan.base_url, FolderAddress):  # where the answers were made; that server might pass for any judge
+        plan = replace(plan, base_url=None)
+    source = Path(again["folder"])
+    rows = read_results(source).rows
+    if read_plan(source).again is not None:
+        raise ValueError(f"{source} was judged again itself; name the comparison that it was made from")
+    evaluator = evaluator_of(replace(plan, evaluator=again["evaluator"], judge=again["judge"], rubric=again["rubric"]))
+    if evaluator is None and again["select"] is None:
+        raise ValueError("name an evaluator or a judge, or what the answer is selected by")
+    if evaluator is None and again["as_metric"]:
+        raise ValueError("which metric? name an evaluator or a judge")
+    if again["select"] is not None:
+        pick("selection", again["select"], SELECT)
+    check_totals(plan, () if evaluator is None else chat_models(*bind_evaluator(evaluator).models))
+    return plan, {cell: row for cell, row in rows.items() if "error" not in row}, evaluator
 
 
 async def _judged(
     row: Row,
     evaluator: Evaluator,
-    options: dict[str, Any],
+    options: Mapping[str, Any],
     path: Path,
     as_metric: bool,
     control: RunControl | None,
@@ -106,18 +144,30 @@ async def _judged(
     """The attempts with their new judgements, and the source of these. Journaled until the row is written."""
     journal = SqliteJournal(path)
     try:
-        journaled: Any = {**options, "journal": journal}
-        built = assemble(Settings, {settings.MAIN: lambda: ""}, evaluator, None, journaled, {})
-        state = LoopState(
-            inputs={"task": row["task"], "task_data": row["task_data"]},
-            settings={**settings.resolve(built.schema, None), "run": _run_id(row), "form": nodes.SCHEMA_VERSION},
-            episodes=[_unjudged(episode) for episode in row["episodes"]],
-        )
-        judged = (await _graph(built).ainvoke(state, control=control))["episodes"]
+        judged, by = await _judgements(row, evaluator, {**options, "journal": journal}, control)
     finally:
         journal.close()
     merge = _as_metric if as_metric else _as_reward
-    return [merge(old, new) for old, new in zip(row["episodes"], judged, strict=True)], built.rewarded_by()
+    return [merge(old, new) for old, new in zip(row["episodes"], judged, strict=True)], by
+
+
+async def _judgements(
+    row: Row, evaluator: Evaluator, options: Any, control: RunControl | None
+) -> tuple[list[Episode], str]:
+    """The attempts with their new judgements alone, and the source of these."""
+    built = assemble(Settings, {settings.MAIN: lambda: ""}, evaluator, None, options, {})
+    state = LoopState(
+        inputs={"task": row["task"], "task_data": row["task_data"]},
+        settings={**settings.resolve(built.schema, None), "run": _run_id(row), "form": nodes.SCHEMA_VERSION},
+        episodes=[_unjudged(episode) for episode in row["episodes"]],
+    )
+    judged: list[Episode] = (await _graph(built).ainvoke(state, control=control))["episodes"]
+    return judged, built.rewarded_by()
+
+
+def _cost(row: Row) -> Usage:
+    """What of a row's cost is that of judging it again."""
+    return add_usage(*(episode["costs"].get("rejudge", {}) for episode in row.get("episodes", [])))
 
 
 def _graph(parts: nodes.Parts) -> Any:

@@ -8,6 +8,7 @@ DIR/unfinished/      checkpoints and journals of the runs that have not ended
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -104,6 +105,9 @@ class Plan:
         tokens_per_minute: in and out, on average, or None for no limit.
         attempts: attempts per call, retries of transient errors included.
         call_timeout: seconds for one attempt, of a model named "openai:...".
+        total_usd: US dollars for all runs together, or None. A comparison that has spent them is resumed with more.
+        total_calls: paid calls, the same.
+        total_seconds: seconds by the clock that the comparison may take, the same.
     """
 
     benchmark: str
@@ -128,6 +132,22 @@ class Plan:
     attempts: int = 6
     call_timeout: float = 600.0
     judge_base_url: str | None = None
+    total_usd: float | None = None
+    total_calls: int | None = None
+    total_seconds: float | None = None
+
+    def caps(self) -> dict[str, float]:
+        """The caps on all runs together, as a budget names them.
+
+        Raises:
+            ValueError: one is not above 0.
+        """
+        named = {"usd": self.total_usd, "calls": self.total_calls, "time": self.total_seconds}
+        caps = {name: cap for name, cap in named.items() if cap is not None}
+        for name, cap in caps.items():
+            if not 0 < cap < math.inf:
+                raise ValueError(f"{TOTALS[name]} must be a finite number above 0, got {cap}")
+        return caps
 
     def shared(self) -> dict[str, Any]:
         """The options of all arms."""
@@ -168,11 +188,21 @@ Code = Mapping[str, Mapping[str, str]]
 """By arm, the fingerprints of its parts by their names."""
 _MAY_GROW = ("arms", "limit", "seeds")
 """Fields that set which runs there are, not what a run is."""
+TOTALS: Mapping[str, str] = {"usd": "total_usd", "calls": "total_calls", "time": "total_seconds"}
+"""Fields that cap all runs together, by the name of the cap."""
 ADDRESSES = ("base_url", "judge_base_url")
 """Fields that say where calls are made."""
-_MAY_CHANGE = ("concurrency", "requests_per_minute", "tokens_per_minute", "attempts", "call_timeout", *ADDRESSES)
-"""Fields that set how fast calls are made, and where."""
-_ADDED = ("judge_base_url",)
+_MAY_CHANGE = (
+    "concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "attempts",
+    "call_timeout",
+    *ADDRESSES,
+    *TOTALS.values(),
+)
+"""Fields that set how fast calls are made, where, and how many of them now."""
+_ADDED = ("judge_base_url", *TOTALS.values())
 """Fields that a bench.json of an earlier version does not have."""
 
 

@@ -66,7 +66,7 @@ def run(
             row.pop("made", None)
         return row
 
-    return fill(folder, [early, late], work, experiment.plan, on_progress, control)
+    return fill(folder, [early, late], work, experiment.plan, on_progress, control, experiment.rate_limit)
 
 
 def _check_tasks(experiment: Experiment, rows: Mapping[Cell, Row]) -> None:

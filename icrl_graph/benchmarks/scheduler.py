@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,16 +18,39 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple, cast
 
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
 from icrl_graph.api import OnEpisode
-from icrl_graph.benchmarks.results import Cell, Plan, Row, append, appending, failure, has_ended, read_results
+from icrl_graph.benchmarks.files import write_whole
+from icrl_graph.benchmarks.results import TOTALS, Cell, Plan, Row, append, appending, failure, has_ended, read_results
 from icrl_graph.errors import JournalError, ModelError
-from icrl_graph.state.episode import add_usage
+from icrl_graph.execution.budget import TotalBudget
+from icrl_graph.execution.rate_limit import RateLimit
+from icrl_graph.execution.sql_journals import spent_in
+from icrl_graph.state.episode import Usage, add_usage
 from icrl_graph.state.events import EpisodeEvent
+from icrl_graph.state.formatting import cost as written
+
+
+class Left(NamedTuple):
+    """What is left of a comparison because its total budget is spent."""
+
+    total: str
+    """The budget: total_usd, total_calls or total_seconds."""
+    spent: Usage
+    """What was spent when it ended, by all its sessions."""
+    not_begun: Sequence[Cell]
+    not_ended: Sequence[Cell]
+
+    def __str__(self) -> str:
+        unpriced = "; a reply without a price counts as too dear" if self.spent.get("unpriced") else ""
+        return (
+            f"{self.total} is spent, after {written(self.spent)} and {self.spent.get('seconds', 0.0):.0f} s{unpriced}: "
+            f"{len(self.not_begun)} runs were not begun, {len(self.not_ended)} have not ended"
+        )
 
 
 class Progress:
@@ -37,7 +61,12 @@ class Progress:
         done: number of those that have ended.
         failed: those that failed in this session, with the reason.
         usage: what all of it has cost so far, earlier sessions included.
+        total: the budget of all its runs together, and what is spent of it.
+        left: what is left undone because that is spent; None if there is nothing.
     """
+
+    total: TotalBudget
+    left: Left | None = None
 
     def __init__(self, cells: Sequence[Cell], rounds: int, rows: Mapping[Cell, Row]) -> None:
         self.runs, self.failed = len(cells), dict[Cell, str]()
@@ -84,6 +113,8 @@ def fill(
     plan: Plan,
     on_progress: OnProgress,
     control: RunControl,
+    rate_limit: RateLimit,
+    cost: Callable[[Row], Usage] = lambda row: row.get("usage", {}),
 ) -> Progress:
     """Make the rows of a folder that are missing or failed, as many at once as the plan says.
 
@@ -94,6 +125,11 @@ def fill(
         plan: says how many at once.
         on_progress: called whenever something has happened.
         control: ends it early; the one that the runs have.
+        rate_limit: that of all its calls, which gets their total budget, too.
+        cost: what a row has cost here.
+
+    Returns:
+        How far it came. Where the total budget was spent, runs are left, which the same call with more of it resumes.
 
     Raises:
         GraphDrained: it was ended through `control` before all rows were made.
@@ -105,11 +141,21 @@ def fill(
         rows = read_results(folder).rows
         cells = [cell for phase in phases for cell in phase]
         progress = Progress(cells, plan.rounds, rows)
+        before: Usage = {**_spent(folder, rows, cost), "seconds": _read_clock(folder)}
+        progress.total = rate_limit.total = TotalBudget(plan.caps(), before)
         scheduler = _Scheduler(folder, file, work, rows, progress, on_progress, control)
         try:
             _run(scheduler.run(phases, plan.concurrency), control)
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
+        finally:
+            scheduler.save_clock()
+    if progress.total.reached:
+        left = [cell for cell in cells if cell not in rows]
+        begun = [cell for cell in left if thread(folder, cell).exists()]
+        name = TOTALS[progress.total.reached]
+        progress.left = Left(name, progress.total.spent, [cell for cell in left if cell not in begun], begun)
+        return progress
     if control.drain_requested and progress.done + len(progress.failed) < progress.runs:
         raise GraphDrained(control.drain_reason or "shutdown")
     return progress
@@ -159,7 +205,7 @@ class _Scheduler:
 
     async def _worker(self, waiting: Iterator[Cell]) -> None:
         for cell in waiting:
-            if self.control.drain_requested:
+            if self.control.drain_requested or self.progress.total.reached:
                 return
             try:
                 row = await self._row(cell)
@@ -184,6 +230,7 @@ class _Scheduler:
 
     def _on_episode(self, cell: Cell, event: EpisodeEvent) -> None:
         self.progress.add_attempt(cell, event)
+        self.save_clock()
         self.on_progress(self.progress)
 
     def _save(self, cell: Cell, row: Row) -> None:
@@ -191,11 +238,43 @@ class _Scheduler:
         self.rows[cell] = row
         self._release_ended(cell)
         self.progress.add_row(cell, row)
+        self.save_clock()
         self.on_progress(self.progress)
+
+    def save_clock(self) -> None:
+        """Save for how long it has run, where that is capped."""
+        if "time" in self.progress.total.caps:
+            write_whole(self.folder / "clock.json", {"seconds": self.progress.total.spent["seconds"]})
 
     def _release_ended(self, cell: Cell) -> None:
         if has_ended(self.rows, cell):
             _release(thread(self.folder, cell))
+
+
+def _read_clock(folder: Path) -> float:
+    """For how many seconds a comparison has run in earlier sessions, as far as that was capped."""
+    try:
+        return float(json.loads((folder / "clock.json").read_text())["seconds"])
+    except FileNotFoundError:
+        return 0.0
+
+
+def _spent(folder: Path, rows: Mapping[Cell, Row], cost: Callable[[Row], Usage]) -> Usage:
+    """What the runs in a folder have cost so far: those that have ended by their rows, the others by their replies."""
+    ended = [cost(row) for cell, row in rows.items() if has_ended(rows, cell)]
+    failed = {thread(folder, cell): cost(row) for cell, row in rows.items() if not has_ended(rows, cell)}
+    of_ended = {thread(folder, cell) for cell in rows if has_ended(rows, cell)}
+    begun = {path: spent_in(path) for path in (folder / "unfinished").glob("*.sqlite") if path not in of_ended}
+    others = [_larger(failed.get(path, {}), begun.get(path, {})) for path in {*failed, *begun}]
+    return add_usage(*ended, *others)
+
+
+def _larger(one: Usage, other: Usage) -> Usage:
+    """The larger of two accounts of a run: a row lacks what came after it, replies lack what failed calls have cost."""
+    a: Mapping[str, Any] = one
+    b: Mapping[str, Any] = other
+    larger: Any = {name: max(a.get(name, 0), b.get(name, 0)) for name in {*a, *b}}
+    return cast(Usage, larger)
 
 
 def thread(folder: Path, cell: Cell) -> Path:

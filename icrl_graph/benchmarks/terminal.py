@@ -15,6 +15,8 @@ from icrl_graph.benchmarks.scheduler import OnProgress
 from icrl_graph.benchmarks.summary import Summary
 from icrl_graph.state.formatting import MISSING, between, chance, cost, score, table
 
+_UNITS = {"usd": "USD", "calls": "calls", "time": "s"}
+
 
 @contextmanager
 def progress_bar(console: Console) -> Iterator[OnProgress]:
@@ -31,7 +33,8 @@ def progress_bar(console: Console) -> Iterator[OnProgress]:
 
         def show(progress: Any) -> None:
             failed = f", {len(progress.failed)} failed" if progress.failed else ""
-            description = f"{progress.done} of {progress.runs} runs{failed}, {cost(progress.usage)}"
+            caps = "".join(f", of {cap:g} {_UNITS[name]} in total" for name, cap in progress.total.caps.items())
+            description = f"{progress.done} of {progress.runs} runs{failed}, {cost(progress.usage)}{caps}"
             bars.update(bar, completed=progress.share, description=description)
 
         yield show

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,9 @@ from icrl_graph.cli.shared import (
     Json,
     JudgeBaseUrl,
     Prices,
+    TotalCalls,
+    TotalSeconds,
+    TotalUsd,
     app,
     drained_by_sigterm,
     err,
@@ -35,7 +39,7 @@ from icrl_graph.cli.shared import (
     write,
 )
 from icrl_graph.errors import MissingExtra
-from icrl_graph.state.formatting import command
+from icrl_graph.state.formatting import command, cost
 from icrl_graph.state.loading import absolute
 
 SIZE, REWARDS = "Tasks and runs", "Rewards"
@@ -148,6 +152,9 @@ def bench(
     ] = None,
     base_url: BaseUrl = None,
     judge_base_url: JudgeBaseUrl = None,
+    total_usd: TotalUsd = None,
+    total_calls: TotalCalls = None,
+    total_seconds: TotalSeconds = None,
     concurrency: Annotated[
         int, typer.Option(help="Most runs, and calls in flight, at once.", rich_help_panel=CALLS)
     ] = 8,
@@ -176,7 +183,7 @@ def bench(
             items=item or [], limit=limit, rounds=rounds, seeds=seeds, solved_at=solved_at, base_url=base_url,
             judge_base_url=judge_base_url, temperature=temperature, concurrency=concurrency,
             requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, attempts=attempts,
-            call_timeout=call_timeout,
+            call_timeout=call_timeout, total_usd=total_usd, total_calls=total_calls, total_seconds=total_seconds,
             options={
                 **chosen_settings(context, assignments or [], [Settings, BestOfNSettings], RESERVED),
                 "prices": parse_json(prices, "--prices"), "system": system,
@@ -227,8 +234,18 @@ def _run(plan: Any, folder: Path, as_json: bool) -> None:
         print_error(
             f"{count}, such as {cell.arm} on {cell.item}: {reason}", f"Repeat them with: {command('resume', folder)}"
         )
-    if failures or unscored:
+    if left := comparison.left:
+        cap = max(getattr(comparison.plan, left.total), _spent_of(left))
+        more = command("resume", folder, f"--{left.total.replace('_', '-')}", f"{math.ceil(2 * cap * 100) / 100:g}")
+        print_error(left, f"Go on by raising it, such as with: {more}")
+    if failures or unscored or left:
         raise typer.Exit(1)
+
+
+def _spent_of(left: Any) -> float:
+    """What was spent of the total that is spent."""
+    spent: Mapping[str, float] = left.spent
+    return spent.get({"total_usd": "usd", "total_calls": "calls", "total_seconds": "seconds"}[left.total], 0.0)
 
 
 def _rejudge_command(plan: Any, folder: Path) -> str:
@@ -257,7 +274,6 @@ def _rejudge_command(plan: Any, folder: Path) -> str:
 def _show_preview(experiment: Any, usages: Mapping[str, Any], console: Console) -> None:
     from icrl_graph.benchmarks.statistics import detectable
     from icrl_graph.state.episode import add_usage
-    from icrl_graph.state.formatting import cost
 
     plan, tasks = experiment.plan, len(experiment.items())
     all_tasks = len(experiment.benchmark.choose(plan.items))
@@ -266,6 +282,7 @@ def _show_preview(experiment: Any, usages: Mapping[str, Any], console: Console) 
     write(f"{runs}. About {cost(add_usage(*usages.values()))}:", console)
     for arm, usage in usages.items():
         write(f"  {arm:30} {cost(usage)}", console)
+    _show_totals(plan, console)
     if len(usages) > 1:
         try:
             least = detectable(tasks, comparisons=len(usages) - 1)
@@ -279,10 +296,16 @@ def _show_preview(experiment: Any, usages: Mapping[str, Any], console: Console) 
         )
 
 
+def _show_totals(plan: Any, console: Console) -> None:
+    """Print the caps on all runs together."""
+    units = {"usd": "USD", "calls": "calls", "time": "seconds"}
+    if caps := [f"{cap:g} {units[name]}" for name, cap in plan.caps().items()]:
+        write(f"At most {' and '.join(caps)} in total, the calls in flight apart.", console)
+
+
 def _print_results(comparison: Any, as_json: bool) -> None:
     """Print the tables of a comparison; without scipy, where its results are."""
     from icrl_graph.benchmarks.terminal import tables
-    from icrl_graph.state.formatting import cost
 
     folder, failures = comparison.folder, comparison.failures
     if len(failures) == len(comparison.rows):
@@ -354,12 +377,21 @@ def rejudge(
         float | None,
         typer.Option(help="The metric from which a task counts as solved; the old one does not apply to new scores."),
     ] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Print the estimated cost and exit.")] = False,
+    response_tokens: Annotated[
+        int, typer.Option(min=1, metavar="<int>", help="Tokens of a judgement, for --preview.")
+    ] = 300,
+    total_usd: TotalUsd = None,
+    total_calls: TotalCalls = None,
+    total_seconds: TotalSeconds = None,
+    prices: Prices = None,
     as_json: Json = False,
 ) -> None:
     """Judge or select the answers of a comparison again.
 
     The answers themselves are not paid again.
     """
+    from icrl_graph.benchmarks.rejudge import preview_rejudge
     from icrl_graph.benchmarks.results import Again, read_plan
 
     with errors_reported():
@@ -379,5 +411,17 @@ def rejudge(
             solved_at=solved_at if anew or solved_at is not None else saved.solved_at,
             base_url=None,  # of the models, of which none is asked
             judge_base_url=judge_base_url,
+            total_usd=total_usd,
+            total_calls=total_calls,
+            total_seconds=total_seconds,
+            options={**saved.options, **({} if prices is None else {"prices": parse_json(prices, "--prices")})},
         )
-    _run(plan, out_dir, as_json)
+        usage = preview_rejudge(plan, response_tokens)
+        console = err if as_json else out
+        if preview and as_json:
+            typer.echo(json.dumps(usage))
+        elif preview or usage["calls"]:
+            write(f"About {cost(usage)}.", console)
+            _show_totals(plan, console)
+    if not preview:
+        _run(plan, out_dir, as_json)

@@ -21,6 +21,9 @@ from icrl_graph.cli.shared import (
     BaseUrl,
     Json,
     Prices,
+    TotalCalls,
+    TotalSeconds,
+    TotalUsd,
     app,
     drained_by_sigterm,
     err,
@@ -143,6 +146,9 @@ def resume(
         typer.Option(help="The server, if it needs a key or user:password@; default the folder's, without a key."),
     ] = None,
     judge_base_url: Annotated[str | None, typer.Option(help="The same for the judge of a comparison.")] = None,
+    total_usd: TotalUsd = None,
+    total_calls: TotalCalls = None,
+    total_seconds: TotalSeconds = None,
     as_json: Json = False,
 ) -> None:
     """Resume what was interrupted, or add rounds to a run.
@@ -152,14 +158,18 @@ def resume(
     from icrl_graph.cli import bench
     from icrl_graph.cli.run_folder import Run
 
+    totals = {"total_usd": total_usd, "total_calls": total_calls, "total_seconds": total_seconds}
     if (folder / "bench.json").exists():
         with errors_reported():
             if more:
                 raise ValueError("--more is for runs; to a comparison, icrl bench adds arms, tasks and seeds")
-        return bench.resume_comparison(folder, as_json, base_url=base_url, judge_base_url=judge_base_url)
+        changes = {"base_url": base_url, "judge_base_url": judge_base_url, **totals}
+        return bench.resume_comparison(folder, as_json, **changes)
     with errors_reported():
         if judge_base_url is not None:
             raise ValueError("--judge-base-url is for comparisons; a run has no judge of its own")
+        if any(total is not None for total in totals.values()):
+            raise ValueError("--total-usd, --total-calls and --total-seconds are for comparisons; a run has --max-...")
         tell_addresses(folder, base_url=base_url or Run.read(folder).base_url)
     _follow(folder, as_json, partial(Run.resume, folder, more=more, base_url=base_url))
 

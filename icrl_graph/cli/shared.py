@@ -89,6 +89,7 @@ out, err = Console(), Console(stderr=True)
 
 CALLS = "Calls"
 """The panel of options about the calls of models."""
+TOTAL = "When to stop a whole comparison; what is left can be resumed with more"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 BaseUrl = Annotated[
     str | None, typer.Option(help="An OpenAI-compatible server; default OPENAI_BASE_URL.", rich_help_panel=CALLS)
@@ -98,6 +99,13 @@ JudgeBaseUrl = Annotated[
 ]
 Attempts = Annotated[
     int, typer.Option(help="Attempts per API call, retries of transient errors included.", rich_help_panel=CALLS)
+]
+TotalUsd = Annotated[
+    float | None, typer.Option(help="US dollars for all runs together, resumed ones included.", rich_help_panel=TOTAL)
+]
+TotalCalls = Annotated[int | None, typer.Option(help="Paid calls, the same.", rich_help_panel=TOTAL)]
+TotalSeconds = Annotated[
+    float | None, typer.Option(help="Seconds that it may take by the clock, the same.", rich_help_panel=TOTAL)
 ]
 Prices = Annotated[
     str | None,

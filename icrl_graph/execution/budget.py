@@ -1,4 +1,4 @@
-"""Caps on calls, tokens, dollars and time, and what is spent of them."""
+"""Caps on calls, tokens, dollars and time, and what is spent of them: of one run, or of many together."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import time
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
+
+from langgraph.errors import GraphDrained
 
 from icrl_graph.errors import BudgetExceeded
 from icrl_graph.state.episode import Usage, add_usage
@@ -138,6 +140,57 @@ def dearest(costs: Sequence[Usage]) -> Usage:
         output=max(cost.get("output", 0) for cost in costs),
         usd=max(cost.get("usd", 0.0) for cost in costs),
     )
+
+
+class TotalBudget:
+    """Caps on many runs together.
+
+    Which of their calls would be the one too many is chance, so it is no outcome of the run that makes it: that run is
+    left as a drain leaves it, and is resumed where the cap is raised.
+
+    Args:
+        caps: caps on "calls", "usd" and "time" (seconds by the clock, not of calls); None for no cap.
+        spent: what was spent before.
+
+    Attributes:
+        reached: the cap that a call was refused for, or None.
+    """
+
+    def __init__(self, caps: Caps, spent: Usage) -> None:
+        self.caps, self.reached = caps, None if not caps else exhausted(caps, spent)
+        self._spent, self._start, self._lock = spent, time.monotonic(), threading.Lock()
+
+    @property
+    def spent(self) -> Usage:
+        """What is spent so far, with the seconds until now."""
+        return {**self._spent, "seconds": self._spent.get("seconds", 0.0) + time.monotonic() - self._start}
+
+    def admit(self, again: bool = False) -> None:
+        """Count one more call, in the moment in which it is made.
+
+        Args:
+            again: it is another attempt of a call that was counted.
+
+        Raises:
+            GraphDrained: a cap is reached.
+        """
+        caps = {name: cap for name, cap in self.caps.items() if not (again and name == "calls")}
+        with self._lock:
+            if cap := exhausted(caps, self.spent):
+                self.reached = cap
+                raise GraphDrained(f"the total of {cap} is spent")
+            if not again:
+                self._spent = add_usage(self._spent, {"calls": 1})
+
+    def add(self, usage: Usage) -> None:
+        """Add what a call has cost; its seconds are the clock's."""
+        with self._lock:
+            self._spent = add_usage(self._spent, {**usage, "seconds": 0.0})
+
+    def seconds_left(self) -> float:
+        """The seconds that are left; infinite without a cap on time."""
+        cap = self.caps.get("time")
+        return math.inf if cap is None else max(0.0, cap - self.spent["seconds"])
 
 
 def exhausted(caps: Caps, spent: Usage) -> str | None:

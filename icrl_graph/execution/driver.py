@@ -224,6 +224,8 @@ class Driver:
         if call.tracks_own_cost:
             return {}
         usage = Usage(**usage_of(raw, callback, self.prices), seconds=round(time.monotonic() - start, 6))
+        if self.rate_limit.total is not None:
+            self.rate_limit.total.add(usage)
         return {"calls": 1, **usage} if call.paid else usage
 
 

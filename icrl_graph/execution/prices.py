@@ -80,7 +80,7 @@ _DATED = re.compile(rf"(-latest|[-@]20[0-9]{{2}}(-?){_MONTH}\2{_DAY}|-{_MONTH}{_
 """What may stand after a name, as in -2025-04-14, -20250414, @20250414, -0414, -2504: -5 is another model."""
 
 
-def check_price(model: str, custom_prices: Prices) -> None:
+def check_price(model: str, custom_prices: Prices, cap: str = "max_usd") -> None:
     """Raise if the price of a model is unknown.
 
     Raises:
@@ -88,7 +88,7 @@ def check_price(model: str, custom_prices: Prices) -> None:
     """
     if cost(model, Usage(input=1, output=1), custom_prices) is None:
         raise ValueError(
-            f"max_usd needs the price of {model!r}, and it is unknown: give prices={{{model!r}: {{'input': ..., "
+            f"{cap} needs the price of {model!r}, and it is unknown: give prices={{{model!r}: {{'input': ..., "
             "'output': ...}} in US dollars for a million tokens, or install 'icrl-graph[prices]', which knows many "
             "models"
         )

@@ -16,6 +16,7 @@ from itertools import count
 from typing import Any
 
 from icrl_graph.errors import BudgetExceeded
+from icrl_graph.execution.budget import TotalBudget
 from icrl_graph.execution.calls import Call, aexecute, execute, run_blocking
 from icrl_graph.execution.queue import FairSemaphore, await_slot, interrupted, wait_for_slot
 from icrl_graph.execution.retry import is_retryable, retry_after
@@ -45,6 +46,7 @@ class RateLimit:
 
     Attributes:
         retries: retries so far.
+        total: a budget of all calls that it lets through, or None.
 
     Raises:
         ValueError: a number is not above 0.
@@ -73,6 +75,7 @@ class RateLimit:
         self._slots = FairSemaphore(max_concurrency)
         self._is_down = False
         self.retries = 0
+        self.total: TotalBudget | None = None
 
     def execute(self, call: Call, within: float | None = None) -> Any:
         """Make a call; returns what came back. A call that is not paid is made at once, and once.
@@ -83,6 +86,7 @@ class RateLimit:
 
         Raises:
             BudgetExceeded: it can't be made in time.
+            GraphDrained: the total budget is spent, or the run is being drained.
             Exception: what the last attempt raised.
         """
         return run_blocking(self._execute(call, within, is_async=False))
@@ -98,7 +102,9 @@ class RateLimit:
         with self._slots.slot(in_thread=not is_async) as slot:
             await await_slot(slot, end) if is_async else wait_for_slot(slot, end)
             for attempt in count(1):
-                await _sleep(self._take_turn(end), is_async)
+                await _sleep(self._until_spent(self._take_turn(end)), is_async)
+                if self.total is not None:
+                    self.total.admit(again=attempt > 1)
                 try:
                     response = await aexecute(call) if is_async else execute(call)
                 except Exception as error:
@@ -108,7 +114,11 @@ class RateLimit:
                 else:
                     self._is_down = False
                     return response
-                await _sleep(seconds, is_async)
+                await _sleep(self._until_spent(seconds), is_async)
+
+    def _until_spent(self, seconds: float) -> float:
+        """The seconds to wait, but no longer than the total budget has time for: then the call is refused."""
+        return seconds if self.total is None else min(seconds, self.total.seconds_left())
 
     def used(self, tokens: int) -> None:
         """Count the tokens that a reply has used."""

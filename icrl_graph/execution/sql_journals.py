@@ -23,7 +23,7 @@ import weakref
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -36,6 +36,7 @@ from icrl_graph.errors import ThreadBusy
 from icrl_graph.execution.journal import Journal, Reply, StoreJournal, journal_errors
 from icrl_graph.execution.langgraph_internals import databases_of_run, invocation_of_run, next_ids_after, unwrapped
 from icrl_graph.execution.thread_lock import named, this_process
+from icrl_graph.state.episode import Usage, add_usage
 
 Statement = tuple[Any, ...]
 """SQL with ? for its parameters, and the parameters."""
@@ -247,6 +248,15 @@ def _run_sqlite(connection: Any, statements: Iterable[Statement]) -> Rows:
 
 
 _LOCATE: Statement = ("PRAGMA database_list",)
+def spent_in(path: PathLike[str]) -> Usage:
+    """What the replies in an SQLite file have cost; nothing where none is saved there."""
+    import sqlite3
+
+    with closing(sqlite3.connect(path, timeout=30)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'icrl_replies'").fetchall():
+            return {}
+        replies = [Reply(*json.loads(text)) for (text,) in connection.execute("SELECT reply FROM icrl_replies")]
+    return add_usage(*(reply.usage for reply in replies))
 
 
 class _BesideSqlite(TableJournal):

@@ -18,7 +18,7 @@ from icrl_graph.execution.driver import Driver, Flow, Key
 from icrl_graph.execution.langgraph_internals import awritten_beside, written_beside
 from icrl_graph.execution.node import PlainNode
 from icrl_graph.execution.prices import cost
-from icrl_graph.models.policy import Policy, as_policy, same_model
+from icrl_graph.models.policy import Policy, as_policy, chat_models, same_model
 from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.prompts.text import CHARACTERS, text_of
@@ -113,6 +113,10 @@ class Parts:
         if model not in self.replacements:
             self.replacements[model] = as_policy(model, policy.responder.cache_choice)
         return policy.with_model(self.replacements[model])
+
+    def chat_models(self) -> tuple[str, ...]:
+        """The names of the providers' chat models that it pays, as far as they can be known ahead."""
+        return (*chat_models(*(each.responder.part for each in self.policies.values())), *self.models)
 
     def rewarded_by(self, settings: SavedSettings = SavedSettings()) -> str:  # noqa: B008 - it is frozen
         """The source of the rewards of a run: "oracle", "judged", "self-judged" or "human"."""
