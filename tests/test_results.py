@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icrl_graph.benchmarks import runner, scheduler
+from icrl_graph.benchmarks.api import Comparison
 from icrl_graph.benchmarks.results import (
     Cell,
     Plan,
     append,
     appending,
+    checked_results,
     failure,
     has_ended,
     open_folder,
@@ -84,6 +86,65 @@ def test_a_damaged_line_is_reported_by_its_number_and_costs_no_other(garbage: by
     (tmp_path / "results.jsonl").write_bytes(b"\n".join(lines))
     rows, damaged = read_results(tmp_path)
     assert (list(rows.values()), damaged) == ([one, two], [2])
+
+
+ROW = {"arm": "icrl", "item": "4,5,6,10", "seed": 0}
+
+
+def _edited(server: OpenAIServer, folder: Path) -> Path:
+    runner.run(plan_of("icrl"), folder)
+    return folder / "results.jsonl"
+
+
+EDITS: dict[str, tuple[Any, int]] = {
+    "pretty-printed": (lambda rows: "\n".join(json.dumps(row, indent=2) for row in rows), 2),
+    "an array": (lambda rows: json.dumps(rows, indent=1), 1),
+    "a comma that is missing": (lambda rows: _text(rows).replace('"item": ', '"item" ', 1), 1),
+    "a comment": (lambda rows: _text(rows[:1]) + "# this one is odd\n" + _text(rows[1:]), 2),
+    "a text for a number": (lambda rows: _text([rows[0], {**rows[1], "reward": "high"}]), 2),
+    "a truth value for a number": (lambda rows: _text([{**rows[0], "metric": True}, rows[1]]), 1),
+    "a key that is missing": (lambda rows: _text([rows[0], {n: v for n, v in rows[1].items() if n != "episodes"}]), 2),
+    "an attempt that is not whole": (lambda rows: _text([rows[0], {**rows[1], "episodes": [{"round": 0}]}]), 2),
+    "usage of texts": (lambda rows: _text([rows[0], {**rows[1], "usage": {"calls": "3"}}]), 2),
+    "no name": (lambda rows: _text([rows[0], {n: v for n, v in rows[1].items() if n != "seed"}]), 2),
+}
+
+
+def _text(rows: Any) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_file_that_was_edited_is_refused_with_its_line_and_nothing_is_paid(
+    edit: str, tmp_path: Path, server: OpenAIServer
+) -> None:
+    path, (change, line) = _edited(server, tmp_path / "x"), EDITS[edit]
+    path.write_text(change([json.loads(row) for row in path.read_text().splitlines()]))
+    kept, paid = path.read_bytes(), server.counts["calls"]
+    looks: list[Any] = [lambda: runner.run(plan_of("icrl"), tmp_path / "x"), lambda: Comparison.read(tmp_path / "x")]
+    for look in looks:
+        with pytest.raises(ValueError, match=rf"x/results\.jsonl, line {line}: "):
+            look()
+    assert (server.counts["calls"], path.read_bytes()) == (paid, kept)
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n\n", " \n"])
+def test_a_file_whose_rows_are_whole_is_read_however_an_editor_ended_its_lines(
+    end: str, tmp_path: Path, server: OpenAIServer
+) -> None:
+    path = _edited(server, tmp_path / "x")
+    path.write_bytes(path.read_text().replace("\n", end).encode())
+    assert runner.run(plan_of("icrl"), tmp_path / "x").done == 2
+    assert server.counts["calls"] == 6
+
+
+def test_a_row_that_was_cut_off_anywhere_is_no_edit(tmp_path: Path) -> None:
+    row = {**ROW, "error": 'ü\u2028"\\ \ud83d', "usage": {"usd": -1.5e-7, "calls": 3}, "more": [None, True, {"a": []}]}
+    line = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    for cut in range(1, len(line)):
+        for lost in (b"", b"\0" * 9):
+            (tmp_path / "results.jsonl").write_bytes(line[:cut] + lost + b"\n" + line + b"\n")
+            assert checked_results(tmp_path).damaged == [1], line[:cut]
 
 
 def test_of_a_repeated_run_the_latest_row_counts(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from langgraph.runtime import RunControl
 from icrl_graph.benchmarks.benchmark import Benchmark
 from icrl_graph.benchmarks.experiment import NO_OBJECTS, Objects, make_plan
 from icrl_graph.benchmarks.rejudge import rejudge
-from icrl_graph.benchmarks.results import Cell, Plan, Row, has_ended, read_plan, read_results
+from icrl_graph.benchmarks.results import Cell, Plan, Row, checked_results, has_ended, read_plan
 from icrl_graph.benchmarks.runner import run
 from icrl_graph.benchmarks.scheduler import Left, OnProgress
 from icrl_graph.benchmarks.summary import Summary, summarize
@@ -227,7 +227,7 @@ class Comparison:
             ThreadMismatch: another version wrote it.
         """
         path = Path(folder)
-        return cls(path, read_plan(path), *read_results(path))
+        return cls(path, read_plan(path), *checked_results(path))
 
     @property
     def failures(self) -> dict[Cell, str]:

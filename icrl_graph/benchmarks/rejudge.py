@@ -19,7 +19,7 @@ from langgraph.runtime import RunControl
 from icrl_graph.api import OnEpisode
 from icrl_graph.benchmarks.arms import graph_of
 from icrl_graph.benchmarks.experiment import check_totals, evaluator_of
-from icrl_graph.benchmarks.results import Again, Cell, Plan, Row, open_folder, read_plan, read_results
+from icrl_graph.benchmarks.results import Again, Cell, Plan, Row, checked_results, open_folder, read_plan
 from icrl_graph.benchmarks.runner import chosen
 from icrl_graph.benchmarks.scheduler import OnProgress, Progress, fill, thread
 from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator
@@ -119,7 +119,7 @@ def _prepare(plan: Plan) -> tuple[Plan, dict[Cell, Row], Evaluator | None]:
     if isinstance(plan.base_url, FolderAddress):  # where the answers were made; that server might pass for any judge
         plan = replace(plan, base_url=None)
     source = Path(again["folder"])
-    rows = read_results(source).rows
+    rows = checked_results(source).rows
     if read_plan(source).again is not None:
         raise ValueError(f"{source} was judged again itself; name the comparison that it was made from")
     evaluator = evaluator_of(replace(plan, evaluator=again["evaluator"], judge=again["judge"], rubric=again["rubric"]))

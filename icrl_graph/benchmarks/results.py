@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -298,18 +298,110 @@ class Results(NamedTuple):
 
 
 def read_results(folder: Path) -> Results:
-    """The runs that have ended or failed so far; a line that is only partly written is skipped and reported."""
+    """The runs that have ended or failed so far; a line that can't be read is skipped and reported."""
+    return _read(folder, lambda number, problem: None)
+
+
+def checked_results(folder: Path) -> Results:
+    """`read_results`, for who pays for what is missing, or shows what is there.
+
+    Raises:
+        ValueError: a line is neither a whole row nor one whose writing was broken off, so somebody has edited the file.
+    """
+
+    def refuse(number: int, problem: str) -> None:
+        raise ValueError(
+            f"{folder / 'results.jsonl'}, line {number}: {problem}. A line is the row of a run, as it was written: put "
+            "the file back; or delete the line, and its run is paid again"
+        )
+
+    return _read(folder, refuse)
+
+
+def _read(folder: Path, refuse: Callable[[int, str], None]) -> Results:
     rows: dict[Cell, Row] = {}
     damaged = []
     path = folder / "results.jsonl"
     for number, line in enumerate(path.read_bytes().split(b"\n") if path.exists() else [], 1):
-        if line:
-            try:
-                row: Row = json.loads(line)
-                rows[Cell(row["arm"], row["item"], row["seed"])] = row
-            except (ValueError, KeyError, TypeError):
-                damaged.append(number)
+        if not line.strip():
+            continue
+        try:
+            row: Row = json.loads(line)
+            rows[Cell(row["arm"], row["item"], row["seed"])] = row
+            problem = wrong_in_row(row)
+        except (ValueError, KeyError, TypeError):
+            damaged.append(number)
+            problem = _broken_off(line)
+        if problem is not None:
+            refuse(number, problem)
     return Results(rows, damaged)
+
+
+_BEGINNING = b'{"arm": '
+"""Of a row, as `append` writes it."""
+
+
+def _broken_off(line: bytes) -> str | None:
+    """What is wrong with a line that can't be read; None if its writing was broken off, as in a crash."""
+    text = line.rstrip(b"\0")  # that a file system puts where a power cut has lost what was written
+    if not text.startswith(_BEGINNING):
+        return None if _BEGINNING.startswith(text) else f"{text[:40]!r} is not the beginning of a row"
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        at_the_end = error.pos >= len(error.doc) - len("-Infinity") or error.msg.startswith("Unterminated string")
+        return None if at_the_end else str(error)
+    except UnicodeDecodeError as error:
+        return None if error.start >= len(text) - len("\u2028".encode()) else str(error)
+    return "it does not name its arm, item and seed"
+
+
+def wrong_in_row(row: Row) -> str | None:
+    """What is wrong with a row, such as a reward that is a text; None if nothing is."""
+    values: Mapping[str, Any] = row
+    wanted = {"usage": _USAGE, "error": _TEXT} if "error" in row else _ENDED
+    for name, (valid, form) in wanted.items():
+        if name not in values:
+            return f"{name!r} is missing"
+        if not valid(values[name]):
+            return f"{name!r} should be {form}, got {values[name]!r:.80}"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _is_episode(value: Any) -> bool:
+    if not (isinstance(value, dict) and all(isinstance(value.get(name), int) for name in ("round", "candidate"))):
+        return False
+    parts = [value.get(name) for name in ("plan", "reward", "shown", "costs")]
+    return all(isinstance(part, dict) for part in parts) and _is_score(value["reward"].get("value"))
+
+
+_TEXT = (lambda value: isinstance(value, str), "a text")
+_SCORE = (_is_score, "a number or null")
+_USAGE = (lambda value: isinstance(value, dict) and all(map(_is_number, value.values())), "numbers by name")
+_ENDED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "task": (lambda value: isinstance(value, str | list), "a text or messages"),
+    "task_data": (lambda value: isinstance(value, dict), "values by name"),
+    "reward": _SCORE,
+    "metric": _SCORE,
+    "regret": _SCORE,
+    "rewarded_by": _TEXT,
+    "stopped": _TEXT,
+    "usage": _USAGE,
+    "episodes": (lambda value: isinstance(value, list) and all(map(_is_episode, value)), "the attempts, each whole"),
+    "chosen": (
+        lambda value: isinstance(value, list) and all(each is None or isinstance(each, int) for each in value),
+        "places of attempts",
+    ),
+}
+"""What the row of a run that has ended must have: whether a value is right, and what it should be."""
 
 
 @contextmanager

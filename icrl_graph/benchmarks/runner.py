@@ -12,7 +12,16 @@ from langgraph.runtime import RunControl
 from icrl_graph.api import OnEpisode, aplay, check_inputs, play
 from icrl_graph.benchmarks.arms import Arm
 from icrl_graph.benchmarks.experiment import NO_OBJECTS, Experiment, Objects, prepare
-from icrl_graph.benchmarks.results import Cell, Plan, Row, failure, open_folder, read_results, row_of, saved_code_of
+from icrl_graph.benchmarks.results import (
+    Cell,
+    Plan,
+    Row,
+    checked_results,
+    failure,
+    open_folder,
+    row_of,
+    saved_code_of,
+)
 from icrl_graph.benchmarks.scheduler import OnProgress, Progress, fill, thread
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.models.function import FunctionModel
@@ -53,7 +62,7 @@ def run(
     control = control or RunControl()  # a Ctrl-C ends the runs through it
     code = prepare(plan, objects).code()  # nothing is written if something is wrong
     experiment = prepare(open_folder(folder, plan, code), objects)
-    _check_tasks(experiment, read_results(folder).rows)
+    _check_tasks(experiment, checked_results(folder).rows)
     cells, says_how = experiment.cells(), saved_code_of(folder) is not None
     drawing = {name for name, arm in experiment.arms.items() if arm.draws_from is not None}
     early = [cell for cell in cells if cell.arm not in drawing]

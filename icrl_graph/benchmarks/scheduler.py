@@ -25,7 +25,17 @@ from langgraph.runtime import RunControl
 
 from icrl_graph.api import OnEpisode
 from icrl_graph.benchmarks.files import write_whole
-from icrl_graph.benchmarks.results import TOTALS, Cell, Plan, Row, append, appending, failure, has_ended, read_results
+from icrl_graph.benchmarks.results import (
+    TOTALS,
+    Cell,
+    Plan,
+    Row,
+    append,
+    appending,
+    checked_results,
+    failure,
+    has_ended,
+)
 from icrl_graph.errors import JournalError, ModelError
 from icrl_graph.execution.budget import TotalBudget
 from icrl_graph.execution.rate_limit import RateLimit
@@ -138,7 +148,7 @@ def fill(
     """
     make_room(plan.concurrency)
     with seldom_collecting(), appending(folder) as file:
-        rows = read_results(folder).rows
+        rows = checked_results(folder).rows
         cells = [cell for phase in phases for cell in phase]
         progress = Progress(cells, plan.rounds, rows)
         before: Usage = {**_spent(folder, rows, cost), "seconds": _read_clock(folder)}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from icrl_graph.benchmarks.report import charts, pictures, runs, tables
-from icrl_graph.benchmarks.results import read_plan, read_results
+from icrl_graph.benchmarks.results import checked_results, read_plan
 from icrl_graph.benchmarks.summary import Summary, summarize
 from icrl_graph.errors import missing_extra
 from icrl_graph.state.formatting import between, chance, number, signed
@@ -33,7 +33,7 @@ def write_report(folder: Path, trust: bool = False) -> list[Path]:
         ThreadMismatch: another version wrote it.
         MissingExtra: the extra `report` is not installed.
     """
-    plan, results = read_plan(folder), read_results(folder)
+    plan, results = read_plan(folder), checked_results(folder)
     summary = summarize(plan, results.rows)
     status = {
         "plan": plan,
