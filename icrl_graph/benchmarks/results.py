@@ -261,19 +261,19 @@ def read_plan(folder: Path) -> Plan:
         ValueError: the folder holds no comparison, or bench.json can't be read.
         ThreadMismatch: it was written by another version.
     """
-    plan = Plan(**{name: value for name, value in _read(folder).items() if name != "code"})
+    plan = Plan(**{name: value for name, value in _saved(folder).items() if name != "code"})
     addresses: Any = {name: FolderAddress(address) for name in ADDRESSES if (address := getattr(plan, name))}
     return replace(plan, **addresses)
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _saved(folder: Path) -> dict[str, Any]:
     path, names = folder / "bench.json", Plan.__dataclass_fields__
     return read_versioned(path, SCHEMA_VERSION, names, "comparison", [*_ADDED, "code"])
 
 
 def saved_code_of(folder: Path) -> Code | None:
     """The fingerprints of a comparison's parts; None if an earlier version began it, which knew none."""
-    code: Code | None = _read(folder).get("code")
+    code: Code | None = _saved(folder).get("code")
     return code
 
 

@@ -13,6 +13,7 @@ import typer
 
 from icrl_graph.cli.shared import Json, app, err, errors_reported, out, progress_bar, warn
 from icrl_graph.errors import MissingExtra
+from icrl_graph.state.formatting import command
 
 if TYPE_CHECKING:
     from icrl_graph.benchmarks.results import Plan
@@ -49,7 +50,7 @@ def demo(
         if game == "hidden-color":
             for option, value in (("--ranked", ranked), ("--workers", workers)):
                 if value is not None:
-                    raise ValueError(f"{option} is for the other demo: icrl demo game24 {option} {value}")
+                    raise ValueError(f"{option} is for the other demo: {command('demo', 'game24', option, value)}")
             _demo_hidden_color(tasks, seed, out_dir or Path("runs/demo"), as_json)
         else:
             _demo_game24(tasks, seed, ranked, workers, out_dir or Path("runs/demo-game24"), as_json)
@@ -127,4 +128,4 @@ def _show_demo(
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))
     console.print(f"Written to {out_dir}/: {', '.join(written)}", highlight=False, soft_wrap=True)
     first = out_dir / next(iter(plans))
-    console.print(f"Tests and every run with its prompts: icrl report {first}", highlight=False, soft_wrap=True)
+    console.print(f"Tests and every run with its prompts: {command('report', first)}", highlight=False, soft_wrap=True)

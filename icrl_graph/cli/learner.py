@@ -13,6 +13,7 @@ from rich.console import Console
 from icrl_graph.cli.shared import Json, app, err, errors_reported, out, progress_bar, write
 from icrl_graph.meta_rl import RECIPES
 from icrl_graph.models.learners import LEARNERS, find_learner
+from icrl_graph.state.formatting import command
 
 
 @app.command(epilog="Examples:\n\n  icrl train hidden-color --out runs/learner\n\n  icrl train game24")
@@ -76,7 +77,7 @@ def serve(
 
     with errors_reported(), OpenAIServer(find_learner(learner), latency=latency, port=port) as server:
         item = "hidden-color:#b94" if learner == "hidden-color" else "game24:4,5,6,10"
-        use = f"OPENAI_BASE_URL={server.base_url} icrl run {item} --model openai:learner"
+        use = f"OPENAI_BASE_URL={server.base_url} {command('run', item, '--model', 'openai:learner')}"
         hint = f"Serving at {server.base_url}; stop with Ctrl-C. Use it with:\n  {use}"
         typer.echo(json.dumps({"base_url": server.base_url}) if as_json else hint)
         threading.Event().wait()

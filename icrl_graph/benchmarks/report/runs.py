@@ -81,7 +81,10 @@ def _graph(plan: Plan, arm: str) -> Graph | None:
 
 
 NOT_SHOWN: list[Message] = [
-    {"role": "not shown", "content": "This prompt is made by code that the folder names: icrl report DIR --trust"}
+    {
+        "role": "not shown",
+        "content": "The prompt is made by code that the folder names; a report with --trust has it.",
+    }
 ]
 
 
