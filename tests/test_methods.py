@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -13,11 +14,19 @@ from pydantic import BaseModel
 
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.models.registry import chat_model
+from icrl_graph.prompts.layouts import LAYOUTS
 from icrl_graph.prompts.plan import make_plan
 from icrl_graph.prompts.templates import CRITIQUE, LONG_COT, REFINE, REFLECT, RETRY
 from icrl_graph.state.reward import Reward
 from icrl_graph.testing import OpenAIServer, ScriptedModel
-from icrl_graph.topologies.methods import create_best_of_n, create_icrl, create_reflexion, create_self_refine
+from icrl_graph.topologies.base import Graph
+from icrl_graph.topologies.methods import (
+    TOPOLOGIES,
+    create_best_of_n,
+    create_icrl,
+    create_reflexion,
+    create_self_refine,
+)
 from tests.helpers import GAME, nearness, play, thread, without_cost
 
 
@@ -345,14 +354,49 @@ def test_words_about_an_answer_are_not_forced_into_the_answers_form(create: Any)
     assert episodes[0]["reflection"] == "In words."
 
 
-@pytest.mark.parametrize("create", [create_reflexion, create_self_refine])
-@pytest.mark.parametrize("layout", ["turns", "transcript"])
-def test_every_prompt_ends_with_something_to_do_whatever_has_failed(create: Any, layout: str) -> None:
-    model = ScriptedModel([RuntimeError("down"), "10", RuntimeError("down"), "20", "words", "30"])
-    play(create(model, nearness, rounds=4, layout=layout))
+def _without_words(model: Any, evaluator: Any, **options: Any) -> Any:
+    return create_self_refine(model, evaluator, instructions={"refine": "", "critique": ""}, **options)
+
+
+def _of_responses_alone(model: Any, evaluator: Any, **options: Any) -> Any:
+    """A custom method that shows the responses and nothing of what became of them."""
+    graph = Graph(model, evaluator, shows=("response",), **options)
+    graph.add_edge("prepare", "build_context")
+    graph.add_edge("build_context", "generate")
+    graph.add_edge("generate", "evaluate")
+    graph.add_loop("evaluate", "build_context")
+    return graph
+
+
+METHODS = [*TOPOLOGIES.values(), _without_words, _of_responses_alone]
+FAILURES: dict[str, Any] = {
+    "attempts": lambda calls, reflects: calls % 2,
+    "reflections": lambda calls, reflects: reflects,
+    "both": lambda calls, reflects: reflects or calls % 3 == 0,
+}
+
+
+@pytest.mark.parametrize("create", METHODS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("schedule", ["preset", "plain", "retry", "refine"])
+@pytest.mark.parametrize("failing", FAILURES)
+def test_every_prompt_ends_with_the_users_turn_whatever_has_failed(
+    create: Any, layout: str, schedule: str, failing: str
+) -> None:
+    def reply(messages: Any) -> str:
+        calls = len(model.prompts)
+        if FAILURES[failing](calls, REFLECT in _asked(messages) or CRITIQUE in _asked(messages)):
+            raise RuntimeError("down")
+        return str(calls)
+
+    model = ScriptedModel(reply)
+    size = {"n": 4} if create is create_best_of_n else {"rounds": 4, "layout": layout, "max_failures": 9}
+    play(create(model, nearness, schedule=schedule, **size))
     for prompt in model.prompts:
         assert prompt[-1]["role"] == "user"
         assert not prompt[-1]["content"].startswith("\n")
+        roles = [message["role"] for message in prompt]
+        assert ("assistant", "assistant") not in pairwise(roles)
 
 
 def test_the_last_reflections_stay_whatever_fails_after_them() -> None:

@@ -148,6 +148,21 @@ def test_an_attempt_whose_outcome_is_not_shown_is_still_read() -> None:
         assert parse(prompt) == Prompt("task", (Attempt("a", None),), Style().text("critique"))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("instruction", SCHEDULES)
+def test_attempts_of_which_nothing_is_shown_are_answered_read_and_only_ever_grow(layout: str, instruction: str) -> None:
+    plan = Plan(shown=[], instruction="plain", left_out=0)
+    past = [Episode(round=i, candidate=0, plan=plan, response=f"answer {i}", shown=Reward()) for i in range(3)]
+    style = Style(shows=("response", "reflection"))
+    prompts = [_prompt(past[:k], "task", "plain", layout, style) for k in range(4)]
+    assert all(prompt[-1]["role"] == "user" for prompt in prompts)
+    if layout == "turns":
+        assert all(longer[: len(shorter)] == shorter for shorter, longer in pairwise(prompts))
+    expected = tuple(Attempt(f"answer {i}", None) for i in range(3))
+    asked = _prompt(past, "task", instruction, layout, style)
+    assert parse(asked) == Prompt("task", expected, Style().text(instruction))
+
+
 CHAT: Any = [
     {"role": "user", "content": "Capital of France?"},
     {"role": "assistant", "content": "Paris"},

@@ -25,7 +25,7 @@ from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
 from icrl_graph.prompts.plan import _hide_true_reward, chosen, is_builtin
-from icrl_graph.prompts.templates import INSTRUCTIONS, NO_ANSWER
+from icrl_graph.prompts.templates import ANOTHER, INSTRUCTIONS, NO_ANSWER
 from icrl_graph.prompts.text import block, content_text, number, reward_line, step_line, unescape
 from icrl_graph.state.episode import Episode, Message, Plan
 from icrl_graph.state.reward import Reward
@@ -136,8 +136,12 @@ def _attempt_text(episode: Episode, style: Style) -> str:
 
 
 def instruct(prompt: list[Message], instruction: str) -> None:
-    """Add an instruction. Changes the list, and none of its messages."""
-    _add_text(prompt, _instruct(instruction))
+    """Add an instruction; where there is none, a turn of the assistant is answered all the same.
+
+    Changes the list, and none of its messages.
+    """
+    unanswered = bool(prompt) and prompt[-1]["role"] == "assistant"
+    _add_text(prompt, _instruct(instruction or (ANOTHER if unanswered else "")))
 
 
 def transcript(
@@ -257,7 +261,7 @@ def parse(messages: Sequence[Mapping[str, Any]]) -> Prompt:
     texts = [content_text(message.get("content")) for message in messages]
     tail = texts[-1] if texts else ""
     last = _INSTRUCTION.search(tail)
-    instruction = unescape(last[1]) if last else ""
+    instruction = unescape(last[1]) if last and last[1] != ANOTHER else ""
     attempts: list[Attempt] = []
     opening: str | None = None
     for i, message in enumerate(messages[:-1]):

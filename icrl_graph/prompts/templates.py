@@ -55,6 +55,10 @@ INSTRUCTIONS: Mapping[str, str] = {
 NO_ANSWER = "(no answer)"
 """Stands in the history for an attempt that failed before it gave any text."""
 
+ANOTHER = "Give another attempt."
+"""Follows an attempt of which nothing is shown, where nothing else is asked for: no prompt ends with the assistant's
+turn, which a chat model would continue, or refuse."""
+
 HIDDEN_COLOR_TASK = (
     "Find the hidden color. A color is written #rgb, one hexadecimal digit (0 to f) each for red, green and blue. The "
     "reward of a guess is 1 minus the summed distance of its three digits from the hidden ones, divided by 20, and "
