@@ -31,6 +31,7 @@ from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.execution.langgraph_internals import PlainSerializer, next_ids_after_config
 from icrl_graph.execution.thread_lock import driving
 from icrl_graph.prompts.text import number
+from icrl_graph.state import notebook
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of
 from icrl_graph.state.events import EpisodeEvent, is_episode
@@ -63,7 +64,7 @@ class Made(TypedDict):
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What a run came to; printed, it shows every attempt."""
+    """What a run came to; printed, or shown by a notebook, it shows its attempts, of many the first and the last."""
 
     answer: Any
     """The answer of the episode that the method chose; None if no attempt gave one."""
@@ -92,19 +93,49 @@ class Result:
         """The reward of every attempt, in order; None where unscored."""
         return [value_of(episode) for episode in self.episodes]
 
+    def to_pandas(self) -> Any:
+        """Its attempts as a pandas DataFrame, a row each; rounds and candidates are counted from 1.
+
+        Raises:
+            MissingExtra: pandas is not installed (extra `pandas`).
+        """
+        return notebook.data_frame([notebook.attempt_row(episode) for episode in self.episodes])
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the reward of each attempt, and the best so far.
+
+        Args:
+            axes: of matplotlib, where it is drawn; default those of a new figure.
+
+        Returns:
+            The axes.
+
+        Raises:
+            MissingExtra: matplotlib is not installed (extra `report`).
+        """
+        return notebook.plot_attempts(self.episodes, axes)
+
+    @property
+    def _headline(self) -> str:
+        return (
+            f"reward {number(self.reward)} ({self.rewarded_by}), stopped: {self.stopped}, {cost(self.usage)}, "
+            f"{self.usage.get('seconds', 0):.1f} s"
+        )
+
     def __repr__(self) -> str:
-        lines = [
-            f"Result(reward {number(self.reward)} ({self.rewarded_by}), stopped: {self.stopped}, "
-            f"{cost(self.usage)}, {self.usage.get('seconds', 0):.1f} s)",
-            f"  answer: {shorten(self.answer)}",
-        ]
+        attempts = []
         for episode in self.episodes:
             text = episode.get("response") or f"! {episode.get('error', 'not answered yet')}"
             value = number(value_of(episode))
-            lines.append(
+            attempts.append(
                 f"  {episode['round'] + 1:3} {episode['plan']['instruction'][:10]:10} {value:>8}  {shorten(text)}"
             )
-        return "\n".join(lines)
+        first, last = notebook.ends(len(attempts))
+        attempts[first : len(attempts) - last] = [f"  ... {len(attempts) - first - last} more ..."] if last else []
+        return "\n".join([f"Result({self._headline})", f"  answer: {shorten(self.answer)}", *attempts])
+
+    def _repr_html_(self) -> str:
+        return notebook.result_html(self._headline, self.answer, self.episodes)
 
 
 def improve(

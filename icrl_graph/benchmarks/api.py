@@ -9,7 +9,6 @@ result.report()
 
 from __future__ import annotations
 
-import importlib
 import io
 import shutil
 import tempfile
@@ -31,9 +30,9 @@ from icrl_graph.benchmarks.runner import run
 from icrl_graph.benchmarks.scheduler import Left, OnProgress
 from icrl_graph.benchmarks.summary import Summary, summarize
 from icrl_graph.errors import MissingExtra
+from icrl_graph.state import notebook
 from icrl_graph.state.episode import Usage, add_usage, value_of
 from icrl_graph.state.formatting import cost
-from icrl_graph.state.selection import metric_of
 
 WIDTH = 160
 """Columns of the tables of a printed comparison."""
@@ -275,23 +274,42 @@ class Comparison:
             "attempts": [line for row in self.rows.values() for line in _attempt_rows(row)],
         }
 
-    def frame(self, name: str = "methods") -> Any:
-        """A table as a pandas DataFrame.
+    def to_pandas(self, name: str = "methods") -> Any:
+        """A table as a pandas DataFrame; `frame` is the same.
 
         Args:
             name: of one of `tables`.
 
         Raises:
             ValueError: there is none of that name, or no run has ended.
-            MissingExtra: pandas or scipy is not installed.
+            MissingExtra: pandas (extra `pandas`) or scipy (extra `report`) is not installed.
         """
         if name not in self.tables:
             raise ValueError(f"unknown table {name!r}; choose one of {', '.join(map(repr, self.tables))}")
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError as missing:
-            raise MissingExtra("pandas is not installed; run: pip install pandas, or use .tables") from missing
-        return pandas.DataFrame(self.tables[name])
+        return notebook.data_frame(self.tables[name])
+
+    frame = to_pandas
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the mean reward of each method by round, with 95 % intervals over tasks.
+
+        Args:
+            axes: of matplotlib, where it is drawn; default those of a new figure.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ValueError: no run has ended.
+            MissingExtra: the extra `report` is not installed.
+        """
+        from icrl_graph.benchmarks.report.pictures import draw_rewards
+
+        summary = self.summary
+        axes = notebook.new_axes() if axes is None else axes
+        draw_rewards(summary, axes)
+        axes.legend()
+        return axes
 
     def report(self, path: str | PathLike[str] | None = None, *, trust: bool = True) -> Path:
         """Write the report into the folder: a page with curves, tests, costs and every run; pictures; tables.
@@ -327,10 +345,25 @@ class Comparison:
         except (MissingExtra, ValueError) as error:
             text.write(f"No table: {error}.\n")
         lines = [line.rstrip() for line in text.getvalue().splitlines()]
-        if self.left is not None:
-            lines.append(f"{self.left}.")
+        return "\n".join([*lines, self._ending])
+
+    @property
+    def _ending(self) -> str:
+        left = "" if self.left is None else f"{self.left}. "
         failed = f"{len(self.failures)} of {len(self.rows)} runs failed. " if self.failures else ""
-        return "\n".join([*lines, f"{failed}Spent: {cost(self.usage)}. Saved in {self.folder}"])
+        return f"{left}{failed}Spent: {cost(self.usage)}. Saved in {self.folder}"
+
+    def _repr_html_(self) -> str:
+        from icrl_graph.benchmarks.terminal import tables
+
+        try:
+            shown = [_as_html(table) for table in tables(self.summary)]
+            means = {method["arm"]: [point["mean"] for point in method["reward"]] for method in self.summary["methods"]}
+            curves = [[arm, notebook.curve_html(values)] for arm, values in means.items()]
+        except (MissingExtra, ValueError) as error:
+            shown, curves = [f"<div>No table: {notebook.escaped(error)}.</div>"], []
+        drawn = [f"<div>{notebook.escaped(arm)}, reward by round</div>{curve}" for arm, curve in curves]
+        return f"<div>{''.join([*shown, *drawn])}<div>{notebook.escaped(self._ending)}</div></div>"
 
 
 def _run_row(row: Row) -> dict[str, Any]:
@@ -341,14 +374,10 @@ def _run_row(row: Row) -> dict[str, Any]:
 
 def _attempt_rows(row: Row) -> Iterator[dict[str, Any]]:
     for episode in row.get("episodes", []):
-        yield {
-            **{name: row[name] for name in ("arm", "item", "seed")},
-            "round": episode["round"] + 1,
-            "candidate": episode["candidate"] + 1,
-            "instruction": episode["plan"]["instruction"],
-            "response": episode.get("response"),
-            "error": episode.get("error"),
-            "reward": value_of(episode),
-            "metric": metric_of(episode),
-            "calls": sum(usage.get("calls", 0) for usage in episode.get("costs", {}).values()),
-        }
+        yield {**{name: row[name] for name in ("arm", "item", "seed")}, **notebook.attempt_row(episode)}
+
+
+def _as_html(table: Any) -> str:
+    """A table for a terminal as HTML."""
+    headings, cells = [column.header for column in table.columns], [column.cells for column in table.columns]
+    return notebook.html_table(headings, zip(*cells, strict=True), table.title)

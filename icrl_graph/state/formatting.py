@@ -63,8 +63,10 @@ def cost(usage: Mapping[str, Any]) -> str:
 
 def shorten(value: Any, width: int = 80) -> str:
     """A text, or the repr of something else, on one line of at most so many characters."""
-    text = " ".join((value if isinstance(value, str) else repr(value)).split())
-    return text if len(text) <= width else text[: width - 3] + "..."
+    whole = value if isinstance(value, str) else repr(value)
+    start = whole[: 20 * width]  # of a text of a megabyte, no more than may be shown is looked at
+    text = " ".join(start.split())
+    return text if len(text) <= width and start == whole else text[: width - 3] + "..."
 
 
 def command(*words: object) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from icrl_graph.benchmarks.report.charts import COLORS
 from icrl_graph.benchmarks.statistics import Estimate
-from icrl_graph.benchmarks.summary import Summary
+from icrl_graph.benchmarks.summary import Method, Summary
 from icrl_graph.errors import missing_extra
 
 
@@ -21,20 +21,30 @@ def draw(summary: Summary, path: Path) -> None:
     measure = summary["measures"][0]
     drawing = figure(10, 4.4)
     left, right = drawing.subplots(1, 2)
-    for place, method in enumerate(summary["methods"]):
-        style: dict[str, Any] = {"color": COLORS[place % len(COLORS)], "label": method["arm"]}
-        draw_curve(left, method["reward"], **style)
+    draw_rewards(summary, left)
+    for method, style in _styled(summary):
         points = method["budget"].get("calls", [])
         draw_curve(right, [point["value"] for point in points], [point["budget"] for point in points], **style)
-    left.set(title="reward of the round's attempt", xlabel="round")
     right.set(title=f"{'solved' if measure == 'success' else measure} within so many calls", xlabel="calls")
-    for axes in (left, right):
-        _tidy(axes)
+    _tidy(right)
     if measure == "success":
         right.set_ylim(-0.02, 1.02)
     drawing.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     drawing.suptitle(f"{summary['benchmark']}: {summary['tasks']} tasks, {summary['model']}", fontsize=11)
     drawing.savefig(path, dpi=130)
+
+
+def draw_rewards(summary: Summary, axes: Any) -> None:
+    """The mean reward of each method by round, with 95 % intervals."""
+    for method, style in _styled(summary):
+        draw_curve(axes, method["reward"], **style)
+    axes.set(title="reward of the round's attempt", xlabel="round")
+    _tidy(axes)
+
+
+def _styled(summary: Summary) -> Iterator[tuple[Method, dict[str, Any]]]:
+    for place, method in enumerate(summary["methods"]):
+        yield method, {"color": COLORS[place % len(COLORS)], "label": method["arm"]}
 
 
 def figure(width: float, height: float) -> Any:
