@@ -290,8 +290,8 @@ def _by_task(items: Sequence[str], measure: str, values: Any) -> dict[str, Estim
 def _method(arm: str, table: Table, measures: list[str], failed: int, equal: Mapping[str, Any]) -> Method:
     episodes = [episode for row in table.ended for episode in row["episodes"]]
     unanswered = sum(answer_of(episode) is None for episode in episodes)
-    spent_by = _spent_by(episodes)
-    usage = add_usage(*(spent for node, spent in spent_by.items() if node != "rejudge"))
+    by_node = spent_by(episodes)
+    usage = add_usage(*(spent for node, spent in by_node.items() if node != "rejudge"))
     by_task = "metric" if "metric" in measures else measures[0]
     return Method(
         arm=arm,
@@ -314,7 +314,7 @@ def _method(arm: str, table: Table, measures: list[str], failed: int, equal: Map
         by_task=_by_task(table.items, by_task, equal[by_task]),
         pass_at=_pass_at(arm, table) if "success" in measures else {},
         usage=usage,
-        spent_by=spent_by,
+        spent_by=by_node,
     )
 
 
@@ -366,6 +366,7 @@ def _pass_at(arm: str, table: Table) -> dict[str, Estimate]:
     return {str(k): estimate([[pass_at_k(made, solved, k)] for made, solved in counts]) for k in ks}
 
 
-def _spent_by(episodes: Sequence[Episode]) -> dict[str, Usage]:
+def spent_by(episodes: Sequence[Episode]) -> dict[str, Usage]:
+    """What each node has spent on these attempts."""
     nodes = dict.fromkeys(node for episode in episodes for node in episode["costs"])
     return {node: add_usage(*(episode["costs"].get(node, {}) for episode in episodes)) for node in nodes}

@@ -327,25 +327,27 @@ def _print_results(comparison: Any, as_json: bool) -> None:
     )
 
 
-@app.command(epilog="Example:\n\n  icrl report runs/first")
+@app.command(epilog="Examples:\n\n  icrl report runs/colors\n\n  icrl report runs/pangram")
 def report(
-    folder: FolderArgument,
+    folder: Annotated[Path, typer.Argument(help="The folder of a comparison or of a run.")],
     trust: Annotated[
         bool,
         typer.Option("--trust", help="Import custom parts that the folder names by path, to show their prompts."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write the report of a comparison.
+    """Write the report of a comparison, or of a run.
 
-    A page with curves, tests, costs and every run; pictures; tables.
+    A page with curves, costs and every attempt with its prompt; of a comparison also tests, pictures and tables.
     """
     with errors_reported():
         from icrl_graph.benchmarks.report import runs, write_report
         from icrl_graph.benchmarks.results import read_plan
+        from icrl_graph.cli.saved_run import write_page
 
-        paths = [str(path) for path in write_report(folder, trust)]
-        if not trust and (arms := runs.not_shown(read_plan(folder))):
+        is_run = (folder / "run.json").exists()
+        paths = [str(path) for path in ([write_page(folder)] if is_run else write_report(folder, trust))]
+        if not is_run and not trust and (arms := runs.not_shown(read_plan(folder))):
             again = command("report", folder, "--trust")
             warn(f"The prompts of {', '.join(arms)} need code that {folder} names. If you trust it: {again}")
         if as_json:

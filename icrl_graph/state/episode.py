@@ -210,6 +210,11 @@ def answer_of(episode: Episode) -> Any:
     return episode["answer"] if "answer" in episode else episode.get("response")
 
 
+def error_of(episode: Episode) -> str | None:
+    """What went wrong with an attempt, its judgement or the words about it; None if nothing did."""
+    return episode.get("error") or episode.get("reward", {}).get("error") or episode.get("reflection_error")
+
+
 def add_usage(*usages: Usage) -> Usage:
     """The sum, key by key."""
     total: Any = {}

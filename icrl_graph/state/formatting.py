@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
 MISSING = "–"
 """In place of a number that is not known."""
+_FOLDERS = re.compile(r"(?<![^+=,])(?:[A-Za-z]:)?[^+=,:]*[/\\\\](?=[^/\\\\+=,:]+\.(?:py|jsonl)(?:$|[:+,]))")
 
 
 def number(value: float | None) -> str:
@@ -85,3 +87,8 @@ def table(title: str, *headings: str) -> Any:
     for heading in headings[1:]:
         made.add_column(heading, justify="right", no_wrap=True)
     return made
+
+
+def file_names(text: str) -> str:
+    """A name, such as that of a custom part, of an arm or of a file of tasks, with file names in place of paths."""
+    return _FOLDERS.sub("", text)

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Any
 
 from icrl_graph.errors import MissingExtra, missing_extra
-from icrl_graph.state.episode import Episode, answer_of, cost_of, value_of
+from icrl_graph.state.episode import Episode, answer_of, cost_of, error_of, value_of
 from icrl_graph.state.formatting import number, shorten
 from icrl_graph.state.selection import metric_of
 
@@ -36,7 +36,7 @@ def attempt_row(episode: Episode) -> dict[str, Any]:
         "answer": answer_of(episode),
         "reward": value_of(episode),
         "metric": metric_of(episode),
-        "error": episode.get("error") or episode.get("reward", {}).get("error"),
+        "error": error_of(episode),
         "calls": usage.get("calls", 0),
         "tokens": usage["input"] + usage.get("output", 0) if "input" in usage else None,
         "usd": usage.get("usd"),

@@ -9,16 +9,18 @@ DIR/summary.json     all figures
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from icrl_graph.benchmarks.report import charts, pictures, runs, tables
 from icrl_graph.benchmarks.results import checked_results, read_plan
-from icrl_graph.benchmarks.summary import Summary, summarize
+from icrl_graph.benchmarks.summary import Summary, spent_by, summarize
 from icrl_graph.errors import missing_extra
-from icrl_graph.state.formatting import between, chance, number, signed
+from icrl_graph.prompts.text import as_json
+from icrl_graph.state.episode import Episode, Message, spent
+from icrl_graph.state.formatting import between, chance, cost, file_names, number, shorten, signed
 
 
 def write_report(folder: Path, trust: bool = False) -> list[Path]:
@@ -39,9 +41,11 @@ def write_report(folder: Path, trust: bool = False) -> list[Path]:
         "plan": plan,
         "failed": [row for row in results.rows.values() if "error" in row],
         "damaged": results.damaged,
+        "texts": runs.task_texts(results.rows),
     }
+    shown = tables.for_readers(summary, plan)
     texts = {
-        "report.html": _page(summary, runs.browse(plan, results.rows, trust), status),
+        "report.html": _page(shown, runs.browse(plan, results.rows, trust), status),
         "summary.json": json.dumps(summary, indent=2) + "\n",
         **tables.as_csv(summary),
     }
@@ -49,11 +53,73 @@ def write_report(folder: Path, trust: bool = False) -> list[Path]:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", errors="replace")
         paths.append(folder / name)
-    pictures.draw(summary, folder / "curves.png")
+    pictures.draw(shown, folder / "curves.png")
     return [*paths, folder / "curves.png"]
 
 
+def write_run(
+    path: Path,
+    *,
+    name: str,
+    about: Mapping[str, Any],
+    task: str,
+    episodes: Sequence[Episode],
+    outcome: Mapping[str, Any],
+    chosen: int | None,
+    prompts: Sequence[Sequence[Message]] = (),
+    unmade: str = "",
+) -> None:
+    """Write the page of one run.
+
+    Args:
+        path: of the page.
+        name: of the run.
+        about: what it is made of, by name.
+        task: its text.
+        episodes: its attempts so far.
+        outcome: what it came to; empty if it has not ended.
+        chosen: the place of the attempt that gave the answer.
+        prompts: of each attempt; none at all where they are not made.
+        unmade: what would have to be imported to make them.
+
+    Raises:
+        MissingExtra: the extra `report` is not installed.
+    """
+    known: dict[tuple[str, str], int] = {}
+    attempts = runs.attempts(episodes, prompts, known)
+    page = _render(
+        "run.html",
+        charts.of_run(episodes) if episodes else [],
+        [{"attempts": attempts, "chosen": None if chosen is None else chosen + 1}],
+        [list(message) for message in known],
+        name=name,
+        about=about,
+        task=task,
+        outcome=outcome,
+        answer=None if chosen is None else _text(outcome["answer"]),
+        usage=spent(episodes),
+        costs=spent_by(episodes),
+        count=len(episodes),
+        unmade=unmade,
+    )
+    path.write_text(page, encoding="utf-8", errors="replace")
+
+
 def _page(summary: Summary, browsed: runs.Browsed, status: Mapping[str, Any]) -> str:
+    return _render(
+        "page.html",
+        charts.draw(summary),
+        browsed["runs"],
+        browsed["messages"],
+        summary=summary,
+        methods=tables.methods(summary),
+        left_out=browsed["left_out"],
+        **status,
+    )
+
+
+def _render(template: str, figures: Sequence[charts.Chart], shown: Any, messages: Any, **values: Any) -> str:
+    """A page with its charts, its runs and their messages."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
         from plotly.offline import get_plotlyjs
@@ -62,20 +128,21 @@ def _page(summary: Summary, browsed: runs.Browsed, status: Mapping[str, Any]) ->
     pages = Environment(
         loader=PackageLoader("icrl_graph.benchmarks.registry", "report"), autoescape=True, undefined=StrictUndefined
     )
-    pages.filters.update(number=number, between=between, signed=signed, chance=chance)
-    figures = charts.draw(summary)
-    return pages.get_template("page.html").render(
-        summary=summary,
-        methods=tables.methods(summary),
+    pages.filters.update(number=number, between=between, signed=signed, chance=chance, cost=cost, shorten=shorten)
+    pages.filters.update(file_names=file_names, folder_name=lambda folder: Path(folder).name)
+    return pages.get_template(template).render(
         charts=[chart._asdict() for chart in figures],
         figures=script({chart.name: chart.figure for chart in figures}),
-        runs=script(browsed["runs"]),
-        messages=script(browsed["messages"]),
-        left_out=browsed["left_out"],
+        runs=script(shown),
+        messages=script(messages),
         plotly=get_plotlyjs(),
         version=version("icrl-graph"),
-        **status,
+        **values,
     )
+
+
+def _text(answer: Any) -> str:
+    return answer if isinstance(answer, str) else as_json(answer)
 
 
 def script(values: Any) -> str:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from icrl_graph.benchmarks.statistics import Estimate
 from icrl_graph.benchmarks.summary import Summary, amount, is_known
+from icrl_graph.state.episode import Episode, value_of
+from icrl_graph.state.selection import metric_of
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
 """Told apart also by the color-blind (M. Okabe and K. Ito, "Color Universal Design")."""
@@ -28,6 +30,31 @@ def draw(summary: Summary) -> list[Chart]:
     """All charts that the figures give."""
     parts = (_by_round, _by_budget, _costs, _instructions, _pass_at_k)
     return [chart for part in parts for chart in part(summary)]
+
+
+def of_run(episodes: Sequence[Episode]) -> list[Chart]:
+    """The chart of a single run."""
+    values = [value_of(episode) for episode in episodes]
+    metrics = [metric_of(episode) for episode in episodes]
+    best: list[float | None] = []
+    for value in values:
+        known = [each for each in (value, *best[-1:]) if each is not None]
+        best.append(max(known, default=None))
+    lines = [("reward", values, "linear"), ("best reward so far", best, "hv")]
+    lines += [("metric", metrics, "linear")] if metrics != values else []
+    data = [
+        {
+            "x": list(range(1, len(line) + 1)),
+            "y": line,
+            "name": name,
+            "mode": "lines+markers",
+            "marker": {"size": 5},
+            "line": {"color": COLORS[place], "width": 2, "shape": shape},
+        }
+        for place, (name, line, shape) in enumerate(lines)
+    ]
+    what = "Of each attempt. What was not scored is left out."
+    return [Chart("rewards", "Reward by attempt", what, {"data": data, "layout": _layout("attempt", "")})]
 
 
 def _by_round(summary: Summary) -> Iterator[Chart]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from typing_extensions import TypedDict
 
 from icrl_graph.benchmarks.arms import graph_of
+from icrl_graph.benchmarks.report.tables import in_order, shown_names
 from icrl_graph.benchmarks.results import Cell, Plan, Row
 from icrl_graph.prompts.text import text_of
-from icrl_graph.state.episode import LoopState, Message, cost_of, value_of
+from icrl_graph.state.episode import Episode, LoopState, Message, cost_of, error_of, value_of
 from icrl_graph.state.loading import NotImported, importing_nothing
 from icrl_graph.state.selection import metric_of
 from icrl_graph.topologies import nodes, settings
@@ -41,7 +42,7 @@ def browse(plan: Plan, rows: Mapping[Cell, Row], trust: bool = False) -> Browsed
         graphs = {arm: _graph(plan, arm) for arm in plan.arms}
     known: dict[tuple[str, str], int] = {}
     runs: list[dict[str, Any]] = []
-    items = list(dict.fromkeys(cell.item for cell in rows))
+    items, names = in_order(plan, dict.fromkeys(cell.item for cell in rows)), shown_names(plan.arms)
     ordered = sorted(
         (cell for cell, row in rows.items() if "error" not in row),
         key=lambda cell: (items.index(cell.item), cell.seed, plan.arms.index(cell.arm)),
@@ -51,10 +52,20 @@ def browse(plan: Plan, rows: Mapping[Cell, Row], trust: bool = False) -> Browsed
         if written > MOST_CHARACTERS:
             return Browsed(runs=runs, messages=[list(message) for message in known], left_out=len(ordered) - number)
         before = len(known)
-        runs.append(_run(cell, rows[cell], graphs[cell.arm], known))
+        run = _run(cell, rows[cell], graphs[cell.arm], known)
+        runs.append({**run, "arm": names[cell.arm]})
         written += sum(len(text) for _, text in list(known)[before:])
         written += sum(len(attempt["response"] or "") + 8 * len(attempt["prompt"]) for attempt in runs[-1]["attempts"])
     return Browsed(runs=runs, messages=[list(message) for message in known], left_out=0)
+
+
+def task_texts(rows: Mapping[Cell, Row]) -> dict[str, str]:
+    """By task, what it says; of several that are named alike up to a colon, the first."""
+    texts: dict[str, str] = {}
+    for cell, row in rows.items():
+        if "task" in row:
+            texts.setdefault(cell.item.partition(":")[0], text_of(row["task"]))
+    return texts
 
 
 def prompts(graph: Graph, row: Row) -> list[list[Message]]:
@@ -89,27 +100,7 @@ NOT_SHOWN: list[Message] = [
 
 
 def _run(cell: Cell, row: Row, graph: Graph | None, known: dict[tuple[str, str], int]) -> dict[str, Any]:
-    attempts: list[dict[str, Any]] = []
     made = [NOT_SHOWN] * len(row["episodes"]) if graph is None else prompts(graph, row)
-    for episode, prompt in zip(row["episodes"], made, strict=True):
-        places = [known.setdefault((message["role"], text_of([message])), len(known)) for message in prompt]
-        attempts.append(
-            {
-                "round": len(attempts) + 1,
-                "instruction": episode["plan"]["instruction"],
-                "response": episode.get("response"),
-                "played": bool(episode.get("steps")),
-                "reward": value_of(episode),
-                "steps": episode["reward"].get("steps", []),
-                "shown": episode["shown"].get("value"),
-                "metric": metric_of(episode),
-                "feedback": episode["reward"].get("feedback"),
-                "reflection": episode.get("reflection"),
-                "error": episode.get("error") or episode["reward"].get("error") or episode.get("reflection_error"),
-                "cost": {name: amount for name, amount in cost_of(episode).items() if name != "seconds"},
-                "prompt": places,
-            }
-        )
     chosen = [place for place in row["chosen"] if place is not None]
     return {
         **cell._asdict(),
@@ -118,5 +109,35 @@ def _run(cell: Cell, row: Row, graph: Graph | None, known: dict[tuple[str, str],
         "metric": row["metric"],
         "stopped": row["stopped"],
         "chosen": chosen[-1] + 1 if chosen else None,
-        "attempts": attempts,
+        "attempts": attempts(row["episodes"], made, known),
     }
+
+
+def attempts(
+    episodes: Sequence[Episode], prompts: Sequence[Sequence[Message]], known: dict[tuple[str, str], int]
+) -> list[dict[str, Any]]:
+    """The attempts of a run as a page shows them.
+
+    Args:
+        episodes: the attempts.
+        prompts: of each of them; none at all where they are not made.
+        known: role and text of each message by its place; new ones are added.
+    """
+    return [
+        {
+            "round": number,
+            "instruction": episode["plan"]["instruction"],
+            "response": episode.get("response"),
+            "played": bool(episode.get("steps")),
+            "reward": value_of(episode),
+            "steps": episode.get("reward", {}).get("steps", []),
+            "shown": episode.get("shown", {}).get("value"),
+            "metric": metric_of(episode),
+            "feedback": episode.get("reward", {}).get("feedback"),
+            "reflection": episode.get("reflection"),
+            "error": error_of(episode),
+            "cost": {name: amount for name, amount in cost_of(episode).items() if name != "seconds"},
+            "prompt": [known.setdefault((message["role"], text_of([message])), len(known)) for message in prompt],
+        }
+        for number, (episode, prompt) in enumerate(zip(episodes, prompts or [()] * len(episodes), strict=True), 1)
+    ]

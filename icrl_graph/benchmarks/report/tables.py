@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
+from icrl_graph.benchmarks.registry import find_benchmark
+from icrl_graph.benchmarks.results import Plan
 from icrl_graph.benchmarks.summary import UNITS, Method, Summary, amount
+from icrl_graph.errors import IcrlError
+from icrl_graph.state.choices import names_an_object
+from icrl_graph.state.formatting import file_names
 
 CURVES = ("reward", "metric", "best", "answer", "solved")
 
@@ -26,6 +32,45 @@ def methods(summary: Summary) -> list[dict[str, Any]]:
         }
         for method in summary["methods"]
     ]
+
+
+def for_readers(summary: Summary, plan: Plan) -> Summary:
+    """The figures as people read them: file names in place of paths, tasks in the order of the benchmark."""
+    names = shown_names(plan.arms)
+    methods = [
+        {
+            **method,
+            "arm": names[method["arm"]],
+            "by_task": {task: method["by_task"][task] for task in in_order(plan, method["by_task"])},
+        }
+        for method in summary["methods"]
+    ]
+    pairs = [{**pair, "arm": names[pair["arm"]], "against": names[pair["against"]]} for pair in summary["pairs"]]
+    named = {name: file_names(summary[name]) for name in ("benchmark", "model")}
+    return cast(Summary, {**summary, **named, "methods": methods, "pairs": pairs})
+
+
+def shown_names(arms: Sequence[str]) -> dict[str, str]:
+    """By arm, its name with file names in place of paths, as long as no other arm has the same."""
+    short = {arm: file_names(arm) for arm in arms}
+    counts = Counter(short.values())
+    return {arm: name if counts[name] == 1 else arm for arm, name in short.items()}
+
+
+def in_order(plan: Plan, tasks: Iterable[str]) -> list[str]:
+    """Tasks in the order of their benchmark, those that are named alike up to a colon as one or apart.
+
+    A benchmark by path is not imported for it: its tasks, and others that it does not list, stay as they are.
+    """
+    try:
+        items = [] if names_an_object(plan.benchmark) else find_benchmark(plan.benchmark).choose(plan.items)
+    except (ValueError, OSError, IcrlError):
+        items = []
+    places: dict[str, int] = {}
+    for item in items:
+        for name in (item, item.partition(":")[0]):
+            places.setdefault(name, len(places))
+    return sorted(tasks, key=lambda task: places.get(task, len(places)))
 
 
 def as_csv(summary: Summary) -> dict[str, str]:

@@ -1,0 +1,90 @@
+"use strict";
+const data = name => JSON.parse(document.getElementById(name).textContent);
+const figures = data("figures"), runs = data("runs"), messages = data("messages");
+for (const [name, figure] of Object.entries(figures))
+  Plotly.newPlot("chart-" + name, figure.data, figure.layout, {responsive: true, displaylogo: false, displayModeBar: false});
+
+// Whatever a model said is set as text, never as HTML.
+function make(tag, text, kind, ...children) {
+  const made = document.createElement(tag);
+  if (text !== null && text !== undefined) made.textContent = text;
+  if (kind) made.className = kind;
+  made.append(...children);
+  return made;
+}
+const short = value => value === null || value === undefined ? "–" : String(Math.round(value * 1e4) / 1e4);
+const place = document.getElementById("run");
+const picks = ["item", "arm", "seed"].map(name => document.getElementById(name)).filter(pick => pick);
+for (const pick of picks) {
+  for (const value of [...new Set(runs.map(run => String(run[pick.id])))]) pick.append(make("option", value));
+  pick.addEventListener("change", show);
+}
+function show() {
+  const run = runs.find(run => picks.every(pick => String(run[pick.id]) === pick.value));
+  place.replaceChildren();
+  if (!run) return place.append(make("p", "There is no such run on this page.", "dim"));
+  if (picks.length) {
+    place.append(make("pre", run.task));
+    place.append(make("p", `reward ${short(run.reward)}, metric ${short(run.metric)}, stopped by ${run.stopped}`));
+  }
+  for (const attempt of run.attempts) place.append(one(attempt, attempt.round === run.chosen));
+}
+function one(attempt, chosen) {
+  const head = make("div", null, "head", make("b", `round ${attempt.round}`), make("span", attempt.instruction, "dim"),
+    make("span", `reward ${short(attempt.reward)}`), make("span", `metric ${short(attempt.metric)}`));
+  if (attempt.shown !== attempt.reward) head.append(make("span", `shown as ${short(attempt.shown)}`));
+  if (attempt.steps.length) head.append(make("span", `steps ${attempt.steps.map(short).join(", ")}`));
+  head.append(make("span", Object.entries(attempt.cost).map(([name, amount]) => `${name} ${short(amount)}`).join(", "), "dim"));
+  if (chosen) head.append(make("b", "the answer"));
+  const block = make("div", null, "attempt" + (chosen ? " chosen" : ""), head);
+  if (attempt.response !== null) block.append(make("pre", attempt.response));
+  if (attempt.error) block.append(make("p", attempt.error, "error"));
+  if (attempt.feedback) block.append(make("p", `Feedback: ${attempt.feedback}`));
+  if (attempt.reflection) block.append(make("p", "Reflection:", "dim"), make("pre", attempt.reflection));
+  const prompt = make("details", null, "", make("summary", attempt.played ? "prompt, which the episode's turns follow" : "prompt"));
+  prompt.addEventListener("toggle", () => {
+    if (prompt.childElementCount === 1)
+      for (const at of attempt.prompt) prompt.append(make("div", messages[at][0], "role"), make("pre", messages[at][1]));
+  });
+  if (attempt.prompt.length) block.append(prompt);
+  return block;
+}
+show();
+
+// A click on a heading sorts by its column: the largest first, the smallest first, and as it was.
+function sortable(table) {
+  const body = table.tBodies[0], before = [...body.rows], heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => {
+    const button = make("button", null, "", ...head.childNodes);
+    button.title = "sort by this column";
+    head.append(button);
+    button.addEventListener("click", () => {
+      const next = {descending: "ascending", ascending: "none"}[head.ariaSort] || "descending";
+      for (const other of heads) other.ariaSort = "none";
+      head.ariaSort = next;
+      const order = next === "ascending" ? 1 : -1;
+      body.append(...(next === "none" ? before : [...before].sort((one, other) => compare(one, other, column, order))));
+    });
+  });
+}
+function compare(one, other, column, order) {
+  const [a, b] = [one, other].map(row => row.cells[column].textContent.trim());
+  const [x, y] = [a, b].map(text => column === 0 ? NaN : parseFloat(text.replace(/^< /, "").replaceAll(",", "")));
+  if (Number.isNaN(x) !== Number.isNaN(y)) return Number.isNaN(x) ? 1 : -1;  // what is not known stands last
+  return order * (Number.isNaN(x) ? a.localeCompare(b, "en", {numeric: true}) : x - y);
+}
+document.querySelectorAll("table.sortable").forEach(sortable);
+
+// A table that is wider than the page says so.
+for (const wide of document.querySelectorAll(".wide")) {
+  const hint = make("p", "Wider than the page: scroll sideways \u2194", "hint dim");
+  wide.before(hint);
+  const look = () => {
+    const hidden = wide.scrollWidth - wide.clientWidth;
+    hint.hidden = hidden <= 1;
+    wide.classList.toggle("more", hidden - wide.scrollLeft > 1);
+  };
+  wide.addEventListener("scroll", look, {passive: true});
+  new ResizeObserver(look).observe(wide);
+  look();
+}
