@@ -5,14 +5,21 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from icrl_graph import compare, improve
+from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.report import runs, write_report
+from icrl_graph.benchmarks.report.tables import shown_names
 from icrl_graph.benchmarks.results import Plan, read_plan, read_results
 from icrl_graph.benchmarks.runner import run
+from icrl_graph.cli.run_folder import Run
+from icrl_graph.cli.saved_run import write_page
+from icrl_graph.tasks.game24 import puzzles as game24
 from icrl_graph.testing import OpenAIServer
 
 ARMS = ["icrl", "reflexion", "self_refine", "best_of_n", "icrl+show=zero+layout=transcript"]
@@ -51,6 +58,39 @@ def browser() -> Iterator[Any]:
         launched = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield launched
         launched.close()
+
+
+METHOD = """
+from icrl_graph import create_icrl
+
+
+def create_mine(model, evaluator, *, memory="last:1", rounds=2, **options):
+    return create_icrl(model, evaluator, memory=memory, rounds=rounds, **options)
+"""
+SAID = {
+    "markup": HOSTILE,
+    "unclosed tags": "<div><pre><table><td><!-- ",
+    "control characters": "a\0b\x1b[31mc",
+    "half a character": "a\ud800b",
+    "marks of direction": "\u202egnorw \u200f\u2067x",
+    "a megabyte": "<b>" * 350_000,
+    "the end of the data": "</script><script>window.hacked = 3</script>",
+}
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run whose model, evaluator and task say what would do harm as HTML."""
+    folder = tmp_path_factory.mktemp("hostile") / "<b>run"
+    said = iter(SAID.values())
+    score: Any = lambda response: {"value": 0.5, "feedback": response}  # noqa: E731
+    kept: Any = {"path": folder / "run.sqlite", "thread_id": "run"}
+    task = f"{HOSTILE} {'wide' * 500}"
+    improve(task, score, model=lambda: next(said), rounds=len(SAID), memory="none", **kept)
+    run = Run(task="?", model="mine.py:model", evaluator="mine.py:score", options={"memory": "none"})
+    (folder / "run.json").write_text(json.dumps({"form": 1, **asdict(run)}))
+    write_page(folder)
+    return folder
 
 
 def _open(browser: Any, folder: Path, width: int = 1200) -> tuple[Any, list[str]]:
@@ -99,6 +139,118 @@ def test_what_a_model_says_is_text_and_never_html(played: Any, browser: Any) -> 
     assert page.evaluate("window.hacked") is None
     assert page.locator("#run img").count() == 0
     assert wrong == []
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1200, 390])
+def test_whatever_a_run_says_is_text_on_its_page_and_nothing_is_wider_than_it(
+    hostile: Path, browser: Any, width: int
+) -> None:
+    page, wrong = _open(browser, hostile, width)
+    for button in page.get_by_role("button", name="show all 1,050,000 characters").all()[::-1]:
+        button.click()
+    responses = page.locator(".attempt > pre:first-of-type").all_text_contents()
+    assert len(responses) == len(SAID)
+    for kind, response in zip(SAID, responses, strict=True):
+        assert response == SAID[kind] or kind == "half a character"
+    page.locator(".attempt details summary").first.click()
+    assert HOSTILE in page.locator(".attempt details pre").first.text_content()
+    assert HOSTILE in page.locator("body > pre").first.text_content()
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("img").count() == page.locator(".attempt b b").count() == 0
+    assert page.locator("#chart-rewards .js-plotly-plot, .js-plotly-plot#chart-rewards").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert wrong == []
+
+
+@needs_browser
+def test_the_page_of_a_run_has_its_cost_and_marks_its_answer(hostile: Path, browser: Any) -> None:
+    page, _ = _open(browser, hostile)
+    assert page.locator(".attempt.chosen").count() == 1
+    assert page.locator("td", has_text="generate").count() == 1
+    assert "model mine.py:model" in page.locator("header").text_content()
+    assert "stopped by rounds" in page.locator("header").text_content()
+
+
+def _column(page: Any, at: int) -> list[str]:
+    return [
+        row.locator("td").nth(at).text_content().strip()
+        for row in page.locator("table").nth(1).locator("tbody tr").all()
+    ]
+
+
+@needs_browser
+def test_a_click_on_a_heading_sorts_a_table(played: Any, browser: Any) -> None:
+    page, wrong = _open(browser, played[0])
+    before = _column(page, 2)
+    button = page.locator("table").nth(1).locator("th button").nth(2)
+    known = sorted((text for text in before if text != "–"), key=float)
+    for order in (known[::-1], known):
+        button.click()
+        shown = [text for text in _column(page, 2) if text != "–"]
+        assert list(map(float, shown)) == list(map(float, order))
+    button.click()
+    assert _column(page, 2) == before
+    names = page.locator("table").nth(1).locator("th button").first
+    names.focus()
+    page.keyboard.press("Enter")
+    assert _column(page, 0) == sorted(_column(page, 0), reverse=True)
+    assert wrong == []
+
+
+@needs_browser
+def test_a_table_that_is_wider_than_the_page_says_so_until_it_fits(played: Any, browser: Any) -> None:
+    page, _ = _open(browser, played[0], 390)
+    wide = page.locator(".wide").first
+    hint = page.locator(".hint").first
+    assert "scroll" in hint.text_content()
+    assert hint.is_visible()
+    assert "more" in wide.get_attribute("class")
+    wide.evaluate("each => each.scrollLeft = each.scrollWidth")
+    page.wait_for_function("!document.querySelector('.wide').classList.contains('more')")
+    page.set_viewport_size({"width": 3000, "height": 900})
+    page.evaluate("document.body.style.maxWidth = 'none'")
+    hint.wait_for(state="hidden")
+
+
+@needs_browser
+def test_the_tasks_stand_in_the_order_of_the_benchmark_with_their_text(played: Any, browser: Any) -> None:
+    page, _ = _open(browser, played[0])
+    items = find_benchmark("game24").choose()[:3]
+    cells = page.locator("td.task")
+    assert [cell.text_content().split()[0] for cell in cells.all()] == items
+    options = page.locator("#item option").all_text_contents()
+    assert options == items
+    assert cells.first.locator("pre").is_hidden()
+    cells.first.locator("summary").click()
+    assert cells.first.locator("pre").text_content() == game24.task(game24.read_puzzle(items[0]))["task"]
+    assert "Use each of the numbers" in cells.first.locator("summary").text_content()
+
+
+def test_file_names_stand_in_place_of_paths(tmp_path: Path) -> None:
+    for name in ("method.py", "other.py"):
+        (tmp_path / name).write_text(METHOD)
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text("\n".join(json.dumps({"task": f"Say {k}.", "id": f"t{k}"}) for k in range(12)))
+    arms = ["icrl", f"{tmp_path / 'method.py'}:create_mine", f"{tmp_path / 'other.py'}:create_mine+memory=none"]
+    (tmp_path / "score.py").write_text("def score(response):\n    return 0.5\n\n\ndef say():\n    return 'x'\n")
+    parts: Any = {"evaluator": f"{tmp_path / 'score.py'}:score", "model": f"{tmp_path / 'score.py'}:say"}
+    compare(tasks, arms, rounds=2, folder=tmp_path / "out", **parts).report()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert str(tmp_path) not in page
+    for name in ("method.py:create_mine", "other.py:create_mine+memory=none", "score.py:say", "tasks.jsonl"):
+        assert name in page
+    places = [page.index(f"<summary>t{k} ") for k in range(12)]
+    assert places == sorted(places)
+
+
+def test_two_arms_whose_file_names_are_the_same_keep_their_paths() -> None:
+    assert shown_names(["/a/x.py:f", "/b/x.py:f", "/b/y.py:f+memory=/c/z.py:m", "icrl"]) == {
+        "/a/x.py:f": "/a/x.py:f",
+        "/b/x.py:f": "/b/x.py:f",
+        "/b/y.py:f+memory=/c/z.py:m": "y.py:f+memory=z.py:m",
+        "icrl": "icrl",
+    }
 
 
 def test_the_prompts_are_those_that_were_sent(played: Any) -> None:

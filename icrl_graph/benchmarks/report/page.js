@@ -12,6 +12,15 @@ function make(tag, text, kind, ...children) {
   made.append(...children);
   return made;
 }
+// A long text begins, and goes on at a click: a megabyte takes a browser seconds to lay out.
+const LONG = 20000;
+function long(text) {
+  const block = make("pre", text.slice(0, LONG));
+  if (text.length <= LONG) return [block];
+  const button = make("button", `show all ${text.length.toLocaleString("en")} characters`);
+  button.addEventListener("click", () => { block.textContent = text; button.remove(); });
+  return [block, button];
+}
 const short = value => value === null || value === undefined ? "–" : String(Math.round(value * 1e4) / 1e4);
 const place = document.getElementById("run");
 const picks = ["item", "arm", "seed"].map(name => document.getElementById(name)).filter(pick => pick);
@@ -37,14 +46,15 @@ function one(attempt, chosen) {
   head.append(make("span", Object.entries(attempt.cost).map(([name, amount]) => `${name} ${short(amount)}`).join(", "), "dim"));
   if (chosen) head.append(make("b", "the answer"));
   const block = make("div", null, "attempt" + (chosen ? " chosen" : ""), head);
-  if (attempt.response !== null) block.append(make("pre", attempt.response));
+  if (attempt.response !== null) block.append(...long(attempt.response));
   if (attempt.error) block.append(make("p", attempt.error, "error"));
-  if (attempt.feedback) block.append(make("p", `Feedback: ${attempt.feedback}`));
-  if (attempt.reflection) block.append(make("p", "Reflection:", "dim"), make("pre", attempt.reflection));
+  if (attempt.feedback && attempt.feedback.length > LONG) block.append(make("p", "Feedback:", "dim"), ...long(attempt.feedback));
+  else if (attempt.feedback) block.append(make("p", `Feedback: ${attempt.feedback}`));
+  if (attempt.reflection) block.append(make("p", "Reflection:", "dim"), ...long(attempt.reflection));
   const prompt = make("details", null, "", make("summary", attempt.played ? "prompt, which the episode's turns follow" : "prompt"));
   prompt.addEventListener("toggle", () => {
     if (prompt.childElementCount === 1)
-      for (const at of attempt.prompt) prompt.append(make("div", messages[at][0], "role"), make("pre", messages[at][1]));
+      for (const at of attempt.prompt) prompt.append(make("div", messages[at][0], "role"), ...long(messages[at][1]));
   });
   if (attempt.prompt.length) block.append(prompt);
   return block;
