@@ -8,16 +8,12 @@ exception: a method or a layout of one's own, named by path, has to make the pro
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
-
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from langgraph.checkpoint.sqlite import SqliteSaver
 
 from icrl_graph.benchmarks.arms import graph_of
 from icrl_graph.benchmarks.files import read_versioned
@@ -173,6 +169,11 @@ def _state(database: Path) -> LoopState:
     Raises:
         ValueError: it can't be read.
     """
+    import sqlite3
+
+    from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
     if not database.exists():
         return LoopState()
     graph = build("icrl", lambda: "", lambda: 0.0)  # any method reads the state of any other
@@ -188,8 +189,10 @@ def _state(database: Path) -> LoopState:
 
 
 @contextmanager
-def _copied(database: Path) -> Iterator[sqlite3.Connection]:
+def _copied(database: Path) -> Iterator[Any]:
     """A connection to a copy of a database, which may be in use."""
+    import sqlite3
+
     log = database.with_name(f"{database.name}-wal")
     with tempfile.TemporaryDirectory(prefix="icrl-") as folder:
         copy = Path(folder) / database.name
