@@ -19,6 +19,7 @@ from icrl_graph.benchmarks.arms import graph_of
 from icrl_graph.benchmarks.files import read_versioned
 from icrl_graph.benchmarks.report import write_run
 from icrl_graph.benchmarks.report.runs import prompts
+from icrl_graph.benchmarks.report.tables import shown_names
 from icrl_graph.benchmarks.results import read_plan, read_results
 from icrl_graph.cli.run_folder import SCHEMA_VERSION, Run
 from icrl_graph.errors import IcrlError
@@ -129,15 +130,16 @@ def read_cell(folder: Path, name: str) -> SavedRun:
         ThreadMismatch: another version wrote it.
     """
     plan, rows = read_plan(folder), read_results(folder).rows
-    cells = {f"{file_names(c.arm)}/{c.item}/{c.seed}": c for c, row in rows.items() if "error" not in row}
-    cell = cells.get(file_names(name))
+    arms = shown_names(plan.arms)
+    cells = {f"{arms[c.arm]}/{c.item}/{c.seed}": c for c, row in rows.items() if "error" not in row}
+    cell = cells.get(name) or cells.get(file_names(name))
     if cell is None:
         example = f"name one as ARM/TASK/SEED, such as --run '{next(iter(cells))}'" if cells else "none has ended yet"
         raise ValueError(f"{folder} holds a comparison and no run {name!r}: {example}")
     row: Mapping[str, Any] = rows[cell]
     parts = {"topology": cell.arm, "model": plan.model, "evaluator": plan.evaluator, "judge": plan.judge}
     return SavedRun(
-        name=f"{folder}, {file_names(name)}",
+        name=f"{folder}, {arms[cell.arm]}/{cell.item}/{cell.seed}",
         about={**{name: file_names(part) for name, part in parts.items() if part}, "rounds": plan.rounds},
         task=row["task"],
         episodes=row["episodes"],
