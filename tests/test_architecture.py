@@ -28,7 +28,11 @@ EVERYWHERE_LAZY = {
     *("cloudpickle", "genai_prices", "openai", "langchain_openai", "psycopg", "sqlite3", "tenacity", "torch"),
     *("jinja2", "langchain", "matplotlib", "plotly", "py4j", "scienceworld", "scipy"),
 }
-HOME = {"models/openai.py": {"openai", "langchain_openai"}, "meta_rl/pytorch.py": {"torch"}}
+HOME = {
+    "models/http.py": {"openai"},
+    "models/openai.py": {"openai", "langchain_openai"},
+    "meta_rl/pytorch.py": {"torch"},
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

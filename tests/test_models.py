@@ -22,7 +22,8 @@ from icrl_graph.api import improve
 from icrl_graph.benchmarks.results import Cell
 from icrl_graph.benchmarks.runner import _seed
 from icrl_graph.models.function import FunctionModel
-from icrl_graph.models.openai import LeanChatOpenAI, async_client
+from icrl_graph.models.http import async_client
+from icrl_graph.models.openai import LeanChatOpenAI
 from icrl_graph.models.policy import as_policy, same_model
 from icrl_graph.models.registry import chat_model
 from icrl_graph.models.responses import read_response

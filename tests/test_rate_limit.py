@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import ANY
 from weakref import ref
 
+import aiohttp
 import httpx2
 import openai
 import pytest
@@ -123,6 +124,20 @@ FINAL = [
     *(_coded(code=400), _coded(code=7), _coded(status="UNAVAILABLE"), _in_stream(code=400)),
     *(_in_stream(code="context_length_exceeded"), _in_stream(code="insufficient_quota")),
 ]
+
+
+def test_what_aiohttp_cannot_parse_is_retried_although_it_calls_that_a_400(execute_call: Execute) -> None:
+    error: Any = aiohttp.ClientResponseError(Any, (), status=400, message="Bad status line")  # type: ignore[arg-type]
+    error.__cause__ = aiohttp.http_exceptions.BadStatusLine("SSH-2.0")
+    call, log = _failing(error)
+    assert execute_call(RateLimit(max_backoff=0.001), call) == "X"
+    assert len(log) == 2
+
+
+def test_a_time_out_of_the_client_is_retried_where_time_is_left_of_a_budget() -> None:
+    call, log = _failing(TimeoutError("no chunk"))
+    assert RateLimit(max_backoff=0.001).execute(call, 30) == "X"
+    assert len(log) == 2
 
 
 @pytest.mark.parametrize("error", FINAL, ids=repr)

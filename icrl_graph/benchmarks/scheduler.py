@@ -39,6 +39,7 @@ from icrl_graph.benchmarks.results import (
 from icrl_graph.errors import JournalError, ModelError
 from icrl_graph.execution.budget import TotalBudget
 from icrl_graph.execution.rate_limit import RateLimit
+from icrl_graph.execution.retry import describe
 from icrl_graph.execution.sql_journals import spent_in
 from icrl_graph.state.episode import Usage, add_usage
 from icrl_graph.state.events import EpisodeEvent
@@ -231,7 +232,7 @@ class _Scheduler:
         except Exception as error:
             if isinstance(error, ModelError) and self._refuses_all(cell):
                 raise
-            return failure(cell, f"{type(error).__name__}: {error}")
+            return failure(cell, describe(error))
 
     def _refuses_all(self, cell: Cell) -> bool:
         """Whether the model, which refused this cell, will refuse every other: not this task alone, and none ended."""

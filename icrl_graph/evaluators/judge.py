@@ -26,6 +26,7 @@ from icrl_graph.errors import BudgetExceeded, IcrlError
 from icrl_graph.evaluators.evaluator import BoundEvaluator, bind_evaluator
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import Flow
+from icrl_graph.execution.retry import describe
 from icrl_graph.models.policy import Policy, as_policy
 from icrl_graph.models.responses import is_permanent, read_response
 from icrl_graph.prompts.templates import COMPARE, JUDGE, fill
@@ -214,7 +215,7 @@ def ask(policy: Policy, question: str, read: Read, structured: Policy | None = N
         except Exception as error:
             if is_permanent(error):
                 raise
-            judgement = Judgement(None, f"{type(error).__name__}: {error}")
+            judgement = Judgement(None, describe(error))
         if judgement.value is not None:
             break
     return judgement

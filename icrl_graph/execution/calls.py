@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models import BaseChatModel
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables import RunnableSequence
 from langchain_core.tracers.context import register_configure_hook
@@ -189,6 +190,14 @@ def async_only(part: Any) -> bool:
     return _made_of(part, "coroutine", "afunc") and not _made_of(part, "func")
 
 
+def _sync_only(part: Any) -> bool:
+    """Whether a part has no async side, so that LangChain would run it in a thread that the event loop waits for."""
+    if isinstance(part, BaseChatModel):
+        own = (type(part)._agenerate, type(part)._astream)
+        return own == (BaseChatModel._agenerate, BaseChatModel._astream)
+    return _made_of(part, "func") and not _made_of(part, "coroutine", "afunc")
+
+
 def _made_of(part: Any, *names: str) -> bool:
     return any(getattr(part, name, None) is not None for name in names)
 
@@ -218,8 +227,7 @@ def _invoke(call: Call) -> Any:
 
 async def _ainvoke(call: Call) -> Any:
     """Make a call in the running loop; whatever may block, in a thread."""
-    limited = call.timeout is not None and _made_of(call.part, "func") and not _made_of(call.part, "coroutine", "afunc")
-    if hasattr(call.part, "ainvoke") and not limited:
+    if hasattr(call.part, "ainvoke") and not (call.timeout is not None and _sync_only(call.part)):
         response = await call.part.ainvoke(call.input, **call.kwargs, **call.unkeyed_kwargs)
     elif async_only(call.part):
         response = await call.part(**call.input)
@@ -266,4 +274,4 @@ async def _aresult(response: Awaitable[Any], timeout: float | None) -> Any:
 
 
 def _too_late(timeout: float) -> TimeoutError:
-    return TimeoutError(f"nothing came back within {timeout:g} s")
+    return TimeoutError(f"nothing came back within {timeout:.4g} s")

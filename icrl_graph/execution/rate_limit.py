@@ -12,6 +12,7 @@ import math
 import random
 import threading
 import time
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -19,7 +20,7 @@ from icrl_graph.errors import BudgetExceeded
 from icrl_graph.execution.budget import TotalBudget
 from icrl_graph.execution.calls import Call, aexecute, execute, run_blocking
 from icrl_graph.execution.queue import FairSemaphore, await_slot, interrupted, wait_for_slot
-from icrl_graph.execution.retry import is_retryable, retry_after
+from icrl_graph.execution.retry import describe, is_retryable, retry_after
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +83,13 @@ class RateLimit:
 
         Args:
             call: what to make.
-            within: seconds that are left: a call that would begin later is not made, nor retried. None: no limit.
+            within: seconds that are left: a call that would begin later is not made, nor retried, and one in flight is
+                given up on then. None: no limit.
 
         Raises:
             BudgetExceeded: it can't be made in time.
             GraphDrained: the total budget is spent, or the run is being drained.
+            TimeoutError: it was given up on.
             Exception: what the last attempt raised.
         """
         return run_blocking(self._execute(call, within, is_async=False))
@@ -105,9 +108,12 @@ class RateLimit:
                 await _sleep(self._until_spent(self._take_turn(end)), is_async)
                 if self.total is not None:
                     self.total.admit(again=attempt > 1)
+                limited = _within(call, end)
                 try:
-                    response = await aexecute(call) if is_async else execute(call)
+                    response = await aexecute(limited) if is_async else execute(limited)
                 except Exception as error:
+                    if isinstance(error, TimeoutError) and time.monotonic() > end:
+                        raise TimeoutError("nothing came back before max_seconds was spent") from error
                     seconds = self._backoff(call, error, attempt, end)
                     if seconds is None:
                         raise
@@ -137,7 +143,7 @@ class RateLimit:
         if too_long or time.monotonic() + max(seconds, self._delay(0)) > end:
             return None
         self.retries += 1
-        logger.warning("%s: %s; retry in %.1f s", type(error).__name__, error, seconds)
+        logger.warning("%s; retry in %.1f s", describe(error), seconds)
         return seconds
 
     def _exponential(self, attempt: int) -> float:
@@ -159,6 +165,12 @@ class RateLimit:
     def _delay(self, requests: int) -> float:
         """Take this many requests; returns the seconds until they may be made."""
         return max(self._requests.take(requests), self._tokens.take(0))
+
+
+def _within(call: Call, end: float) -> Call:
+    """A call that is given up on at the end; a millisecond later, so that no rounding leaves time for one more."""
+    left = end - time.monotonic() + 0.001
+    return call if left >= (math.inf if call.timeout is None else call.timeout) else replace(call, timeout=left)
 
 
 class Bucket:

@@ -1,4 +1,4 @@
-"""Which failures are transient, and how long a provider asks to wait before a retry."""
+"""Which failures are transient, how long a provider asks to wait before a retry, and what is said of a failure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import re
 import time
 import traceback
+from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 
 from langchain_core.exceptions import ModelError
@@ -26,6 +27,26 @@ _CLIENTS = {"openai", "anthropic", "httpx", "httpx2", "aiohttp", "requests"}
 """Packages that read what a provider sends."""
 
 
+def describe(error: BaseException) -> str:
+    """The kind of an error and its message; of a broken connection with what broke it, which clients leave out."""
+    message = f"{type(error).__name__}: {error}"
+    if _names(error).isdisjoint(_CONNECTION_ERRORS):
+        return message
+    texts = (str(cause) for cause in _causes(error))
+    cause = next((text for text in texts if text and text not in message), None)
+    return message if cause is None else f"{message.rstrip('.: ')}: {cause}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What an error was raised from, one after another."""
+    while (cause := error.__cause__) is not None:
+        yield (error := cause)
+
+
+def _names(error: BaseException) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
 def is_retryable(call: Call, error: Exception) -> bool:
     """Whether a failed call is to be retried: not one that was given up on after its own time limit."""
     return is_transient(error) and not (call.timeout is not None and isinstance(error, TimeoutError))
@@ -33,6 +54,8 @@ def is_retryable(call: Call, error: Exception) -> bool:
 
 def is_transient(error: Exception) -> bool:
     """Whether a call that failed may succeed later: the provider is busy, limits its rate, or the connection broke."""
+    if any("HttpProcessingError" in _names(cause) for cause in _causes(error)):
+        return True  # aiohttp could not parse what came, and calls that a status of 400
     if getattr(error, "code", None) in _PERMANENT_CODES:
         return False
     if (status := status_of(error)) is not None:
@@ -41,8 +64,7 @@ def is_transient(error: Exception) -> bool:
         return error.is_retryable
     if isinstance(error, json.JSONDecodeError):
         return _within_client(error)
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return isinstance(error, ConnectionError | TimeoutError) or not names.isdisjoint(_CONNECTION_ERRORS)
+    return isinstance(error, ConnectionError | TimeoutError) or not _names(error).isdisjoint(_CONNECTION_ERRORS)
 
 
 def is_of_a_provider(error: Exception) -> bool:

@@ -1,75 +1,19 @@
-"""The client behind "openai:..." models, made for long histories and for many event loops in one process.
+"""The client behind "openai:..." models, made for long histories.
 
 A prompt of a hundred turns costs a client more than the rest of a round: LangChain looks at every character of every
 assistant turn, and the SDK walks through the type of every message, to send what is there already. `LeanChatOpenAI`
 passes texts on as they are. It depends on one private method of LangChain; without it, it is a plain `ChatOpenAI`.
-
-The HTTP client's async side runs on aiohttp: the pool of the SDK's own client looks at every open connection on every
-call, and drops idle ones after five seconds, less than many evaluations take. A connection pool belongs to one event
-loop, but a chat model is often used from several (a script that calls `asyncio.run` twice), so there is one pool per
-loop. It is closed when its loop ends.
 
 Only `icrl_graph.models.registry` imports this, and only for a model of OpenAI's protocol.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import httpx2
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_openai import ChatOpenAI
-from openai import DefaultAioHttpClient, DefaultAsyncHttpxClient, DefaultHttpxClient
-
-_LIMITS = httpx2.Limits(max_connections=10_000, max_keepalive_connections=10_000, keepalive_expiry=300.0)
-_Pool = AsyncGenerator[httpx2.AsyncClient, None]
-
-
-class _PerLoop(httpx2.AsyncBaseTransport):
-    def __init__(self) -> None:
-        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[_Pool, httpx2.AsyncClient]] = (
-            WeakKeyDictionary()
-        )
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        loop = asyncio.get_running_loop()
-        if loop not in self._pools:
-            pool = _pool()
-            self._pools[loop] = pool, await anext(pool)
-        return await self._pools[loop][1].send(request, stream=True)
-
-
-async def _pool() -> _Pool:
-    """A generator, because an event loop that ends closes the generators that were started in it."""
-    client = DefaultAioHttpClient(limits=_LIMITS)
-    try:
-        yield client
-    finally:
-        await client.aclose()
-
-
-Credentials = tuple[str, str] | None
-"""A user name and a password: the clients hold them, so that no address and no log does."""
-
-
-def async_client(credentials: Credentials = None) -> httpx2.AsyncClient:
-    """A client for `ChatOpenAI(http_async_client=...)`."""
-    return DefaultAsyncHttpxClient(transport=_PerLoop(), auth=credentials)
-
-
-class _SyncClient(DefaultHttpxClient):
-    def __del__(self) -> None:
-        self.close()
-
-
-def clients(credentials: Credentials) -> dict[str, Any]:
-    """The HTTP clients of a `ChatOpenAI`, as its arguments; without credentials its sync client is its own."""
-    sync = {} if credentials is None else {"http_client": _SyncClient(auth=credentials)}
-    return {"http_async_client": async_client(credentials), **sync}
 
 
 class LeanChatOpenAI(ChatOpenAI):

@@ -15,6 +15,9 @@ from icrl_graph.models.learners import find_learner
 from icrl_graph.state.choices import find, installed
 from icrl_graph.state.loading import load
 
+CALL_TIMEOUT = 600.0
+"""Seconds for one call of a model named "openai:..." that sets no other limit."""
+
 
 def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = None, **options: Any) -> BaseChatModel:
     """A chat model by "provider:name".
@@ -24,11 +27,13 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
         base_url: the server's address; for openai by default the environment's OPENAI_BASE_URL, else OpenAI's. One with
             `user:password@` is asked with these in place of a key.
         api_key: for openai by default the environment's OPENAI_API_KEY; a server at a `base_url` may need none.
-        options: passed on to the model's class, such as `temperature` or `timeout` (seconds).
+        options: passed on to the model's class, such as `temperature` or `timeout` (seconds for a whole call, its body
+            included; for openai by default 600, None for no limit).
 
     Raises:
-        ValueError: the name has no provider, the learner or the provider is unknown, a key is missing, the learner does
-            not take an option, or a key would go to an address that only a saved folder names.
+        ValueError: the name has no provider, the learner or the provider is unknown, a key is missing, the address is
+            none of HTTP, the learner does not take an option, or a key would go to an address that only a saved folder
+            names.
         MissingExtra: the provider is not openai, and langchain is not installed.
     """
     provider, colon, model = name.partition(":")
@@ -90,7 +95,8 @@ def learner(name: str, *, temperature: float | None = None) -> FunctionModel:
 
 
 def _openai(model: str, *, base_url: str | None, api_key: str | None, **options: Any) -> BaseChatModel:
-    from icrl_graph.models.openai import LeanChatOpenAI, clients
+    from icrl_graph.models.http import async_client, sync_client
+    from icrl_graph.models.openai import LeanChatOpenAI
 
     address, may_get_key = server_of(base_url)
     api_key = api_key or (os.environ.get("OPENAI_API_KEY") if may_get_key else None) or ("none" if address else None)
@@ -100,5 +106,13 @@ def _openai(model: str, *, base_url: str | None, api_key: str | None, **options:
             "custom server"
         )
     url, credentials = (None, None) if address is None else split_credentials(address)
-    options = {"use_responses_api": False, **clients(credentials), "max_retries": 0, **options}
-    return LeanChatOpenAI(model=model, base_url=url, api_key=SecretStr(api_key), **options)
+    if url and not url.lower().startswith(("http://", "https://")):
+        raise ValueError(f"base_url must begin with http:// or https://, got {url!r}")
+    defaults = {
+        "use_responses_api": False,
+        "http_client": sync_client(credentials),
+        "http_async_client": async_client(credentials),
+        "max_retries": 0,
+        "timeout": CALL_TIMEOUT,
+    }
+    return LeanChatOpenAI(model=model, base_url=url, api_key=SecretStr(api_key), **{**defaults, **options})

@@ -17,6 +17,7 @@ from langchain_core.messages import BaseMessage, convert_to_messages
 from pydantic import BaseModel
 
 from icrl_graph.errors import ModelError
+from icrl_graph.execution.retry import describe
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ def failure(error: Exception, round: int, candidate: int) -> str:
     Raises:
         ModelError: no other attempt can succeed either.
     """
-    message = f"{type(error).__name__}: {error}"
+    message = describe(error)
     if is_permanent(error):
         raise ModelError(message) from error
     logger.warning("round %d, candidate %d: %s", round + 1, candidate + 1, message)  # people count from 1

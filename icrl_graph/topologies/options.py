@@ -88,7 +88,7 @@ class Options(TypedDict, total=False):
     max_usd: float | None
     """Budget of US dollars: start no call once it is spent. Needs the prices of the models."""
     max_seconds: float | None
-    """Budget of seconds: start no call once it is spent waiting."""
+    """Budget of seconds: start no call once it is spent waiting, and give up on one in flight."""
     seed: int | None
     """Makes ablations repeatable, and samples, if the model takes a seed."""
 

@@ -69,7 +69,9 @@ class RunSettings(BaseModel):
         default=None, gt=0, description="Budget of US dollars: start no call once it is spent."
     )
     max_seconds: float | None = Field(
-        default=None, gt=0, description="Budget of seconds: start no call once it is spent waiting."
+        default=None,
+        gt=0,
+        description="Budget of seconds: start no call once it is spent waiting, and give up on one in flight.",
     )
     seed: int | None = Field(
         default=None,

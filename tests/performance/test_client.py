@@ -10,7 +10,7 @@ import pytest
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from icrl_graph.models.openai import async_client
+from icrl_graph.models.http import async_client
 from icrl_graph.models.registry import chat_model
 from icrl_graph.testing import OpenAIServer
 from tests.performance.lab import record

@@ -1,0 +1,273 @@
+"""HTTP to a server of OpenAI's protocol: one client for `invoke` and one for `ainvoke`, alike for whoever calls them.
+
+A time limit is for the whole exchange, from the connection to the last byte of the body: a server that sends a blank
+now and then would hold a call for ever if each read had the limit anew. What breaks is told in the same words on both
+sides, whichever library found it, and with the server's address.
+
+The async side runs on aiohttp: the pool of the SDK's own client looks at every open connection on every call, and drops
+idle ones after five seconds, less than many evaluations take. A connection pool belongs to one event loop, but a chat
+model is often used from several (a script that calls `asyncio.run` twice), so there is one pool per loop. It is closed
+when its loop ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import aiohttp
+import httpcore2
+import httpx2
+from openai import DefaultAioHttpClient, DefaultAsyncHttpxClient, DefaultHttpxClient
+
+from icrl_graph.models.addresses import Credentials
+
+_LIMITS = httpx2.Limits(max_connections=10_000, max_keepalive_connections=10_000, keepalive_expiry=300.0)
+_Pool = AsyncGenerator[httpx2.AsyncClient, None]
+_BROKE_OFF = re.compile("disconnected|closed|reset|broken pipe|not enough data|eof", re.I)
+"""What h11, httpcore, asyncio and aiohttp say of a connection that ended before the answer did."""
+
+
+def sync_client(credentials: Credentials | None = None) -> httpx2.Client:
+    """A client for `ChatOpenAI(http_client=...)`; it holds user and password, so that no address and no log does."""
+    return DefaultHttpxClient(transport=_Blocking(), auth=credentials)
+
+
+def async_client(credentials: Credentials | None = None) -> httpx2.AsyncClient:
+    """A client for `ChatOpenAI(http_async_client=...)`."""
+    return DefaultAsyncHttpxClient(transport=_PerLoop(), auth=credentials)
+
+
+class _Exchange:
+    """A request and its answer: until when it may take, and what is said if it breaks."""
+
+    def __init__(self, request: httpx2.Request) -> None:
+        self.url = request.url
+        self.limit: float | None = request.extensions.get("timeout", {}).get("read")
+        self.end = math.inf if self.limit is None else time.monotonic() + self.limit
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """A step of it that blocks."""
+        token = _end.set(self.end)
+        try:
+            yield
+        except (httpx2.RequestError, aiohttp.ClientError, OSError) as error:
+            raise self.told(error) from error
+        finally:
+            _end.reset(token)
+
+    @asynccontextmanager
+    async def astep(self) -> AsyncIterator[None]:
+        """A step of it that awaits."""
+        left = None if self.limit is None else max(0.0, self.end - time.monotonic())
+        try:
+            async with asyncio.timeout(left):
+                yield
+        except (httpx2.RequestError, aiohttp.ClientError, OSError) as error:
+            raise self.told(error) from error
+
+    def told(self, error: Exception) -> httpx2.RequestError:
+        """The error of a step in words that do not depend on the library below."""
+        causes = list(_causes(error))
+        texts = " ".join(map(str, causes))
+        server = f"{self.url.scheme}://{self.url.netloc.decode()}"
+        if any(isinstance(each, socket.gaierror) for each in causes):
+            return httpx2.ConnectError(f"unknown host {self.url.host}")
+        if failures := [each for each in causes if isinstance(each, ssl.SSLError)]:
+            return httpx2.ConnectError(f"TLS with {server} failed: {failures[-1]}")
+        if any(getattr(each, "errno", None) == errno.ECONNREFUSED for each in causes):
+            return httpx2.ConnectError(f"connection refused by {server}")
+        if any(isinstance(each, TimeoutError) for each in causes):
+            within = "in time" if self.limit is None else f"within {self.limit:g} s"
+            return httpx2.ReadTimeout(f"no whole answer from {server} {within}")
+        if isinstance(error, httpx2.UnsupportedProtocol | httpx2.TooManyRedirects):
+            return type(error)(str(error))
+        if any(
+            isinstance(each, ConnectionError | aiohttp.ServerDisconnectedError) for each in causes
+        ) or _BROKE_OFF.search(texts):
+            return httpx2.ReadError(f"the connection to {server} broke off")
+        complaint = " ".join(str(getattr(causes[-1], "message", causes[-1])).split())
+        return httpx2.RemoteProtocolError(f"what {server} sent is no valid HTTP: {complaint:.120}")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what lies below it, down to the first that comes from outside of the HTTP libraries.
+
+    What such a one was raised amidst may be an error that the caller is just handling.
+    """
+    while error is not None:
+        yield error
+        inside = type(error).__module__.partition(".")[0] in ("httpx2", "httpcore2", "aiohttp")
+        error = (error.__cause__ or error.__context__) if inside else None  # httpcore hides causes with "from None"
+
+
+class _Blocking(httpx2.BaseTransport):
+    """Under `invoke`. Its client is made when it is first used: to read the certificates takes time."""
+
+    def __init__(self) -> None:
+        self._client: httpx2.Client | None = None
+        self._lock = threading.Lock()
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        exchange = _Exchange(request)
+        with self._lock:
+            self._client = client = self._client or _Client(limits=_LIMITS)
+        with exchange.step():
+            response = client.send(request, stream=True)
+        response.stream = _Body(response.stream, exchange)
+        return response
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # while Python ends, some of what it needs may be gone
+            self.close()
+
+
+class _PerLoop(httpx2.AsyncBaseTransport):
+    """Under `ainvoke`."""
+
+    def __init__(self) -> None:
+        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[_Pool, httpx2.AsyncClient]] = (
+            WeakKeyDictionary()
+        )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        loop, exchange = asyncio.get_running_loop(), _Exchange(request)
+        if loop not in self._pools:
+            pool = _pool()
+            self._pools[loop] = pool, await anext(pool)
+        async with exchange.astep():
+            response = await self._pools[loop][1].send(request, stream=True)
+        response.stream = _AsyncBody(response.stream, exchange)
+        return response
+
+
+async def _pool() -> _Pool:
+    """A generator, because an event loop that ends closes the generators that were started in it."""
+    client = DefaultAioHttpClient(limits=_LIMITS)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+class _Body(httpx2.SyncByteStream):
+    """The body of an answer, within the limit of its exchange."""
+
+    def __init__(self, stream: Any, exchange: _Exchange) -> None:
+        self._stream, self._exchange = stream, exchange
+
+    def __iter__(self) -> Iterator[bytes]:
+        chunks = iter(self._stream)
+        while True:
+            with self._exchange.step():
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _AsyncBody(httpx2.AsyncByteStream):
+    """`_Body` under `ainvoke`."""
+
+    def __init__(self, stream: Any, exchange: _Exchange) -> None:
+        self._stream, self._exchange = stream, exchange
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        chunks = aiter(self._stream)
+        while True:
+            async with self._exchange.astep():
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+_end: ContextVar[float] = ContextVar("icrl_http_end", default=math.inf)
+"""When the exchange of a blocking step must be over, by `time.monotonic`."""
+
+
+def _left(timeout: float | None) -> float | None:
+    """The seconds that a read or a write may take.
+
+    Raises:
+        TimeoutError: the exchange's time is over.
+    """
+    left = _end.get() - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    within = min(left, math.inf if timeout is None else timeout)
+    return None if within == math.inf else within
+
+
+class _Client(DefaultHttpxClient):
+    """A client whose sockets know when an exchange must be over; a proxy's too."""
+
+    def _init_transport(self, *args: Any, **options: Any) -> httpx2.BaseTransport:
+        return _bounded(super()._init_transport(*args, **options))
+
+    def _init_proxy_transport(self, *args: Any, **options: Any) -> httpx2.BaseTransport:
+        return _bounded(super()._init_proxy_transport(*args, **options))
+
+
+def _bounded(transport: Any) -> httpx2.BaseTransport:
+    transport._pool._network_backend = _Backend(transport._pool._network_backend)
+    return transport  # type: ignore[no-any-return]
+
+
+class _Backend(httpcore2.NetworkBackend):
+    def __init__(self, backend: httpcore2.NetworkBackend) -> None:
+        self._backend = backend
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.NetworkStream:
+        return _Socket(self._backend.connect_tcp(host, port, _left(timeout), local_address, socket_options))
+
+
+class _Socket(httpcore2.NetworkStream):
+    def __init__(self, stream: httpcore2.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, _left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, _left(timeout))
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        return _Socket(self._stream.start_tls(ssl_context, server_hostname, _left(timeout)))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)

@@ -1,0 +1,154 @@
+"""Broken connections and answers that are no HTTP: the same words and the same retries under invoke and ainvoke."""
+
+import asyncio
+import gzip
+from threading import Event
+from typing import Any
+
+import pytest
+from langgraph.errors import GraphDrained
+from langgraph.runtime import RunControl
+
+from icrl_graph import RateLimit, aimprove, chat_model, improve
+from tests.raw_http import CHUNKED, COMPLETION, RESET, START, RawServer, answer, trickle
+
+WAYS = [improve, aimprove]
+BROKE_OFF, NO_HTTP = "the connection to SERVER broke off", "what SERVER sent is no valid HTTP"
+FAULTS: dict[str, tuple[bytes, str]] = {
+    "closed at once": (b"", BROKE_OFF),
+    "reset": (RESET, BROKE_OFF),
+    "half a header": (b"HTTP/1.1 200 OK\r\nContent-Ty", BROKE_OFF),
+    "half a body": (answer(COMPLETION)[:-40], BROKE_OFF),
+    "half a chunk": (CHUNKED + b"ff\r\n" + COMPLETION[:50], BROKE_OFF),
+    "no HTTP": (b"\x00\x01SSH-2.0\r\n\r\n", NO_HTTP),
+    "a status that is no number": (b"HTTP/1.1 abc OK\r\n\r\n", NO_HTTP),
+    "a header without a colon": (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", NO_HTTP),
+    "an endless header": (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000 + b"\r\n\r\n", NO_HTTP),
+    "a length that is no number": (START + b"Content-Length: many\r\n\r\n" + COMPLETION, NO_HTTP),
+    "two lengths": (START + b"Content-Length: 5\r\nContent-Length: 7\r\n\r\n" + COMPLETION, NO_HTTP),
+    "a chunk without a size": (CHUNKED + b"zz\r\n" + COMPLETION, NO_HTTP),
+    "no gzip": (answer(COMPLETION, b"Content-Encoding: gzip"), "incorrect header check"),
+    "half a gzip": (answer(gzip.compress(COMPLETION)[:-30], b"Content-Encoding: gzip"), "JSONDecodeError"),
+    "half a JSON": (answer(COMPLETION[:50]), "JSONDecodeError"),
+    "an empty body": (answer(b""), "JSONDecodeError"),
+}
+
+
+def _error(way: Any, base_url: str, **options: Any) -> str:
+    """What the only attempt of a run says went wrong; each call is made twice at most."""
+    model = chat_model("openai:any", base_url=base_url, **{"timeout": 20.0, **options})
+    rate_limit = RateLimit(max_attempts=2, max_backoff=0.01)
+    (episode,) = _played(way, model=model, rounds=1, rate_limit=rate_limit).episodes
+    return str(episode["error"])
+
+
+def _played(way: Any, **options: Any) -> Any:
+    played = way("Say 42.", lambda response: float(response == "42"), **options)
+    return asyncio.run(played) if asyncio.iscoroutine(played) else played
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_broken_is_repeated_and_told_in_the_same_words(fault: str, way: Any) -> None:
+    sends, words = FAULTS[fault]
+    with RawServer(sends) as server:
+        assert words.replace("SERVER", f"http://{server.address}") in _error(way, f"http://{server.address}/v1")
+        assert server.calls == 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_proxy_of_the_environment_is_used(way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RawServer(answer(COMPLETION)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
+        model = chat_model("openai:any", base_url="http://no-such-host.invalid/v1")
+        assert _played(way, model=model, rounds=1).rewards == [1.0]
+        assert proxy.calls == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_answer_that_is_longer_than_it_says_is_repeated(way: Any) -> None:
+    with RawServer(START + b"Content-Length: 20\r\n\r\n" + COMPLETION) as server:
+        assert _error(way, f"http://{server.address}/v1")
+        assert server.calls == 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_server_that_cannot_be_reached_is_named_with_the_reason(way: Any, caplog: Any) -> None:
+    with RawServer(b"") as server:
+        address = server.address
+    refused = f"connection refused by http://{address}"
+    assert refused in _error(way, f"http://{address}/v1")
+    assert refused in caplog.text  # also where a retry is logged
+    assert "unknown host no-such-host.invalid" in _error(way, "http://no-such-host.invalid/v1")
+    with RawServer(b"HTTP/1.1 400 Bad Request\r\n\r\n") as plain:
+        address = f"https://{plain.address}"
+        assert f"TLS with {address} failed: [SSL: WRONG_VERSION_NUMBER]" in _error(way, f"{address}/v1")
+
+
+def test_an_address_without_a_protocol_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="must begin with http:// or https://, got 'localhost:8000/v1'"):
+        chat_model("openai:any", base_url="localhost:8000/v1")
+
+
+SIZE = b"%x" % len(COMPLETION)
+TRICKLES = {
+    "blanks before the body": trickle(CHUNKED, b"1\r\n \r\n", SIZE + b"\r\n" + COMPLETION + b"\r\n0\r\n\r\n"),
+    "blanks of a known length": trickle(
+        START + b"Content-Length: %d\r\n\r\n" % (300 + len(COMPLETION)), b" ", COMPLETION
+    ),
+    "headers": trickle(
+        b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", b"Content-Length: %d\r\n\r\n" % len(COMPLETION) + COMPLETION
+    ),
+    "the size of a chunk": trickle(CHUNKED + SIZE + b";a=", b"b", b"\r\n" + COMPLETION + b"\r\n0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("what", TRICKLES)
+def test_a_time_limit_is_for_the_whole_call_however_it_trickles(what: str, way: Any) -> None:
+    with RawServer(TRICKLES[what]) as server:
+        error = _error(way, f"http://{server.address}/v1", timeout=0.5)
+        assert f"Request timed out: no whole answer from http://{server.address} within 0.5 s" in error
+        assert server.calls == 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_stream_that_trickles_comments_ends_at_the_limit(way: Any) -> None:
+    start = CHUNKED.replace(b"application/json", b"text/event-stream")
+    with RawServer(trickle(start, b"3\r\n: \n\r\n", b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")) as server:
+        error = _error(way, f"http://{server.address}/v1", timeout=0.5, streaming=True)
+        assert f"no whole answer from http://{server.address} within 0.5 s" in error
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_max_seconds_ends_a_call_in_flight(way: Any) -> None:
+    with RawServer(TRICKLES["blanks before the body"]) as server:
+        model = chat_model("openai:any", base_url=f"http://{server.address}/v1")
+        result = _played(way, model=model, rounds=5, max_seconds=0.5)
+        assert (result.stopped, server.calls, len(result.episodes)) == ("time", 1, 1)
+        assert result.episodes[0]["error"] == "TimeoutError: nothing came back before max_seconds was spent"
+        assert result.usage["calls"] == 1
+        assert result.usage["seconds"] >= 0.5
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_max_seconds_ends_a_call_of_a_function_that_hangs(way: Any) -> None:
+    release = Event()
+    result = _played(way, model=lambda: str(release.wait(30)), rounds=5, max_seconds=0.2)
+    release.set()
+    assert (result.stopped, result.episodes[0].get("response")) == ("time", None)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_drain_waits_for_a_call_no_longer_than_its_limit(way: Any) -> None:
+    control = RunControl()
+    with RawServer(TRICKLES["blanks before the body"], lambda: control.request_drain("enough")) as server:
+        model = chat_model("openai:any", base_url=f"http://{server.address}/v1", timeout=0.5)
+        with pytest.raises(GraphDrained):
+            _played(way, model=model, rounds=5, control=control, rate_limit=RateLimit(max_backoff=0.01))
+        assert server.calls == 1
+
+
+def test_a_call_has_a_limit_by_default() -> None:
+    model: Any = chat_model("openai:any", base_url="http://127.0.0.1:1/v1")
+    assert model.request_timeout == 600.0
