@@ -28,6 +28,7 @@ from typing_extensions import TypedDict
 
 from icrl_graph.errors import IcrlError, ThreadMismatch
 from icrl_graph.evaluators.evaluator import Evaluator
+from icrl_graph.execution.calls import contained
 from icrl_graph.execution.langgraph_internals import PlainSerializer, next_ids_after_config
 from icrl_graph.execution.thread_lock import driving
 from icrl_graph.prompts.text import number
@@ -414,9 +415,10 @@ def _result(stored: StateSnapshot) -> Result:
 
 @contextmanager
 def _hint(path: Any) -> Iterator[None]:
-    """Add to an error that nothing is lost."""
+    """Add to an error that nothing is lost; also to one of a callback that would end the process."""
     try:
-        yield
+        with contained():
+            yield
     except Exception as error:
         if path is not None:
             error.add_note(f"Progress is saved in {path}; the same call resumes it.")

@@ -127,7 +127,8 @@ FINAL = [
 
 
 def test_what_aiohttp_cannot_parse_is_retried_although_it_calls_that_a_400(execute_call: Execute) -> None:
-    error: Any = aiohttp.ClientResponseError(Any, (), status=400, message="Bad status line")  # type: ignore[arg-type]
+    request: Any = SimpleNamespace(real_url="http://any")
+    error = aiohttp.ClientResponseError(request, (), status=400, message="Bad status line")
     error.__cause__ = aiohttp.http_exceptions.BadStatusLine("SSH-2.0")
     call, log = _failing(error)
     assert execute_call(RateLimit(max_backoff=0.001), call) == "X"

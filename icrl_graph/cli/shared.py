@@ -153,7 +153,7 @@ def errors_reported(resume: Path | None = None) -> Iterator[None]:
     except (ValueError, IcrlError) as error:
         print_error(error)
         raise typer.Exit(2) from None
-    except Exception as error:
+    except BaseException as error:  # a SystemExit of somebody's code must not look like success
         print_error(f"{type(error).__name__}: {error}", _resume_hint(resume))
         raise typer.Exit(1) from None
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -29,6 +30,35 @@ from langgraph.runtime import get_runtime
 
 from icrl_graph.execution.prices import Prices, cost
 from icrl_graph.state.episode import Usage, add_usage
+
+
+class contained:
+    """What users' code raises within the block is an `Exception`, whatever it is.
+
+    An evaluator may `exec` an answer that says `sys.exit(0)`: that must not end the caller's process, silently and with
+    a status of 0. A Ctrl-C, a cancellation and the end of a generator pass as they are.
+    """
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Turn what it raised into a RuntimeError.
+
+        Raises:
+            RuntimeError: it raised a SystemExit, or another error that is no `Exception`.
+        """
+        if error is not None and not isinstance(error, Exception) and not _stops(error):
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+
+def _stops(error: BaseException) -> bool:
+    """Whether an error is there to stop what runs."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_stops, error.exceptions))
+    return isinstance(error, KeyboardInterrupt | GeneratorExit | asyncio.CancelledError)
 
 
 @dataclass(frozen=True)
@@ -66,15 +96,17 @@ def execute(call: Call) -> Any:
         GraphDrained: it is a paid call, and the run is being drained.
     """
     _unless_drained(call)
-    if call.timeout is not None or async_only(call.part):
-        return _result(_in_thread(partial(_invoke, call)), call.timeout)
-    return _invoke(call)
+    with contained():
+        if call.timeout is not None or async_only(call.part):
+            return _result(_in_thread(partial(_invoke, call)), call.timeout)
+        return _invoke(call)
 
 
 async def aexecute(call: Call) -> Any:
     """`execute` under `ainvoke`."""
     _unless_drained(call)
-    return await _aresult(_ainvoke(call), call.timeout)
+    with contained():
+        return await _aresult(_ainvoke(call), call.timeout)
 
 
 def run_blocking(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -190,12 +222,17 @@ def async_only(part: Any) -> bool:
     return _made_of(part, "coroutine", "afunc") and not _made_of(part, "func")
 
 
-def _sync_only(part: Any) -> bool:
-    """Whether a part has no async side, so that LangChain would run it in a thread that the event loop waits for."""
-    if isinstance(part, BaseChatModel):
-        own = (type(part)._agenerate, type(part)._astream)
-        return own == (BaseChatModel._agenerate, BaseChatModel._astream)
-    return _made_of(part, "func") and not _made_of(part, "coroutine", "afunc")
+def _needs_thread(call: Call) -> bool:
+    """Whether a Runnable without an async side is not to be left to LangChain.
+
+    It would run in a thread that the event loop waits for, also past a time limit, and in a task: a `SystemExit` of one
+    ends the loop.
+    """
+    if isinstance(call.part, BaseChatModel):
+        kind = type(call.part)
+        is_sync = (kind._agenerate, kind._astream) == (BaseChatModel._agenerate, BaseChatModel._astream)
+        return is_sync and call.timeout is not None
+    return _made_of(call.part, "func") and not _made_of(call.part, "coroutine", "afunc")
 
 
 def _made_of(part: Any, *names: str) -> bool:
@@ -227,7 +264,7 @@ def _invoke(call: Call) -> Any:
 
 async def _ainvoke(call: Call) -> Any:
     """Make a call in the running loop; whatever may block, in a thread."""
-    if hasattr(call.part, "ainvoke") and not (call.timeout is not None and _sync_only(call.part)):
+    if hasattr(call.part, "ainvoke") and not _needs_thread(call):
         response = await call.part.ainvoke(call.input, **call.kwargs, **call.unkeyed_kwargs)
     elif async_only(call.part):
         response = await call.part(**call.input)

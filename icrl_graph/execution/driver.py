@@ -30,7 +30,7 @@ from langgraph.errors import GraphBubbleUp, GraphDrained
 
 from icrl_graph.errors import BudgetExceeded, JournalError, ModelError, ThreadBusy
 from icrl_graph.execution.budget import Budget
-from icrl_graph.execution.calls import Call, UsageCallback, collect_usage, run_blocking, usage_of
+from icrl_graph.execution.calls import Call, UsageCallback, collect_usage, contained, run_blocking, usage_of
 from icrl_graph.execution.journal import Journal, MemoryJournal, Reply, journal_errors
 from icrl_graph.execution.prices import Prices
 from icrl_graph.execution.queue import await_slot, wait_for_slot
@@ -74,7 +74,8 @@ class Meter:
         reply: Any = None
         while True:
             try:
-                request = step(reply)
+                with contained():
+                    request = step(reply)
             except StopIteration as done:
                 return done.value
             if not isinstance(request, Call | list):

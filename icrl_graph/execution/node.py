@@ -8,6 +8,7 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.types import TracePolicy
 
+from icrl_graph.execution.calls import contained
 from icrl_graph.execution.langgraph_internals import next_ids_after_config
 
 
@@ -32,13 +33,15 @@ class PlainNode(RunnableLambda[Any, Any]):
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Call `func`."""
         next_ids_after_config(config or {})
-        return self.func(input)
+        with contained():
+            return self.func(input)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Call `afunc`."""
         next_ids_after_config(config or {})
         afunc: Callable[[Any], Awaitable[Any]] = self.afunc  # type: ignore[assignment]
-        return await afunc(input)
+        with contained():
+            return await afunc(input)
 
 
 def _trace_input(state: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_me
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import PrivateAttr
 
+from icrl_graph.execution.calls import contained
 from icrl_graph.execution.signatures import accepted_names
 
 REPLY_ARGUMENTS = ("messages", "rng", "temperature")
@@ -61,7 +62,8 @@ class FunctionModel(BaseChatModel):
             "rng": Random(kwargs.get("seed")),
             "temperature": kwargs.get("temperature", self.temperature),
         }
-        answer = self._answer(offered)
+        with contained():  # here, for under `ainvoke` LangChain takes what is no `Exception` for an answer
+            answer = self._answer(offered)
         message = AIMessage(answer) if isinstance(answer, str) else answer
         return ChatResult(generations=[ChatGeneration(message=message)])
 

@@ -12,7 +12,7 @@ from langgraph.runtime import get_runtime
 from icrl_graph.environments.rollouts import RolloutContext
 from icrl_graph.errors import BudgetExceeded, IcrlError
 from icrl_graph.execution.budget import Budget
-from icrl_graph.execution.calls import Call
+from icrl_graph.execution.calls import Call, contained
 from icrl_graph.execution.driver import Flow, Key, Meter, single
 from icrl_graph.models.policy import Policy
 from icrl_graph.models.responses import failure, is_overflow, read_response
@@ -209,7 +209,8 @@ def _extracted(episode: Episode, extract: Extract | None) -> dict[str, Any]:
     if extract is None or "response" not in episode:
         return {}
     try:
-        answer = plain(extract(episode["response"]), "the answer")
+        with contained():
+            answer = plain(extract(episode["response"]), "the answer")
     except Exception as error:
         return {"answer": None, "error": f"no answer could be extracted: {type(error).__name__}: {error}"}
     return {"answer": answer} if answer is not None else {"answer": None, "error": "no answer could be extracted"}
