@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
 COMPLETION = json.dumps(
@@ -24,16 +24,16 @@ RESET = b"reset"
 """Sent alone: the connection is reset instead."""
 
 
-def answer(body: bytes, *headers: bytes) -> bytes:
+def answer(body: bytes, *headers: bytes, status: int = 200) -> bytes:
     """An answer with this body."""
     lines = (*headers, b"Content-Length: %d" % len(body))
-    return START + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body
+    return START.replace(b"200 OK", b"%d any" % status) + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body
 
 
-def trickle(start: bytes, piece: bytes, end: bytes) -> Callable[[], Iterator[bytes]]:
+def trickle(start: bytes, piece: bytes, end: bytes) -> Callable[[bytes], Iterator[bytes]]:
     """An answer that comes after 15 seconds of pieces, one every 50 milliseconds."""
 
-    def pieces() -> Iterator[bytes]:
+    def pieces(request: bytes) -> Iterator[bytes]:
         yield start
         for _ in range(300):
             threading.Event().wait(0.05)
@@ -47,14 +47,14 @@ class RawServer:
     """Answers each request with the same bytes, then closes the connection.
 
     Args:
-        sends: the bytes, or what gives them one after another.
+        sends: the bytes, or what gives them one after another for a request.
         on_request: called at each request.
 
     Attributes:
         calls: the requests so far.
     """
 
-    def __init__(self, sends: bytes | Callable[[], Iterator[bytes]], on_request: Callable[[], None] | None = None):
+    def __init__(self, sends: bytes | Callable[[bytes], Iterable[bytes]], on_request: Callable[[], None] | None = None):
         self._sends, self._on_request, self.calls = sends, on_request, 0
 
     def __enter__(self) -> RawServer:
@@ -83,7 +83,8 @@ class RawServer:
     def _answer(self, connection: socket.socket) -> None:
         with connection:
             try:
-                if not _read_request(connection):
+                request = _read_request(connection)
+                if not request:
                     return
                 self.calls += 1
                 if self._on_request is not None:
@@ -91,7 +92,7 @@ class RawServer:
                 if self._sends == RESET:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                     return
-                for piece in [self._sends] if isinstance(self._sends, bytes) else self._sends():
+                for piece in [self._sends] if isinstance(self._sends, bytes) else self._sends(request):
                     connection.sendall(piece)
                 connection.shutdown(socket.SHUT_WR)
             except OSError:  # the client has gone
@@ -99,7 +100,7 @@ class RawServer:
 
 
 def _read_request(connection: socket.socket) -> bytes:
-    """A request with its body, or the first bytes of what is no HTTP."""
+    """The body of a request, or the first bytes of what is no HTTP."""
     got = connection.recv(65536)
     while b"\r\n\r\n" not in got and got[:4] == b"POST":
         got += connection.recv(65536)
@@ -107,4 +108,4 @@ def _read_request(connection: socket.socket) -> bytes:
     lengths = [int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")]
     while lengths and len(body) < lengths[0]:
         body += connection.recv(65536)
-    return got
+    return got if not lengths else body

@@ -1,6 +1,8 @@
 """Prompts that do not fit into a model's context: less of the history is shown, and the run goes on."""
 
 import asyncio
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,13 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.exceptions import ContextOverflowError
 
-from icrl_graph import chat_model, create_best_of_n, create_icrl, parse
+from icrl_graph import RateLimit, aimprove, chat_model, create_best_of_n, create_icrl, improve, parse
+from icrl_graph.execution.overflow import is_overflow
+from icrl_graph.execution.retry import is_transient
 from icrl_graph.prompts.memory import everything
 from icrl_graph.prompts.plan import make_plan, shrink
 from icrl_graph.state.episode import Episode, LoopState, Plan, cost_of
 from icrl_graph.testing import OpenAIServer, ScriptedModel
 from icrl_graph.topologies.nodes import prompt
 from tests.helpers import GAME, play
+from tests.overflow_wordings import OTHERS, OVERFLOWS
+from tests.raw_http import COMPLETION, RawServer, answer
 
 
 def _shown(plan: Plan) -> list[int]:
@@ -91,3 +97,83 @@ def test_a_budget_of_calls_holds_while_a_prompt_is_made_to_fit() -> None:
 
     out, episodes = play(create_icrl(small, lambda: 0.5, rounds=9, max_calls=2))
     assert (out["usage"]["calls"], out["stopped"], len(episodes)) == (2, "calls", 2)
+
+
+@pytest.mark.parametrize("words", OVERFLOWS.values(), ids=OVERFLOWS)
+def test_an_overflow_is_known_by_its_meaning_and_not_repeated(words: str) -> None:
+    error: Any = ValueError(f"Error code: 500 - {words}")
+    error.status_code = 500
+    assert is_overflow(error)
+    assert not is_transient(error)
+
+
+@pytest.mark.parametrize("words", OTHERS)
+def test_other_errors_are_not_mistaken_for_an_overflow(words: str) -> None:
+    assert not is_overflow(ValueError(words))
+
+
+BODIES: dict[str, Any] = {
+    "llama.cpp": {"code": 400, "message": "no", "type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 8},
+    "OpenAI": {"code": "context_length_exceeded", "message": "no", "type": "invalid_request_error"},
+    "Ollama": {"message": "prompt too long; exceeded max context length by 4 tokens", "type": "api_error"},
+    "vLLM": {"message": OVERFLOWS["vLLM passed"], "type": "BadRequestError", "param": "input_tokens", "code": 400},
+    "only text": OVERFLOWS["SGLang"],
+}
+
+
+def _small(limit: int, status: int, refusal: Any) -> Callable[[bytes], list[bytes]]:
+    """A server that takes requests of so many bytes."""
+    return lambda request: (
+        [answer(COMPLETION)] if len(request) <= limit else [answer(json.dumps(refusal).encode(), status=status)]
+    )
+
+
+def _twelve_rounds(way: Any, server: RawServer, **options: Any) -> Any:
+    model = chat_model("openai:any", base_url=f"http://{server.address}/v1")
+    options = {"rounds": 12, "rate_limit": RateLimit(max_backoff=0.01), **options}
+    played = way("Say 42.", lambda: {"value": 0.5, "feedback": "why " * 20}, model=model, **options)
+    return asyncio.run(played) if asyncio.iscoroutine(played) else played
+
+
+@pytest.mark.parametrize("way", [improve, aimprove])
+@pytest.mark.parametrize("dialect", BODIES)
+def test_the_history_is_shortened_for_every_server(dialect: str, way: Any) -> None:
+    with RawServer(_small(1500, 500 if dialect == "only text" else 400, {"error": BODIES[dialect]})) as server:
+        result = _twelve_rounds(way, server)
+        assert (result.rewards, result.stopped) == ([0.5] * 12, "rounds")
+        assert 12 < server.calls <= 18
+
+
+@pytest.mark.parametrize("way", [improve, aimprove])
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_longer_prompt_that_is_refused_for_an_unknown_reason_is_tried_with_half_of_the_history(
+    status: int, way: Any
+) -> None:
+    with RawServer(_small(1500, status, {"detail": "no"})) as server:
+        result = _twelve_rounds(way, server)
+        assert (result.rewards, result.stopped) == ([0.5] * 12, "rounds")
+        assert 12 < server.calls <= 18
+
+
+@pytest.mark.parametrize("way", [improve, aimprove])
+def test_a_refusal_that_has_nothing_to_do_with_the_length_costs_one_call_more_and_no_history(way: Any) -> None:
+    fourth: Any = iter(range(99))
+
+    def moody(request: bytes) -> list[bytes]:
+        return [
+            answer(b'{"error": {"message": "flagged"}}', status=400) if next(fourth) in (3, 4) else answer(COMPLETION)
+        ]
+
+    with RawServer(moody) as server:
+        result = _twelve_rounds(way, server, rounds=6)
+        assert result.rewards == [0.5, 0.5, 0.5, None, 0.5, 0.5]
+        assert "flagged" in result.episodes[3]["error"]
+        assert [len(_shown(episode["plan"])) for episode in result.episodes] == [0, 1, 2, 3, 4, 5]
+        assert server.calls == 7
+
+
+def test_a_wrong_request_is_not_tried_again() -> None:
+    with RawServer(answer(b'{"error": {"message": "unknown field seed"}}', status=400)) as server:
+        result = _twelve_rounds(improve, server, rounds=2)
+        assert result.rewards == [None, None]
+        assert server.calls == 2

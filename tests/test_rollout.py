@@ -244,6 +244,24 @@ def test_a_prompt_that_overflows_the_context_is_shrunk_within_an_episode_and_sta
     assert [episode["plan"]["left_out"] for episode in episodes] == [0, 0, 1, 2]
 
 
+@pytest.mark.parametrize(("refused", "steps"), [(lambda count: count > 1, [2, 2, 2, 2]), (lambda count: True, [0, 0])])
+def test_a_prompt_that_is_refused_for_an_unknown_reason_is_shrunk_once_within_an_episode(
+    refused: Any, steps: list[int]
+) -> None:
+    class Refused(Exception):
+        status_code = 422
+
+    def act(messages: Any) -> str:
+        if refused(repr(messages).count("<attempt>")):
+            raise Refused("no")
+        return "right"
+
+    model = ScriptedModel(act)
+    _, episodes = play(create_icrl(rollout(model, Corridor), episode_return, rounds=len(steps)), TASK)
+    assert [len(episode.get("steps", [])) for episode in episodes] == steps
+    assert [episode["plan"]["left_out"] for episode in episodes] == ([0, 0, 1, 2] if steps[0] else [0, 0])
+
+
 def test_each_step_is_streamed_beside_the_episodes() -> None:
     graph = create_icrl(rollout(_says("right", "right"), Corridor), episode_return, rounds=1).compile()
     events: list[Any] = list(graph.stream(TASK, stream_mode="custom"))

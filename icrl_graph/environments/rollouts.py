@@ -34,8 +34,9 @@ from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import Driver, Flow, Key, Meter, single
 from icrl_graph.execution.node import TRACED, PlainNode
+from icrl_graph.execution.overflow import is_overflow, is_refusal
 from icrl_graph.models.policy import Policy, as_policy
-from icrl_graph.models.responses import failure, is_overflow, read_response
+from icrl_graph.models.responses import failure, read_response
 from icrl_graph.prompts.templates import ACT, REACT
 from icrl_graph.prompts.text import reward_line
 from icrl_graph.state.choices import name_of_part, pick
@@ -220,7 +221,7 @@ def _act(pool: EnvironmentPool, thoughts: bool) -> Callable[[RolloutState, Rollo
     def act(state: RolloutState, context: RolloutContext) -> Flow:
         actor, kwargs, meter = context.actor, context.sampling(len(state["steps"])), Meter()
         parent_context = {"context": context.parent_context} if actor.kind == "graph" else {}
-        shrunk, response = state.get("shrunk", 0), dict[str, Any]()
+        shrunk, response, guessed = state.get("shrunk", 0), dict[str, Any](), 0
         while not response:
             messages, marks = actor.cache.mark(_turns(state, context, shrunk, thoughts))
             try:
@@ -233,9 +234,12 @@ def _act(pool: EnvironmentPool, thoughts: bool) -> Callable[[RolloutState, Rollo
             except IcrlError:
                 raise
             except Exception as error:
-                if is_overflow(error) and context.prompt(shrunk + 1) is not None:
-                    shrunk += 1
+                is_known = is_overflow(error)
+                may_shrink = is_known or (not guessed and is_refusal(error))
+                if may_shrink and context.prompt(shrunk + 1) is not None:
+                    shrunk, guessed = shrunk + 1, guessed + (not is_known)
                 else:
+                    shrunk -= 0 if is_known else guessed  # it was not for its length
                     _, number, candidate = context.episode_key
                     response = {"error": failure(error, number, candidate)}
         update = {"costs": [meter.usage], **({"shrunk": shrunk} if shrunk else {})}

@@ -13,13 +13,15 @@ from email.utils import parsedate_to_datetime
 from langchain_core.exceptions import ModelError
 
 from icrl_graph.execution.calls import Call
+from icrl_graph.execution.overflow import is_overflow
+from icrl_graph.execution.status import status_of
 
 _CONNECTION_ERRORS = {"APIError", "APIConnectionError", "TransportError", "ClientConnectionError", "ClientPayloadError"}
 """Errors of a connection or within a stream, by class name, so that none of these packages need be installed: the
 clients of OpenAI and Anthropic, httpx, aiohttp."""
 
 
-_PERMANENT_CODES = ("insufficient_quota", "context_length_exceeded")
+_PERMANENT_CODES = ("insufficient_quota",)
 """Error codes that no wait helps against, whatever their status."""
 
 
@@ -56,7 +58,7 @@ def is_transient(error: Exception) -> bool:
     """Whether a call that failed may succeed later: the provider is busy, limits its rate, or the connection broke."""
     if any("HttpProcessingError" in _names(cause) for cause in _causes(error)):
         return True  # aiohttp could not parse what came, and calls that a status of 400
-    if getattr(error, "code", None) in _PERMANENT_CODES:
+    if getattr(error, "code", None) in _PERMANENT_CODES or is_overflow(error):
         return False
     if (status := status_of(error)) is not None:
         return status in (408, 409, 425, 429) or status >= 500
@@ -70,18 +72,6 @@ def is_transient(error: Exception) -> bool:
 def is_of_a_provider(error: Exception) -> bool:
     """Whether an error is a provider's or that of the connection to it, transient or not."""
     return is_transient(error) or isinstance(error, ModelError) or status_of(error) is not None
-
-
-def status_of(error: Exception) -> int | None:
-    """The HTTP status of an error, wherever its client puts it; None where it has none."""
-    places = (
-        (error, "status_code"),
-        (getattr(error, "response", None), "status_code"),
-        (error, "status"),
-        (error, "code"),
-    )
-    values = (str(getattr(holder, name, None)) for holder, name in places)
-    return next((int(status) for status in values if re.fullmatch("[45][0-9][0-9]", status)), None)
 
 
 def _within_client(error: Exception) -> bool:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.exceptions import (
-    ContextOverflowError,
     ModelAuthenticationError,
     ModelNotFoundError,
     ModelPermissionDeniedError,
@@ -80,11 +79,5 @@ def _read_structured(raw: Mapping[str, Any]) -> dict[str, Any]:
 def is_permanent(error: Exception) -> bool:
     """Whether no other attempt can succeed: the key, the model's name or the address is wrong."""
     kinds = (ModelAuthenticationError, ModelPermissionDeniedError, ModelNotFoundError)
-    # Not `retry.status_of`: it also reads the status of what an agent's tools fetch, which must not end a run.
+    # Not `status_of`: it also reads the status of what an agent's tools fetch, which must not end a run.
     return isinstance(error, kinds) or getattr(error, "status_code", None) in (401, 403, 404)
-
-
-def is_overflow(error: Exception) -> bool:
-    """Whether the prompt did not fit into the model's context, by the errors of LangChain, OpenAI and vLLM."""
-    overflow = getattr(error, "code", None) == "context_length_exceeded" or "maximum context length" in str(error)
-    return overflow or isinstance(error, ContextOverflowError)

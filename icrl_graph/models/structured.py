@@ -17,8 +17,8 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import BaseModel, ValidationError
 
 from icrl_graph.execution.calls import run_blocking
-from icrl_graph.execution.retry import status_of
-from icrl_graph.models.responses import is_overflow
+from icrl_graph.execution.overflow import is_overflow
+from icrl_graph.execution.status import status_of
 from icrl_graph.prompts.templates import AS_JSON, fill
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,9 @@ from icrl_graph.errors import BudgetExceeded, IcrlError
 from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call, contained
 from icrl_graph.execution.driver import Flow, Key, Meter, single
+from icrl_graph.execution.overflow import is_overflow, is_refusal
 from icrl_graph.models.policy import Policy
-from icrl_graph.models.responses import failure, is_overflow, read_response
+from icrl_graph.models.responses import failure, read_response
 from icrl_graph.prompts import ablations
 from icrl_graph.prompts.incremental import PromptSettings, next_prompt
 from icrl_graph.prompts.layouts import Shows, Style, render
@@ -86,6 +88,16 @@ def _rollout_context(
     )
 
 
+def _is_longest(plan: Plan, past: Sequence[Episode]) -> bool:
+    """Whether it shows more attempts than any prompt that was answered before."""
+    answered = (_shown(episode["plan"]) for episode in past if "response" in episode)
+    return _shown(plan) > max(answered, default=math.inf)
+
+
+def _shown(plan: Plan) -> int:
+    return sum(end - start for start, end in plan["shown"])
+
+
 def _shrunk(plan: Plan, times: int) -> Plan | None:
     """The plan, made less so many times; None if nothing is left to leave out."""
     smaller: Plan | None = plan
@@ -109,6 +121,7 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
     """Ask a model for an attempt. Whatever goes wrong with one attempt is data on its episode.
 
     A prompt that does not fit into the model's context is made again with less of the history, and that is recorded.
+    One that is refused for an unknown reason, while shorter ones were not, is made again with half of it, once.
 
     Args:
         parts: what the graph is built of.
@@ -121,7 +134,7 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
         *past, latest = state["episodes"]
         policy = parts.policy_of(settings, model)
         kwargs = sampling_of(policy, parts, settings, latest, latest["plan"]["instruction"])
-        plan, meter = latest["plan"], Meter()
+        plan, meter, is_guess = latest["plan"], Meter(), False
         prompt_settings = _prompt_settings(state, settings, parts, parts.shows)
         cache, cache_key = parts.driver.run_cache, ("rendered", latest["candidate"])
         shares_prompt = policy.cache.waits and settings.width > 1
@@ -157,7 +170,12 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
             except IcrlError:
                 raise
             except Exception as error:
-                smaller = shrink(plan) if is_overflow(error) else None
+                is_known = is_overflow(error)
+                if is_guess and not is_known:
+                    plan = latest["plan"]  # it was not for its length
+                may_shrink = is_known or (not is_guess and is_refusal(error) and _is_longest(plan, past))
+                is_guess = not is_known
+                smaller = shrink(plan) if may_shrink else None
                 if smaller is None:
                     reply = {"error": failure(error, latest["round"], latest["candidate"])}
                 else:
