@@ -8,12 +8,17 @@ from typing import Any
 import pytest
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
+from pydantic import BaseModel
 
-from icrl_graph import RateLimit, aimprove, chat_model, improve
+from icrl_graph import ModelError, RateLimit, aimprove, chat_model, improve
 from tests.raw_http import CHUNKED, COMPLETION, RESET, START, RawServer, answer, trickle
 
 WAYS = [improve, aimprove]
 BROKE_OFF, NO_HTTP = "the connection to SERVER broke off", "what SERVER sent is no valid HTTP"
+PAGE = answer(b"<html>Log in</html>").replace(b"application/json", b"text/html")
+NO_ANSWER = "what SERVER sent is no chat completion"
+BROKEN = answer(COMPLETION.replace(b'"stop"', b'"error"'))
+WHY = answer(COMPLETION.replace(b'"stop"', b'"error", "error": {"code": 524, "message": "late"}'))
 FAULTS: dict[str, tuple[bytes, str]] = {
     "closed at once": (b"", BROKE_OFF),
     "reset": (RESET, BROKE_OFF),
@@ -27,11 +32,37 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     "a length that is no number": (START + b"Content-Length: many\r\n\r\n" + COMPLETION, NO_HTTP),
     "two lengths": (START + b"Content-Length: 5\r\nContent-Length: 7\r\n\r\n" + COMPLETION, NO_HTTP),
     "a chunk without a size": (CHUNKED + b"zz\r\n" + COMPLETION, NO_HTTP),
-    "no gzip": (answer(COMPLETION, b"Content-Encoding: gzip"), "incorrect header check"),
+    "no gzip": (answer(COMPLETION, b"Content-Encoding: gzip"), f"{NO_HTTP}: Error -3 while decompressing data"),
     "half a gzip": (answer(gzip.compress(COMPLETION)[:-30], b"Content-Encoding: gzip"), "JSONDecodeError"),
     "half a JSON": (answer(COMPLETION[:50]), "JSONDecodeError"),
     "an empty body": (answer(b""), "JSONDecodeError"),
+    "a page of a proxy": (PAGE, f"{NO_ANSWER}: <html>Log in</html>"),
+    "nothing at all": (b"HTTP/1.1 204 No Content\r\n\r\n", NO_ANSWER),
+    "a list": (answer(b"[]"), f"{NO_ANSWER}: []"),
+    "no choices": (answer(COMPLETION.replace(b"choices", b"options")), NO_ANSWER),
+    "null choices": (answer(b'{"choices": null}'), NO_ANSWER),
+    "empty choices": (answer(b'{"id": "1", "choices": []}'), f'{NO_ANSWER}: {{"id": "1", "choices": []}}'),
+    "429 within a 200": (answer(b'{"error": {"code": 429, "message": "slow down"}}'), "Error code: 429 - slow down"),
+    "503 as a text": (answer(b'{"error": {"code": "503", "message": "busy"}}'), "Error code: 503 - busy"),
+    "an error without a code": (answer(b'{"error": {"message": "overloaded"}}'), "Error code: 502 - overloaded"),
+    "an error that is a text": (answer(b'{"error": "overloaded"}'), "Error code: 502 - overloaded"),
+    "a provider that broke off": (BROKEN, "502 - the provider broke its answer off"),
+    "a provider that says why": (WHY, "524 - late"),
 }
+FINAL: dict[str, tuple[bytes, str]] = {
+    "400 within a 200": (answer(b'{"error": {"code": 400, "message": "no such field"}}'), "400 - no such field"),
+    "an empty quota": (answer(b'{"error": {"code": "insufficient_quota", "message": "pay"}}'), "pay"),
+    "detail": (
+        answer(b'{"detail": [{"loc": ["body", "seed"], "msg": "extra field"}]}', status=422),
+        "body.seed: extra field",
+    ),
+    "error as a text": (answer(b'{"error": "no seed here"}', status=400), "400 - no seed here"),
+    "a message": (answer(b'{"object": "error", "message": "no seed here"}', status=400), "400 - no seed here"),
+}
+
+
+class Answer(BaseModel):
+    number: int
 
 
 def _error(way: Any, base_url: str, **options: Any) -> str:
@@ -54,6 +85,47 @@ def test_what_is_broken_is_repeated_and_told_in_the_same_words(fault: str, way: 
     with RawServer(sends) as server:
         assert words.replace("SERVER", f"http://{server.address}") in _error(way, f"http://{server.address}/v1")
         assert server.calls == 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("fault", FINAL)
+def test_what_is_refused_for_good_is_told_and_not_repeated(fault: str, way: Any) -> None:
+    sends, words = FINAL[fault]
+    with RawServer(sends) as server:
+        assert words in _error(way, f"http://{server.address}/v1")
+        assert server.calls == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_wrong_key_within_a_200_ends_the_run(way: Any) -> None:
+    no_key = answer(b'{"error": {"code": 401, "message": "no key"}}')
+    with RawServer(no_key) as server, pytest.raises(ModelError, match="no key"):
+        _error(way, f"http://{server.address}/v1")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("fault", ["429 within a 200", "empty choices", "a provider that broke off"])
+def test_structured_answers_are_repeated_alike(fault: str, way: Any) -> None:
+    sends, words = FAULTS[fault]
+    with RawServer(sends) as server:
+        model = chat_model("openai:any", base_url=f"http://{server.address}/v1")
+        limit = RateLimit(max_attempts=2, max_backoff=0.01)
+        result = _played(way, model=model, rounds=1, extract=Answer, rate_limit=limit)
+        assert words.replace("SERVER", f"http://{server.address}") in result.episodes[0]["error"]
+        assert server.calls == 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("end", [b'"error"', b'"stop"'])
+def test_a_stream_that_its_provider_broke_off_is_repeated(end: bytes, way: Any) -> None:
+    chunk = b'data: {"choices": [{"index": 0, "delta": {"content": "4"}, "finish_reason": null}]}\n\n'
+    last = b'data: {"choices": [{"index": 0, "delta": {"content": "2"}, "finish_reason": %s}]}\n\n' % end
+    body = chunk + last + b"data: [DONE]\n\n"
+    with RawServer(answer(body).replace(b"application/json", b"text/event-stream")) as server:
+        model = chat_model("openai:any", base_url=f"http://{server.address}/v1", streaming=True)
+        limit = RateLimit(max_attempts=2, max_backoff=0.01)
+        result = _played(way, model=model, rounds=1, rate_limit=limit)
+        assert (result.rewards, server.calls) == (([None], 2) if end == b'"error"' else ([1.0], 1))
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -110,6 +110,7 @@ def _coded(**told: Any) -> Exception:
         *(Status(status) for status in (408, 409, 425, 429, 599)),
         *(kind("no") for kind in (ModelRateLimitError, ModelAPIError, ModelConnectionError, ModelTimeoutError)),
         *(_http(429), _coded(code=503), _coded(code=HTTPStatus.BAD_GATEWAY), _coded(status=500)),
+        ValueError({"code": 429, "message": "what LangChain makes of an error within a 200"}),
         *(_in_stream(), _in_stream(code=None, type="server_error"), _in_stream(code="503")),
     ],
     ids=repr,

@@ -98,15 +98,28 @@ def execute(call: Call) -> Any:
     _unless_drained(call)
     with contained():
         if call.timeout is not None or async_only(call.part):
-            return _result(_in_thread(partial(_invoke, call)), call.timeout)
-        return _invoke(call)
+            return _whole(_result(_in_thread(partial(_invoke, call)), call.timeout))
+        return _whole(_invoke(call))
 
 
 async def aexecute(call: Call) -> Any:
     """`execute` under `ainvoke`."""
     _unless_drained(call)
     with contained():
-        return await _aresult(_ainvoke(call), call.timeout)
+        return _whole(await _aresult(_ainvoke(call), call.timeout))
+
+
+def _whole(response: Any) -> Any:
+    """A reply, if its model could end it: OpenRouter, for one, calls what a provider broke off an answer.
+
+    Raises:
+        ConnectionError: it could not.
+    """
+    message = response.get("raw") if isinstance(response, Mapping) else response
+    metadata = getattr(message, "response_metadata", None)
+    if isinstance(metadata, Mapping) and metadata.get("finish_reason") == "error":
+        raise ConnectionError(f"the provider broke its answer off: {str(getattr(message, 'content', ''))[-80:]!r}")
+    return response
 
 
 def run_blocking(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 
 def status_of(error: Exception) -> int | None:
     """The HTTP status of an error, wherever its client puts it; None where it has none."""
+    told = error.args[0] if error.args and isinstance(error.args[0], Mapping) else {}  # an error within a 200
     places = (
         (error, "status_code"),
         (getattr(error, "response", None), "status_code"),
         (error, "status"),
         (error, "code"),
     )
-    values = (str(getattr(holder, name, None)) for holder, name in places)
+    values = (*(str(getattr(holder, name, None)) for holder, name in places), str(told.get("code")))
     return next((int(status) for status in values if re.fullmatch("[45][0-9][0-9]", status)), None)

@@ -2,7 +2,8 @@
 
 A time limit is for the whole exchange, from the connection to the last byte of the body: a server that sends a blank
 now and then would hold a call for ever if each read had the limit anew. What breaks is told in the same words on both
-sides, whichever library found it, and with the server's address.
+sides, whichever library found it, and with the server's address. An error that comes with a status of 200 counts as
+what it says, and what is no answer at all as a broken connection, so both are repeated.
 
 The async side runs on aiohttp: the pool of the SDK's own client looks at every open connection on every call, and drops
 idle ones after five seconds, less than many evaluations take. A connection pool belongs to one event loop, but a chat
@@ -14,13 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import math
 import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
@@ -54,6 +56,7 @@ class _Exchange:
 
     def __init__(self, request: httpx2.Request) -> None:
         self.url = request.url
+        self.server = f"{self.url.scheme}://{self.url.netloc.decode()}"
         self.limit: float | None = request.extensions.get("timeout", {}).get("read")
         self.end = math.inf if self.limit is None else time.monotonic() + self.limit
 
@@ -81,8 +84,7 @@ class _Exchange:
     def told(self, error: Exception) -> httpx2.RequestError:
         """The error of a step in words that do not depend on the library below."""
         causes = list(_causes(error))
-        texts = " ".join(map(str, causes))
-        server = f"{self.url.scheme}://{self.url.netloc.decode()}"
+        texts, server = " ".join(map(str, causes)), self.server
         if any(isinstance(each, socket.gaierror) for each in causes):
             return httpx2.ConnectError(f"unknown host {self.url.host}")
         if failures := [each for each in causes if isinstance(each, ssl.SSLError)]:
@@ -92,7 +94,7 @@ class _Exchange:
         if any(isinstance(each, TimeoutError) for each in causes):
             within = "in time" if self.limit is None else f"within {self.limit:g} s"
             return httpx2.ReadTimeout(f"no whole answer from {server} {within}")
-        if isinstance(error, httpx2.UnsupportedProtocol | httpx2.TooManyRedirects):
+        if isinstance(error, httpx2.UnsupportedProtocol | httpx2.TooManyRedirects | _NoAnswer):
             return type(error)(str(error))
         if any(
             isinstance(each, ConnectionError | aiohttp.ServerDisconnectedError) for each in causes
@@ -100,6 +102,76 @@ class _Exchange:
             return httpx2.ReadError(f"the connection to {server} broke off")
         complaint = " ".join(str(getattr(causes[-1], "message", causes[-1])).split())
         return httpx2.RemoteProtocolError(f"what {server} sent is no valid HTTP: {complaint:.120}")
+
+    def checked(self, response: httpx2.Response) -> httpx2.Response:
+        """A whole answer with the status that its body means, and the reason where the SDK looks for it.
+
+        Raises:
+            httpx2.RequestError: it has a status of success, and is no answer.
+        """
+        status, body = response.status_code, response.content.decode("utf-8", "replace")
+        try:
+            told = json.loads(body)
+        except ValueError:
+            told = None
+        error = (told.get("error") or _broken_off(told)) if isinstance(told, Mapping) else None
+        if status < 400:
+            is_json = "json" in response.headers.get("content-type", "")  # what breaks off in it, the SDK tells
+            is_chat = self.url.path.endswith("/chat/completions")
+            if error:
+                status = _status(error)
+            elif (
+                is_chat
+                and not (isinstance(told, Mapping) and told.get("choices"))
+                and (told is not None or not is_json)
+            ):
+                raise _NoAnswer(f"what {self.server} sent is no chat completion: {' '.join(body.split()):.120}")
+        if status >= 400 and (reason := _reason(error or told)):
+            known = error if isinstance(error, Mapping) else {}
+            whole = told if isinstance(told, Mapping) else {}  # it may hold what was paid
+            body = json.dumps({**whole, "error": {**known, "message": reason}})
+        kept = [(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_TRANSFER]
+        return httpx2.Response(status, headers=kept, content=body.encode(), request=response.request)
+
+
+class _NoAnswer(httpx2.RemoteProtocolError):
+    """What came with a status of success, and is no answer."""
+
+
+_OF_THE_TRANSFER = ("content-length", "content-encoding", "transfer-encoding")
+"""Headers of the body as it was sent, not as it was read."""
+
+
+def _broken_off(told: Mapping[str, Any]) -> Any:
+    """Why a provider could not end its answer, if it could not; OpenRouter hands on the half of it."""
+    choices = told.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, Mapping) and choice.get("finish_reason") == "error":
+            return choice.get("error") or "the provider broke its answer off"
+    return None
+
+
+def _is_stream(response: httpx2.Response) -> bool:
+    return "event-stream" in response.headers.get("content-type", "")
+
+
+def _status(error: Any) -> int:
+    """The status that an error within an answer stands for; where it has none, that of a server that failed."""
+    told = [error.get("code"), error.get("status"), error.get("status_code")] if isinstance(error, Mapping) else []
+    return next((int(code) for code in map(str, told) if re.fullmatch("[45][0-9][0-9]", code)), 502)
+
+
+def _reason(told: Any) -> str:
+    """Why a request was refused: servers put it under `error`, `message` or `detail`, as a text or as a list."""
+    if isinstance(told, str):
+        return told[:500]
+    if isinstance(told, list):
+        return "; ".join(filter(None, map(_reason, told)))[:500]
+    if not isinstance(told, Mapping):
+        return ""
+    reason = next(filter(None, (_reason(told.get(name)) for name in ("error", "message", "detail", "msg"))), "")
+    place = ".".join(map(str, told["loc"])) if isinstance(told.get("loc"), list) else ""
+    return f"{place}: {reason}" if place and reason else reason
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -126,6 +198,9 @@ class _Blocking(httpx2.BaseTransport):
             self._client = client = self._client or _Client(limits=_LIMITS)
         with exchange.step():
             response = client.send(request, stream=True)
+            if not _is_stream(response):
+                response.read()
+                return exchange.checked(response)
         response.stream = _Body(response.stream, exchange)
         return response
 
@@ -153,6 +228,9 @@ class _PerLoop(httpx2.AsyncBaseTransport):
             self._pools[loop] = pool, await anext(pool)
         async with exchange.astep():
             response = await self._pools[loop][1].send(request, stream=True)
+            if not _is_stream(response):
+                await response.aread()
+                return exchange.checked(response)
         response.stream = _AsyncBody(response.stream, exchange)
         return response
 
