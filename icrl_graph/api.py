@@ -355,7 +355,8 @@ def _next(graph: Graph, stored: StateSnapshot, inputs: Mapping[str, Any], wanted
         return _Step(update=reopen(longer, episodes))
     if not changes:
         return None
-    reason = stop_reason(SavedSettings.of(longer), episodes, graph.parts.calls_each)
+    later = SavedSettings.of(longer)
+    reason = stop_reason(later, episodes, graph.parts.calls_ahead(later))
     return _Step(update={"settings": longer, "stopped": reason})
 
 

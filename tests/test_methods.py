@@ -270,11 +270,45 @@ def test_leaders_that_are_judged_again_are_chosen_with_less_regret_than_the_luck
     assert _regret(retests=16) < 0.8 * _regret(retests=0)
 
 
-def test_of_retested_leaders_the_reward_told_is_the_mean_of_the_later_judgements() -> None:
-    judged = iter([0.9, 0.5, 0.6, 0.1, 0.2, 0.3])
-    output, episodes = play(create_icrl(ScriptedModel(list("abc")), lambda: next(judged), rounds=3, retests=1))
-    assert [episode.get("retests") for episode in episodes] == [[0.1], [0.3], [0.2]]  # the leaders in their order
-    assert (output["answer"], output["reward"], output["metric"], output["regret"]) == ("b", 0.3, 0.3, 0.0)
+def test_of_retested_leaders_one_half_of_the_later_judgements_chooses_and_the_other_is_reported() -> None:
+    judged = iter([0.9, 0.5, 0.6, *[0.1, 0.8, 0.3], *[1.0, 0.5, 1.0], *[1.0, 0.4, 1.0]])
+    output, episodes = play(create_icrl(ScriptedModel(list("abc")), lambda: next(judged), rounds=3, retests=3))
+    assert [len(episode["retests"]) for episode in episodes] == [3, 3, 3]
+    assert [episode["retests"][0] for episode in episodes] == [0.1, 0.3, 0.8]  # the leaders in their order
+    assert (output["answer"], output["reward"], output["metric"]) == ("c", 0.45, 0.45)  # (.6 + .8) / 2 chooses
+    assert output["regret"] is None  # the best of noisy numbers is too good, so it has none
+
+
+def test_a_metric_that_comes_with_the_reward_is_reported_by_the_same_judgements_as_that() -> None:
+    judged = iter([0.9, 0.5, 0.1, 0.7])
+    graph = create_icrl(lambda: "a", lambda: {"value": (v := next(judged)), "metric": 10 * v}, rounds=2, retests=1)
+    output, _ = play(graph)
+    assert (output["reward"], output["metric"]) == (0.1, 1.0)
+
+
+def test_a_metric_of_another_evaluator_was_not_what_chose_and_is_reported_as_it_is() -> None:
+    judged = iter([0.9, 0.5, 0.1, 0.7])
+    graph = create_icrl(ScriptedModel(["3", "4"]), lambda: next(judged), metric=float_of, rounds=2, retests=1)
+    output, _ = play(graph)
+    assert (output["reward"], output["metric"], output["regret"]) == (0.1, 3.0, 1.0)
+
+
+def float_of(response: str) -> float:
+    return float(response)
+
+
+@pytest.mark.parametrize("later", [[None] * 4, [0.5, None, None, 0.5]])
+def test_without_a_judgement_that_did_not_choose_there_is_no_reward_and_the_reason_is_saved(later: list[Any]) -> None:
+    judged = iter([0.9, 0.5, *later])
+    output, episodes = play(create_icrl(lambda: "a", lambda: next(judged), rounds=2, retests=2))
+    assert (output["answer"], output["reward"], output["metric"]) == ("a", None, None)
+    assert "not judged again" in episodes[0]["reported"][0]["error"]
+
+
+def test_calls_are_left_to_judge_the_leaders_again() -> None:
+    judge: Any = RunnableLambda(lambda given: 0.5)
+    output, _ = play(create_icrl(ScriptedModel(lambda: "a"), judge, rounds=9, retests=1, max_calls=12))
+    assert (output["stopped"], output["reward"], output["rounds_done"]) == ("calls", 0.5, 4)
 
 
 def test_of_retests_only_those_count_that_all_leaders_got_before_the_budget_ended() -> None:
@@ -298,6 +332,7 @@ def test_no_memory_sees_what_retests_and_selectors_found() -> None:
         "plan": plan,
         "reward": {},
         "retests": [0.7],
+        "reported": [{"value": 0.7}],
         "selection": {"value": 1.0},
     }
     seen: list[Any] = []

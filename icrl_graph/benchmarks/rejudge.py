@@ -37,6 +37,8 @@ from icrl_graph.topologies.methods import CHOOSERS
 from icrl_graph.topologies.options import assemble
 from icrl_graph.topologies.settings import Settings
 
+RETESTED = ("retests", "reported")
+"""What is known of an attempt because it was judged again, as one of the leaders."""
 SELECT: Mapping[str, nodes.Chooser] = {**CHOOSERS, "last": last_answered}
 """How an answer may be selected."""
 
@@ -73,7 +75,7 @@ def rejudge(
             episodes, by = await _judged(row, evaluator, options, thread(folder, cell), again["as_metric"], control)
             rewarded_by = rewarded_by if again["as_metric"] else by
         if again["select"] is not None:
-            episodes = [_without(episode, "retests") for episode in episodes]
+            episodes = [_without(episode, *RETESTED) for episode in episodes]
         places = chosen(episodes, SELECT[again["select"]] if again["select"] else graph_of(merged, cell.arm).choose)
         top = None if places[-1] is None else episodes[places[-1]]
         values: Any = outcome(episodes, top, rewarded_by)
@@ -184,14 +186,14 @@ def _run_id(row: Row) -> str:
 
 
 def _unjudged(episode: Episode) -> Episode:
-    return _without(episode, "reward", "retests", "costs")
+    return _without(episode, "reward", *RETESTED, "costs")
 
 
 def _as_reward(old: Episode, new: Episode) -> Episode:
     reward = new["reward"]
     if "metric" not in reward and "metric" in old["reward"]:
         reward = {**reward, "metric": old["reward"]["metric"]}
-    return {**_without(old, "retests"), "reward": reward, "costs": _costs(old, new)}
+    return {**_without(old, *RETESTED), "reward": reward, "costs": _costs(old, new)}
 
 
 def _as_metric(old: Episode, new: Episode) -> Episode:
@@ -200,7 +202,12 @@ def _as_metric(old: Episode, new: Episode) -> Episode:
         del reward["error"]  # of its former metric
     if new["reward"].get("error"):
         reward.setdefault("error", f"metric: {new['reward']['error']}")
-    return {**old, "reward": reward, "costs": _costs(old, new)}
+    merged: Episode = {**old, "reward": reward, "costs": _costs(old, new)}
+    if old.get("reported"):  # a metric that came with the reward; the new one has chosen nothing
+        merged["reported"] = [Reward(**{**each}) for each in old["reported"]]
+        for each in merged["reported"]:
+            each.pop("metric", None)
+    return merged
 
 
 def _without(episode: Episode, *names: str) -> Episode:

@@ -248,6 +248,8 @@ def _run_sqlite(connection: Any, statements: Iterable[Statement]) -> Rows:
 
 
 _LOCATE: Statement = ("PRAGMA database_list",)
+
+
 def spent_in(path: PathLike[str]) -> Usage:
     """What the replies in an SQLite file have cost; nothing where none is saved there."""
     import sqlite3

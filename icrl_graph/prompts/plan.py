@@ -83,7 +83,8 @@ def is_builtin(part: Callable[..., Any]) -> bool:
 
 def _hide_true_reward(episode: Episode) -> Episode:
     """What memories, schedules and layouts are handed: a copy down to the last value, without the true reward."""
-    visible: Any = {key: value for key, value in episode.items() if key not in ("reward", "retests", "selection")}
+    hidden = ("reward", "retests", "reported", "selection")
+    visible: Any = {key: value for key, value in episode.items() if key not in hidden}
     if "steps" in visible:
         names = ("action", "thought", "observation")
         visible["steps"] = [{name: step[name] for name in names if name in step} for step in visible["steps"]]

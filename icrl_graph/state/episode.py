@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from langgraph.channels import DeltaChannel, EphemeralValue
 from typing_extensions import TypedDict
@@ -103,6 +103,9 @@ class Episode(TypedDict, total=False):
     """What each node has spent on it: generate, evaluate, reflect, select."""
     error: str
     """Why there is no response or no answer."""
+    error_kind: Literal["reply", "call", "cap"]
+    """Where it comes from: "reply", the model has replied, and was paid, without an answer; "call", the call failed;
+    "cap", it would have passed a cap. Runs of earlier versions have none."""
     reward: Reward
     """The truth. Never read by anything that builds a prompt."""
     shown: Reward
@@ -113,6 +116,9 @@ class Episode(TypedDict, total=False):
     """Why there is no reflection where there should be one."""
     retests: list[float]
     """What its evaluator gave it when it was judged again, as one of the leaders, as often as all of them could be."""
+    reported: list[Reward]
+    """Of the answer, where the leaders were to be judged again: the later judgements that did not choose it, which are
+    what is reported; value and metric alone. A single unscored one says why there are none."""
     selection: Reward
     """What the selector gave it, where one other than the reward selects."""
 
@@ -164,13 +170,14 @@ class Output(TypedDict, total=False):
     """The answer of the episode that the method chose, the best by its reward or another (what `extract` made of its
     response); None if no attempt gave one, or if a selector could value none."""
     reward: float | None
-    """The reward of that episode; None if it is unscored. Of one that was judged again, the mean of the later
-    judgements: the first is too good on average, because it was chosen for it."""
+    """The reward of that episode; None if it is unscored. With `retests` the mean of those judgements that did not
+    choose it, None if there are none: what it was chosen by is too good on average."""
     metric: float | None
-    """Its metric."""
+    """Its metric; where the evaluator gives it with the reward, of the same judgements as that."""
     regret: float | None
     """How much higher the best metric among all attempts is than that of the answer: what an oracle would have selected
-    better. None if either is missing."""
+    better. None if either is missing, and with `retests` where no separate metric is there: the best of noisy numbers
+    is too good on average."""
     rewarded_by: str | None
     """Who gave the rewards: "oracle" (a function or tool), "judged" (what may hold a model), "self-judged" (the model
     itself) or "human"."""
@@ -213,6 +220,14 @@ def answer_of(episode: Episode) -> Any:
 def error_of(episode: Episode) -> str | None:
     """What went wrong with an attempt, its judgement or the words about it; None if nothing did."""
     return episode.get("error") or episode.get("reward", {}).get("error") or episode.get("reflection_error")
+
+
+def is_lost(episode: Episode) -> bool:
+    """Whether the provider has lost the attempt: its call failed, so that nothing is known of the method.
+
+    A reply without an answer, empty, refused or not in the asked-for form, is an attempt that the method has made.
+    """
+    return "response" not in episode and "error" in episode and episode.get("error_kind", "call") == "call"
 
 
 def add_usage(*usages: Usage) -> Usage:

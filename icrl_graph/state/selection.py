@@ -7,9 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from statistics import mean
+from typing import TypeVar
 
 from icrl_graph.state.episode import Episode, Output, answer_of, spent, value_of
 
+T = TypeVar("T")
+LEADERS = 3
+"""How many of the attempts are judged again, if the settings ask for it."""
 Choose = Callable[[Sequence[Episode]], Episode | None]
 """Which episode gives the answer; None if none can."""
 
@@ -30,9 +34,9 @@ def on_copies(choose: Choose) -> Choose:
 
 
 def metric_of(episode: Episode) -> float | None:
-    """What is reported: the metric; where there is none, the value, or what later judgements made of it."""
+    """The metric of an attempt when it was made; where there is none, the value."""
     reward = episode.get("reward", {})
-    return reward["metric"] if "metric" in reward else estimate(episode)
+    return reward["metric"] if "metric" in reward else value_of(episode)
 
 
 def best(episodes: Iterable[Episode]) -> Episode | None:
@@ -63,20 +67,65 @@ def leaders(episodes: Sequence[Episode], count: int) -> list[Episode]:
     return [episode for _, episode in sorted(scored, key=lambda pair: -pair[0])[:count]]
 
 
-def estimate(episode: Episode) -> float | None:
-    """What its reward is taken to be: the mean of its later judgements, else its value."""
-    return mean(episode["retests"]) if episode.get("retests") else value_of(episode)
+def halves(retests: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
+    """Of later judgements, those that help to choose, and those that report: at least one, if there is any.
+
+    What chooses does not report: of noisy judgements those of the chosen one are too good on average.
+    """
+    middle = len(retests) // 2
+    return retests[:middle], retests[middle:]
 
 
-def best_retested(episodes: Iterable[Episode]) -> Episode | None:
-    """Of the leaders that were judged again, the one with the highest mean; None if none was."""
-    again = [episode for episode in episodes if episode.get("retests")]
-    return max(again, key=lambda episode: mean(episode["retests"])) if again else None
+def best_again(firsts: Sequence[float], turns: Sequence[Sequence[float]]) -> int:
+    """The place of the leader to choose: by its first judgement and, of the later ones, those that help to choose.
+
+    Args:
+        firsts: the first judgement of each leader.
+        turns: later ones, of all of them in each turn.
+    """
+    deciding, _ = halves(turns)
+    sums = [first + sum(turn[at] for turn in deciding) for at, first in enumerate(firsts)]
+    return sums.index(max(sums))
+
+
+def was_judged_again(episodes: Iterable[Episode]) -> bool:
+    """Whether an answer was reported by other judgements than those that chose it."""
+    return any(episode.get("reported") or episode.get("retests") for episode in episodes)
+
+
+def reported_reward(episode: Episode) -> float | None:
+    """What is reported of the answer's reward."""
+    if judged := episode.get("reported"):
+        return _mean(each["value"] for each in judged)
+    if earlier := episode.get("retests"):  # an earlier version reported all of them
+        return mean(earlier)
+    return value_of(episode)
+
+
+def reported_metric(episode: Episode) -> float | None:
+    """What is reported of the answer's metric: by the same judgements, unless another evaluator gave it."""
+    judged = episode.get("reported")
+    if judged and "metric" in judged[0]:
+        return _mean(each["metric"] for each in judged)
+    return metric_of(episode) if "metric" in episode.get("reward", {}) else reported_reward(episode)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
 
 
 def answering(episodes: Sequence[Episode], choose: Choose) -> Episode | None:
     """The episode that gives the answer: of leaders judged again the best, else the chosen one, else the last."""
-    return best_retested(episodes) or choose(episodes) or last_answered(episodes)
+    return _chosen_after_retests(episodes) or choose(episodes) or last_answered(episodes)
+
+
+def _chosen_after_retests(episodes: Sequence[Episode]) -> Episode | None:
+    for episode in episodes:
+        if episode.get("reported"):
+            return episode
+    earlier = [episode for episode in episodes if episode.get("retests")]  # an earlier version chose by all of them
+    return max(earlier, key=lambda episode: mean(episode["retests"]), default=None)
 
 
 def most_valued(episodes: Sequence[Episode]) -> Episode | None:
@@ -99,12 +148,13 @@ def outcome(episodes: Sequence[Episode], top: Episode | None, rewarded_by: str) 
         rewarded_by: the source of the rewards.
     """
     metrics = [metric for episode in episodes if (metric := metric_of(episode)) is not None]
-    metric = None if top is None else metric_of(top)
+    metric = None if top is None else reported_metric(top)
+    is_chosen_by_it = top is not None and "metric" in (top.get("reported") or [{}])[0]
     return Output(
         answer=None if top is None else answer_of(top),
-        reward=None if top is None else estimate(top),
+        reward=None if top is None else reported_reward(top),
         metric=metric,
-        regret=None if metric is None else max(metrics) - metric,
+        regret=None if metric is None or is_chosen_by_it else max(metrics) - metric,
         rewarded_by=rewarded_by,
         rounds_done=episodes[-1]["round"] + 1,
         usage=spent(episodes),

@@ -78,9 +78,9 @@ class Options(TypedDict, total=False):
     reads what was raised. Default None: unscored, and the model reads nothing of it. The failure of a judge's model or
     provider is always unscored."""
     retests: int
-    """Times that the three best attempts are judged again before one is chosen: for noisy rewards."""
+    """Times that the three best attempts are judged again, for noisy rewards: half chooses, the rest is reported."""
     max_failures: int
-    """Stop after this many rounds in a row without any response."""
+    """Stop after this many rounds in a row whose calls have failed."""
     max_calls: int | None
     """Budget of paid calls: stop before one would pass it."""
     max_tokens: int | None

@@ -140,7 +140,7 @@ def _revision(
     patches: list[Episode] = []
     if reward is not ... or comment is not None:
         patches = [_patch(parts, settings, _attempt(episodes, number, candidate), reward, comment)]
-    stopped = stop_reason(settings, upsert(episodes, [patches]), parts.calls_each)
+    stopped = stop_reason(settings, upsert(episodes, [patches]), parts.calls_ahead(settings))
     return {"episodes": patches, "settings": saved, "stopped": stopped}
 
 

@@ -85,7 +85,9 @@ class RunSettings(BaseModel):
         "was raised. Default: unscored, and the model reads nothing of it.",
     )
     retests: int = Field(
-        default=0, ge=0, description="Times that the three best attempts are judged again before one is chosen."
+        default=0,
+        ge=0,
+        description="Times that the three best attempts are judged again; half chooses, the rest is reported.",
     )
 
     @model_validator(mode="before")
@@ -134,7 +136,9 @@ class Settings(RunSettings):
     patience: int | None = Field(
         default=None, ge=1, description="Stop after this many rounds without a better reward: plateau."
     )
-    max_failures: int = Field(default=3, ge=1, description="Stop after this many rounds in a row without any response.")
+    max_failures: int = Field(
+        default=3, ge=1, description="Stop after this many rounds in a row whose calls have failed."
+    )
 
 
 class ReflexionSettings(Settings):

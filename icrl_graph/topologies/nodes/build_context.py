@@ -30,7 +30,8 @@ def build_context_node(parts: Parts) -> Runnable[Any, Any]:
         width = settings.width
         if width > 1 and settings.max_calls is not None:  # side by side, they can't see what the others spend
             calls_each = parts.calls_each - 1 + parts.policy.calls
-            width = max(1, min(width, (settings.max_calls - spent(past)["calls"]) // calls_each))
+            left = settings.max_calls - spent(past)["calls"] - (parts.calls_ahead(settings) - parts.calls_each)
+            width = max(1, min(width, left // calls_each))
         get_stream_writer()(
             RoundEvent(
                 type="round",

@@ -23,7 +23,7 @@ from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.prompts.text import CHARACTERS, text_of
 from icrl_graph.state.episode import Episode, LoopState, Message, Usage, add_usage, paid_calls, spent, upsert
-from icrl_graph.state.selection import best
+from icrl_graph.state.selection import LEADERS, best
 from icrl_graph.topologies.settings import MAIN, RunSettings, SavedSettings, part
 
 VERDICT_TOKENS = 100
@@ -92,6 +92,11 @@ class Parts:
         usage = Usage(input=characters // CHARACTERS, output=VERDICT_TOKENS * sum(judge.calls for judge in judges))
         prices = [cost(model, usage, self.driver.prices) or 0.0 for model in self.models]
         return {**usage, "usd": max(prices, default=0.0)}
+
+    def calls_ahead(self, settings: SavedSettings) -> int:
+        """Paid calls that must be left for a round to begin: its own, and those that judge the leaders again once."""
+        is_retested = settings.retests and self.choose is best and self.selector is None
+        return self.calls_each + (LEADERS * self.evaluator.calls if is_retested else 0)
 
     def policy_of(self, settings: SavedSettings, name: str = MAIN) -> Policy:
         """A model of the graph, or the one that the settings name in its place.

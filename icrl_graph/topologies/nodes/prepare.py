@@ -87,10 +87,11 @@ def _resumed(parts: Parts, state: LoopState, changed: Mapping[str, Any]) -> dict
     ended = state.get("stopped") is not None and not open_rounds
     # what was interrupted in a round begins it again, and finds in the journal what was answered
     episodes = [episode for episode in state["episodes"] if episode["round"] not in open_rounds]
-    saved = more_rounds(state["settings"], episodes, state["more"], changed, parts.calls_each, ended)
+    calls = parts.calls_ahead(SavedSettings.of(state["settings"]))
+    saved = more_rounds(state["settings"], episodes, state["more"], changed, calls, ended)
     check_settings(parts, saved)
-    again = [e for e in episodes if e.get("retests")]  # the leaders of then; others will be judged again
-    forgotten = [Episode(round=e["round"], candidate=e["candidate"], retests=[]) for e in again]
+    again = [e for e in episodes if "retests" in e or "reported" in e]  # the leaders of then
+    forgotten = [Episode(round=e["round"], candidate=e["candidate"], retests=[], reported=[]) for e in again]
     whole = {"inputs": state["inputs"], "settings": saved, "episodes": upsert(episodes, [forgotten])}
     # whole, so that it is not put together from checkpoints whose order a clock that was set back has changed
     return {**_cleared(state), **{name: Overwrite(value) for name, value in whole.items()}}

@@ -14,21 +14,20 @@ from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.driver import Flow
 from icrl_graph.state.episode import Episode, LoopState, answer_of, side_by_side, upsert, value_of
 from icrl_graph.state.events import DoneEvent
-from icrl_graph.state.selection import answering, best, leaders, outcome
+from icrl_graph.state.reward import Reward, unscored
+from icrl_graph.state.selection import LEADERS, answering, best, best_again, halves, leaders, outcome
 from icrl_graph.topologies.nodes.evaluate import all_of, ask
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, made_of, node
 from icrl_graph.topologies.settings import SavedSettings
 
 logger = logging.getLogger(__name__)
-LEADERS = 3
-"""How many of the attempts are judged again before one is chosen, if the settings ask for it."""
 
 
 def select_node(parts: Parts) -> Runnable[Any, Any]:
     """Write the answer and what it took, once, so that no step before carries them.
 
     The answer is what the graph's selector values most, or what `Parts.choose` chooses. For retests
-    the evaluator judges the leaders again first.
+    the evaluator judges the leaders again first: one half of that helps to choose, the other one is reported.
     """
     evaluator, selector = parts.evaluator, parts.selector
 
@@ -49,7 +48,7 @@ def select_node(parts: Parts) -> Runnable[Any, Any]:
         judged = yield from all_of(flows, evaluator)
         turns = [judged[at : at + len(candidates)] for at in range(0, len(judged), len(candidates) or 1)]
         whole = [turn for turn in turns if all(reward["value"] is not None for reward, _ in turn)]
-        return [
+        patches = [
             Episode(
                 **identity(each),
                 retests=[turn[i][0]["value"] for turn in whole],
@@ -57,14 +56,33 @@ def select_node(parts: Parts) -> Runnable[Any, Any]:
             )
             for i, each in enumerate(candidates)
         ]
+        if candidates:
+            firsts = [value_of(each) or 0.0 for each in candidates]
+            top = best_again(firsts, [[reward["value"] for reward, _ in turn] for turn in whole])
+            reason = next((reward.get("error") for reward, _ in judged if reward["value"] is None), None)
+            patches[top]["reported"] = report([turn[top][0] for turn in halves(whole)[1]], reason)
+        return patches
+
+    def report(judged: Sequence[Reward], reason: str | None) -> list[Reward]:
+        """What is kept of the judgements that are reported; without any, a single unscored one with the reason."""
+        given = judged or [unscored(f"it was not judged again: {reason or 'the evaluator gave nothing'}")]
+        kept = [Reward(value=each["value"]) if each["value"] is not None else each for each in given]
+        if parts.metric is None:  # a metric that comes with the reward is as noisy as that
+            for each, reward in zip(kept, given, strict=True):
+                each["metric"] = reward.get("metric", reward["value"])
+        return kept
 
     def compare(state: LoopState, settings: SavedSettings) -> Flow:
         """What the choice is made by, beside the rewards: patches for the episodes."""
         if selector is not None:
             return (yield from value(state, selector))
-        if settings.retests and parts.choose is best and state.get("stopped") != "failures":
-            return (yield from retest(state, settings.retests))
-        return []
+        if not (settings.retests and parts.choose is best):
+            return []
+        stale = [Episode(**identity(each), reported=[]) for each in state["episodes"] if each.get("reported")]
+        if state.get("stopped") != "failures":
+            return stale + (yield from retest(state, settings.retests))
+        top = best(state["episodes"])  # the run may be resumed, and its leaders be others then
+        return stale + ([] if top is None else [Episode(**identity(top), reported=report([], "the model failed"))])
 
     def select(state: LoopState, settings: SavedSettings, _: Budget) -> Flow:
         patches = yield from compare(state, settings)
