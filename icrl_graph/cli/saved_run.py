@@ -27,7 +27,7 @@ from icrl_graph.prompts.text import text_of
 from icrl_graph.state.choices import names_an_object
 from icrl_graph.state.episode import Episode, LoopState, Message, answer_of
 from icrl_graph.state.formatting import file_names
-from icrl_graph.state.selection import estimate
+from icrl_graph.state.selection import reported_reward
 from icrl_graph.topologies import nodes
 from icrl_graph.topologies.methods import build
 from icrl_graph.topologies.settings import SavedSettings, Settings
@@ -62,7 +62,7 @@ class SavedRun:
     def chosen(self) -> int | None:
         """The place of the attempt that gave the answer, if there is one."""
         answer, reward = self.outcome.get("answer"), self.outcome.get("reward")
-        same = (answer_of(episode) == answer and estimate(episode) == reward for episode in self.episodes)
+        same = (answer_of(episode) == answer and reported_reward(episode) == reward for episode in self.episodes)
         return None if answer is None else next((at for at, is_same in enumerate(same) if is_same), None)
 
 

@@ -36,7 +36,7 @@ from icrl_graph.execution.driver import Driver, Flow, Key, Meter, single
 from icrl_graph.execution.node import TRACED, PlainNode
 from icrl_graph.execution.overflow import is_overflow, is_refusal
 from icrl_graph.models.policy import Policy, as_policy
-from icrl_graph.models.responses import failure, read_response
+from icrl_graph.models.responses import failed_call, read_response
 from icrl_graph.prompts.templates import ACT, REACT
 from icrl_graph.prompts.text import reward_line
 from icrl_graph.state.choices import name_of_part, pick
@@ -96,6 +96,8 @@ class RolloutState(TypedDict, total=False):
     """How often it was restarted, because a fresh environment did not repeat itself."""
     error: str
     """Why it ended before the environment had ended it."""
+    error_kind: str
+    """As in the episode."""
     stopped: str
     """The cap that was reached."""
 
@@ -230,7 +232,7 @@ def _act(pool: EnvironmentPool, thoughts: bool) -> Callable[[RolloutState, Rollo
                 )
                 response = yield from meter.read(single(call))
             except BudgetExceeded as error:
-                response = {"error": str(error), "stopped": error.cap}
+                response = {"error": str(error), "error_kind": "cap", "stopped": error.cap}
             except IcrlError:
                 raise
             except Exception as error:
@@ -241,7 +243,7 @@ def _act(pool: EnvironmentPool, thoughts: bool) -> Callable[[RolloutState, Rollo
                 else:
                     shrunk -= 0 if is_known else guessed  # it was not for its length
                     _, number, candidate = context.episode_key
-                    response = {"error": failure(error, number, candidate)}
+                    response = failed_call(error, number, candidate)
         update = {"costs": [meter.usage], **({"shrunk": shrunk} if shrunk else {})}
         if "response" not in response:
             yield _free(pool.release, key=context.episode_key)

@@ -11,6 +11,7 @@ from langchain_core.exceptions import (
     ModelAuthenticationError,
     ModelNotFoundError,
     ModelPermissionDeniedError,
+    OutputParserException,
 )
 from langchain_core.messages import BaseMessage, convert_to_messages
 from pydantic import BaseModel
@@ -34,6 +35,16 @@ def failure(error: Exception, round: int, candidate: int) -> str:
     return message
 
 
+def failed_call(error: Exception, round: int, candidate: int) -> dict[str, Any]:
+    """A call that raised as fields of an episode: a reply that could not be read was paid for, and is the model's.
+
+    Raises:
+        ModelError: no other attempt can succeed either.
+    """
+    kind = "reply" if is_unreadable_reply(error) else "call"
+    return {"error": failure(error, round, candidate), "error_kind": kind}
+
+
 def read_response(raw: Any) -> dict[str, Any]:
     """A policy's reply as fields of an episode: `response`, the `answer` of a structured one, or an `error`.
 
@@ -42,6 +53,11 @@ def read_response(raw: Any) -> dict[str, Any]:
     Raises:
         ValueError: it is neither text nor a message.
     """
+    reply = _read(raw)
+    return {**reply, "error_kind": "reply"} if "error" in reply else reply
+
+
+def _read(raw: Any) -> dict[str, Any]:
     if isinstance(raw, Mapping) and "raw" in raw and "parsed" in raw:
         return _read_structured(raw)
     if isinstance(raw, Mapping) and raw.get("messages"):
@@ -81,3 +97,9 @@ def is_permanent(error: Exception) -> bool:
     kinds = (ModelAuthenticationError, ModelPermissionDeniedError, ModelNotFoundError)
     # Not `status_of`: it also reads the status of what an agent's tools fetch, which must not end a run.
     return isinstance(error, kinds) or getattr(error, "status_code", None) in (401, 403, 404)
+
+
+def is_unreadable_reply(error: Exception) -> bool:
+    """Whether a parser, of LangChain or OpenAI's client, raised because of what the model has replied."""
+    names = ("LengthFinishReasonError", "ContentFilterFinishReasonError", "OpenAIRefusalError")
+    return isinstance(error, OutputParserException) or type(error).__name__ in names

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from icrl_graph.execution.budget import dearest, exhausted
-from icrl_graph.state.episode import Episode, add_usage, cost_of, paid_calls, spent
+from icrl_graph.state.episode import Episode, add_usage, cost_of, is_lost, paid_calls, spent
 from icrl_graph.state.selection import best, best_value
 from icrl_graph.topologies.settings import SavedSettings
 
@@ -20,16 +20,16 @@ def stop_reason(settings: SavedSettings, episodes: Sequence[Episode], calls_each
     Args:
         settings: the run's.
         episodes: all so far.
-        calls_each: paid calls that a round takes; one is not begun that could not be judged any more.
+        calls_each: paid calls that must be left for a round; one is not begun that could not be judged any more.
     """
     highest, top, number = best_value(episodes), best(episodes), episodes[-1]["round"]
     if highest is not None and settings.target is not None and highest >= settings.target:
         return "success"
-    answered, before = _last_answered(episodes), settings.reopened - 1
-    if number - max(answered, before) >= settings.max_failures:
+    replied, before = _last_replied(episodes), settings.reopened - 1
+    if number - max(replied, before) >= settings.max_failures:
         return "failures"
     if number + 1 >= settings.rounds + settings.lost_rounds:
-        if answered < 0:
+        if replied < 0:
             return "failures"
         return "rounds" if sum(e["round"] == number for e in episodes) >= settings.width else "calls"
     if top is not None and settings.patience is not None and number - max(top["round"], before) >= settings.patience:
@@ -49,9 +49,9 @@ def _cap_reached(settings: SavedSettings, episodes: Sequence[Episode], calls_eac
     return exhausted(caps, used) if caps else None
 
 
-def _last_answered(episodes: Sequence[Episode]) -> int:
-    """The last round with a response; -1 if there is none."""
-    return max((episode["round"] for episode in episodes if "response" in episode), default=-1)
+def _last_replied(episodes: Sequence[Episode]) -> int:
+    """The last round in which the model has replied, be it without an answer; -1 if there is none."""
+    return max((episode["round"] for episode in episodes if not is_lost(episode)), default=-1)
 
 
 def reopen(saved: Mapping[str, Any], episodes: Sequence[Episode]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def reopen(saved: Mapping[str, Any], episodes: Sequence[Episode]) -> dict[str, A
         episodes: all so far.
     """
     settings, number = SavedSettings.of(saved), episodes[-1]["round"] + 1
-    lost = number - max(_last_answered(episodes) + 1, settings.reopened)
+    lost = number - max(_last_replied(episodes) + 1, settings.reopened)
     again = {"reopened": number, "lost_rounds": settings.lost_rounds + lost}
     return {"stopped": None, "settings": {**saved, **again}}
 
@@ -86,7 +86,7 @@ def more_rounds(
         episodes: all so far.
         more: how many rounds.
         changed: settings that differ from here on.
-        calls_each: paid calls that a round takes.
+        calls_each: paid calls that must be left for a round.
         ended: whether it made all the rounds that it wanted; else something has interrupted it.
 
     Raises:

@@ -17,7 +17,7 @@ from icrl_graph.execution.calls import Call, contained
 from icrl_graph.execution.driver import Flow, Key, Meter, single
 from icrl_graph.execution.overflow import is_overflow, is_refusal
 from icrl_graph.models.policy import Policy
-from icrl_graph.models.responses import failure, read_response
+from icrl_graph.models.responses import failed_call, read_response
 from icrl_graph.prompts import ablations
 from icrl_graph.prompts.incremental import PromptSettings, next_prompt
 from icrl_graph.prompts.layouts import Shows, Style, render
@@ -111,7 +111,8 @@ def _read_rollout(values: Mapping[str, Any]) -> dict[str, Any]:
     steps: list[Any] = [step for step in values["steps"] if "observation" in step]
     brief = [{name: value for name, value in step.items() if name != "info"} for step in steps[:-1]] + steps[-1:]
     text = "\n".join(map(step_line, steps))
-    outcome = {"error": values["error"]} if "error" in values else {"response": text}
+    failed = {name: values[name] for name in ("error", "error_kind") if name in values}
+    outcome = failed or {"response": text}
     stopped = {"stopped": values["stopped"]} if "stopped" in values else {}
     usage = add_usage(*values.get("costs", []))
     return {**outcome, **stopped, "steps": brief, "usage": usage, "shrunk": values.get("shrunk", 0)}
@@ -166,7 +167,7 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
                 reply = yield from meter.read(single(call))
             except BudgetExceeded as over:
                 failed = Episode(**identity(latest), error=str(over), costs=costs(latest, name, meter.usage))
-                return {"episodes": [failed], "stopped": over.cap}
+                return {"episodes": [{**failed, "error_kind": "cap"}], "stopped": over.cap}
             except IcrlError:
                 raise
             except Exception as error:
@@ -177,7 +178,7 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
                 is_guess = not is_known
                 smaller = shrink(plan) if may_shrink else None
                 if smaller is None:
-                    reply = {"error": failure(error, latest["round"], latest["candidate"])}
+                    reply = failed_call(error, latest["round"], latest["candidate"])
                 else:
                     plan = smaller
         plan = _shrunk(plan, reply.pop("shrunk", 0)) or plan
@@ -226,9 +227,10 @@ def sampling_of(
 def _extracted(episode: Episode, extract: Extract | None) -> dict[str, Any]:
     if extract is None or "response" not in episode:
         return {}
+    none = {"answer": None, "error_kind": "reply"}
     try:
         with contained():
             answer = plain(extract(episode["response"]), "the answer")
     except Exception as error:
-        return {"answer": None, "error": f"no answer could be extracted: {type(error).__name__}: {error}"}
-    return {"answer": answer} if answer is not None else {"answer": None, "error": "no answer could be extracted"}
+        return {**none, "error": f"no answer could be extracted: {type(error).__name__}: {error}"}
+    return {"answer": answer} if answer is not None else {**none, "error": "no answer could be extracted"}
