@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -10,8 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy import stats
 
-from icrl_graph.benchmarks.statistics import Difference, corrected, curve, detectable, difference, estimate, pass_at_k
+from icrl_graph.benchmarks.statistics import (
+    Difference,
+    bracketed,
+    bracketed_difference,
+    corrected,
+    curve,
+    detectable,
+    difference,
+    estimate,
+    pass_at_k,
+)
 from icrl_graph.errors import MissingExtra
 
 NAN = np.nan
@@ -298,18 +310,34 @@ def test_corrected_ps_keep_their_order_and_lie_between_p_and_1(given_: list[floa
     assert all(one["adjusted"] is None for one in before)
 
 
-@pytest.mark.parametrize(("comparisons", "quantile"), [(1, 1.959964), (5, 2.575829)])
-def test_a_detectable_difference_is_found_about_as_often_as_asked(comparisons: int, quantile: float) -> None:
-    """Of 4000 samples of 200 tasks about 80 %, by a z test on the tasks' differences."""
-    least = detectable(200, comparisons=comparisons)
+@cache
+def p_of(gained: int, lost: int) -> float:
+    """Of the test that comparisons use, on tasks of which so many come out differently."""
+    found = difference([[1.0]] * gained + [[0.0]] * lost, [[0.0]] * gained + [[1.0]] * lost, share=True)["p"]
+    return 1.0 if found is None else found
+
+
+def binomial_p(gained: int, lost: int) -> float:
+    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+@pytest.mark.parametrize(
+    ("tasks", "comparisons", "p"), [(30, 1, p_of), (40, 2, p_of), (100, 1, binomial_p), (200, 5, binomial_p)]
+)
+def test_a_detectable_difference_is_found_as_often_as_asked_by_the_test_that_is_used(
+    tasks: int, comparisons: int, p: Any
+) -> None:
+    """Among so many tasks that not all flips can be tried, by the binomial test that the flips approach."""
+    least = detectable(tasks, comparisons=comparisons)
     assert least is not None
-    gained, lost = (0.3 + least) / 2, (0.3 - least) / 2
-    apart = np.random.default_rng(0).choice([1, -1, 0], p=[gained, lost, 0.7], size=(4000, 200))
-    found = apart.mean(axis=1) / (apart.std(axis=1, ddof=1) / np.sqrt(200)) > quantile
+    sides = [(0.3 + least) / 2, (0.3 - least) / 2, 0.7]
+    samples = np.random.default_rng(0).multinomial(tasks, sides, size=2000)
+    found = [p(int(gained), int(lost)) <= 0.05 / comparisons for gained, lost, _ in samples]
     assert np.mean(found) == pytest.approx(0.8, abs=0.03)
 
 
 @given(st.integers(1, 5000), st.floats(0.01, 1), st.integers(1, 50))
+@settings(deadline=None)
 def test_more_tasks_find_less_and_nothing_beyond_what_is_apart_is_promised(
     tasks: int, apart: float, comparisons: int
 ) -> None:
@@ -317,14 +345,58 @@ def test_more_tasks_find_less_and_nothing_beyond_what_is_apart_is_promised(
     assert least is None or (less is not None and 0 < less < least <= apart)
 
 
-def test_a_detectable_difference_is_2_8_standard_errors_of_itself() -> None:
-    """1.959964 + 0.841621 of them; few tasks, where the variance that the difference itself takes away matters."""
-    least = detectable(40, apart=0.4)
-    assert least == pytest.approx(2.801585 * np.sqrt((0.4 - (least or 0) ** 2) / 40), rel=1e-6)
-
-
 def test_too_few_tasks_find_nothing() -> None:
+    """Of 20 tasks 6 come out differently; all of them must be gained for p to be below .05, so chance alone is less."""
     assert detectable(10, apart=0.3) is None
+    assert detectable(20, apart=0.3) is None
+
+
+def test_a_mean_of_which_some_is_unscored_is_told_as_the_lowest_and_the_highest_that_it_can_be() -> None:
+    values = np.array([[1.0]] * 8 + [[NAN]] * 22)[:, :, np.newaxis]
+    ends = [np.where(np.isnan(values), end, values) for end in (0.0, 1.0)]
+    (told,) = bracketed(values, *ends, share=True)
+    assert (told["mean"], told["scored"], told["of"]) == (None, 8, 30)
+    assert [told["lowest"], told["highest"]] == pytest.approx([8 / 30, 1.0], abs=1e-6)
+    assert told["low"] == estimate(ends[0][:, :, 0], share=True)["low"]
+    assert told["high"] == estimate(ends[1][:, :, 0], share=True)["high"]
+
+
+def test_of_scores_without_bounds_what_is_unscored_is_counted() -> None:
+    values = np.array([[3.0], [NAN], [5.0]])[:, :, np.newaxis]
+    made = np.zeros_like(values)
+    (told,) = bracketed(values, made, made, bounded=False)
+    assert (told["mean"], told["scored"], told["of"], told["lowest"]) == (4.0, 2, 3, None)
+
+
+def test_where_all_is_scored_an_estimate_is_what_it_is_and_nothing_more() -> None:
+    values = np.array([[0.0], [NAN], [1.0]])[:, :, np.newaxis]  # one was never played
+    assert bracketed(values, values, values, share=True) == curve(values, share=True)
+
+
+@given(arrays.arrays(float, (6, 2), elements=st.sampled_from([0.0, 1.0, NAN])), st.integers(0, 2**12 - 1))
+@settings(deadline=None)
+def test_whatever_the_unscored_would_have_been_lies_within_the_bracket(values: Any, bits: int) -> None:
+    whole = np.where(np.isnan(values), [[bits >> (2 * i + j) & 1 for j in range(2)] for i in range(6)], values)
+    ends = [np.where(np.isnan(values), end, values) for end in (0.0, 1.0)]
+    (told,) = bracketed(*(each[:, :, np.newaxis] for each in (values, *ends)), share=True)
+    true = estimate(whole, share=True)["mean"]
+    assert true is not None
+    if np.isnan(values).any():
+        assert (told["lowest"] or 0.0) - 1e-6 <= true <= (told["highest"] or 0.0) + 1e-6
+    else:
+        assert told["mean"] == true
+
+
+def test_a_difference_that_could_be_either_way_is_not_significant() -> None:
+    ones, others = np.array([[1.0]] * 8 + [[NAN]] * 22), np.array([[0.0]] * 30)
+    plain = difference(ones, others, share=True)
+    low, high = (difference(np.where(np.isnan(ones), end, ones), others, share=True) for end in (0.0, 1.0))
+    told = bracketed_difference(plain, low, high)
+    assert plain["difference"] == 1.0
+    assert (told["difference"], told["lowest"], told["highest"]) == (None, low["difference"], 1.0)
+    assert (told["p"], told["low"], told["high"]) == (low["p"], low["low"], high["high"])
+    either = bracketed_difference(plain, difference(others, ones, share=True), high)
+    assert either["p"] == 1.0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What rows come to, held against examples that were worked out by hand."""
 
+import io
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from icrl_graph.benchmarks.results import Cell, Plan, Row, failure
 from icrl_graph.benchmarks.summary import amount, spent_until, summarize
+from icrl_graph.benchmarks.terminal import tables
 from icrl_graph.state.episode import add_usage, spent
 
 ONE: Any = {"calls": 1, "input": 10, "output": 5, "usd": 0.25}
@@ -262,6 +265,142 @@ def test_every_method_is_held_against_the_first_over_the_tasks_that_both_have() 
     assert all((pair["adjusted"] or 0) >= (pair["p"] or 0) for pair in summary["pairs"])
 
 
+# ----------------------------------------------------------------------------------------------------- what is unscored
+
+
+def partly_scored(arm: str) -> list[Row]:
+    """30 runs of one answer each, of which 8 are scored, all of them right."""
+    return [played(arm, f"{at:02}", 1.0 if at < 8 else None, chosen=[0]) for at in range(30)]
+
+
+@pytest.mark.parametrize("solved_at", [1.0, None])
+def test_where_8_of_30_are_scored_no_figure_says_1(solved_at: float | None) -> None:
+    others = [played("best_of_n+n=1", f"{at:02}", float(at < 9)) for at in range(30)]
+    rows = rows_of(*partly_scored("best_of_n"), *others)
+    summary = summarize(plan("best_of_n", "best_of_n+n=1", solved_at=solved_at), rows)
+    method, other = summary["methods"]
+    curves = [one for name in ("reward", "metric", "best", "answer", "solved") for one in method[name]]
+    budgets = [point["value"] for points in method["budget"].values() for point in points]
+    for one in (*method["equal"].values(), *curves, *budgets, *method["pass_at"].values()):
+        assert one["mean"] is None
+        assert (one["lowest"], one["highest"]) == (0.266667, 1.0)
+        assert (one["scored"], one["of"]) == (8, 30)
+        assert one["low"] is not None
+        assert one["low"] < 0.27
+        assert one["high"] == 1.0
+    assert all(one["mean"] == 0.3 and "lowest" not in one for one in other["equal"].values())
+    for pair in summary["pairs"]:
+        assert (pair["difference"], pair["p"]) == (None, 1.0)
+        assert pair["lowest"] == pytest.approx(-0.033333, abs=1e-6)
+    told = "\n".join(map(str, _printed(summary)))
+    assert "8 of 30" in told
+    assert ".27 to 1 [" in told
+    assert "scored 8 of 30 answers" in " ".join(told.split())
+
+
+def test_declared_bounds_are_those_of_the_mean_and_without_any_it_is_counted() -> None:
+    rows = rows_of(played("icrl", "a", 4.0), played("icrl", "b", 6.0), played("icrl", "c", None, chosen=[0]))
+    (bounded,) = summarize(plan("icrl", solved_at=None, options={"bounds": [1, 10]}), rows)["methods"]
+    (free,) = summarize(plan("icrl", solved_at=None), rows)["methods"]
+    reward = bounded["equal"]["reward"]
+    assert (reward["mean"], reward["lowest"], reward["highest"]) == (None, 3.666667, 6.666667)
+    assert (free["equal"]["reward"]["mean"], free["equal"]["reward"]["scored"]) == (5.0, 2)
+    assert any("scored 2 of 3 answers" in line for line in free["warnings"])
+
+
+def test_an_attempt_that_a_provider_has_lost_is_no_attempt_of_the_method() -> None:
+    lost, silent = ({**attempt(0, None), "error": "x", "error_kind": kind} for kind in ("call", "reply"))
+    for each in (lost, silent):
+        del each["response"]
+    rows = rows_of(
+        row(Cell("icrl", "a", 0), [lost, attempt(1, 1.0)]), row(Cell("icrl", "b", 0), [silent, attempt(1, 0.0)])
+    )
+    (method,) = summarize(plan("icrl"), rows)["methods"]
+    assert [(one["mean"], one["tasks"]) for one in method["reward"]] == [(0.0, 1), (0.5, 2)]
+    assert [(one["mean"], one["tasks"]) for one in method["solved"]] == [(0.0, 1), (0.5, 2)]
+
+
+def test_a_run_without_an_answer_has_no_mean_of_marks_but_has_not_solved_its_task() -> None:
+    silent = {**attempt(0, None), "error": "the model refused: no", "error_kind": "reply"}
+    del silent["response"]
+    rows = rows_of(played("icrl", "a", 7.0), played("icrl", "b", 9.0), row(Cell("icrl", "c", 0), [silent]))
+    found = summarize(plan("icrl", solved_at=8.0, options={"bounds": [0, 10]}), rows)["methods"][0]["equal"]
+    assert found["success"]["mean"] == pytest.approx(1 / 3, abs=1e-6)
+    assert (found["reward"]["lowest"], found["reward"]["highest"]) == (5.333333, 8.666667)
+
+
+def _printed(summary: Any) -> list[str]:
+    text = io.StringIO()
+    for part in tables(summary):
+        Console(file=text, width=200).print(part)
+    return text.getvalue().splitlines()
+
+
+# ----------------------------------------------------------------------------------------------------- shares and means
+
+
+def test_what_is_0_or_1_is_a_share_everywhere() -> None:
+    """The bootstrap over tasks that all agree would say 0 [0, 0]."""
+    rows = rows_of(*(played(arm, str(at), 0.0, 0.0) for at in range(10) for arm in ("icrl", "best_of_n")))
+    summary = summarize(plan("icrl", "best_of_n", solved_at=None), rows)
+    assert summary["measures"] == ["reward"]
+    share = {"mean": 0.0, "low": 0.0, "high": pytest.approx(0.277533, abs=1e-5), "tasks": 10, "unscored": 0}
+    for method in summary["methods"]:
+        points = [point["value"] for point in method["budget"]["calls"]]
+        curves = [*method["reward"], *method["metric"], *method["best"], *method["answer"], *points]
+        assert [*curves, method["equal"]["reward"]] == [share] * (len(curves) + 1)
+    (pair,) = summary["pairs"]
+    assert pair["low"] is not None
+    assert pair["low"] < 0 < pair["high"]  # type: ignore[operator]
+
+
+def test_a_graded_reward_is_none_though_an_arm_got_nothing_but_0() -> None:
+    made = [played("icrl", str(at), 0.0) for at in range(9)] + [played("best_of_n", str(at), 0.5) for at in range(9)]
+    summary = summarize(plan("icrl", "best_of_n", solved_at=None), rows_of(*made))
+    assert [method["equal"]["reward"]["high"] for method in summary["methods"]] == [0.0, 0.5]
+
+
+def test_zeros_and_ones_on_a_declared_wider_scale_are_no_share() -> None:
+    made = [played("icrl", str(at), 0.0) for at in range(9)]
+    (method,) = summarize(plan("icrl", solved_at=None, options={"bounds": [0, 10]}), rows_of(*made))["methods"]
+    assert method["equal"]["reward"]["high"] == 0.0
+
+
+# ------------------------------------------------------------------------------------------------------- judged again
+
+
+def judged_again(arm: str, item: str, first: Sequence[float], later: Sequence[float], reported: float) -> Row:
+    """A run whose attempts were all judged again, and whose first one was chosen."""
+    episodes = [{**attempt(at, value), "retests": [later[at]]} for at, value in enumerate(first)]
+    episodes[0]["reported"] = [{"value": reported, "metric": reported}]
+    made: Any = row(Cell(arm, item, 0), episodes)
+    return {**made, "reward": reported, "metric": reported}  # type: ignore[typeddict-item]
+
+
+def test_a_run_that_was_judged_again_shows_what_it_reports_and_never_the_luckiest_judgement() -> None:
+    rows = rows_of(*(judged_again("icrl", item, [0.9, 0.2, 0.3], [0.4, 0.5, 0.6], 0.4) for item in "abc"))
+    (method,) = summarize(plan("icrl", solved_at=None), rows)["methods"]
+    assert method["equal"]["reward"]["mean"] == method["answer"][-1]["mean"] == 0.4
+    assert means(method["answer"]) == [0.9, 0.4, 0.4]  # of one attempt nothing was chosen; then by later judgements
+    assert means(method["reward"]) == means(method["metric"]) == [0.9, 0.2, 0.3]  # of each attempt, by its first
+
+
+def test_where_an_answer_was_not_judged_again_there_is_no_figure_rather_than_one_of_the_others() -> None:
+    rows = rows_of(*(judged_again("icrl", item, [0.9, 0.2, 0.3], [0.4, 0.5, 0.6], 0.4) for item in "ab"))
+    for episode in rows[Cell("icrl", "b", 0)]["episodes"]:
+        episode["retests"] = []
+    (method,) = summarize(plan("icrl", solved_at=None), rows)["methods"]
+    assert means(method["answer"]) == [0.9, None, 0.4]
+
+
+def test_a_judged_reward_that_has_chosen_is_said_to_be_too_high_unless_it_was_judged_again() -> None:
+    lucky = {**played("icrl", "a", 0.2, 0.9), "rewarded_by": "judged"}
+    again = {**judged_again("icrl", "a", [0.9, 0.2], [0.4, 0.5], 0.4), "rewarded_by": "judged"}
+    (one,), (other,) = (summarize(plan("icrl"), rows_of(each))["methods"] for each in (lucky, again))  # type: ignore[arg-type]
+    assert any("too high" in line for line in one["warnings"])
+    assert not any("too high" in line for line in other["warnings"])
+
+
 # ------------------------------------------------------------------------------------------------- independent attempts
 
 
@@ -291,7 +430,8 @@ def test_there_is_no_pass_at_k_where_runs_stopped_once_they_were_solved() -> Non
 def test_a_task_without_any_score_takes_pass_at_k_from_itself_alone() -> None:
     rows = rows_of(played("best_of_n", "a", 1.0, 0.0), played("best_of_n", "b", None, None))
     (method,) = summarize(plan("best_of_n"), rows)["methods"]
-    assert {k: one["mean"] for k, one in method["pass_at"].items()} == {"1": 0.5, "2": 1.0}
+    told = {k: (one["mean"], one["lowest"], one["highest"]) for k, one in method["pass_at"].items()}
+    assert told == {"1": (None, 0.25, 0.75), "2": (None, 0.5, 1.0)}
 
 
 def test_methods_are_judged_within_what_a_solved_run_needed_though_others_gave_up_earlier() -> None:

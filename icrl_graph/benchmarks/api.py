@@ -31,7 +31,7 @@ from icrl_graph.benchmarks.scheduler import Left, OnProgress
 from icrl_graph.benchmarks.summary import Summary, summarize
 from icrl_graph.errors import MissingExtra
 from icrl_graph.state import notebook
-from icrl_graph.state.episode import Usage, add_usage, value_of
+from icrl_graph.state.episode import Usage, add_usage, answer_of, value_of
 from icrl_graph.state.formatting import cost
 
 WIDTH = 160
@@ -235,9 +235,10 @@ class Comparison:
 
     @property
     def unscored(self) -> list[Row]:
-        """The runs that have ended without a reward for any attempt, as where a judge gives no verdict."""
+        """The runs that have answered without a reward for any attempt, as where a judge gives no verdict."""
         ended = (row for cell, row in self.rows.items() if has_ended(self.rows, cell))
-        return [row for row in ended if all(value_of(episode) is None for episode in row["episodes"])]
+        answered = (row for row in ended if any(answer_of(episode) is not None for episode in row["episodes"]))
+        return [row for row in answered if all(value_of(episode) is None for episode in row["episodes"])]
 
     @property
     def usage(self) -> Usage:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,23 @@ class Estimate(TypedDict):
     """Cells without a score."""
 
 
+class Bracket(Estimate):
+    """An estimate that does not pass what is scored for all; the further fields are there where not all is.
+
+    Where scores have bounds, what is unscored counts as either. Then there is no `mean`, and the interval is from the
+    low end of the lowest to the high end of the highest.
+    """
+
+    scored: NotRequired[int]
+    """Cells with a score."""
+    of: NotRequired[int]
+    """Cells that could have one: without those that were not played, or lost to a provider that is down."""
+    lowest: NotRequired[float | None]
+    """The mean with all that is unscored at the lowest score possible; None if bounds are unknown."""
+    highest: NotRequired[float | None]
+    """The same at the highest."""
+
+
 class Difference(TypedDict):
     """What one method has more than another over the same tasks; None where it is not known. p to 6 figures."""
 
@@ -59,6 +76,11 @@ class Difference(TypedDict):
     """Tasks scored in both."""
     adjusted: float | None
     """p after Holm's correction, in (0, 1]; `corrected` fills it in."""
+    lowest: NotRequired[float]
+    """The lowest that the difference can be, where some is unscored and scores have bounds. `difference` is None then,
+    the interval is that of all it can be, and p the largest."""
+    highest: NotRequired[float]
+    """The highest."""
 
 
 def estimate(values: Any, *, share: bool = False) -> Estimate:
@@ -106,6 +128,40 @@ def curve(values: Any, *, share: bool = False) -> list[Estimate]:
         MissingExtra: SciPy is not installed.
     """
     return _estimates(_checked(values, 3, share), share)
+
+
+def bracketed(values: Any, lowest: Any, highest: Any, *, share: bool = False, bounded: bool = True) -> list[Bracket]:
+    """The `curve` of values of which some are unscored: its points are told as the lowest and highest they can be.
+
+    A mean over what happens to be scored says nothing of the rest: of 30 answers of which 8 are scored, all of them
+    right, the share that is right is from .27 to 1.
+
+    Args:
+        values: shape (tasks, seeds, points); NaN is unscored.
+        lowest: the same, with the lowest possible score in place of what is unscored; NaN is what can have no score.
+        highest: the same with the highest.
+        share: values lie in [0, 1].
+        bounded: the lowest and the highest score are known; else only what is scored is counted.
+
+    Raises:
+        ValueError: as in `estimate`.
+        MissingExtra: SciPy is not installed.
+    """
+    plain, made = curve(values, share=share), ~np.isnan(np.asarray(lowest, dtype=float))
+    cells = made.shape[0] * made.shape[1]
+    is_open = made & (np.isnan(values) | (np.asarray(lowest) != np.asarray(highest)))
+    ends = [curve(end, share=share) for end in (lowest, highest)] if bounded and is_open.any() else [plain, plain]
+    points: list[Bracket] = []
+    for at, (point, low, high) in enumerate(zip(plain, *ends, strict=True)):
+        count = int(made[..., at].sum())
+        told: Any = {**point}
+        if is_open[..., at].any():
+            told |= {"scored": cells - point["unscored"], "of": count, "lowest": None, "highest": None}
+            if bounded:
+                told |= {"mean": None, "low": low["low"], "high": high["high"]}
+                told |= {"lowest": low["mean"], "highest": high["mean"]}
+        points.append(told)
+    return points
 
 
 def pass_at_k(attempts: int, solved: int, k: int) -> float:
@@ -176,6 +232,25 @@ def difference(ones: Any, others: Any, *, share: bool = False) -> Difference:
     )
 
 
+def bracketed_difference(plain: Difference, lowest: Difference, highest: Difference) -> Difference:
+    """A difference of which some is unscored, by the lowest and the highest that it can be.
+
+    Args:
+        plain: over what is scored in both.
+        lowest: with what is unscored at its lowest in the one, at its highest in the other.
+        highest: the other way about.
+    """
+    low, high = lowest["difference"], highest["difference"]
+    if low is None or high is None:
+        return plain
+    told: Difference = {**plain, "difference": None, "lowest": low, "highest": high}
+    told["low"], told["high"] = lowest["low"], highest["high"]
+    for name in ("p", "mcnemar"):
+        ends: list[Any] = [lowest[name], highest[name]]
+        told[name] = None if None in ends else 1.0 if low <= 0 <= high else max(ends)
+    return told
+
+
 def corrected(differences: Sequence[Difference]) -> list[Difference]:
     """The same differences with each p corrected for how many there are (S. Holm, Scand. J. Statist. 6, 1979).
 
@@ -194,10 +269,10 @@ def corrected(differences: Sequence[Difference]) -> list[Difference]:
 def detectable(
     tasks: int, *, comparisons: int = 1, apart: float = 0.3, power: float = 0.8, alpha: float = 0.05
 ) -> float | None:
-    """Smallest difference of two shares that a paired test is likely to find, in (0, apart].
+    """Smallest difference of two shares that the test of `difference` is likely to find, in (0, apart].
 
-    Solves d = z sd / sqrt(tasks) with sd^2 = apart - d^2, z the sum of the normal quantiles of 1 - alpha / 2 and power
-    (R. J. Connor, Biometrics 43, 1987, with one sd for both): d = z sqrt(apart / (tasks + z^2)).
+    Exact for one seed: how many tasks come out differently is binomial, and so is how many of those the better one
+    gains; p is that of flipping their signs, which is the two-sided binomial one.
 
     Args:
         tasks: from 1.
@@ -220,10 +295,22 @@ def detectable(
         raise ValueError(f"apart is {apart}, but must be above 0 and at most 1")
     if not 0 < alpha < power < 1:
         raise ValueError(f"alpha is {alpha} and power {power}, but must be 0 < alpha < power < 1")
-    normal = _scipy().norm
-    z = float(normal.isf(alpha / comparisons / 2) + normal.ppf(power))
-    least = z * math.sqrt(apart / (tasks + z**2))
-    return least if least <= apart else None
+    stats = _scipy()
+    likely = stats.binom.ppf([1e-9, 1 - 1e-9], tasks, apart)
+    differ = np.arange(likely[0], likely[1] + 1)
+    chance = stats.binom.pmf(differ, tasks, apart)
+    critical = stats.binom.isf(alpha / comparisons / 2, differ, 0.5)  # more gains than these are significant
+
+    def found(size: float) -> float:
+        return float(chance @ stats.binom.sf(critical, differ, (apart + size) / (2 * apart)))
+
+    if found(apart) < power:
+        return None
+    low, high = 0.0, apart
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (low, middle) if found(middle) >= power else (middle, high)
+    return high
 
 
 def _scipy() -> Any:

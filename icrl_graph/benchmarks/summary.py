@@ -1,15 +1,15 @@
 """What the rows of a comparison come to: figures by method, by round and by budget, and differences between methods.
 
 Rounds are counted from 0; the candidates of a round stand side by side, in the place of rounds. A run that reached its
-target counts on with its answer. What is unscored is left out of every mean, and counted.
+target counts on with its answer. Where some is unscored, a mean is told as the lowest and the highest that it can be.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import Any
 
@@ -18,9 +18,19 @@ from typing_extensions import TypedDict
 
 from icrl_graph.benchmarks.arms import makes_independent_attempts
 from icrl_graph.benchmarks.results import Cell, Plan, Row
-from icrl_graph.benchmarks.statistics import Difference, Estimate, corrected, curve, difference, estimate, pass_at_k
-from icrl_graph.state.episode import Episode, Usage, add_usage, answer_of, value_of
-from icrl_graph.state.selection import metric_of
+from icrl_graph.benchmarks.scores import Scale, scale_of
+from icrl_graph.benchmarks.statistics import (
+    Bracket,
+    Difference,
+    bracketed,
+    bracketed_difference,
+    corrected,
+    difference,
+    pass_at_k,
+)
+from icrl_graph.state.episode import Episode, Usage, add_usage, answer_of, is_lost, value_of
+from icrl_graph.state.formatting import shorten
+from icrl_graph.state.selection import was_judged_again
 
 UNITS = ("calls", "tokens", "usd")
 """What a budget can be of."""
@@ -32,7 +42,7 @@ class Point(TypedDict):
     """A budget, and what the answers are worth that it pays for."""
 
     budget: float
-    value: Estimate
+    value: Bracket
 
 
 class Method(TypedDict):
@@ -44,36 +54,38 @@ class Method(TypedDict):
     failed: int
     attempts: int
     unanswered: int
-    """Attempts without a response or an answer."""
+    """Attempts without a response or an answer, those that were lost to a provider that is down included."""
     unscored: int
     """Attempts with an answer that could not be judged."""
     stopped: dict[str, int]
-    reward: list[Estimate]
+    reward: list[Bracket]
     """By round, of the attempt: what the method sees."""
-    metric: list[Estimate]
+    metric: list[Bracket]
     """By round, of the attempt: what is reported."""
-    best: list[Estimate]
+    best: list[Bracket]
     """By round, the highest reward so far."""
-    answer: list[Estimate]
+    answer: list[Bracket]
     """By round, the metric of what would be answered then."""
-    solved: list[Estimate]
+    solved: list[Bracket]
     """By round, the share of runs whose answer then solves the task; empty where nothing counts as solved."""
-    by_instruction: dict[str, Estimate]
+    by_instruction: dict[str, Bracket]
     """The mean reward of the rounds that asked for this, such as explore and exploit."""
-    regret: Estimate
-    equal: dict[str, Estimate]
+    regret: Bracket
+    equal: dict[str, Bracket]
     """At equal calls: by measure."""
     budget: dict[str, list[Point]]
     """By unit: the first of the measures over what was spent."""
-    by_task: dict[str, Estimate]
+    by_task: dict[str, Bracket]
     """At equal calls, by task: the metric of the answer where it is measured, else the first of the measures. Tasks
     that are named alike up to a colon, such as the variations of one, are one task here."""
-    pass_at: dict[str, Estimate]
+    pass_at: dict[str, Bracket]
     """By k, for attempts that don't see each other: the share of tasks solved by at least one of k."""
     usage: Usage
     """Of the runs that have ended, without what judging them again has cost."""
     spent_by: dict[str, Usage]
     """By node: generate, evaluate, reflect, select; rejudge, where they were judged again."""
+    warnings: list[str]
+    """What must be known to read its figures, in words: what is unscored, what had no answer, what noise has chosen."""
 
 
 class Pair(Difference):
@@ -116,7 +128,6 @@ def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
     failed = Counter(cell.arm for cell, row in rows.items() if "error" in row)
     measures = _measures(plan, [row for table in tables.values() for row in table.ended])
     calls = first.most_calls(plan.rounds)
-    equal = {arm: {name: table.at("calls", calls, name) for name in measures} for arm, table in tables.items()}
     return Summary(
         benchmark=plan.benchmark,
         model=plan.model,
@@ -124,9 +135,9 @@ def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
         seeds=len(first.runs[0]),
         equal_calls=calls,
         measures=measures,
-        methods=[_method(arm, table, measures, failed[arm], equal[arm]) for arm, table in tables.items()],
+        methods=[_method(arm, table, measures, failed[arm], calls) for arm, table in tables.items()],
         usage=add_usage(*(row.get("usage", {}) for row in rows.values())),
-        pairs=[pair for name in measures for pair in _pairs(name, {arm: equal[arm][name] for arm in equal})],
+        pairs=[pair for name in measures for pair in _pairs(name, tables, calls)],
     )
 
 
@@ -141,8 +152,9 @@ def tables_of(plan: Plan, rows: Mapping[Cell, Row]) -> dict[str, Table]:
         raise ValueError("no run has ended yet, so there is nothing to sum up")
     items, seeds = list(dict.fromkeys(cell.item for cell in ended)), range(max(cell.seed for cell in ended) + 1)
     arms = {cell.arm for cell in ended}
+    scale = scale_of(plan, ended.values())
     return {
-        arm: Table(items, [[ended.get(Cell(arm, item, seed)) for seed in seeds] for item in items], plan.solved_at)
+        arm: Table(items, [[ended.get(Cell(arm, item, seed)) for seed in seeds] for item in items], scale)
         for arm in plan.arms
         if arm in arms
     }
@@ -157,15 +169,24 @@ def _measures(plan: Plan, rows: Sequence[Row]) -> list[str]:
     return [*solved, *(["metric"] if metrics and (is_finer or not solved) else []), "reward"]
 
 
-def _mean(measure: str, values: Any) -> Estimate:
-    return estimate(values, share=measure == "success")
-
-
-def _pairs(measure: str, values: Mapping[str, Any]) -> list[Pair]:
-    first, *others = values
-    differences = corrected([difference(values[arm], values[first], share=measure == "success") for arm in others])
+def _pairs(measure: str, tables: Mapping[str, Table], calls: int) -> list[Pair]:
+    first, *others = tables
+    differences = corrected([_difference(measure, tables[arm], tables[first], calls) for arm in others])
     named = zip(others, differences, strict=True)
     return [Pair(**difference, arm=arm, against=first, measure=measure) for arm, difference in named]
+
+
+def _difference(measure: str, one: Table, other: Table, calls: int) -> Difference:
+    ones, others = (table.in_all_ways(lambda table: table.at("calls", calls, measure)) for table in (one, other))
+    of = partial(difference, share=measure in one.scale.shares)
+    plain = of(ones[0], others[0])
+    if measure not in one.scale.bounds or (_same(*ones) and _same(*others)):
+        return plain
+    return bracketed_difference(plain, of(ones[1], others[2]), of(ones[2], others[1]))
+
+
+def _same(values: Any, lowest: Any, highest: Any) -> bool:
+    return np.array_equal(values, lowest, equal_nan=True) and np.array_equal(values, highest, equal_nan=True)
 
 
 @dataclass(frozen=True)
@@ -174,7 +195,7 @@ class Table:
 
     items: Sequence[str]
     runs: Sequence[Sequence[Row | None]]
-    solved_at: float | None
+    scale: Scale
 
     @cached_property
     def ended(self) -> list[Row]:
@@ -206,12 +227,22 @@ class Table:
     @cached_property
     def reward(self) -> Any:
         """Of each attempt."""
-        return self.over_rounds(lambda row: [value_of(episode) for episode in row["episodes"]])
+        return self._attempts("reward")
 
     @cached_property
     def metric(self) -> Any:
         """Of each attempt."""
-        return self.over_rounds(lambda row: [metric_of(episode) for episode in row["episodes"]])
+        return self._attempts("metric")
+
+    def _attempts(self, measure: str) -> Any:
+        def scores(row: Row) -> list[float | None]:
+            found = [self.scale.of_attempt(episode, measure) for episode in row["episodes"]]
+            if not was_judged_again(row["episodes"]):
+                return found
+            own = self.scale.of_answer(row, len(found) - 1, measure)  # a lucky judgement has ended it: it doesn't last
+            return found + [own] * (self.rounds - len(found) if row["stopped"] == "success" else 0)
+
+        return self.over_rounds(scores)
 
     @property
     def best(self) -> Any:
@@ -220,15 +251,13 @@ class Table:
 
     def answered(self, measure: str) -> Any:
         """Of what would be the answer after each attempt: its reward, its metric, or 1 if that solves the task."""
-        read = value_of if measure == "reward" else metric_of
+        return _known(self._answers(measure))
 
-        def of_choice(row: Row) -> list[float | None]:
-            return [None if place is None else read(row["episodes"][place]) for place in row["chosen"]]
-
-        values = self.over_rounds(of_choice, lasting=True)
-        if measure != "success":
-            return values
-        return np.where(np.isnan(values), np.nan, values >= self.solved_at)
+    def _answers(self, measure: str) -> Any:
+        """The same, infinite where only those judgements know it that have chosen it."""
+        return self.over_rounds(
+            lambda row: [self.scale.of_answer(row, at, measure) for at in range(len(row["episodes"]))], lasting=True
+        )
 
     def spent(self, unit: str) -> Any:
         """What was spent until each attempt was judged; infinite for those that were not made."""
@@ -238,8 +267,21 @@ class Table:
     def at(self, unit: str, budget: float, measure: str) -> Any:
         """An array (tasks, seeds): what the answers are worth that a budget pays for."""
         paid = (self.spent(unit) <= budget * (1 + 1e-9)).sum(axis=2)
-        values = np.take_along_axis(self.answered(measure), np.maximum(paid - 1, 0)[:, :, None], axis=2)[:, :, 0]
-        return np.where(paid > 0, values, np.nan)
+        values = np.take_along_axis(self._answers(measure), np.maximum(paid - 1, 0)[:, :, None], axis=2)
+        return _known(np.where(paid[:, :, None] > 0, values, np.nan))[:, :, 0]
+
+    def in_all_ways(self, read: Callable[[Table], Any]) -> list[Any]:
+        """What is read from it with what is unscored left out, at the lowest and at the highest score possible."""
+        return [read(replace(self, scale=replace(self.scale, unscored=way))) for way in (None, 0, 1)]
+
+    def curve(self, measure: str, read: Callable[[Table], Any]) -> list[Bracket]:
+        """The estimates of what is read from it, an array (tasks, seeds, points)."""
+        share, bounded = measure in self.scale.shares, measure in self.scale.bounds
+        return bracketed(*self.in_all_ways(read), share=share, bounded=bounded)
+
+    def estimate(self, measure: str, read: Callable[[Table], Any]) -> Bracket:
+        """The same of one point: an array (tasks, seeds)."""
+        return self.curve(measure, lambda table: np.asarray(read(table), dtype=float)[:, :, None])[0]
 
     def most_calls(self, rounds: int) -> int:
         """The calls that its runs could make; where all stopped at their target, those that they would have made."""
@@ -247,6 +289,14 @@ class Table:
         if any(row["stopped"] != "success" for row in self.ended):
             return round(max(made))
         return round(max(*made, rounds * sum(made) / sum(len(row["episodes"]) for row in self.ended)))
+
+
+def _known(values: Any) -> Any:
+    """Points at which an answer is known by those judgements alone that have chosen it are no figures at all.
+
+    The mean over the runs that are known there would be that of a selection of them.
+    """
+    return np.where(np.isinf(values).any(axis=(0, 1)), np.nan, values)
 
 
 def spent_until(episodes: Sequence[Episode], unit: str) -> list[float]:
@@ -281,19 +331,28 @@ def is_known(usage: Usage, unit: str) -> bool:
     return amount(usage, unit) > 0 and not (unit == "usd" and usage.get("unpriced", 0) > 0)
 
 
-def _by_task(items: Sequence[str], measure: str, values: Any) -> dict[str, Estimate]:
-    tasks = [item.partition(":")[0] for item in items]
+def _by_task(table: Table, measure: str, read: Callable[[Table], Any]) -> dict[str, Bracket]:
+    tasks = [item.partition(":")[0] for item in table.items]
     places = {task: [at for at, other in enumerate(tasks) if other == task] for task in dict.fromkeys(tasks)}
-    return {task: _mean(measure, values[at]) for task, at in places.items()}
+    ways = [values[:, :, None] for values in table.in_all_ways(read)]
+    share, bounded = measure in table.scale.shares, measure in table.scale.bounds
+    return {
+        task: bracketed(*(values[at] for values in ways), share=share, bounded=bounded)[0]
+        for task, at in places.items()
+    }
 
 
-def _method(arm: str, table: Table, measures: list[str], failed: int, equal: Mapping[str, Any]) -> Method:
+def _method(arm: str, table: Table, measures: list[str], failed: int, calls: int) -> Method:
     episodes = [episode for row in table.ended for episode in row["episodes"]]
     unanswered = sum(answer_of(episode) is None for episode in episodes)
     by_node = spent_by(episodes)
     usage = add_usage(*(spent for node, spent in by_node.items() if node != "rejudge"))
     by_task = "metric" if "metric" in measures else measures[0]
-    return Method(
+
+    def within(measure: str) -> Callable[[Table], Any]:
+        return lambda table: table.at("calls", calls, measure)
+
+    method = Method(
         arm=arm,
         rewarded_by=" and ".join(sorted({row["rewarded_by"] for row in table.ended})),
         runs=len(table.ended),
@@ -302,42 +361,42 @@ def _method(arm: str, table: Table, measures: list[str], failed: int, equal: Map
         unanswered=unanswered,
         unscored=sum(value_of(episode) is None for episode in episodes) - unanswered,
         stopped=dict(Counter(row["stopped"] for row in table.ended)),
-        reward=curve(table.reward),
-        metric=_curve(table.metric),
-        best=curve(table.best),
-        answer=_curve(table.answered("metric")),
-        solved=curve(table.answered("success"), share=True) if "success" in measures else [],
+        reward=table.curve("reward", lambda table: table.reward),
+        metric=table.curve("metric", lambda table: table.metric),
+        best=table.curve("reward", lambda table: table.best),
+        answer=table.curve("metric", lambda table: table.answered("metric")),
+        solved=table.curve("success", lambda table: table.answered("success")) if "success" in measures else [],
         by_instruction=_by_instruction(table),
-        regret=estimate([[np.nan if row is None else _number(row["regret"]) for row in seeds] for seeds in table.runs]),
-        equal={name: _mean(name, equal[name]) for name in measures},
+        regret=table.estimate("regret", _regret),
+        equal={name: table.estimate(name, within(name)) for name in measures},
         budget={unit: _over_budget(table, unit, measures[0]) for unit in UNITS if is_known(usage, unit)},
-        by_task=_by_task(table.items, by_task, equal[by_task]),
+        by_task=_by_task(table, by_task, within(by_task)),
         pass_at=_pass_at(arm, table) if "success" in measures else {},
         usage=usage,
         spent_by=by_node,
+        warnings=[],
     )
+    return {**method, "warnings": list(_warnings(method, table, calls))}
 
 
-def _curve(values: Any) -> list[Estimate]:
-    """A curve; of nothing but 0 and 1 as shares, whose interval is honest where all tasks agree."""
-    return curve(values, share=bool(np.isin(values[~np.isnan(values)], (0, 1)).all()))
+def _regret(table: Table) -> Any:
+    unknown = np.nan if table.scale.unscored is None else 0.0  # only counted: it has no bounds
+    values = [[np.nan if row is None else row["regret"] for row in seeds] for seeds in table.runs]
+    return [[unknown if value is None else value for value in seeds] for seeds in values]
 
 
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value
-
-
-def _by_instruction(table: Table) -> dict[str, Estimate]:
+def _by_instruction(table: Table) -> dict[str, Bracket]:
     names = [episode["plan"]["instruction"] for row in table.ended for episode in row["episodes"]]
 
-    def mean_of(row: Row | None, name: str) -> float:
+    def mean_of(table: Table, row: Row | None, name: str) -> float:
         episodes = [] if row is None else [e for e in row["episodes"] if e["plan"]["instruction"] == name]
-        values = [value for episode in episodes if (value := value_of(episode)) is not None]
-        return float(np.mean(values)) if values else np.nan
+        scores = [score for e in episodes if (score := table.scale.of_attempt(e, "reward")) is not None]
+        return float(np.mean(scores)) if scores else np.nan
 
-    return {
-        name: estimate([[mean_of(row, name) for row in seeds] for seeds in table.runs]) for name in dict.fromkeys(names)
-    }
+    def means(name: str) -> Callable[[Table], Any]:
+        return lambda table: [[mean_of(table, row, name) for row in seeds] for seeds in table.runs]
+
+    return {name: table.estimate("reward", means(name)) for name in dict.fromkeys(names)}
 
 
 def _over_budget(table: Table, unit: str, measure: str) -> list[Point]:
@@ -347,26 +406,89 @@ def _over_budget(table: Table, unit: str, measure: str) -> list[Point]:
     lowest, highest = float(first[np.isfinite(first)].max()), float(last.max())
     even = np.linspace(lowest, highest, POINTS)
     budgets = np.unique(even.round() if unit == "calls" else even)
-    values = np.stack([table.at(unit, budget, measure) for budget in budgets], axis=2)
-    points = curve(values, share=measure == "success")
+    points = table.curve(
+        measure, lambda table: np.stack([table.at(unit, budget, measure) for budget in budgets], axis=2)
+    )
     return [Point(budget=float(budget), value=value) for budget, value in zip(budgets, points, strict=True)]
 
 
-def _pass_at(arm: str, table: Table) -> dict[str, Estimate]:
+def _pass_at(arm: str, table: Table) -> dict[str, Bracket]:
     """Only of attempts that are independent of each other."""
     if not makes_independent_attempts(arm):
         return {}
     if any(row["stopped"] == "success" for row in table.ended):
         return {}  # how many attempts a run has made tells whether it was solved
-    tried = [[metric_of(e) for row in seeds if row is not None for e in row["episodes"]] for seeds in table.runs]
-    scored = [metrics for task in tried if (metrics := [metric for metric in task if metric is not None])]
-    counts = [(len(metrics), sum(metric >= (table.solved_at or 0.0) for metric in metrics)) for metrics in scored]
-    fewest = min((made for made, _ in counts), default=0)
-    ks = [2**power for power in range(12) if 2**power <= fewest]
-    return {str(k): estimate([[pass_at_k(made, solved, k)] for made, solved in counts]) for k in ks}
+
+    def marks(table: Table) -> list[list[float]]:
+        """By task, of each attempt, whether it solves the task."""
+        tried = [[e for row in seeds if row is not None for e in row["episodes"]] for seeds in table.runs]
+        return [[s for e in task if (s := table.scale.of_attempt(e, "success")) is not None] for task in tried]
+
+    def chances(k: int) -> Callable[[Table], Any]:
+        return lambda table: [
+            [pass_at_k(len(task), round(sum(task)), k) if len(task) >= k else np.nan] for task in marks(table)
+        ]
+
+    counts = [len(task) for task in marks(replace(table, scale=replace(table.scale, unscored=0))) if task]
+    ks = [2**power for power in range(12) if 2**power <= min(counts, default=0)]
+    return {str(k): table.estimate("success", chances(k)) for k in ks}
 
 
 def spent_by(episodes: Sequence[Episode]) -> dict[str, Usage]:
     """What each node has spent on these attempts."""
     nodes = dict.fromkeys(node for episode in episodes for node in episode["costs"])
     return {node: add_usage(*(episode["costs"].get(node, {}) for episode in episodes)) for node in nodes}
+
+
+def least_scored(method: Method) -> tuple[str, Bracket]:
+    """The measure at equal calls of which the fewest answers are scored, and its figure."""
+    return min(method["equal"].items(), key=lambda pair: pair[1].get("scored", method["runs"]))
+
+
+def scored_of(method: Method) -> str:
+    """How many of its answers are scored at equal calls, in words."""
+    _, least = least_scored(method)
+    return f"{least['scored']} of {least['of']}" if "scored" in least else f"{method['runs']} of {method['runs']}"
+
+
+def _warnings(method: Method, table: Table, calls: int) -> Iterator[str]:
+    """What must be known to read the figures of a method."""
+    arm, runs, episodes = method["arm"], table.ended, [e for row in table.ended for e in row["episodes"]]
+    measure, least = least_scored(method)
+    if "scored" in least:
+        told = "it is told as the lowest and the highest that it can be"
+        unknown = "its mean is over these alone, for how low and high it can be is not declared (bounds)"
+        reason = _reason(e["reward"].get("error") for e in episodes if value_of(e) is None and answer_of(e) is not None)
+        reason = reason or _reason(each.get("error") for e in episodes for each in e.get("reported") or [])
+        scored = f"scored {least['scored']} of {least['of']} answers by {measure}"
+        yield f"{arm}: {scored}; {unknown if least['lowest'] is None else told}.{reason}"
+    if method["unscored"]:
+        yield f"{arm}: {method['unscored']} of {method['attempts']} attempts have an answer that could not be scored."
+    silent = [row for row in runs if row["answer"] is None and not all(map(is_lost, row["episodes"]))]
+    if silent:
+        reason = _reason(e.get("error") for row in silent for e in row["episodes"])
+        yield f"{arm}: {len(silent)} of {len(runs)} runs gave no answer, and have not solved their tasks.{reason}"
+    again = was_judged_again(episodes)
+    if again and any(one["tasks"] == 0 and "of" not in one for one in method["equal"].values()):
+        yield (
+            f"{arm}: what it answers within {calls} calls was not judged again, and is not known by other judgements "
+            "than chose it. Put it first, or give it fewer rounds."
+        )
+    if not again and "judged" in method["rewarded_by"] and all(map(_is_luckiest, runs)):
+        yield (
+            f"{arm}: the judgements that chose its answers are also reported, and where they are noisy that reward is "
+            "too high. Have the leaders judged again (retests), or believe a metric of another evaluator."
+        )
+
+
+def _is_luckiest(row: Row) -> bool:
+    """Whether the answer is what was rewarded most, of several attempts."""
+    values = [value for episode in row["episodes"] if (value := value_of(episode)) is not None]
+    place = row["chosen"][-1]
+    return len(values) > 1 and place is not None and value_of(row["episodes"][place]) == max(values)
+
+
+def _reason(errors: Iterable[str | None]) -> str:
+    """The first of them, as a sentence; empty without any."""
+    error = next((error for error in errors if error), None)
+    return "" if error is None else f" Such as: {shorten(error, 200)}"

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from icrl_graph.benchmarks.scheduler import OnProgress
-from icrl_graph.benchmarks.summary import Summary
-from icrl_graph.state.formatting import MISSING, between, chance, cost, score, table
+from icrl_graph.benchmarks.summary import Summary, least_scored, scored_of
+from icrl_graph.state.formatting import MISSING, apart, between, chance, cost, level, score, table
 
 _UNITS = {"usd": "USD", "calls": "calls", "time": "s"}
 
@@ -40,30 +40,33 @@ def progress_bar(console: Console) -> Iterator[OnProgress]:
         yield show
 
 
-def tables(summary: Summary) -> Iterator[Table]:
-    """The arms, and how they differ from the first."""
+def tables(summary: Summary) -> Iterator[Table | Text]:
+    """The arms, how they differ from the first, and what must be known to read that."""
     measures, calls = summary["measures"], summary["equal_calls"]
     size = f"{summary['tasks']} tasks x {summary['seeds']} seeds, within {calls} calls"
     counts = ("unanswered", "unscored")
     missing = [name for name in counts if any(method[name] for method in summary["methods"])]  # type: ignore[literal-required]
     title = f"{summary['benchmark']}, {size}, {summary['model']}"
-    arms = table(title, "method", *measures, "by round", *missing, "calls")
+    is_open = any("scored" in least_scored(method)[1] for method in summary["methods"])
+    arms = table(title, "method", *measures, *(["scored"] if is_open else []), "by round", *missing, "calls")
     for method in summary["methods"]:
         scores = (between(method["equal"][name], score) for name in measures)
-        by_round = "→".join(score(method["reward"][at]["mean"]) for at in (0, -1))
+        scored = [scored_of(method)] if is_open else []
+        by_round = "→".join(level(method["reward"][at], score) for at in (0, -1))
         calls_each = f"{method['usage']['calls'] / method['runs']:.1f}"
         missed = (str(method[name]) for name in missing)  # type: ignore[literal-required]
-        arms.add_row(Text(method["arm"]), *scores, by_round, *missed, calls_each)
+        arms.add_row(Text(method["arm"]), *scores, *scored, by_round, *missed, calls_each)
     yield arms
     if summary["pairs"]:
         title = f"Against {summary['pairs'][0]['against']}, over the same tasks"
         yield _differences(title, summary)
+    yield from (Text(f"! {line}", "yellow") for method in summary["methods"] for line in method["warnings"])
 
 
 def _differences(title: str, summary: Summary) -> Table:
     differences: Table = table(title, "method", "measure", "difference", "95 %", "p (Holm)")
     for pair in summary["pairs"]:
         interval = MISSING if pair["low"] is None else f"{pair['low']:+.2f} to {pair['high']:+.2f}"
-        difference = MISSING if pair["difference"] is None else f"{pair['difference']:+.2f}"
+        difference = apart(pair, lambda value: MISSING if value is None else f"{value:+.2f}")
         differences.add_row(Text(pair["arm"]), pair["measure"], difference, interval, chance(pair["adjusted"]))
     return differences

@@ -27,10 +27,18 @@ def score(value: float | None) -> str:
     return share(value) if value is not None and abs(value) < 1 else number(value)
 
 
+def level(estimate: Mapping[str, Any], write: Callable[[float | None], str] = number) -> str:
+    """A mean, or the lowest and the highest that it can be, where some is unscored."""
+    if estimate.get("lowest") is None:
+        return write(estimate["mean"])
+    return f"{write(estimate['lowest'])} to {write(estimate['highest'])}"
+
+
 def between(estimate: Mapping[str, Any], write: Callable[[float | None], str] = number) -> str:
-    """A mean with the ends of its interval, where it has one."""
+    """A mean with the ends of its interval, where it has one, and how much is scored, where that is not all."""
     ends = "" if estimate["low"] is None else f" [{write(estimate['low'])} {write(estimate['high'])}]"
-    return write(estimate["mean"]) + ends
+    scored = f" ({estimate['scored']} of {estimate['of']})" if "scored" in estimate else ""
+    return level(estimate, write) + ends + scored
 
 
 def plus_minus(value: str, estimate: Mapping[str, Any]) -> str:
@@ -41,6 +49,13 @@ def plus_minus(value: str, estimate: Mapping[str, Any]) -> str:
 def signed(value: float | None) -> str:
     """A difference, three significant digits."""
     return MISSING if value is None else f"{value:+.3g}"
+
+
+def apart(pair: Mapping[str, Any], write: Callable[[float | None], str] = signed) -> str:
+    """A difference, or the lowest and the highest that it can be, where some is unscored."""
+    if pair.get("lowest") is None:
+        return write(pair["difference"])
+    return f"{write(pair['lowest'])} to {write(pair['highest'])}"
 
 
 def chance(p: float | None) -> str:

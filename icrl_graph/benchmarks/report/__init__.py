@@ -20,7 +20,7 @@ from icrl_graph.benchmarks.summary import Summary, spent_by, summarize
 from icrl_graph.errors import missing_extra
 from icrl_graph.prompts.text import as_json
 from icrl_graph.state.episode import Episode, Message, spent
-from icrl_graph.state.formatting import between, chance, cost, file_names, number, shorten, signed
+from icrl_graph.state.formatting import apart, between, chance, cost, file_names, level, number, shorten, signed
 
 
 def write_report(folder: Path, trust: bool = False) -> list[Path]:
@@ -128,8 +128,9 @@ def _render(template: str, figures: Sequence[charts.Chart], shown: Any, messages
     pages = Environment(
         loader=PackageLoader("icrl_graph.benchmarks.registry", "report"), autoescape=True, undefined=StrictUndefined
     )
-    pages.filters.update(number=number, between=between, signed=signed, chance=chance, cost=cost, shorten=shorten)
-    pages.filters.update(file_names=file_names, folder_name=lambda folder: Path(folder).name)
+    pages.filters.update(number=number, level=level, between=between, signed=signed, apart=apart, chance=chance)
+    pages.filters.update(cost=cost, shorten=shorten, file_names=file_names)
+    pages.filters.update(folder_name=lambda folder: Path(folder).name)
     return pages.get_template(template).render(
         charts=[chart._asdict() for chart in figures],
         figures=script({chart.name: chart.figure for chart in figures}),

@@ -161,7 +161,7 @@ def _figure(
 def _curve(arm: str, span: Sequence[float], curve: Sequence[Estimate], place: int) -> Iterator[dict[str, Any]]:
     color, dash = COLORS[place % len(COLORS)], DASHES[place // len(COLORS) % len(DASHES)]
     known = [(at, e["mean"], e["low"], e["high"]) for at, e in zip(span, curve, strict=True) if e["mean"] is not None]
-    sure = [(at, low, high) for at, _, low, high in known if low is not None]
+    sure = [(at, e["low"], e["high"]) for at, e in zip(span, curve, strict=True) if e["low"] is not None]
     yield {
         "x": [at for at, *_ in sure] + [at for at, *_ in sure[::-1]],
         "y": [high for *_, high in sure] + [low for _, low, _ in sure[::-1]],

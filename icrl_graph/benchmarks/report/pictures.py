@@ -73,10 +73,11 @@ def draw_curve(axes: Any, curve: Sequence[Estimate], span: Iterable[float] | Non
         style: of its line, with a `color`.
     """
     places = range(1, len(curve) + 1) if span is None else span
-    known = [(at, point) for at, point in zip(places, curve, strict=True) if point["mean"] is not None]
+    points = list(zip(places, curve, strict=True))
+    known = [(at, point) for at, point in points if point["mean"] is not None]
     style = {"marker": "o", "markersize": 3, **style}
     axes.plot([at for at, _ in known], [point["mean"] for _, point in known], **style)
-    sure = [(at, point["low"], point["high"]) for at, point in known if point["low"] is not None]
+    sure = [(at, point["low"], point["high"]) for at, point in points if point["low"] is not None]
     at, low, high = zip(*sure, strict=True) if sure else ((), (), ())
     axes.fill_between(at, low, high, alpha=0.15, color=style["color"], linewidth=0)
 

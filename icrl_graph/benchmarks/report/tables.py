@@ -10,11 +10,12 @@ from typing import Any, cast
 
 from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.results import Plan
-from icrl_graph.benchmarks.summary import UNITS, Method, Summary, amount
+from icrl_graph.benchmarks.summary import UNITS, Method, Summary, amount, scored_of
 from icrl_graph.errors import IcrlError
 from icrl_graph.state.choices import names_an_object
 from icrl_graph.state.formatting import file_names
 
+ENDS = ("mean", "low", "high", "lowest", "highest")
 CURVES = ("reward", "metric", "best", "answer", "solved")
 
 
@@ -23,6 +24,7 @@ def methods(summary: Summary) -> list[dict[str, Any]]:
     return [
         {
             **method,
+            "scored": scored_of(method),
             "first_reward": method["reward"][0],
             "last_reward": method["reward"][-1],
             "first_metric": method["metric"][0],
@@ -80,39 +82,36 @@ def as_csv(summary: Summary) -> dict[str, str]:
 
 def as_rows(summary: Summary) -> dict[str, list[dict[str, Any]]]:
     """The figures as tables, by name, each a list of rows."""
-    ends = ("mean", "low", "high", "tasks", "unscored")
+    ends = (*ENDS, "tasks", "unscored", "scored", "of")
     return {
         "methods": [_method(method, summary["measures"]) for method in summary["methods"]],
         "rounds": [
-            {"arm": method["arm"], "round": at + 1, "figure": name, **{end: point[end] for end in ends}}
+            {"arm": method["arm"], "round": at + 1, "figure": name, **{end: point.get(end) for end in ends}}
             for method in summary["methods"]
             for name in CURVES
             for at, point in enumerate(method[name])  # type: ignore[literal-required]
         ],
         "budgets": [
-            {"arm": method["arm"], "unit": unit, "budget": point["budget"], **{e: point["value"][e] for e in ends}}  # type: ignore[literal-required]
+            {"arm": method["arm"], "unit": unit, "budget": point["budget"], **{e: point["value"].get(e) for e in ends}}
             for method in summary["methods"]
             for unit, points in method["budget"].items()
             for point in points
         ],
         "tasks": [
-            {"arm": method["arm"], "task": task, **{end: estimate[end] for end in ends}}  # type: ignore[literal-required]
+            {"arm": method["arm"], "task": task, **{end: estimate.get(end) for end in ends}}
             for method in summary["methods"]
             for task, estimate in method["by_task"].items()
         ],
-        "differences": [dict(pair) for pair in summary["pairs"]],
+        "differences": [{"lowest": None, "highest": None, **pair} for pair in summary["pairs"]],
     }
 
 
 def _method(method: Method, measures: Iterable[str]) -> dict[str, Any]:
-    equal = {
-        f"{name} {end}".removesuffix(" mean"): method["equal"][name][end]
-        for name in measures
-        for end in ("mean", "low", "high")
-    }
+    equal = {f"{name} {end}".removesuffix(" mean"): method["equal"][name].get(end) for name in measures for end in ENDS}
     fields = ("arm", "rewarded_by", "runs", "failed", "attempts", "unanswered", "unscored")
+    scored = {f"{name} scored": method["equal"][name].get("scored", method["runs"]) for name in measures}
     usage = {name: method["usage"].get(name, 0) for name in ("calls", "input", "cached", "output", "reasoning", "usd")}
-    return {**{name: method[name] for name in fields}, **equal, "regret": method["regret"]["mean"], **usage}  # type: ignore[literal-required]
+    return {**{name: method[name] for name in fields}, **equal, **scored, "regret": method["regret"]["mean"], **usage}  # type: ignore[literal-required]
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
