@@ -12,6 +12,7 @@ from typing import Any
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.models.policy import Policy
 from icrl_graph.state.episode import plain
+from icrl_graph.state.unicode import cleaned
 from icrl_graph.topologies.nodes import check_task
 
 Inputs = Mapping[str, Any]
@@ -119,7 +120,7 @@ def from_file(path: Path) -> Benchmark:
 
 def _read_line(line: str, where: str) -> tuple[str | None, Inputs]:
     try:
-        entry = json.loads(line)
+        entry = cleaned(json.loads(line))
     except ValueError as error:
         raise ValueError(f"{where}: not JSON: {error}") from None
     has_task = isinstance(entry, dict) and "task" in entry

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from icrl_graph.errors import IcrlError
 from icrl_graph.state.episode import plain
+from icrl_graph.state.unicode import cleaned
 
 if TYPE_CHECKING:
     from icrl_graph.environments.pool import EnvironmentPool
@@ -160,4 +161,5 @@ def _checked(result: Any) -> Outcome:
         raise EnvironmentFailed(f"an environment returned {result!r:.200}: {error}") from error
     if not math.isfinite(reward):
         raise EnvironmentFailed(f"a step's reward must be finite, got {reward}")
-    return Outcome(outcome.observation, reward, bool(outcome.done), bool(outcome.success), info, outcome.hint)
+    observation, hint = cleaned(outcome.observation), cleaned(outcome.hint)
+    return Outcome(observation, reward, bool(outcome.done), bool(outcome.success), info, hint)

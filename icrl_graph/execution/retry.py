@@ -15,6 +15,7 @@ from langchain_core.exceptions import ModelError
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.overflow import is_overflow
 from icrl_graph.execution.status import status_of
+from icrl_graph.state.unicode import cleaned
 
 _CONNECTION_ERRORS = {"APIError", "APIConnectionError", "TransportError", "ClientConnectionError", "ClientPayloadError"}
 """Errors of a connection or within a stream, by class name, so that none of these packages need be installed: the
@@ -31,10 +32,10 @@ _CLIENTS = {"openai", "anthropic", "httpx", "httpx2", "aiohttp", "requests"}
 
 def describe(error: BaseException) -> str:
     """The kind of an error and its message; of a broken connection with what broke it, which clients leave out."""
-    message = f"{type(error).__name__}: {error}"
+    message = cleaned(f"{type(error).__name__}: {error}")
     if _names(error).isdisjoint(_CONNECTION_ERRORS):
         return message
-    texts = (str(cause) for cause in _causes(error))
+    texts = (cleaned(str(cause)) for cause in _causes(error))
     cause = next((text for text in texts if text and text not in message), None)
     return message if cause is None else f"{message.rstrip('.: ')}: {cause}"
 

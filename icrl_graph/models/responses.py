@@ -17,7 +17,9 @@ from langchain_core.messages import BaseMessage, convert_to_messages
 from pydantic import BaseModel
 
 from icrl_graph.errors import ModelError
+from icrl_graph.execution.overflow import is_overflow as is_overflow  # as `is_permanent`, for whoever reads errors
 from icrl_graph.execution.retry import describe
+from icrl_graph.state.unicode import cleaned
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ def read_response(raw: Any) -> dict[str, Any]:
     Raises:
         ValueError: it is neither text nor a message.
     """
-    reply = _read(raw)
+    reply = cleaned(_read(raw))
     return {**reply, "error_kind": "reply"} if "error" in reply else reply
 
 

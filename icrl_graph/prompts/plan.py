@@ -9,6 +9,7 @@ from typing import Any
 
 from icrl_graph.prompts.memory import Memory
 from icrl_graph.state.episode import Episode, Plan
+from icrl_graph.state.unicode import cleaned
 
 Schedule = Callable[[int, Sequence[Episode]], str]
 """The name of the instruction for a round (from 0), or its text. It sees what a memory sees."""
@@ -46,7 +47,7 @@ def make_plan(round: int, past: Sequence[Episode], memory: Memory, schedule: Sch
     instruction = schedule(round, _visible_to(schedule, past))
     if not isinstance(instruction, str):
         raise ValueError(f"the schedule must return the name of an instruction or a text, got {instruction!r:.80}")
-    plan = Plan(shown=_ranges(shown), instruction=instruction, left_out=len(past) - len(set(shown)))
+    plan = Plan(shown=_ranges(shown), instruction=cleaned(instruction), left_out=len(past) - len(set(shown)))
     first = past[-1].get("plan", {}).get("first", 0) if past else 0
     return _from(plan, first) if first else plan
 

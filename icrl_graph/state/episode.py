@@ -22,6 +22,7 @@ from langgraph.channels import DeltaChannel, EphemeralValue
 from typing_extensions import TypedDict
 
 from icrl_graph.state.reward import Reward
+from icrl_graph.state.unicode import cleaned
 
 Message = dict[str, Any]
 """A chat message in OpenAI's format: role and content."""
@@ -191,14 +192,21 @@ _Once: Any = DeltaChannel(keep_last, snapshot_frequency=1000)
 _Episodes: Any = DeltaChannel(upsert, snapshot_frequency=1000)  # counts patches, three a round
 
 
+class _Cleaned(EphemeralValue[Any]):
+    """An input, cleaned before it is stored: PostgreSQL would refuse NUL in it before `prepare` sees it."""
+
+    def update(self, values: Sequence[Any]) -> bool:
+        return super().update(cleaned(values))
+
+
 class LoopState(Output, total=False):
     """All that a checkpoint holds."""
 
     stopped: Annotated[str | None, either]
     """As in the output; several attempts of a round may be stopped at once."""
-    task: Annotated[str | list[Message], EphemeralValue]
+    task: Annotated[str | list[Message], _Cleaned]
     """The input; `prepare` alone sees it, and saves it under `inputs`."""
-    task_data: Annotated[dict[str, Any], EphemeralValue]
+    task_data: Annotated[dict[str, Any], _Cleaned]
     more: Annotated[int, EphemeralValue]
     inputs: Annotated[dict[str, Any], _Once]
     """The task, checked, and the task data, under their names."""
@@ -270,7 +278,7 @@ def _of_round(candidates: Sequence[Episode]) -> Usage:
 
 
 def plain(value: Any, where: str) -> Any:
-    """A copy in JSON's own types, so that it is the same after it was stored.
+    """A copy in JSON's own types, so that it is the same after it was stored; texts are `cleaned`.
 
     Args:
         value: numbers of at most 64 bits, texts, lists, mappings by text, None.
@@ -280,11 +288,11 @@ def plain(value: Any, where: str) -> Any:
         ValueError: something in it is none of these; says what and where.
     """
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: plain(held, f"{where}[{key!r}]") for key, held in value.items()}
+        return {cleaned(key): plain(held, f"{where}[{key!r}]") for key, held in value.items()}
     if isinstance(value, list | tuple):
         return [plain(held, f"{where}[{i}]") for i, held in enumerate(value)]
     if value is None or isinstance(value, str | bool):
-        return value
+        return cleaned(value)
     if isinstance(value, int) and -(2**63) <= value < 2**63:
         return value
     if isinstance(value, float) and math.isfinite(value):

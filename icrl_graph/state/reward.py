@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
+from icrl_graph.state.unicode import cleaned
+
 UNSCORED: Literal["unscored"] = "unscored"
 OnError = float | Literal["unscored"]
 """The reward of an attempt on which its evaluator raises."""
@@ -34,7 +36,7 @@ class Reward(TypedDict, total=False):
 
 def unscored(error: str) -> Reward:
     """The reward of an attempt that could not be judged."""
-    return Reward(value=None, error=error)
+    return Reward(value=None, error=cleaned(error))
 
 
 def check_on_error(on_error: Any, bounds: tuple[float, float] | None = None) -> None:
@@ -98,7 +100,7 @@ def as_reward(value: Any, bounds: tuple[float, float] | None = None) -> Reward:
         return unscored(str(problem))
     for key in ("feedback", "error"):
         if reward.get(key):
-            out[key] = str(reward[key])
+            out[key] = cleaned(str(reward[key]))
     return out
 
 

@@ -14,6 +14,7 @@ from icrl_graph.execution.langgraph_internals import next_ids_after_config
 from icrl_graph.prompts import ablations
 from icrl_graph.state.episode import Episode, upsert
 from icrl_graph.state.reward import Reward, as_reward, unscored
+from icrl_graph.state.unicode import cleaned
 from icrl_graph.topologies.nodes.parts import Parts, check_schema_version, random_of
 from icrl_graph.topologies.settings import SavedSettings, overrides
 from icrl_graph.topologies.stopping import stop_reason
@@ -133,7 +134,7 @@ def _revision(
     if reward is not ...:
         saved["revised"] = True
     if instruction is not None:
-        saved["said"] = {"round": number + 1, "text": instruction}
+        saved["said"] = {"round": number + 1, "text": cleaned(instruction)}
     settings = SavedSettings.of(saved)
     for name in parts.policies:
         parts.policy_of(settings, name)
@@ -155,7 +156,7 @@ def _patch(parts: Parts, settings: SavedSettings, episode: Episode, reward: Any,
     """The attempt with another reward, and what prompts may see of it."""
     revised = episode["reward"] if reward is ... else _instead(episode["reward"], reward)
     if comment is not None:
-        revised = {**revised, "feedback": comment}
+        revised = {**revised, "feedback": cleaned(comment)}
     shown = ablations.show(revised, parts.pick("show", settings), random_of(settings, episode, "show"))
     return Episode(round=episode["round"], candidate=episode["candidate"], reward=revised, shown=shown)
 

@@ -16,6 +16,7 @@ from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call, contained
 from icrl_graph.execution.driver import Flow, Key, Meter, single
 from icrl_graph.execution.overflow import is_overflow, is_refusal
+from icrl_graph.execution.retry import describe
 from icrl_graph.models.policy import Policy
 from icrl_graph.models.responses import failed_call, read_response
 from icrl_graph.prompts import ablations
@@ -232,5 +233,5 @@ def _extracted(episode: Episode, extract: Extract | None) -> dict[str, Any]:
         with contained():
             answer = plain(extract(episode["response"]), "the answer")
     except Exception as error:
-        return {**none, "error": f"no answer could be extracted: {type(error).__name__}: {error}"}
+        return {**none, "error": f"no answer could be extracted: {describe(error)}"}
     return {"answer": answer} if answer is not None else {**none, "error": "no answer could be extracted"}

@@ -17,6 +17,7 @@ from icrl_graph.execution.sql_journals import follow_thread
 from icrl_graph.models.policy import chat_models
 from icrl_graph.state.episode import Episode, LoopState, Message, Output, upsert
 from icrl_graph.state.reward import check_on_error
+from icrl_graph.state.unicode import cleaned
 from icrl_graph.topologies.nodes.parts import SCHEMA_VERSION, Parts, check_schema_version, made_of
 from icrl_graph.topologies.settings import SavedSettings, overrides, resolve
 from icrl_graph.topologies.stopping import more_rounds
@@ -104,7 +105,7 @@ def check_task(task: Any) -> str | list[Message]:
         ValueError: it is empty, or neither.
     """
     if isinstance(task, str) and task.strip():
-        return task
+        return cleaned(task)
     if isinstance(task, Sequence) and not isinstance(task, str) and task:
         try:
             messages = convert_to_openai_messages(list(task))
@@ -112,5 +113,5 @@ def check_task(task: Any) -> str | list[Message]:
             raise ValueError(f"the task's messages are not in OpenAI's format: {wrong}") from wrong
         if messages[-1]["role"] == "assistant":
             raise ValueError("the task's last message must not be the assistant's")
-        return list(messages)
+        return cleaned(list(messages))
     raise ValueError(f"the task must be a text or a list of messages, got {task!r:.80}")
