@@ -61,6 +61,7 @@ def opened(kind: str, path: Path, url: str) -> Iterator[Database]:
         yield Database(saver, loop)
     finally:
         wait(opening.__aexit__(None, None, None))
+        wait(loop.shutdown_asyncgens())  # as `asyncio.run` does: HTTP pools end with their loop
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

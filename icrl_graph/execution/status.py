@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import chain
 
 
 def status_of(error: Exception) -> int | None:
@@ -15,5 +16,8 @@ def status_of(error: Exception) -> int | None:
         (error, "status"),
         (error, "code"),
     )
-    values = (*(str(getattr(holder, name, None)) for holder, name in places), str(told.get("code")))
+    attributes = (
+        getattr(holder, name, None) for holder, name in places
+    )  # not all at once: some warn when they are read
+    values = map(str, chain(attributes, [told.get("code")]))
     return next((int(status) for status in values if re.fullmatch("[45][0-9][0-9]", status)), None)
