@@ -324,6 +324,28 @@ def test_icrl_bench_notices_an_evaluator_that_was_mended(tmp_path: Path) -> None
     assert "icrl rejudge" in refused.stderr
 
 
+def test_a_model_that_made_runs_fail_may_be_mended_and_the_rows_say_by_what_each_was_made(tmp_path: Path) -> None:
+    (tmp_path / "tasks.jsonl").write_text('{"task": "a"}\n{"task": "b"}\n')
+
+    def run(model: Any) -> Any:
+        arguments: Any = {"model": model, "evaluator": lambda response: 0.5, "rounds": 1, "folder": tmp_path / "out"}
+        return compare(tmp_path / "tasks.jsonl", "icrl", **arguments)
+
+    def broken(messages: Any) -> str:
+        return "x" if "a" in messages[0]["content"].partition("\n")[0] else 1 / 0  # type: ignore[return-value]
+
+    def mended(messages: Any) -> str:
+        return "x"
+
+    mended.__qualname__ = broken.__qualname__
+    assert len(run(broken).failures) == 1
+    done = run(mended)
+    assert done.failures == {}
+    assert len({row["made"]["code"]["model"] for row in done.rows.values()}) == 2
+    with pytest.raises(ThreadMismatch, match="the model was edited"):
+        run(broken)
+
+
 def test_compare_notices_an_edited_model_and_takes_one_that_is_defined_again(tmp_path: Path) -> None:
     def run(reply: str) -> Any:
         common: Any = {"model": lambda: reply, "limit": 1, "rounds": 1, "folder": tmp_path / "out"}

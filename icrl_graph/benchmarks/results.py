@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -61,7 +62,7 @@ class Row(TypedDict, total=False):
     chosen: list[int | None]
     """After each attempt, the place of the one so far that gave the answer."""
     made: dict[str, Any]
-    """When and by what; absent from what an earlier version wrote."""
+    """By what: names and fingerprints of its parts and options; absent from what an earlier version began."""
 
 
 class Again(TypedDict):
@@ -184,6 +185,10 @@ class Plan:
         )
 
 
+_MADE = ("code", "began")
+"""What bench.json holds beside the plan: by what its runs are made (`Code`), and since when, in ISO 8601."""
+WRITERS = ("model", "reflector", "critic")
+"""Parts that a run which has failed may be repeated with other ones of."""
 Code = Mapping[str, Mapping[str, str]]
 """By arm, the fingerprints of its parts by their names."""
 _MAY_GROW = ("arms", "limit", "seeds")
@@ -223,7 +228,9 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
         ValueError: the folder holds something else.
         ThreadMismatch: it holds another comparison, one with other code, or one of another version.
     """
-    known: dict[str, Any] = {} if code is None else {"code": code}
+    known: dict[str, Any] = (
+        {} if code is None else {"code": code, "began": datetime.now(UTC).isoformat(timespec="seconds")}
+    )
     if not (folder / "bench.json").exists():
         if folder.exists() and (not folder.is_dir() or any(file.name != "bench.tmp" for file in folder.iterdir())):
             raise ValueError(f"{folder} is not an empty folder; give another one")
@@ -236,7 +243,7 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
             raise ThreadMismatch(f"{folder} holds another comparison ({', '.join(changed)}); give another folder")
         saved_code = saved_code_of(folder)
         _check_code(folder, saved_code or {}, code or {})
-        known = {} if saved_code is None else {"code": {**saved_code, **(code or {})}}
+        known = {} if saved_code is None else {**_saved(folder), "code": {**saved_code, **(code or {})}}
         merged = replace(
             plan,
             arms=[*saved.arms, *(arm for arm in plan.arms if arm not in saved.arms)],
@@ -245,7 +252,7 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
         )
     folder.mkdir(parents=True, exist_ok=True)
     saved_addresses = {name: without_credentials(getattr(merged, name)) for name in ADDRESSES}
-    write_whole(folder / "bench.json", {"form": SCHEMA_VERSION, **asdict(merged), **saved_addresses, **known})
+    write_whole(folder / "bench.json", {"form": SCHEMA_VERSION, **known, **asdict(merged), **saved_addresses})
     (folder / "unfinished").mkdir(exist_ok=True)
     return merged
 
@@ -261,14 +268,14 @@ def read_plan(folder: Path) -> Plan:
         ValueError: the folder holds no comparison, or bench.json can't be read.
         ThreadMismatch: it was written by another version.
     """
-    plan = Plan(**{name: value for name, value in _saved(folder).items() if name != "code"})
+    plan = Plan(**{name: value for name, value in _saved(folder).items() if name not in _MADE})
     addresses: Any = {name: FolderAddress(address) for name in ADDRESSES if (address := getattr(plan, name))}
     return replace(plan, **addresses)
 
 
 def _saved(folder: Path) -> dict[str, Any]:
     path, names = folder / "bench.json", Plan.__dataclass_fields__
-    return read_versioned(path, SCHEMA_VERSION, names, "comparison", [*_ADDED, "code"])
+    return read_versioned(path, SCHEMA_VERSION, names, "comparison", [*_ADDED, *_MADE])
 
 
 def saved_code_of(folder: Path) -> Code | None:
@@ -280,6 +287,8 @@ def saved_code_of(folder: Path) -> Code | None:
 def _check_code(folder: Path, saved: Code, now: Code) -> None:
     """Raise if a part has other code than the runs that are there were made with."""
     changed = dict.fromkeys(part for arm, code in now.items() for part in edited(saved.get(arm, {}), code))
+    if any("error" in row for row in read_results(folder).rows.values()):  # what made runs fail may be mended
+        changed = {part: None for part in changed if part not in WRITERS}
     if changed:
         remedy = "give another folder, or what the runs there were made with"
         if changed.keys() & {"evaluator", "metric"}:
@@ -445,7 +454,7 @@ def append(file: IO[bytes], row: Row) -> None:
 def row_of(cell: Cell, inputs: Mapping[str, Any], values: Mapping[str, Any], chosen: Sequence[int | None]) -> Row:
     """The row of a run that has ended."""
     names = ("answer", "reward", "metric", "regret", "rewarded_by", "stopped", "usage", "episodes")
-    made = {"made": values["made"]} if values.get("made") else {}
+    made = {"made": {name: of for name, of in values["made"].items() if name != "at"}} if values.get("made") else {}
     row: Any = {**cell._asdict(), **inputs, **{name: values[name] for name in names}, "chosen": list(chosen), **made}
     return cast(Row, row)
 
