@@ -185,7 +185,6 @@ def test_a_run_killed_at_any_write_and_resumed_or_asked_for_more_ends_as_if_it_h
     clock: str,
     runs: Callable[..., Run],
     chosen: Callable[[list[Any], str], list[Any]],
-    record_property: Callable[[str, object], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     has_rounds, first, later = topology != "best_of_n", Process(), Process()
@@ -198,7 +197,7 @@ def test_a_run_killed_at_any_write_and_resumed_or_asked_for_more_ends_as_if_it_h
     cases = [(0, at, after, then) for at, after in boundaries(first.writes) for then in asked]
     cases += [(2, at, after, asked[-1]) for at, after in boundaries(later.writes) if has_rounds]
     cases = chosen(cases, clock)
-    record_property("cases", len(cases))
+    print(f"{len(cases)} cases")
     for number, (more, at, after, (then, wanted, paid)) in enumerate(cases):
         set_clock(monkeypatch, 0)
         run = runs(topology, way)
