@@ -37,13 +37,20 @@ JUDGES: dict[str, Any] = {
 }
 
 
+CASES = [
+    ("free", _in_the_form, Word),
+    ("judge", _in_the_form, None),
+    ("judge", _in_words, Word),
+    ("jury", _in_words, None),
+    ("pairs", _in_words, None),
+]
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("judge", JUDGES)
-@pytest.mark.parametrize("said", [_in_the_form, _in_words], ids=["form", "words"])
-@pytest.mark.parametrize("extract", [None, Word], ids=["text", "structured"])
+@pytest.mark.parametrize(("judge", "said", "extract"), CASES)
 def test_a_run_that_breaks_off_at_any_call_asks_for_no_answer_twice(
-    extract: Any, said: Any, judge: str, method: str, way: str, tmp_path: Path
+    judge: str, said: Any, extract: Any, method: str, way: str, tmp_path: Path
 ) -> None:
     """Broken off by a refused key, five times, and resumed with a graph that knows nothing of the run."""
 
