@@ -81,7 +81,9 @@ def _poison(file: Path, marker: Path) -> None:
             checkpoint["channel_values"]["evil"] = evil
             blob = serializer.dumps_typed(checkpoint)[1]
             connection.execute("UPDATE checkpoints SET checkpoint = ? WHERE rowid = ?", (blob, id))
-        for id, kind, value in connection.execute("SELECT rowid, type, value FROM writes").fetchall():
+        for id, kind, value in connection.execute(
+            "SELECT rowid, type, value FROM writes WHERE channel <> 'usage'"
+        ).fetchall():
             written = serializer.loads_typed((kind, value))
             if isinstance(written, dict):
                 blob = serializer.dumps_typed({**written, "evil": evil})[1]
