@@ -39,6 +39,7 @@ from icrl_graph.state.events import EpisodeEvent, is_episode
 from icrl_graph.state.fingerprint import differ, edited
 from icrl_graph.state.formatting import cost, shorten
 from icrl_graph.state.loading import absolute
+from icrl_graph.state.selection import why_unreported
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import build
 from icrl_graph.topologies.nodes import check_schema_version, check_task
@@ -118,9 +119,10 @@ class Result:
 
     @property
     def _headline(self) -> str:
+        reason = why_unreported(self.episodes)
         return (
             f"reward {number(self.reward)} ({self.rewarded_by}), stopped: {self.stopped}, {cost(self.usage)}, "
-            f"{self.usage.get('seconds', 0):.1f} s"
+            f"{self.usage.get('seconds', 0):.1f} s" + (f"; no reward: {shorten(reason)}" if reason else "")
         )
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 
+from icrl_graph import improve
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.models.registry import chat_model
 from icrl_graph.prompts.layouts import LAYOUTS
@@ -303,6 +304,12 @@ def test_without_a_judgement_that_did_not_choose_there_is_no_reward_and_the_reas
     output, episodes = play(create_icrl(lambda: "a", lambda: next(judged), rounds=2, retests=2))
     assert (output["answer"], output["reward"], output["metric"]) == ("a", None, None)
     assert "not judged again" in episodes[0]["reported"][0]["error"]
+
+
+def test_a_result_says_why_it_has_no_reward() -> None:
+    judged = iter([0.9, 0.5, None, None])
+    result = improve("t", lambda: next(judged), model=lambda: "a", rounds=2, retests=1)
+    assert "no reward: it was not judged again" in repr(result)
 
 
 def test_calls_are_left_to_judge_the_leaders_again() -> None:

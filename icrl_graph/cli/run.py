@@ -34,6 +34,7 @@ from icrl_graph.cli.shared import (
     retries_shown,
     stdout_reserved,
     tell_addresses,
+    warn,
     write,
 )
 from icrl_graph.errors import JournalError
@@ -213,6 +214,7 @@ def _round_printer(console: Console) -> Callable[[EpisodeEvent], None]:
 def _print_result(result: Result, folder: Path, as_json: bool) -> None:
     from icrl_graph.cli.run_folder import as_json as plain
     from icrl_graph.prompts.text import number
+    from icrl_graph.state.selection import why_unreported
 
     if as_json:
         typer.echo(json.dumps(plain(result), ensure_ascii=False))
@@ -223,6 +225,8 @@ def _print_result(result: Result, folder: Path, as_json: bool) -> None:
             f"\nreward {number(result.reward)} ({result.rewarded_by}), metric {number(result.metric)}; stopped by "
             f"{result.stopped} after {cost(result.usage)}, {result.usage.get('seconds', 0):.1f} s. Saved in {folder}"
         )
+    if reason := why_unreported(result.episodes):
+        warn(f"The answer has no reward: {reason}")
     if result.stopped == "failures":
         print_error(
             "the model failed too often in a row", f"Once it answers again, resume with: {command('resume', folder)}"

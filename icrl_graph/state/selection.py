@@ -110,6 +110,12 @@ def reported_metric(episode: Episode) -> float | None:
     return metric_of(episode) if "metric" in episode.get("reward", {}) else reported_reward(episode)
 
 
+def why_unreported(episodes: Iterable[Episode]) -> str | None:
+    """Why nothing is reported of the answer's reward, though it has one; None if nothing is missing."""
+    judged = [each for episode in episodes for each in episode.get("reported") or []]
+    return next((each["error"] for each in judged if each["value"] is None and "error" in each), None)
+
+
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return mean(known) if known else None

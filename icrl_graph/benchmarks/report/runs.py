@@ -133,6 +133,7 @@ def attempts(
             "steps": episode.get("reward", {}).get("steps", []),
             "shown": episode.get("shown", {}).get("value"),
             "metric": metric_of(episode),
+            "retests": episode.get("retests") or [],
             "feedback": episode.get("reward", {}).get("feedback"),
             "reflection": episode.get("reflection"),
             "error": error_of(episode),
