@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -36,7 +37,7 @@ elif how == "studio":
             return [each async for each in saver.alist(None)]
     assert asyncio.run(read())
 else:
-    sys.argv = ["icrl", "resume", path]
+    sys.argv = ["icrl", "show" if how == "show" else "resume", path]
     main()
 """
 
@@ -104,14 +105,14 @@ def _begun(how: str, folder: Path) -> Path:
             shutil.move(file, folder / ".langgraph_api" / file.name.replace("run", "checkpoints"))
         return folder
     named = ("--model", "tests.test_trust:model", "--rounds", "3", "--out", str(folder / "x"))
-    task = ("run", "hidden-color:#3b9") if how == "run" else ("bench", "hidden-color", "--limit", "1")
+    task = ("run", "hidden-color:#3b9") if how in ("run", "show") else ("bench", "hidden-color", "--limit", "1")
     code = "import sys; from icrl_graph.cli import main; sys.argv[0] = 'icrl'; main()"
     env = {**os.environ, "DIE": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     subprocess.run([sys.executable, "-c", code, *task, *named], env=env, cwd=folder, check=False)
     return folder / "x"
 
 
-@pytest.mark.parametrize("how", ["improve", "aimprove", "run", "bench", "studio"])
+@pytest.mark.parametrize("how", ["improve", "aimprove", "run", "show", "bench", "studio"])
 def test_a_strangers_checkpoints_run_no_code(how: str, tmp_path: Path) -> None:
     resumed, marker = _begun(how, tmp_path), tmp_path / "marker"
     files = [resumed] if resumed.is_file() else list(resumed.rglob("*.sqlite"))
@@ -121,6 +122,18 @@ def test_a_strangers_checkpoints_run_no_code(how: str, tmp_path: Path) -> None:
     done = _child(how, resumed)
     assert not marker.exists(), done.stderr
     assert done.returncode == 0, done.stderr
+
+
+def test_every_database_of_checkpoints_is_opened_with_the_strict_reader() -> None:
+    root = Path(__file__).parents[1]
+    opened = [
+        line
+        for path in (*(root / "icrl_graph").rglob("*.py"), *(root / "graphs").rglob("*.py"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"SqliteSaver(\.from_\w+)?\(", line)
+    ]
+    assert len(opened) >= 4
+    assert all("serde=PlainSerializer()" in line for line in opened)
 
 
 def test_a_checkpoint_in_a_form_that_names_classes_is_not_read() -> None:

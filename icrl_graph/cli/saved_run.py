@@ -20,9 +20,10 @@ from icrl_graph.benchmarks.files import read_versioned
 from icrl_graph.benchmarks.report import write_run
 from icrl_graph.benchmarks.report.runs import prompts
 from icrl_graph.benchmarks.report.tables import shown_names
-from icrl_graph.benchmarks.results import read_plan, read_results
+from icrl_graph.benchmarks.results import checked_results, read_plan
 from icrl_graph.cli.run_folder import SCHEMA_VERSION, Run
 from icrl_graph.errors import IcrlError
+from icrl_graph.execution.langgraph_internals import PlainSerializer
 from icrl_graph.prompts.text import text_of
 from icrl_graph.state.choices import names_an_object
 from icrl_graph.state.episode import Episode, LoopState, Message, answer_of
@@ -129,7 +130,7 @@ def read_cell(folder: Path, name: str) -> SavedRun:
         ValueError: the folder holds no comparison, or no such run.
         ThreadMismatch: another version wrote it.
     """
-    plan, rows = read_plan(folder), read_results(folder).rows
+    plan, rows = read_plan(folder), checked_results(folder).rows
     arms = shown_names(plan.arms)
     cells = {f"{arms[c.arm]}/{c.item}/{c.seed}": c for c, row in rows.items() if "error" not in row}
     cell = cells.get(name) or cells.get(file_names(name))
@@ -173,7 +174,6 @@ def _state(database: Path) -> LoopState:
     """
     import sqlite3
 
-    from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
     from langgraph.checkpoint.sqlite import SqliteSaver
 
     if not database.exists():
@@ -181,7 +181,7 @@ def _state(database: Path) -> LoopState:
     graph = build("icrl", lambda: "", lambda: 0.0)  # any method reads the state of any other
     try:
         with _copied(database) as connection:
-            saver = SqliteSaver(connection, serde=JsonPlusSerializer(allowed_msgpack_modules=None))
+            saver = SqliteSaver(connection, serde=PlainSerializer())
             state = graph.compile(checkpointer=saver).get_state({"configurable": {"thread_id": "run"}})
     except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{database} can't be read: {error!r:.200}") from error
