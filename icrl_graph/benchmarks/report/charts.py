@@ -54,7 +54,9 @@ def of_run(episodes: Sequence[Episode]) -> list[Chart]:
         for place, (name, line, shape) in enumerate(lines)
     ]
     what = "Of each attempt. What was not scored is left out."
-    return [Chart("rewards", "Reward by attempt", what, {"data": data, "layout": _layout("attempt", "")})]
+    layout = _layout("attempt", "")
+    layout["xaxis"]["dtick"] = -(-len(episodes) // 10)  # whole attempts
+    return [Chart("rewards", "Reward by attempt", what, {"data": data, "layout": layout})]
 
 
 def _by_round(summary: Summary) -> Iterator[Chart]:
