@@ -57,7 +57,8 @@ class Left(NamedTuple):
     not_ended: Sequence[Cell]
 
     def __str__(self) -> str:
-        unpriced = "; a reply without a price counts as too dear" if self.spent.get("unpriced") else ""
+        too_dear = self.total == TOTALS["usd"] and self.spent.get("unpriced")
+        unpriced = "; a reply without a price counts as too dear" if too_dear else ""
         return (
             f"{self.total} is spent, after {written(self.spent)} and {self.spent.get('seconds', 0.0):.0f} s{unpriced}: "
             f"{len(self.not_begun)} runs were not begun, {len(self.not_ended)} have not ended"
