@@ -9,6 +9,7 @@ import threading
 import types
 from collections.abc import Iterator
 from contextvars import ContextVar, copy_context
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -104,7 +105,9 @@ def test_a_comparison_is_what_the_command_writes(tmp_path: Path) -> None:
         *("--out", str(tmp_path / "command"), "--json"),
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "python" / "bench.json").read_bytes() == (tmp_path / "command" / "bench.json").read_bytes()
+    plans = [json.loads((tmp_path / name / "bench.json").read_text()) for name in ("python", "command")]
+    assert [plan.pop("began") <= datetime.now(UTC).isoformat() for plan in plans] == [True, True]
+    assert plans[0] == plans[1]
     assert {k: v for k, v in result.summary.items() if k != "usage"}.keys() <= json.loads(done.stdout).keys()
     answers = {cell: row["answer"] for cell, row in result.rows.items()}
     assert answers == {cell: row["answer"] for cell, row in rows_of(tmp_path / "command").items()}

@@ -20,7 +20,7 @@ def score(response):
     return {"value": len(response) / 100, "feedback": "of <so> many letters"}
 
 def deadly(response):
-    if len(response) == 3:
+    if len(response) == 3 and not os.path.exists("mended"):
         os._exit(9)
     return len(response) / 100
 
@@ -134,7 +134,7 @@ def test_a_killed_run_is_shown_and_can_still_be_resumed(folder: Path) -> None:
     assert not shown["ended"]
     assert "It has not ended: 3 attempts so far, best reward 0.02" in icrl("show", "out").stdout
     assert _files(folder / "out") == before
-    (folder / "parts.py").write_text(SCORE.replace("os._exit(9)", "pass"))
+    (folder / "mended").touch()
     assert icrl("resume", "out").returncode == 0
     assert _shown("out")["ended"]
 

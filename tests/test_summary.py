@@ -291,7 +291,7 @@ def test_where_8_of_30_are_scored_no_figure_says_1(solved_at: float | None) -> N
     assert all(one["mean"] == 0.3 and "lowest" not in one for one in other["equal"].values())
     for pair in summary["pairs"]:
         assert (pair["difference"], pair["p"]) == (None, 1.0)
-        assert pair["lowest"] == pytest.approx(-0.033333, abs=1e-6)
+        assert (pair["lowest"], pair["highest"]) == pytest.approx((-0.7, 0.033333), abs=1e-6)
     told = "\n".join(map(str, _printed(summary)))
     assert "8 of 30" in told
     assert ".27 to 1 [" in told
