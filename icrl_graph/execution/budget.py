@@ -95,14 +95,21 @@ class Budget:
                 self._since = time.monotonic()
             self._running += 1
 
-    def end(self, cost: Usage, paid: bool) -> None:
-        """Count what a call that was begun has cost; one that was paid was admitted, too."""
+    def end(self, cost: Usage, *, paid: bool, answered: bool) -> None:
+        """Count what a call that was begun has cost.
+
+        Args:
+            cost: what it has cost; nothing where it was not made.
+            paid: whether it was admitted before.
+            answered: whether its cost tells what others may cost.
+        """
         with self._lock:
             self._running -= 1
             seconds = 0.0 if self._running else time.monotonic() - self._since
             self.spent = add_usage(self.spent, {**cost, "seconds": seconds})
             if paid:
                 self._in_flight -= 1
+            if paid and answered:
                 self._learn(cost)
             waiting, self._waiting = self._waiting, []
         for each in waiting:

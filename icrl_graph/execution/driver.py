@@ -200,7 +200,7 @@ class Driver:
 
     async def _make(self, call: Call, key: Key, budget: Budget, is_async: bool) -> Reply:
         """Make a call, and count what it costs."""
-        limit, start, raw, cost = self.rate_limit, time.monotonic(), None, Usage()
+        limit, start, raw, cost, answered = self.rate_limit, time.monotonic(), None, Usage(), False
         if call.paid:
             await _admitted(budget, key[2:4], is_async)
         left = budget.seconds_left()
@@ -209,14 +209,14 @@ class Driver:
             try:
                 raw = await limit.aexecute(call, left) if is_async else limit.execute(call, left)
                 value = call.read(raw)
-                cost = self._cost(call, raw, callback, start)
+                cost, answered = self._cost(call, raw, callback, start), True
             except (BudgetExceeded, GraphDrained):  # it was not made
                 raise
             except Exception as error:
                 error.__dict__[_COST] = cost = self._cost(call, raw, callback, start)
                 raise
             finally:
-                budget.end(cost, call.paid)
+                budget.end(cost, paid=call.paid, answered=answered)
         limit.used(cost.get("input", 0) + cost.get("output", 0))
         return Reply(value, cost)
 

@@ -156,6 +156,17 @@ def test_of_a_wide_round_all_fits_that_the_cap_allows() -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_a_call_that_failed_does_not_tell_what_the_others_will_cost(way: str) -> None:
+    with OpenAIServer(lambda: "word " * 40, faults={1: "500"}, latency=0.05) as server:
+        model, limit = chat_model("openai:policy", base_url=server.base_url), RateLimit(max_attempts=1)
+        options: Any = {"topology": "best_of_n", "n": 8, "max_tokens": 120, "rate_limit": limit}
+        result = WAYS[way]("Say it.", lambda: 1.0, model=model, **options)
+    spent, dearest = (f([each["total_tokens"] for each in server.reported]) for f in (sum, max))
+    assert result.stopped == "tokens"
+    assert 120 <= spent < 120 + dearest
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_time_of_calls_side_by_side_is_that_of_the_clock(way: str) -> None:
     def slow() -> str:
         time.sleep(0.05)
