@@ -130,16 +130,20 @@ def test_memory_is_limited() -> None:
 
 
 def test_as_many_work_at_once_as_there_may_be(tmp_path: Path) -> None:
-    fifo = str(tmp_path / "fifo")
-    os.mkfifo(fifo)
+    fifos = [str(tmp_path / f"fifo{number}") for number in range(4)]
+    for fifo in fifos:
+        os.mkfifo(fifo)
 
     def meet(response: str) -> dict[str, Any]:
-        with open(fifo, response):  # opens when the other side is opened, too
+        path, mode = response.split()
+        with open(path, mode):  # opens when the other side is opened, too
             return {"value": 1.0, "feedback": str(os.getpid())}
 
     pair: Any = isolated(meet, workers=2)
-    with ThreadPoolExecutor(8) as pool:
-        given = list(pool.map(lambda mode: pair(response=mode), ["r", "w"] * 4))
+    with ThreadPoolExecutor(2) as pool:  # of each pair, both sides are at work at once
+        given = list(
+            pool.map(lambda asked: pair(response=asked), [f"{fifo} {mode}" for fifo in fifos for mode in "rw"])
+        )
     assert all(reward["value"] == 1.0 for reward in given)
     assert len({reward["feedback"] for reward in given}) == 2
 

@@ -276,6 +276,32 @@ def test_empty_refused_and_filtered_replies_are_data() -> None:
         read_response(3)
 
 
+@pytest.mark.parametrize(
+    ("metadata", "error", "cut"),
+    [
+        ({"finish_reason": "stop"}, None, None),
+        ({"stop_reason": "end_turn"}, None, None),
+        ({"done_reason": "stop", "finish_reason": None}, None, None),
+        ({"incomplete_details": None}, None, None),
+        ({"finish_reason": "length"}, None, True),
+        ({"finish_reason": "MAX_TOKENS"}, None, True),
+        ({"stop_reason": "max_tokens"}, None, True),
+        ({"stopReason": "max_tokens"}, None, True),
+        ({"done_reason": "length"}, None, True),
+        ({"incomplete_details": {"reason": "max_output_tokens"}}, None, True),
+        ({"finish_reason": "content_filter"}, "filter", None),
+        ({"incomplete_details": {"reason": "content_filter"}}, "filter", None),
+        ({"finish_reason": "SAFETY"}, "filter", None),
+        ({"stopReason": "guardrail_intervened"}, "filter", None),
+        ({"stop_reason": "refusal"}, "refused", None),
+    ],
+)
+def test_how_an_answer_ended_is_read_in_the_words_of_each_provider(metadata: Any, error: str | None, cut: Any) -> None:
+    reply = read_response(AIMessage("half a", response_metadata=metadata))
+    assert (reply.get("response"), reply.get("cut")) == (None if error else "half a", cut)
+    assert (error or "") in reply.get("error", "")
+
+
 def test_the_same_loop_runs_against_an_openai_compatible_server() -> None:
     direct = play(create_icrl(climber, nearness, rounds=5))[1]
     with OpenAIServer(climber) as server:

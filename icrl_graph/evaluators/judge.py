@@ -33,6 +33,7 @@ from icrl_graph.prompts.templates import COMPARE, JUDGE, fill
 from icrl_graph.prompts.text import block, text_of
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.reward import Reward
+from icrl_graph.state.unicode import cleaned
 
 
 class Judgement(NamedTuple):
@@ -202,10 +203,10 @@ def ask(policy: Policy, question: str, read: Read, structured: Policy | None = N
         read: reads the reply.
         structured: the same model with structured output, which is asked first; None for the plain one twice.
     """
-    judgement = Judgement(None, "")
+    judgement, messages = Judgement(None, ""), [{"role": "user", "content": cleaned(question)}]
     for judge in (structured or policy, policy):
         try:
-            reply = yield Call(judge.part, judge.input([{"role": "user", "content": question}]), read_response)
+            reply = yield Call(judge.part, judge.input(messages), read_response)
             cut = reply.value.get("cut")
             judgement = Judgement(None, "the judgement was cut off") if cut else read(reply.value)
         except BudgetExceeded as over:  # one judgement is missing; what others have answered counts

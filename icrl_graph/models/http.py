@@ -22,11 +22,11 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import aiohttp
 import httpcore2
@@ -195,7 +195,11 @@ class _Blocking(httpx2.BaseTransport):
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         exchange = _Exchange(request)
         with self._lock:
-            self._client = client = self._client or _Client(limits=_LIMITS)
+            if self._client is None:
+                self._client = _Client(limits=_LIMITS)
+                # not by __del__: of a model that is garbage, Python may find the sockets first, and warns of them
+                self._close = weakref.finalize(self, self._client.close)
+            client = self._client
         with exchange.step():
             response = client.send(request, stream=True)
             if not _is_stream(response):
@@ -206,19 +210,15 @@ class _Blocking(httpx2.BaseTransport):
 
     def close(self) -> None:
         if self._client is not None:
-            self._client.close()
-
-    def __del__(self) -> None:
-        with suppress(Exception):  # while Python ends, some of what it needs may be gone
-            self.close()
+            self._close()
 
 
 class _PerLoop(httpx2.AsyncBaseTransport):
     """Under `ainvoke`."""
 
     def __init__(self) -> None:
-        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[_Pool, httpx2.AsyncClient]] = (
-            WeakKeyDictionary()
+        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[_Pool, httpx2.AsyncClient]] = (
+            weakref.WeakKeyDictionary()
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

@@ -24,7 +24,6 @@ from icrl_graph.models.structured import StructuredModel
 from icrl_graph.prompts.layouts import flat
 from icrl_graph.state.choices import name_of_part, unbound
 from icrl_graph.state.episode import Message
-from icrl_graph.state.unicode import cleaned
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Policy:
 
     def input(self, messages: list[Message]) -> Any:
         """The input that a prompt is handed over in."""
-        plain = flat(cleaned(messages))  # rubrics, preambles and what else came as an argument
+        plain = flat(messages)
         return {"messages": plain} if self.kind == "graph" else plain
 
 

@@ -17,7 +17,6 @@ from langchain_core.messages import BaseMessage, convert_to_messages
 from pydantic import BaseModel
 
 from icrl_graph.errors import ModelError
-from icrl_graph.execution.overflow import is_overflow as is_overflow  # as `is_permanent`, for whoever reads errors
 from icrl_graph.execution.retry import describe
 from icrl_graph.state.unicode import cleaned
 
@@ -65,10 +64,11 @@ def _read(raw: Any) -> dict[str, Any]:
     if isinstance(raw, Mapping) and raw.get("messages"):
         (raw,) = convert_to_messages(raw["messages"][-1:])
     if isinstance(raw, BaseMessage):
-        text, cut = str(raw.text), _cut(raw)
-        if refusal := raw.additional_kwargs.get("refusal"):
+        text, ending = str(raw.text), _ending(raw)
+        cut = _cut(ending)
+        if refusal := raw.additional_kwargs.get("refusal") or (ending == "refusal" and (text.strip() or "no words")):
             return {"error": f"the model refused: {refusal}"}
-        if raw.response_metadata.get("finish_reason") == "content_filter":
+        if ending in _WITHHELD:
             return {"error": "the provider's content filter withheld the answer"}
     elif isinstance(raw, str):
         text, cut = raw, {}
@@ -77,17 +77,29 @@ def _read(raw: Any) -> dict[str, Any]:
     return {"response": text, **cut} if text.strip() else {"error": "the model gave an empty answer", **cut}
 
 
-def _cut(message: BaseMessage) -> dict[str, bool]:
-    """Whether a message ended at the limit of its tokens, by the words of OpenAI, Google and Anthropic."""
-    reasons = (message.response_metadata.get(name) for name in ("finish_reason", "stop_reason"))
-    return {"cut": True} if any(str(reason).lower() in ("length", "max_tokens") for reason in reasons) else {}
+_WITHHELD = ("content_filter", "content_filtered", "guardrail_intervened", "safety", "prohibited_content", "blocklist")
+"""Why a message ended, where a filter has withheld it: OpenAI and Azure, Bedrock, Google."""
+_CUT = ("length", "max_tokens", "max_output_tokens")
+"""Where it has reached the limit of its tokens: OpenAI, Ollama; Google, Anthropic, Bedrock; OpenAI's Responses."""
+
+
+def _ending(message: BaseMessage) -> str:
+    """Why a message ended, in its provider's word, in small letters; "" where it does not say."""
+    told = message.response_metadata
+    names = ("finish_reason", "stop_reason", "stopReason", "done_reason")
+    incomplete = (told.get("incomplete_details") or {}).get("reason")
+    return str(next((told[name] for name in names if told.get(name)), incomplete) or "").lower()
+
+
+def _cut(ending: str) -> dict[str, bool]:
+    return {"cut": True} if ending in _CUT else {}
 
 
 def _read_structured(raw: Mapping[str, Any]) -> dict[str, Any]:
     parsed = raw["parsed"]
     answer = parsed.model_dump(mode="json") if isinstance(parsed, BaseModel) else parsed
     text = str(raw["raw"].text) or ("" if answer is None else json.dumps(answer))
-    response: dict[str, Any] = {**({"response": text} if text.strip() else {}), **_cut(raw["raw"])}
+    response: dict[str, Any] = {**({"response": text} if text.strip() else {}), **_cut(_ending(raw["raw"]))}
     if answer is None:
         reason = raw.get("parsing_error") or "the model answered in words of its own"
         return {**response, "answer": None, "error": f"not in the asked-for form: {reason}"}

@@ -29,6 +29,7 @@ from icrl_graph.prompts.templates import ANOTHER, INSTRUCTIONS, NO_ANSWER
 from icrl_graph.prompts.text import block, content_text, number, reward_line, step_line, unescape
 from icrl_graph.state.episode import Episode, Message, Plan
 from icrl_graph.state.reward import Reward
+from icrl_graph.state.unicode import cleaned
 
 Layout = Callable[[Sequence[Message], Sequence[Message], Sequence[Episode], str, "Style"], list[Message]]
 """(preamble, task, episodes to show, instruction text, style) -> the prompt."""
@@ -91,15 +92,15 @@ def render(
         layout: how.
     """
     shown = chosen(past, plan)
-    ahead, asked, visible = preamble, as_messages(task), shown
-    if not is_builtin(layout):  # it may change what it is handed
-        ahead, asked = deepcopy(list(preamble)), deepcopy(asked)
-        visible = [_hide_true_reward(episode) for episode in shown]
+    if is_builtin(layout):
+        return layout(preamble, as_messages(task), shown, style.text(plan["instruction"]), style)
+    ahead, asked = deepcopy((list(preamble), as_messages(task)))  # it may change what it is handed
+    visible = [_hide_true_reward(episode) for episode in shown]
     messages = layout(ahead, asked, visible, style.text(plan["instruction"]), style)
     valid = isinstance(messages, list) and messages and all(isinstance(m, Mapping) and "role" in m for m in messages)
-    if not (is_builtin(layout) or valid):
+    if not valid:
         raise ValueError(f"the layout must return a list of chat messages, got {messages!r:.80}")
-    return messages
+    return cleaned(messages)
 
 
 def as_messages(task: str | Sequence[Message]) -> list[Message]:

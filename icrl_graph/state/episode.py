@@ -148,7 +148,7 @@ def keep_last(old: Any, writes: Sequence[Any]) -> Any:
     return writes[-1] if writes else old
 
 
-def either(old: str | None, new: str | None) -> str | None:
+def latest(old: str | None, new: str | None) -> str | None:
     """The reducer of a value that several nodes may write in one step: the last one counts."""
     return new
 
@@ -202,7 +202,7 @@ class _Cleaned(EphemeralValue[Any]):
 class LoopState(Output, total=False):
     """All that a checkpoint holds."""
 
-    stopped: Annotated[str | None, either]
+    stopped: Annotated[str | None, latest]
     """As in the output; several attempts of a round may be stopped at once."""
     task: Annotated[str | list[Message], _Cleaned]
     """The input; `prepare` alone sees it, and saves it under `inputs`."""

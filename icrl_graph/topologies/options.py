@@ -26,6 +26,7 @@ from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Message
 from icrl_graph.state.fingerprint import fingerprint, fingerprint_of_value
 from icrl_graph.state.reward import OnError, check_on_error
+from icrl_graph.state.unicode import cleaned
 from icrl_graph.topologies import settings
 from icrl_graph.topologies.nodes.parts import Parts
 from icrl_graph.topologies.settings import MAIN, RunSettings
@@ -166,6 +167,7 @@ def assemble(
         policies = {name: _structured(each, extract, sampling) for name, each in policies.items()}
         extract = None
     system = [{"role": "system", "content": chosen["system"]}] if chosen.get("system") else []
+    preamble = [*system, *convert_to_openai_messages(list(chosen.get("examples") or []))]
     return Parts(
         schema=schema,
         driver=Driver(chosen.get("journal"), chosen.get("prices"), chosen.get("rate_limit")),
@@ -175,8 +177,8 @@ def assemble(
         metric=measured,
         bounds=chosen.get("bounds"),
         timeout=chosen.get("timeout"),
-        instructions={**INSTRUCTIONS, **(chosen.get("instructions") or {})},
-        preamble=[*system, *convert_to_openai_messages(list(chosen.get("examples") or []))],
+        instructions=cleaned({**INSTRUCTIONS, **(chosen.get("instructions") or {})}),
+        preamble=cleaned(preamble),
         sampling=sampling,
         extract=extract,
         complete=chosen.get("inputs"),
