@@ -8,47 +8,39 @@ and pays for nothing twice but the call that was in flight; after the end it giv
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.runtime import RunControl
 from langgraph.types import StateSnapshot
 from typing_extensions import TypedDict
 
-from icrl_graph.errors import IcrlError, ThreadMismatch
+from icrl_graph.errors import IcrlError
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.execution.calls import contained
-from icrl_graph.execution.langgraph_internals import PlainSerializer, next_ids_after_config
-from icrl_graph.execution.thread_lock import driving
+from icrl_graph.execution.langgraph_internals import next_ids_after_config
+from icrl_graph.execution.run_file import async_saver_of, saver_of
 from icrl_graph.prompts.text import number
 from icrl_graph.state import notebook
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of
 from icrl_graph.state.events import EpisodeEvent, is_episode
-from icrl_graph.state.fingerprint import differ, edited
 from icrl_graph.state.formatting import cost, shorten
 from icrl_graph.state.loading import absolute
 from icrl_graph.state.selection import why_unreported
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import build
-from icrl_graph.topologies.nodes import check_schema_version, check_task
-from icrl_graph.topologies.settings import EARLY_STOPS, RENAMED, RunSettings, SavedSettings
-from icrl_graph.topologies.stopping import reopen, stop_reason
+from icrl_graph.topologies.nodes import check_task
+from icrl_graph.topologies.resuming import next_step
+from icrl_graph.topologies.settings import SavedSettings
 
 OnEpisode = Callable[[EpisodeEvent], None]
-PATIENCE = 30.0
-"""Seconds to wait for somebody else who is writing into the same file."""
 
 
 class Made(TypedDict):
@@ -224,11 +216,11 @@ def play(
         settings: of this run, where they differ from those of the graph.
     """
     context, whole = graph.settings(settings), False
-    with _saver(path, thread_id) as saver:
+    with saver_of(path, thread_id) as saver:
         compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
         while not whole:
             stored = compiled.get_state(config)
-            step = _next(graph, stored, inputs, context)
+            step = next_step(graph, stored, inputs, context)
             if step is None:
                 break
             next_ids_after_config(stored.config)
@@ -255,11 +247,11 @@ async def aplay(
 ) -> Result:
     """`play` for async code."""
     context, whole = graph.settings(settings), False
-    async with _async_saver(path, thread_id) as saver:
+    async with async_saver_of(path, thread_id) as saver:
         compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
         while not whole:
             stored = await compiled.aget_state(config)
-            step = _next(graph, stored, inputs, context)
+            step = next_step(graph, stored, inputs, context)
             if step is None:
                 break
             next_ids_after_config(stored.config)
@@ -316,78 +308,6 @@ def _streaming(path: Any, control: RunControl | None) -> dict[str, Any]:
     return {"stream_mode": "custom", "durability": "exit" if path is None else "sync", "control": control}
 
 
-class _Step(NamedTuple):
-    """What a thread is to do next."""
-
-    input: dict[str, Any] | None = None
-    """None where it has begun."""
-    update: dict[str, Any] | None = None
-    """Of its state, as of `evaluate`, before."""
-    is_last: bool = True
-    """Whether that is all; else what is asked for beyond it follows once it has ended."""
-
-
-def _next(graph: Graph, stored: StateSnapshot, inputs: Mapping[str, Any], wanted: RunSettings) -> _Step | None:
-    """What a thread is to do next for the run that is asked for; None where that has ended.
-
-    A thread has ended where no task is left, not even one that has done its work and waits to be saved: only then may
-    its state be changed. What was interrupted is played to its end first, as if nothing had happened.
-
-    Raises:
-        ThreadMismatch: the thread is another run than the one asked for.
-    """
-    saved = stored.values.get("settings")
-    if not saved:  # new, or killed before anything was paid
-        return _Step(dict(inputs))
-    check_schema_version(saved)
-    if stored.values["inputs"] != inputs:
-        raise ThreadMismatch("the thread holds a run on another task; give another thread_id or another path")
-    settings, episodes = SavedSettings.of(saved), stored.values["episodes"]
-    is_open, gave_up = bool(stored.tasks), stored.values.get("stopped") == "failures"
-    changes = _changes(saved, wanted, ended=not is_open and not gave_up)
-    rounds = settings.rounds if is_open or gave_up else episodes[-1]["round"] + 1 - settings.lost_rounds
-    if changes and not (settings.has_rounds and _is_longer(wanted, changes, rounds)):
-        raise ThreadMismatch(f"the thread holds another run ({', '.join(changes.values())}); {_OTHER_THREAD}")
-    if is_open:
-        return _Step(is_last=not changes)
-    if gave_up and not settings.has_rounds:  # nothing was answered: begin anew
-        return _Step(dict(inputs))
-    longer = {**saved, **{name: getattr(wanted, name) for name in changes}}
-    if gave_up:
-        return _Step(update=reopen(longer, episodes))
-    if not changes:
-        return None
-    later = SavedSettings.of(longer)
-    reason = stop_reason(later, episodes, graph.parts.calls_ahead(later))
-    return _Step(update={"settings": longer, "stopped": reason})
-
-
-_OTHER_THREAD = "give another thread_id or path, or what it was made with"
-_WRITERS = ("reflector", "critic")
-"""What a run that has not ended may be resumed with another one of, as with another model."""
-
-
-def _changes(saved: Mapping[str, Any], wanted: RunSettings, ended: bool) -> dict[str, str]:
-    """By name, the settings, parts and options that differ from what is saved, as "name 'saved' -> 'wanted'"."""
-    settings = {RENAMED.get(name, name): value for name, value in saved.items()}
-    values, parts = wanted.model_dump(), {**saved["parts"], **wanted.parts}
-    pairs = [(name, settings.get(name), values[name]) for name in values if ended or name != "model"]
-    fixed = [name for name in parts if ended or name not in (*wanted.models, *_WRITERS)]
-    pairs += [(name, saved["parts"].get(name), wanted.parts.get(name)) for name in fixed]
-    changes = {name: f"{name} {old!r} -> {new!r}" for name, old, new in pairs if old != new}
-    mendable = () if ended else (*wanted.models, *_WRITERS, "sampling")
-    code = edited(saved.get("code", {}), wanted.code)
-    if (options := saved.get("options")) is not None:  # else an earlier version saved the run
-        code += [name for name in {**options, **wanted.options} if differ(options.get(name), wanted.options.get(name))]
-    return {name: f"{name} has been edited" for name in code if name not in mendable} | changes
-
-
-def _is_longer(wanted: RunSettings, changes: Mapping[str, str], rounds: int) -> bool:
-    """Whether all that is wanted beyond a run is more rounds than these, or one early stop less."""
-    dropped = {name for name in EARLY_STOPS if getattr(wanted, name, None) is None}
-    return getattr(wanted, "rounds", 0) > rounds and changes.keys() <= {"rounds", *dropped}
-
-
 def _result(stored: StateSnapshot) -> Result:
     """The result of a thread.
 
@@ -426,69 +346,3 @@ def _hint(path: Any) -> Iterator[None]:
         if path is not None:
             error.add_note(f"Progress is saved in {path}; the same call resumes it.")
         raise
-
-
-@contextmanager
-def _saver(path: str | PathLike[str] | None, thread_id: str) -> Iterator[BaseCheckpointSaver[Any]]:
-    if path is None:
-        yield InMemorySaver()
-        return
-    import sqlite3
-
-    from langgraph.checkpoint.sqlite import SqliteSaver
-
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with (
-        driving(path, thread_id),
-        closing(sqlite3.connect(**_database(path), timeout=PATIENCE, check_same_thread=False)) as connection,
-    ):
-        yield SqliteSaver(connection, serde=PlainSerializer())
-
-
-@asynccontextmanager
-async def _async_saver(path: str | PathLike[str] | None, thread_id: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
-    if path is None:
-        yield InMemorySaver()
-        return
-    import aiosqlite
-    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with driving(path, thread_id):
-        connection = await _surely(_connected(aiosqlite.connect(**_database(path), timeout=PATIENCE)))
-        saver = AsyncSqliteSaver(connection, serde=PlainSerializer())
-        try:
-            yield saver
-        finally:
-            await _surely(_closed(saver))
-
-
-def _database(path: str | PathLike[str]) -> dict[str, Any]:
-    """What to connect to; in a folder that can't be written to, where SQLite can keep no log, a file is only read."""
-    file = Path(path)
-    if os.access(file.parent, os.W_OK) or not file.exists():
-        return {"database": str(path)}
-    how = "mode=ro" if file.with_name(f"{file.name}-wal").exists() else "immutable=1"
-    return {"database": f"{file.resolve().as_uri()}?{how}", "uri": True}
-
-
-async def _surely(work: Any) -> Any:
-    """Await to its end what must not be left half done; a cancellation comes after it, and closes what was opened."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if (opened := await task) is not None:
-            await opened.close()
-        raise
-
-
-async def _connected(connection: Any) -> Any:
-    return await connection
-
-
-async def _closed(saver: Any) -> None:
-    """Close, once nobody is in the midst of writing: else SQLite keeps its lock for as long as a cursor is about."""
-    async with saver.lock:
-        await saver.conn.rollback()
-        await saver.conn.close()

@@ -1,0 +1,92 @@
+"""The SQLite file that `improve(path=...)` saves a run in: opened, written to by one driver of each thread, closed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.memory import InMemorySaver
+
+from icrl_graph.execution.langgraph_internals import PlainSerializer
+from icrl_graph.execution.thread_lock import driving
+
+PATIENCE = 30.0
+"""Seconds to wait for somebody else who is writing into the same file."""
+
+
+@contextmanager
+def saver_of(path: str | PathLike[str] | None, thread_id: str) -> Iterator[BaseCheckpointSaver[Any]]:
+    """The checkpointer of a file, for who drives a thread of it; without a path, one in memory.
+
+    Raises:
+        ThreadBusy: somebody else drives the thread.
+    """
+    if path is None:
+        yield InMemorySaver()
+        return
+    import sqlite3
+
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with (
+        driving(path, thread_id),
+        closing(sqlite3.connect(**_database(path), timeout=PATIENCE, check_same_thread=False)) as connection,
+    ):
+        yield SqliteSaver(connection, serde=PlainSerializer())
+
+
+@asynccontextmanager
+async def async_saver_of(path: str | PathLike[str] | None, thread_id: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+    """`saver_of` for async code."""
+    if path is None:
+        yield InMemorySaver()
+        return
+    import aiosqlite
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with driving(path, thread_id):
+        connection = await _surely(_connected(aiosqlite.connect(**_database(path), timeout=PATIENCE)))
+        saver = AsyncSqliteSaver(connection, serde=PlainSerializer())
+        try:
+            yield saver
+        finally:
+            await _surely(_closed(saver))
+
+
+def _database(path: str | PathLike[str]) -> dict[str, Any]:
+    """What to connect to; in a folder that can't be written to, where SQLite can keep no log, a file is only read."""
+    file = Path(path)
+    if os.access(file.parent, os.W_OK) or not file.exists():
+        return {"database": str(path)}
+    how = "mode=ro" if file.with_name(f"{file.name}-wal").exists() else "immutable=1"
+    return {"database": f"{file.resolve().as_uri()}?{how}", "uri": True}
+
+
+async def _surely(work: Any) -> Any:
+    """Await to its end what must not be left half done; a cancellation comes after it, and closes what was opened."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if (opened := await task) is not None:
+            await opened.close()
+        raise
+
+
+async def _connected(connection: Any) -> Any:
+    return await connection
+
+
+async def _closed(saver: Any) -> None:
+    """Close, once nobody is in the midst of writing: else SQLite keeps its lock for as long as a cursor is about."""
+    async with saver.lock:
+        await saver.conn.rollback()
+        await saver.conn.close()
