@@ -14,7 +14,8 @@ from random import Random
 from threading import Lock
 from typing import Any
 
-from icrl_graph.benchmarks.results import Cell, Plan, Row, read_results
+from icrl_graph.benchmarks.plan import Plan
+from icrl_graph.benchmarks.results import Cell, Row, read_results
 from icrl_graph.prompts.templates import CRITIQUE, REFLECT
 from tests.helpers import without_cost
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from icrl_graph.benchmarks.results import Plan, open_folder, read_plan
+from icrl_graph.benchmarks.plan import Plan, open_folder, read_plan
 from icrl_graph.models import chat_model
 from icrl_graph.models.addresses import FolderAddress, server_of, split_credentials, without_credentials
 from icrl_graph.testing import OpenAIServer

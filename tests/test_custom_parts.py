@@ -5,20 +5,20 @@ import copy
 import os
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Send
-from pydantic import Field
 
 from icrl_graph import FunctionModel, ModelError, aimprove, improve
 from icrl_graph.preview import preview
 from icrl_graph.prompts import layouts
 from icrl_graph.state.choices import find
 from icrl_graph.testing import ScriptedModel
-from icrl_graph.topologies import Graph, Settings, send_attempts
+from icrl_graph.topologies import Graph, send_attempts
 from tests.helpers import GAME, climber, nearness, play, thread, without_cost
+from tests.wide import WideSettings, create_wide
 
 DUET = '''
 from icrl_graph.topologies import Graph
@@ -63,21 +63,6 @@ def duet(tmp_path: Path) -> str:
 def parts(tmp_path: Path) -> Path:
     (tmp_path / "parts.py").write_text(PARTS)
     return tmp_path / "parts.py"
-
-
-class WideSettings(Settings):
-    namespace: ClassVar[str] = "wide"
-    width: int = Field(default=3, ge=1, description="Attempts a round, side by side.")
-
-
-def create_wide(model: Any, evaluator: Any, *, width: int = 3, rounds: int = 8, **options: Any) -> Graph:
-    """Several attempts a round, all from one history."""
-    graph = Graph(model, evaluator, base=WideSettings, width=width, rounds=rounds, **options)
-    graph.add_edge("prepare", "build_context")
-    graph.add_fan_out("build_context", "generate")
-    graph.add_edge("generate", "evaluate")
-    graph.add_loop("evaluate", "build_context")
-    return graph
 
 
 def test_two_models_share_one_history_and_an_episode_says_which_of_them_wrote_it(duet: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from icrl_graph.benchmarks import runner
 from icrl_graph.benchmarks.experiment import prepare
-from icrl_graph.benchmarks.results import Plan
+from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.execution.prices import cost
 from icrl_graph.state.episode import Usage, add_usage
 from icrl_graph.testing import OpenAIServer

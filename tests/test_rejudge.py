@@ -7,9 +7,10 @@ from typing import Any, cast
 import pytest
 
 from icrl_graph.benchmarks import runner
+from icrl_graph.benchmarks.plan import Again, Plan, read_plan
 from icrl_graph.benchmarks.rejudge import rejudge
 from icrl_graph.benchmarks.report import runs
-from icrl_graph.benchmarks.results import Again, Plan, read_plan, read_results
+from icrl_graph.benchmarks.results import read_results
 from icrl_graph.state.episode import value_of
 from icrl_graph.testing import OpenAIServer
 

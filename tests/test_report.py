@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from icrl_graph import compare, improve
+from icrl_graph.benchmarks.plan import Plan, read_plan
 from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.report import runs, write_report
 from icrl_graph.benchmarks.report.tables import shown_names
-from icrl_graph.benchmarks.results import Plan, read_plan, read_results
+from icrl_graph.benchmarks.results import read_results
 from icrl_graph.benchmarks.runner import run
 from icrl_graph.cli.run_folder import Run
 from icrl_graph.cli.saved_run import write_page

@@ -15,18 +15,8 @@ from hypothesis import strategies as st
 
 from icrl_graph.benchmarks import runner, scheduler
 from icrl_graph.benchmarks.api import Comparison
-from icrl_graph.benchmarks.results import (
-    Cell,
-    Plan,
-    append,
-    appending,
-    checked_results,
-    failure,
-    has_ended,
-    open_folder,
-    read_plan,
-    read_results,
-)
+from icrl_graph.benchmarks.plan import Plan, open_folder, read_plan
+from icrl_graph.benchmarks.results import Cell, append, appending, checked_results, failure, has_ended, read_results
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.testing import OpenAIServer
 from tests.bench_child import calls_in, outcome, plan_of, player, rows_of

@@ -13,8 +13,9 @@ import pytest
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from icrl_graph.benchmarks import runner
+from icrl_graph.benchmarks.plan import open_folder
 from icrl_graph.benchmarks.registry import find_benchmark
-from icrl_graph.benchmarks.results import Cell, appending, open_folder
+from icrl_graph.benchmarks.results import Cell, appending
 from icrl_graph.errors import ModelError, ThreadMismatch, UnknownTask
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.state.episode import value_of

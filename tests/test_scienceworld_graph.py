@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from icrl_graph.benchmarks import runner
+from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.registry import find_benchmark
-from icrl_graph.benchmarks.results import Plan, read_results
+from icrl_graph.benchmarks.results import read_results
 from icrl_graph.benchmarks.scienceworld import final_score
 from icrl_graph.environments.players import explore, follow
 from icrl_graph.environments.rollouts import episode_return, rollout

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from icrl_graph.benchmarks.results import Cell, Plan, Row, failure
+from icrl_graph.benchmarks.plan import Plan
+from icrl_graph.benchmarks.results import Cell, Row, failure
 from icrl_graph.benchmarks.summary import amount, spent_until, summarize
 from icrl_graph.benchmarks.terminal import tables
 from icrl_graph.state.episode import add_usage, spent

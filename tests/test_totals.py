@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from icrl_graph.benchmarks import compare, runner
-from icrl_graph.benchmarks.results import Plan
+from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.testing import OpenAIServer
 from tests.bench_child import calls_in, outcome, plan_of, player, rows_of
 from tests.command_line import icrl

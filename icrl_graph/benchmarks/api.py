@@ -24,8 +24,9 @@ from langgraph.runtime import RunControl
 
 from icrl_graph.benchmarks.benchmark import Benchmark
 from icrl_graph.benchmarks.experiment import NO_OBJECTS, Objects, make_plan
+from icrl_graph.benchmarks.plan import Plan, read_plan
 from icrl_graph.benchmarks.rejudge import rejudge
-from icrl_graph.benchmarks.results import Cell, Plan, Row, checked_results, has_ended, read_plan
+from icrl_graph.benchmarks.results import Cell, Row, checked_results, has_ended
 from icrl_graph.benchmarks.runner import run
 from icrl_graph.benchmarks.scheduler import Left, OnProgress
 from icrl_graph.benchmarks.summary import Summary, summarize

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from icrl_graph.benchmarks.results import Plan
+from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.prompts.ablations import shuffled
 from icrl_graph.state.loading import absolute
 from icrl_graph.state.reward import Reward

@@ -15,8 +15,9 @@ from typing import Any, cast
 
 from icrl_graph.benchmarks.arms import Arm, read_arms
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs
+from icrl_graph.benchmarks.plan import Code, Plan
 from icrl_graph.benchmarks.registry import canonical, find_benchmark
-from icrl_graph.benchmarks.results import Cell, Code, Plan
+from icrl_graph.benchmarks.results import Cell
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.execution.prices import check_price

@@ -19,7 +19,8 @@ from langgraph.runtime import RunControl
 from icrl_graph.api import OnEpisode
 from icrl_graph.benchmarks.arms import graph_of
 from icrl_graph.benchmarks.experiment import check_totals, evaluator_of
-from icrl_graph.benchmarks.results import Again, Cell, Plan, Row, checked_results, open_folder, read_plan
+from icrl_graph.benchmarks.plan import Again, Plan, open_folder, read_plan
+from icrl_graph.benchmarks.results import Cell, Row, checked_results
 from icrl_graph.benchmarks.runner import chosen
 from icrl_graph.benchmarks.scheduler import OnProgress, Progress, fill, thread
 from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator

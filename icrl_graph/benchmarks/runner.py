@@ -12,16 +12,8 @@ from langgraph.runtime import RunControl
 from icrl_graph.api import OnEpisode, aplay, check_inputs, play
 from icrl_graph.benchmarks.arms import Arm
 from icrl_graph.benchmarks.experiment import NO_OBJECTS, Experiment, Objects, prepare
-from icrl_graph.benchmarks.results import (
-    Cell,
-    Plan,
-    Row,
-    checked_results,
-    failure,
-    open_folder,
-    row_of,
-    saved_code_of,
-)
+from icrl_graph.benchmarks.plan import Plan, open_folder, saved_code_of
+from icrl_graph.benchmarks.results import Cell, Row, checked_results, failure, row_of
 from icrl_graph.benchmarks.scheduler import OnProgress, Progress, fill, thread
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.models.function import FunctionModel

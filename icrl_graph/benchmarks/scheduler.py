@@ -25,17 +25,8 @@ from langgraph.runtime import RunControl
 
 from icrl_graph.api import OnEpisode
 from icrl_graph.benchmarks.files import write_whole
-from icrl_graph.benchmarks.results import (
-    TOTALS,
-    Cell,
-    Plan,
-    Row,
-    append,
-    appending,
-    checked_results,
-    failure,
-    has_ended,
-)
+from icrl_graph.benchmarks.plan import TOTALS, Plan
+from icrl_graph.benchmarks.results import Cell, Row, append, appending, checked_results, failure, has_ended
 from icrl_graph.errors import JournalError, ModelError
 from icrl_graph.execution.budget import TotalBudget
 from icrl_graph.execution.rate_limit import RateLimit
@@ -44,6 +35,9 @@ from icrl_graph.execution.sql_journals import spent_in
 from icrl_graph.state.episode import Usage, add_usage
 from icrl_graph.state.events import EpisodeEvent
 from icrl_graph.state.formatting import cost as written
+
+_UNITS = {TOTALS["usd"]: "usd", TOTALS["calls"]: "calls", TOTALS["time"]: "seconds"}
+"""What a total budget counts, as a usage names it."""
 
 
 class Left(NamedTuple):
@@ -55,6 +49,11 @@ class Left(NamedTuple):
     """What was spent when it ended, by all its sessions."""
     not_begun: Sequence[Cell]
     not_ended: Sequence[Cell]
+
+    @property
+    def spent_of_total(self) -> float:
+        """What was spent of that budget, in its unit."""
+        return cast(Mapping[str, float], self.spent).get(_UNITS[self.total], 0.0)
 
     def __str__(self) -> str:
         too_dear = self.total == TOTALS["usd"] and self.spent.get("unpriced")

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
-from icrl_graph.benchmarks.results import Plan, Row
+from icrl_graph.benchmarks.plan import Plan
+from icrl_graph.benchmarks.results import Row
 from icrl_graph.state.episode import Episode, answer_of, is_lost, value_of
 from icrl_graph.state.selection import metric_of, was_judged_again
 

@@ -17,7 +17,8 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from icrl_graph.benchmarks.arms import makes_independent_attempts
-from icrl_graph.benchmarks.results import Cell, Plan, Row
+from icrl_graph.benchmarks.plan import Plan
+from icrl_graph.benchmarks.results import Cell, Row
 from icrl_graph.benchmarks.scores import Scale, scale_of
 from icrl_graph.benchmarks.statistics import (
     Bracket,

@@ -201,7 +201,7 @@ def bench(
 
 def resume_comparison(folder: Path, as_json: bool, **changes: Any) -> None:
     """Resume the comparison of a folder, by its plan; of its fields, those that are not None are changed."""
-    from icrl_graph.benchmarks.results import ADDRESSES, read_plan
+    from icrl_graph.benchmarks.plan import ADDRESSES, read_plan
 
     with errors_reported():
         plan = replace(read_plan(folder), **{name: value for name, value in changes.items() if value is not None})
@@ -235,17 +235,11 @@ def _run(plan: Any, folder: Path, as_json: bool) -> None:
             f"{count}, such as {cell.arm} on {cell.item}: {reason}", f"Repeat them with: {command('resume', folder)}"
         )
     if left := comparison.left:
-        cap = max(getattr(comparison.plan, left.total), _spent_of(left))
+        cap = max(getattr(comparison.plan, left.total), left.spent_of_total)
         more = command("resume", folder, f"--{left.total.replace('_', '-')}", f"{math.ceil(2 * cap * 100) / 100:g}")
         print_error(left, f"Go on by raising it, such as with: {more}")
     if failures or unscored or left:
         raise typer.Exit(1)
-
-
-def _spent_of(left: Any) -> float:
-    """What was spent of the total that is spent."""
-    spent: Mapping[str, float] = left.spent
-    return spent.get({"total_usd": "usd", "total_calls": "calls", "total_seconds": "seconds"}[left.total], 0.0)
 
 
 def _rejudge_command(plan: Any, folder: Path) -> str:
@@ -341,8 +335,8 @@ def report(
     A page with curves, costs and every attempt with its prompt; of a comparison also tests, pictures and tables.
     """
     with errors_reported():
+        from icrl_graph.benchmarks.plan import read_plan
         from icrl_graph.benchmarks.report import runs, write_report
-        from icrl_graph.benchmarks.results import read_plan
         from icrl_graph.cli.saved_run import write_page
 
         is_run = (folder / "run.json").exists()
@@ -393,8 +387,8 @@ def rejudge(
 
     The answers themselves are not paid again.
     """
+    from icrl_graph.benchmarks.plan import Again, read_plan
     from icrl_graph.benchmarks.rejudge import preview_rejudge
-    from icrl_graph.benchmarks.results import Again, read_plan
 
     with errors_reported():
         again = Again(

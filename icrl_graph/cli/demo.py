@@ -16,7 +16,7 @@ from icrl_graph.errors import MissingExtra
 from icrl_graph.state.formatting import command
 
 if TYPE_CHECKING:
-    from icrl_graph.benchmarks.results import Plan
+    from icrl_graph.benchmarks.plan import Plan
 
 
 @app.command(

@@ -17,10 +17,11 @@ from typing import Any, cast
 
 from icrl_graph.benchmarks.arms import graph_of
 from icrl_graph.benchmarks.files import read_versioned
+from icrl_graph.benchmarks.plan import read_plan
 from icrl_graph.benchmarks.report import write_run
 from icrl_graph.benchmarks.report.runs import prompts
 from icrl_graph.benchmarks.report.tables import shown_names
-from icrl_graph.benchmarks.results import checked_results, read_plan
+from icrl_graph.benchmarks.results import checked_results
 from icrl_graph.cli.run_folder import SCHEMA_VERSION, Run
 from icrl_graph.errors import IcrlError
 from icrl_graph.execution.langgraph_internals import PlainSerializer

@@ -17,7 +17,8 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from icrl_graph.benchmarks import runner
-from icrl_graph.benchmarks.results import Cell, Plan, Row, read_results
+from icrl_graph.benchmarks.plan import Plan
+from icrl_graph.benchmarks.results import Cell, Row, read_results
 from icrl_graph.benchmarks.scheduler import OnProgress
 
 Rows = Mapping[Cell, Row]

@@ -16,8 +16,8 @@ from rich.text import Text
 from typing_extensions import TypedDict
 
 from icrl_graph.benchmarks.demos import Rows
+from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.report.pictures import draw_curve, figure, label_axes
-from icrl_graph.benchmarks.results import Plan
 from icrl_graph.benchmarks.statistics import Difference, Estimate, curve, difference, estimate
 from icrl_graph.benchmarks.summary import tables_of
 from icrl_graph.models.registry import learner

@@ -14,8 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from icrl_graph.benchmarks.plan import read_plan
 from icrl_graph.benchmarks.report import charts, pictures, runs, tables
-from icrl_graph.benchmarks.results import checked_results, read_plan
+from icrl_graph.benchmarks.results import checked_results
 from icrl_graph.benchmarks.summary import Summary, spent_by, summarize
 from icrl_graph.errors import missing_extra
 from icrl_graph.prompts.text import as_json

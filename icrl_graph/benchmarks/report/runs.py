@@ -8,8 +8,9 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from icrl_graph.benchmarks.arms import graph_of
+from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.report.tables import in_order, shown_names
-from icrl_graph.benchmarks.results import Cell, Plan, Row
+from icrl_graph.benchmarks.results import Cell, Row
 from icrl_graph.prompts.text import text_of
 from icrl_graph.state.episode import Episode, LoopState, Message, cost_of, error_of, value_of
 from icrl_graph.state.loading import NotImported, importing_nothing
