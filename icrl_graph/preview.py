@@ -73,11 +73,12 @@ def preview(
             rehearsed[name] = _model(option, response_tokens)
     policy = as_policy(model)
     cache = None if isinstance(options.get("extract"), type) else options.get("cache") or "auto"
-    answering = FunctionModel(reply=lambda: WORD) if policy.kind == "rollout" else _model(model, response_tokens, cache)
+    answer_tokens = min(response_tokens, options.get("max_response_tokens") or response_tokens)
+    answering = FunctionModel(reply=lambda: WORD) if policy.kind == "rollout" else _model(model, answer_tokens, cache)
     graph = build(topology, answering, stand_in(score, response_tokens), **rehearsed)
     for name, further in graph.parts.policies.items():
         if name != MAIN:
-            graph.parts.policies[name] = as_policy(_model(further.responder.part, response_tokens, cache))
+            graph.parts.policies[name] = as_policy(_model(further.responder.part, answer_tokens, cache))
     inputs: Any = {"task": task, "task_data": dict(task_data or {})}
     usage: dict[str, Any] = graph.compile().invoke(inputs, {"recursion_limit": 1_000_000})["usage"]
     if policy.kind == "rollout":  # how long the prompts of its turns are is not known ahead

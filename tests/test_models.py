@@ -374,11 +374,13 @@ def _how(how: str) -> Callable[[Any, Any], Any]:
 
 @pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream", "structured", "tools", "bound"])
 def test_the_lean_client_sends_what_the_plain_one_sends(how: str) -> None:
-    """To the byte, over HTTP, for every kind of message and option."""
+    """To the byte, over HTTP, for every kind of message and option; a limit it sends under both names."""
     with BodyServer(lambda: '{"number": 42}') as server:
         for options in (OPTIONS["plain"], OPTIONS["sampling"], OPTIONS["extra body"], OPTIONS["o-series"]):
             common = {"model": "any", "base_url": server.base_url, "use_responses_api": False, **options}
-            plain = ChatOpenAI(api_key=SecretStr("none"), http_async_client=async_client(), **common)
+            limit = {"extra_body": {"max_tokens": options["max_tokens"]}} if "max_tokens" in options else {}
+            asks: Any = {"stream_usage": True, "http_async_client": async_client(), **common, **limit}
+            plain = ChatOpenAI(api_key=SecretStr("none"), **asks)
             lean = chat_model(f"openai:{common.pop('model')}", api_key="none", **common)
             for name, prompt in PROMPTS.items():
                 said = [_how(how)(model, prompt) for model in (plain, lean)]

@@ -12,9 +12,9 @@ from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel
 
 from icrl_graph.evaluators.judge import llm_judge
-from icrl_graph.execution.calls import UsageCallback, usage_of
 from icrl_graph.execution.prices import cost
 from icrl_graph.execution.rate_limit import RateLimit
+from icrl_graph.execution.usage import UsageCallback, usage_of
 from icrl_graph.models import prompt_cache
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.registry import chat_model

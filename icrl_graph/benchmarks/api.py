@@ -64,6 +64,7 @@ def compare(
     total_usd: float | None = None,
     total_calls: int | None = None,
     total_seconds: float | None = None,
+    send_seed: bool = True,
     folder: str | PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
     control: RunControl | None = None,
@@ -107,6 +108,8 @@ def compare(
             Needs the prices of the models.
         total_calls: paid calls, the same.
         total_seconds: seconds that the comparison may take by the clock, the same.
+        send_seed: whether models that take a seed get one, the same for all arms; without it, what this package draws
+            is not repeatable either.
         folder: new, or one that holds the same comparison. Default a new temporary one, which is not deleted; give one
             wherever calls cost money.
         on_progress: called with a `Progress` whenever something has happened; default a progress bar, if standard error
@@ -154,6 +157,7 @@ def compare(
         total_usd=total_usd,
         total_calls=total_calls,
         total_seconds=total_seconds,
+        send_seed=send_seed,
         options=options,
     )
     with _folder(folder) as path, _progress(on_progress) as report:

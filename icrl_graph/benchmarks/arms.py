@@ -114,6 +114,7 @@ def read_arm(text: str) -> Arm:
     return Arm("+".join([name, *parts]), topology, create, {**defaults, **options}, model)
 
 
+_NUMBERS: Mapping[str, Callable[[str], float]] = {"temperature": float, "timeout": float, "max_response_tokens": int}
 _FIXED = ("evaluator", "metric", "topology", "reflector", "critic", "options", "seed")
 
 
@@ -123,9 +124,9 @@ def _value(option: str, text: str, parameters: Mapping[str, Any]) -> Any:
         if text not in ("true", "false"):
             raise ValueError(f"{option} is true or false, got {text!r}")
         return text == "true"
-    if option in ("temperature", "timeout"):
+    if read := _NUMBERS.get(option):
         try:
-            return float(text)
+            return read(text)
         except ValueError:
             raise ValueError(f"{option} is a number, got {text!r}") from None
     return text

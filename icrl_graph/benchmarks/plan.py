@@ -75,6 +75,7 @@ class Plan:
         total_usd: US dollars for all runs together, or None. A comparison that has spent them is resumed with more.
         total_calls: paid calls, the same.
         total_seconds: seconds by the clock that the comparison may take, the same.
+        send_seed: whether models that take a seed get one.
     """
 
     benchmark: str
@@ -102,6 +103,7 @@ class Plan:
     total_usd: float | None = None
     total_calls: int | None = None
     total_seconds: float | None = None
+    send_seed: bool = True
 
     def caps(self) -> dict[str, float]:
         """The caps on all runs together, as a budget names them.
@@ -173,7 +175,7 @@ _MAY_CHANGE = (
     *TOTALS.values(),
 )
 """Fields that set how fast calls are made, where, and how many of them now."""
-_ADDED = ("judge_base_url", *TOTALS.values())
+_ADDED = ("judge_base_url", *TOTALS.values(), "send_seed")
 """Fields that a bench.json of an earlier version does not have."""
 
 

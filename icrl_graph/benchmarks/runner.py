@@ -99,7 +99,7 @@ async def _play(
         if not pool:
             return failure(cell, f"there are no rewards of {arm.draws_from} on other tasks to draw from")
         graph = experiment.graph(cell.arm, pool)
-    seed = {"seed": _seed(experiment.models[arm.model], cell)}
+    seed = {"seed": _seed(experiment.models[arm.model], cell) if experiment.plan.send_seed else None}
     checked = check_inputs(**inputs)
     if path is None:
         result = play(graph, checked, None, "run", on_episode, control, seed)

@@ -21,6 +21,8 @@ from icrl_graph.cli.shared import (
     BaseUrl,
     Json,
     JudgeBaseUrl,
+    MaxResponseTokens,
+    NoSeed,
     Prices,
     TotalCalls,
     TotalSeconds,
@@ -150,13 +152,19 @@ def bench(
     temperature: Annotated[
         float | None, typer.Option(help="Sampling temperature of every call.", rich_help_panel=CALLS)
     ] = None,
+    max_response_tokens: MaxResponseTokens = None,
+    no_seed: NoSeed = False,
     base_url: BaseUrl = None,
     judge_base_url: JudgeBaseUrl = None,
     total_usd: TotalUsd = None,
     total_calls: TotalCalls = None,
     total_seconds: TotalSeconds = None,
     concurrency: Annotated[
-        int, typer.Option(help="Most runs, and calls in flight, at once.", rich_help_panel=CALLS)
+        int,
+        typer.Option(
+            help="Most runs, and calls in flight, at once; a server of your own: as many as it has slots.",
+            rich_help_panel=CALLS,
+        ),
     ] = 8,
     requests_per_minute: Annotated[
         float | None, typer.Option(help="Most paid calls per minute.", rich_help_panel=CALLS)
@@ -184,9 +192,11 @@ def bench(
             judge_base_url=judge_base_url, temperature=temperature, concurrency=concurrency,
             requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, attempts=attempts,
             call_timeout=call_timeout, total_usd=total_usd, total_calls=total_calls, total_seconds=total_seconds,
+            send_seed=not no_seed,
             options={
                 **chosen_settings(context, assignments or [], [Settings, BestOfNSettings], RESERVED),
                 "prices": parse_json(prices, "--prices"), "system": system,
+                "max_response_tokens": max_response_tokens,
             },
         )  # fmt: skip
         experiment = prepare(plan)

@@ -20,6 +20,8 @@ from icrl_graph.cli.shared import (
     Attempts,
     BaseUrl,
     Json,
+    MaxResponseTokens,
+    NoSeed,
     Prices,
     TotalCalls,
     TotalSeconds,
@@ -99,7 +101,18 @@ def run(
     temperature: Annotated[
         float | None, typer.Option(help="Sampling temperature of every call.", rich_help_panel=CALLS)
     ] = None,
+    max_response_tokens: MaxResponseTokens = None,
+    no_seed: NoSeed = False,
     base_url: BaseUrl = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="<int>",
+            help="Most calls in flight at once; a server of your own: as many as it has slots.",
+            rich_help_panel=CALLS,
+        ),
+    ] = None,
     attempts: Attempts = 6,
     prices: Prices = None,
 ) -> None:
@@ -117,8 +130,11 @@ def run(
         options = {
             **chosen_settings(context, assignments or [], schemas, ["model"]),
             "system": system,
+            "max_response_tokens": max_response_tokens,
             "prices": parse_json(prices, "--prices"),
         }
+        if no_seed and "seed" in options:
+            raise ValueError("--seed and --no-seed exclude each other")
         wanted = Run(
             task=canonical_item(task),
             model=absolute(model),
@@ -128,6 +144,7 @@ def run(
             base_url=base_url,
             temperature=temperature,
             attempts=attempts,
+            concurrency=concurrency,
             options={name: value for name, value in options.items() if value is not None},
         )
         if show_preview:

@@ -32,6 +32,8 @@ from icrl_graph.topologies.settings import EARLY_STOPS
 
 SCHEMA_VERSION = 1
 """Of run.json."""
+_ADDED = ("concurrency",)
+"""Fields that a run.json of an earlier version does not have."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Run:
         base_url: the model's server, or None.
         temperature: for every call, or None for the model's default.
         attempts: per API call, retries of transient errors included.
-        options: settings and `system`.
+        options: settings, `system` and `max_response_tokens`.
+        concurrency: calls in flight at most, or None for no limit.
     """
 
     task: str
@@ -59,6 +62,7 @@ class Run:
     temperature: float | None = None
     attempts: int = 6
     options: Mapping[str, Any] = field(default_factory=dict)
+    concurrency: int | None = None
 
     def start(self, folder: Path, on_episode: OnEpisode | None = None, control: RunControl | None = None) -> Result:
         """Start the run in a folder and follow it to its end.
@@ -103,7 +107,7 @@ class Run:
         Raises:
             ValueError: the folder holds no run, or one of another version.
         """
-        run = cls(**read_versioned(folder / "run.json", SCHEMA_VERSION, cls.__dataclass_fields__, "run"))
+        run = cls(**read_versioned(folder / "run.json", SCHEMA_VERSION, cls.__dataclass_fields__, "run", _ADDED))
         return replace(run, base_url=FolderAddress(run.base_url)) if run.base_url else run
 
     def _save(self, folder: Path) -> None:
@@ -179,7 +183,7 @@ class Run:
             "metric": metric,
             "model": model,
             "topology": self.topology,
-            "rate_limit": RateLimit(max_attempts=self.attempts),
+            "rate_limit": RateLimit(max_attempts=self.attempts, max_concurrency=self.concurrency),
             **at_temperature(self.temperature),
             **self.options,
         }

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from icrl_graph.benchmarks.arms import graph_of
-from icrl_graph.benchmarks.files import read_versioned
 from icrl_graph.benchmarks.plan import read_plan
 from icrl_graph.benchmarks.report import write_run
 from icrl_graph.benchmarks.report.runs import prompts
 from icrl_graph.benchmarks.report.tables import shown_names
 from icrl_graph.benchmarks.results import checked_results
-from icrl_graph.cli.run_folder import SCHEMA_VERSION, Run
+from icrl_graph.cli.run_folder import Run
 from icrl_graph.errors import IcrlError
 from icrl_graph.execution.langgraph_internals import PlainSerializer
 from icrl_graph.prompts.text import text_of
@@ -75,7 +74,7 @@ def read_run(folder: Path) -> SavedRun:
         ValueError: the folder holds no run, or it can't be read.
         ThreadMismatch: another version wrote it.
     """
-    run = Run(**read_versioned(folder / "run.json", SCHEMA_VERSION, Run.__dataclass_fields__, "run"))
+    run = Run.read(folder)
     state = _state(folder / "run.sqlite")
     settings = state.get("settings") or {**Settings().model_dump(), **run.options}
     saved, episodes = SavedSettings.of(settings), state.get("episodes", [])

@@ -100,6 +100,12 @@ JudgeBaseUrl = Annotated[
 Attempts = Annotated[
     int, typer.Option(help="Attempts per API call, retries of transient errors included.", rich_help_panel=CALLS)
 ]
+MaxResponseTokens = Annotated[
+    int | None, typer.Option(min=1, metavar="<int>", help="Tokens of each response at most.", rich_help_panel=CALLS)
+]
+NoSeed = Annotated[
+    bool, typer.Option("--no-seed", help="Send no seed, for servers that know none.", rich_help_panel=CALLS)
+]
 TotalUsd = Annotated[
     float | None, typer.Option(help="US dollars for all runs together, resumed ones included.", rich_help_panel=TOTAL)
 ]

@@ -11,25 +11,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
-from langchain_core.outputs import LLMResult
 from langchain_core.runnables import RunnableSequence
-from langchain_core.tracers.context import register_configure_hook
 from langgraph.errors import GraphDrained
 from langgraph.runtime import get_runtime
-
-from icrl_graph.execution.prices import Prices, cost
-from icrl_graph.state.episode import Usage, add_usage
 
 
 class contained:
@@ -141,87 +134,6 @@ def _unless_drained(call: Call) -> None:
         return
     if runtime is not None and runtime.drain_requested:
         raise GraphDrained(runtime.drain_reason or "shutdown")
-
-
-class UsageCallback(BaseCallbackHandler):
-    """Collects the messages of all chat models that answer within a call, also deep inside a chain or an agent.
-
-    Attributes:
-        messages: the messages, each with its usage and the name of its model.
-    """
-
-    run_inline = True  # else each answer would take a thread under `ainvoke`
-
-    def __init__(self) -> None:
-        self.messages: list[Any] = []
-
-    @property
-    def ignore_chat_model(self) -> bool:
-        """True: prompts are not needed, and LangChain would write each out as one text."""
-        return True
-
-    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        """Collect the messages of a model that has answered."""
-        messages = [getattr(each, "message", None) for batch in response.generations for each in batch]
-        known = set(map(_identity, self.messages))  # a model around another one may hand on its message, or a copy
-        self.messages += [message for message in messages if _identity(message) not in known]
-
-
-def _identity(message: Any) -> Any:
-    """What a message has in common with its copies: its id. Its usage, too: some servers give all the same id."""
-    identifier = getattr(message, "id", None)
-    return (identifier, repr(getattr(message, "usage_metadata", None))) if identifier else id(message)
-
-
-_usage_callback: ContextVar[UsageCallback | None] = ContextVar("icrl_usage_callback", default=None)
-register_configure_hook(_usage_callback, inheritable=True)
-
-
-@contextmanager
-def collect_usage() -> Iterator[UsageCallback]:
-    """Collect the messages of the chat models that answer within the block."""
-    callback = UsageCallback()
-    token = _usage_callback.set(callback)
-    try:
-        yield callback
-    finally:
-        _usage_callback.reset(token)
-
-
-def usage_of(response: Any, callback: UsageCallback, custom_prices: Prices) -> Usage:
-    """The tokens of the chat models that answered within a call, and what they cost; empty if none are reported.
-
-    Args:
-        response: what came back; its messages count where no model reported to the callback.
-        callback: collected messages while the call was made.
-        custom_prices: the user's prices by model name, in US dollars for a million tokens.
-    """
-    returned = [response.get("raw"), *response.get("messages", ())] if isinstance(response, Mapping) else [response]
-    total: Usage = {}
-    for message in callback.messages or returned:
-        if not (reported := getattr(message, "usage_metadata", None)):
-            continue
-        read, wrote = reported.get("input_token_details") or {}, reported.get("output_token_details") or {}
-        hour = read.get("ephemeral_1h_input_tokens") or 0
-        written = max(_sum(read, "cache_creation"), (read.get("ephemeral_5m_input_tokens") or 0) + hour)
-        tokens = Usage(
-            input=reported["input_tokens"],
-            cached=_sum(read, "cache_read"),
-            output=reported["output_tokens"],
-            reasoning=_sum(wrote, "reasoning"),
-        )
-        if written:
-            tokens["written"] = written
-        if hour:
-            tokens["written_1h"] = hour
-        usd = cost(message.response_metadata.get("model_name") or "", tokens, custom_prices)
-        total = add_usage(total, tokens, {"unpriced": 1} if usd is None else {"usd": usd})
-    return total
-
-
-def _sum(details: Mapping[str, Any], name: str) -> int:
-    """The tokens of a kind; those of a service tier stand under a name of their own, as "flex_cache_read"."""
-    return sum(tokens or 0 for key, tokens in details.items() if key == name or key.endswith(f"_{name}"))
 
 
 def async_only(part: Any) -> bool:

@@ -30,13 +30,14 @@ from langgraph.errors import GraphBubbleUp, GraphDrained
 
 from icrl_graph.errors import BudgetExceeded, JournalError, ModelError, ThreadBusy
 from icrl_graph.execution.budget import Budget
-from icrl_graph.execution.calls import Call, UsageCallback, collect_usage, contained, run_blocking, usage_of
+from icrl_graph.execution.calls import Call, contained, run_blocking
 from icrl_graph.execution.journal import Journal, MemoryJournal, Reply, journal_errors
 from icrl_graph.execution.prices import Prices
 from icrl_graph.execution.queue import await_slot, wait_for_slot
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.execution.run_cache import RunCache, digest
 from icrl_graph.execution.sql_journals import journal_of_run
+from icrl_graph.execution.usage import UsageCallback, collect_usage, usage_of
 from icrl_graph.state.episode import Usage, add_usage, side_by_side
 
 Key = tuple[str | int, ...]

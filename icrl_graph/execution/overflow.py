@@ -60,8 +60,12 @@ def is_overflow(error: Exception) -> bool:
     if _says(_FIELDS, told):
         return True
     status = status_of(error)
-    refused = status is None or status >= 500 or is_refusal(error)
-    return refused and not _says(_OF_A_RATE, told) and _says(_WORDS, told)
+    return (status is None or status >= 500 or is_refusal(error)) and speaks_of_overflow(told)
+
+
+def speaks_of_overflow(told: str) -> bool:
+    """Whether words say that a prompt did not fit into the context."""
+    return not _says(_OF_A_RATE, told) and _says(_WORDS, told)
 
 
 def is_refusal(error: Exception) -> bool:

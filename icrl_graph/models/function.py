@@ -14,6 +14,7 @@ from pydantic import PrivateAttr
 
 from icrl_graph.execution.calls import contained
 from icrl_graph.execution.signatures import accepted_names
+from icrl_graph.execution.usage import LOCAL
 
 REPLY_ARGUMENTS = ("messages", "rng", "temperature")
 """What a function may ask for that stands for a model; see `FunctionModel`."""
@@ -65,7 +66,7 @@ class FunctionModel(BaseChatModel):
         with contained():  # here, for under `ainvoke` LangChain takes what is no `Exception` for an answer
             answer = self._answer(offered)
         message = AIMessage(answer) if isinstance(answer, str) else answer
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        return ChatResult(generations=[ChatGeneration(message=message)], llm_output={"model_provider": LOCAL})
 
     def _answer(self, offered: Mapping[str, Any]) -> str | AIMessage:
         return self.reply(**{name: offered[name] for name in self._names})

@@ -3,7 +3,8 @@
 A time limit is for the whole exchange, from the connection to the last byte of the body: a server that sends a blank
 now and then would hold a call for ever if each read had the limit anew. What breaks is told in the same words on both
 sides, whichever library found it, and with the server's address. An error that comes with a status of 200 counts as
-what it says, and what is no answer at all as a broken connection, so both are repeated.
+what it says, and what is no answer at all as a broken connection, so both are repeated. A request that is refused for
+an optional field is sent again without it (see `icrl_graph.models.servers`).
 
 The async side runs on aiohttp: the pool of the SDK's own client looks at every open connection on every call, and drops
 idle ones after five seconds, less than many evaluations take. A connection pool belongs to one event loop, but a chat
@@ -23,7 +24,7 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -34,6 +35,7 @@ import httpx2
 from openai import DefaultAioHttpClient, DefaultAsyncHttpxClient, DefaultHttpxClient
 
 from icrl_graph.models.addresses import Credentials
+from icrl_graph.models.servers import Server, refused_field
 
 _LIMITS = httpx2.Limits(max_connections=10_000, max_keepalive_connections=10_000, keepalive_expiry=300.0)
 _Pool = AsyncGenerator[httpx2.AsyncClient, None]
@@ -41,20 +43,22 @@ _BROKE_OFF = re.compile("disconnected|closed|reset|broken pipe|not enough data|e
 """What h11, httpcore, asyncio and aiohttp say of a connection that ended before the answer did."""
 
 
-def sync_client(credentials: Credentials | None = None) -> httpx2.Client:
+def sync_client(credentials: Credentials | None = None, server: Server | None = None) -> httpx2.Client:
     """A client for `ChatOpenAI(http_client=...)`; it holds user and password, so that no address and no log does."""
-    return DefaultHttpxClient(transport=_Blocking(), auth=credentials)
+    return DefaultHttpxClient(transport=_Blocking(server or Server()), auth=credentials)
 
 
-def async_client(credentials: Credentials | None = None) -> httpx2.AsyncClient:
+def async_client(credentials: Credentials | None = None, server: Server | None = None) -> httpx2.AsyncClient:
     """A client for `ChatOpenAI(http_async_client=...)`."""
-    return DefaultAsyncHttpxClient(transport=_PerLoop(), auth=credentials)
+    return DefaultAsyncHttpxClient(transport=_PerLoop(server or Server()), auth=credentials)
 
 
 class _Exchange:
-    """A request and its answer: until when it may take, and what is said if it breaks."""
+    """A request and its answer: until when it may take, what is said if it breaks, and what it is sent without."""
 
-    def __init__(self, request: httpx2.Request) -> None:
+    def __init__(self, request: httpx2.Request, server: Server) -> None:
+        self.request = _without(request, server.left_out) if server.left_out else request
+        self._knowledge, self.refusals = server, dict[str, str]()
         self.url = request.url
         self.server = f"{self.url.scheme}://{self.url.netloc.decode()}"
         self.limit: float | None = request.extensions.get("timeout", {}).get("read")
@@ -133,6 +137,42 @@ class _Exchange:
         kept = [(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_TRANSFER]
         return httpx2.Response(status, headers=kept, content=body.encode(), request=response.request)
 
+    def is_to_repeat(self, response: httpx2.Response) -> bool:
+        """Whether it was refused for an optional field; then it is to be sent again, without that.
+
+        What it was answered without is remembered of the server. What was refused all the same shows nothing.
+        """
+        if response.status_code < 400 and self.refusals:
+            self._knowledge.leave_out(self.refusals)
+        if response.status_code not in (400, 422):
+            return False
+        refused = refused_field(response.content, _body(self.request).keys())
+        if refused is not None:
+            field, reason = refused
+            self.refusals[field] = reason
+            self.request = _without(self.request, [field])
+        return refused is not None
+
+
+def _body(request: httpx2.Request) -> dict[str, Any]:
+    """The fields of a request; none of one that is no JSON object."""
+    try:
+        body = json.loads(request.content)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _without(request: httpx2.Request, fields: Collection[str]) -> httpx2.Request:
+    """The same request without some of its fields."""
+    body = _body(request)
+    if not body.keys() & set(fields):
+        return request
+    kept = {name: value for name, value in body.items() if name not in fields}
+    headers = [(name, value) for name, value in request.headers.multi_items() if name != "content-length"]
+    content = json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode()
+    return httpx2.Request(request.method, request.url, headers=headers, content=content, extensions=request.extensions)
+
 
 class _NoAnswer(httpx2.RemoteProtocolError):
     """What came with a status of success, and is no answer."""
@@ -152,7 +192,7 @@ def _broken_off(told: Mapping[str, Any]) -> Any:
 
 
 def _is_stream(response: httpx2.Response) -> bool:
-    return "event-stream" in response.headers.get("content-type", "")
+    return response.status_code < 400 and "event-stream" in response.headers.get("content-type", "")
 
 
 def _status(error: Any) -> int:
@@ -188,12 +228,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 class _Blocking(httpx2.BaseTransport):
     """Under `invoke`. Its client is made when it is first used: to read the certificates takes time."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: Server) -> None:
         self._client: httpx2.Client | None = None
-        self._lock = threading.Lock()
+        self._server, self._lock = server, threading.Lock()
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        exchange = _Exchange(request)
+        exchange = _Exchange(request, self._server)
         with self._lock:
             if self._client is None:
                 self._client = _Client(limits=_LIMITS)
@@ -201,10 +241,11 @@ class _Blocking(httpx2.BaseTransport):
                 self._close = weakref.finalize(self, self._client.close)
             client = self._client
         with exchange.step():
-            response = client.send(request, stream=True)
-            if not _is_stream(response):
+            while not _is_stream(response := _send(client, exchange)):
                 response.read()
-                return exchange.checked(response)
+                if not exchange.is_to_repeat(checked := exchange.checked(response)):
+                    return checked
+        exchange.is_to_repeat(response)
         response.stream = _Body(response.stream, exchange)
         return response
 
@@ -213,26 +254,48 @@ class _Blocking(httpx2.BaseTransport):
             self._close()
 
 
+def _send(client: httpx2.Client, exchange: _Exchange) -> httpx2.Response:
+    """Send a request; once more where its server has refused it and may have closed the connection with that."""
+    try:
+        return client.send(exchange.request, stream=True)
+    except httpx2.RequestError:
+        if not exchange.refusals:
+            raise
+        return client.send(exchange.request, stream=True)
+
+
 class _PerLoop(httpx2.AsyncBaseTransport):
     """Under `ainvoke`."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: Server) -> None:
+        self._server = server
         self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[_Pool, httpx2.AsyncClient]] = (
             weakref.WeakKeyDictionary()
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        loop, exchange = asyncio.get_running_loop(), _Exchange(request)
+        loop, exchange = asyncio.get_running_loop(), _Exchange(request, self._server)
         if loop not in self._pools:
             pool = _pool()
             self._pools[loop] = pool, await anext(pool)
         async with exchange.astep():
-            response = await self._pools[loop][1].send(request, stream=True)
-            if not _is_stream(response):
+            while not _is_stream(response := await _asend(self._pools[loop][1], exchange)):
                 await response.aread()
-                return exchange.checked(response)
+                if not exchange.is_to_repeat(checked := exchange.checked(response)):
+                    return checked
+        exchange.is_to_repeat(response)
         response.stream = _AsyncBody(response.stream, exchange)
         return response
+
+
+async def _asend(client: httpx2.AsyncClient, exchange: _Exchange) -> httpx2.Response:
+    """`_send` under `ainvoke`."""
+    try:
+        return await client.send(exchange.request, stream=True)
+    except (httpx2.RequestError, aiohttp.ClientError):
+        if not exchange.refusals:
+            raise
+        return await client.send(exchange.request, stream=True)
 
 
 async def _pool() -> _Pool:

@@ -3,21 +3,27 @@
 A prompt of a hundred turns costs a client more than the rest of a round: LangChain looks at every character of every
 assistant turn, and the SDK walks through the type of every message, to send what is there already. `LeanChatOpenAI`
 passes texts on as they are. It depends on one private method of LangChain; without it, it is a plain `ChatOpenAI`.
+To the servers of others it sends the limit of an answer under both of its names; it counts the usage of a stream once.
 
 Only `icrl_graph.models.registry` imports this, and only for a model of OpenAI's protocol.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage, subtract_usage
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_openai import ChatOpenAI
+
+from icrl_graph.models.servers import address_of, is_openai
 
 
 class LeanChatOpenAI(ChatOpenAI):
-    """A `ChatOpenAI` that sends the same bodies for a fraction of the CPU, where a history is long."""
+    """A `ChatOpenAI` that sends the same bodies to OpenAI for a fraction of the CPU, where a history is long."""
 
     @classmethod
     def lc_id(cls) -> list[str]:
@@ -36,7 +42,42 @@ class LeanChatOpenAI(ChatOpenAI):
         payload = super()._get_request_payload(others, stop=stop, **kwargs)
         converted = iter(payload["messages"])
         sent = [next(converted) if text is None else text for text in texts]
-        return {**payload, "messages": [], "extra_body": {"messages": sent, **(payload.get("extra_body") or {})}}
+        body = {"messages": sent, **self._other_limit(payload), **(payload.get("extra_body") or {})}
+        return {**payload, "messages": [], "extra_body": body}
+
+    def _other_limit(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """The limit of an answer under its other name, which is all that many servers but OpenAI's know."""
+        limit = payload.get("max_completion_tokens")
+        return {} if limit is None or is_openai(address_of(self)) else {"max_tokens": limit}
+
+    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        """The chunks of an answer, which together have what it used."""
+        count_once = _CountedOnce()
+        yield from map(count_once, super()._stream(*args, **kwargs))
+
+    async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        """`_stream` under `ainvoke`."""
+        count_once = _CountedOnce()
+        async for chunk in super()._astream(*args, **kwargs):
+            yield count_once(chunk)
+
+
+class _CountedOnce:
+    """Makes the usage of a chunk what it adds to that of the chunks before it.
+
+    LangChain sums the usage of all chunks, and some servers tell all that was used so far in each of them, or twice at
+    the end (`continuous_usage_stats` of vLLM and SGLang; LiteLLM, pydantic/pydantic-ai/issues/5260).
+    """
+
+    def __init__(self) -> None:
+        self._most: UsageMetadata | None = None
+
+    def __call__(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
+        message = chunk.message
+        if isinstance(message, AIMessageChunk) and message.usage_metadata:
+            message.usage_metadata = subtract_usage(message.usage_metadata, self._most)
+            self._most = add_usage(self._most, message.usage_metadata)
+        return chunk
 
 
 def _as_text(message: BaseMessage) -> dict[str, Any] | None:

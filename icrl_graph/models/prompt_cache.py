@@ -29,8 +29,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
+from icrl_graph.models.servers import address_of, is_openai
 from icrl_graph.prompts.layouts import Pieces
 from icrl_graph.state.episode import Message
 
@@ -123,7 +123,7 @@ def dialect(choice: str, model: Any) -> Dialect:
         return DIALECTS[choice]
     if _is_a(model, "langchain_anthropic", "ChatAnthropic"):
         return DIALECTS["anthropic"]
-    if _is_a(model, "langchain_openai", "ChatOpenAI") and _at_openai(model):
+    if _is_a(model, "langchain_openai", "ChatOpenAI") and is_openai(address_of(model)):
         return DIALECTS["openai-marks" if takes_marks(model.model_name) else "openai"]
     return AUTOMATIC
 
@@ -131,13 +131,6 @@ def dialect(choice: str, model: Any) -> Dialect:
 def _is_a(model: Any, package: str, name: str) -> bool:
     """Whether it is an instance of a class, which need not be installed."""
     return any(kind.__name__ == name and kind.__module__.split(".")[0] == package for kind in type(model).__mro__)
-
-
-def _at_openai(model: Any) -> bool:
-    """Whether its client sends requests to OpenAI itself."""
-    client = getattr(model, "root_client", None) or getattr(model, "root_async_client", None)
-    host = urlsplit(str(getattr(client, "base_url", ""))).hostname or ""
-    return f".{host}".endswith(".api.openai.com")  # also eu.api.openai.com
 
 
 def takes_marks(name: str) -> bool:

@@ -12,6 +12,7 @@ from icrl_graph.errors import missing_extra
 from icrl_graph.models.addresses import server_of, split_credentials
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.learners import find_learner
+from icrl_graph.models.servers import server_at
 from icrl_graph.state.choices import find, installed
 from icrl_graph.state.loading import load
 
@@ -28,7 +29,8 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
             `user:password@` is asked with these in place of a key.
         api_key: for openai by default the environment's OPENAI_API_KEY; a server at a `base_url` may need none.
         options: passed on to the model's class, such as `temperature` or `timeout` (seconds for a whole call, its body
-            included; for openai by default 600, None for no limit).
+            included; for openai by default 600, None for no limit). For openai `stream_usage=False` asks for no usage
+            where an answer is streamed.
 
     Raises:
         ValueError: the name has no provider, the learner or the provider is unknown, a key is missing, the address is
@@ -108,11 +110,13 @@ def _openai(model: str, *, base_url: str | None, api_key: str | None, **options:
     url, credentials = (None, None) if address is None else split_credentials(address)
     if url and not url.lower().startswith(("http://", "https://")):
         raise ValueError(f"base_url must begin with http:// or https://, got {url!r}")
+    server = server_at(url, model)
     defaults = {
         "use_responses_api": False,
-        "http_client": sync_client(credentials),
-        "http_async_client": async_client(credentials),
+        "http_client": sync_client(credentials, server),
+        "http_async_client": async_client(credentials, server),
         "max_retries": 0,
+        "stream_usage": True,
         "timeout": CALL_TIMEOUT,
     }
     return LeanChatOpenAI(model=model, base_url=url, api_key=SecretStr(api_key), **{**defaults, **options})

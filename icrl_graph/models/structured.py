@@ -2,7 +2,8 @@
 
 An answer that can't be read as that form is a reply like others: it was paid for. So it is read here, not by the
 client, which would raise an error without its tokens. Many servers of OpenAI's protocol refuse the form or ignore it.
-Then the model is asked in words from there on: what is learnt of a server in one call need not be paid for in the next.
+Then the model is asked in words from there on, also by others that ask the same server for the same form: what is
+learnt in one call need not be paid for in the next.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from icrl_graph.execution.calls import run_blocking
 from icrl_graph.execution.overflow import is_overflow
 from icrl_graph.execution.status import status_of
+from icrl_graph.models.servers import server_of
 from icrl_graph.prompts.templates import AS_JSON, fill
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Message
@@ -43,7 +45,8 @@ class StructuredModel(Runnable[list[Message], dict[str, Any]]):
     def __init__(self, model: BaseChatModel, schema: type[BaseModel], *, describe: bool = True) -> None:
         self.name = name_of_part(model)
         self._model, self._schema, self._describe = model, schema, describe
-        self._asked, self._refused = _asked(model, schema), 0
+        self._asked, self._server = _asked(model, schema), server_of(model)
+        self._form = json.dumps(schema.model_json_schema())
 
     def invoke(self, input: list[Message], config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:
         """Ask; returns the message as `raw`, the object as `parsed` or None, and why as `parsing_error`."""
@@ -61,7 +64,7 @@ class StructuredModel(Runnable[list[Message], dict[str, Any]]):
             return await part.ainvoke(given, **kwargs) if is_async else part.invoke(given, **kwargs)
 
         refused = 0
-        if self._refused < 2:
+        if self._server.forms[self._form] < 2:
             try:
                 return self._read(await call(self._asked, messages))
             except Exception as error:
@@ -69,7 +72,7 @@ class StructuredModel(Runnable[list[Message], dict[str, Any]]):
                 if not refused:
                     raise
         raw = await call(self._model, _in_words(messages, self._schema) if self._describe else messages)
-        self._refused += refused  # only where the same prompt is answered in words
+        self._server.forms[self._form] += refused  # only where the same prompt is answered in words
         return self._read(raw, in_words=True)
 
     def _read(self, reply: Any, in_words: bool = False) -> dict[str, Any]:
@@ -82,7 +85,7 @@ class StructuredModel(Runnable[list[Message], dict[str, Any]]):
             return {"raw": reply, "parsed": self._schema.model_validate_json(text), "parsing_error": None}
         except ValidationError as error:
             if text and not in_words and not text.startswith("{"):
-                self._refused = 2
+                self._server.forms[self._form] = 2
             return {"raw": reply, "parsed": None, "parsing_error": error}
 
 
@@ -91,7 +94,7 @@ _FENCED = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.S)
 
 def _asked(model: BaseChatModel, schema: type[BaseModel]) -> Runnable[LanguageModelInput, Any]:
     """The model with the form that it is asked for: OpenAI's `response_format`, or the provider's own way."""
-    if not getattr(type(model).with_structured_output, "__module__", "").startswith("langchain_openai"):
+    if not is_of_openai(model):
         return model.with_structured_output(schema, include_raw=True)
     from openai import pydantic_function_tool
 
@@ -101,6 +104,11 @@ def _asked(model: BaseChatModel, schema: type[BaseModel]) -> Runnable[LanguageMo
     if uses_responses_api(model):
         return model.bind(**asked)
     return model.bind(extra_body={**(getattr(model, "extra_body", None) or {}), **asked})  # the SDK would parse it
+
+
+def is_of_openai(model: Any) -> bool:
+    """Whether a model is asked for structured output in OpenAI's protocol."""
+    return getattr(type(model).with_structured_output, "__module__", "").startswith("langchain_openai")
 
 
 def uses_responses_api(model: Any) -> bool:

@@ -77,6 +77,8 @@ class Usage(TypedDict, total=False):
     """US dollars, as far as prices are known."""
     unpriced: int
     """Replies with tokens whose price is unknown."""
+    estimated: int
+    """Replies whose tokens are estimated by their text, because the server reported none. Absent where none."""
     breaks: int
     """Prompts that did not begin with the one before: a provider's prompt cache was of no use."""
     seconds: float

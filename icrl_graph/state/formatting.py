@@ -71,6 +71,8 @@ def cost(usage: Mapping[str, Any]) -> str:
         parts.append(f"{usage['input'] + usage['output']:,} tokens{cached}")
     if "usd" in usage:
         parts.append(f"{usage['usd']:.4f} USD" if usage["usd"] < 0.1 else f"{usage['usd']:,.2f} USD")
+    if usage.get("estimated"):
+        parts.append(f"{usage['estimated']} replies without usage, estimated")
     if usage.get("unpriced"):
         parts.append(f"{usage['unpriced']} replies without a price")
     if usage.get("breaks"):

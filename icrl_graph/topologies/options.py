@@ -21,6 +21,7 @@ from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models import prompt_cache as caching
 from icrl_graph.models.policy import Policy, as_policy, chat_models
 from icrl_graph.models.registry import load_model
+from icrl_graph.models.structured import is_of_openai
 from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Message
@@ -48,6 +49,8 @@ class Options(TypedDict, total=False):
     """Texts for "explore", "exploit", "autonomous" or names that a custom schedule gives."""
     sampling: Mapping[str, Mapping[str, Any]]
     """Sampling parameters per instruction: `{"explore": {"temperature": 1.2}, "default": {...}}`. Chat models only."""
+    max_response_tokens: int | None
+    """Tokens of each response at most, reflections included. Chat models only; functions do not see it."""
     inputs: Callable[[Mapping[str, Any], Random], Mapping[str, Any]] | None
     """Completes a run's input: called with `task` and `task_data` (None and {} where they are missing) and a random
     generator of the run's own; gives those that are to be replaced."""
@@ -156,15 +159,19 @@ def assemble(
     check_on_error(
         schema.model_fields["on_error"].default if bound.on_error is None else bound.on_error, chosen.get("bounds")
     )
-    sampling = chosen.get("sampling") or {}
-    if sampling and any(each.kind != "chat" for each in responders):
-        raise ValueError("sampling parameters are passed to chat models only; the model is not a chat model")
+    sampling, tokens = chosen.get("sampling") or {}, chosen.get("max_response_tokens")
+    limit = {} if tokens is None else {"max_tokens": tokens}  # LangChain's name of it
+    if any(each.kind != "chat" for each in responders):
+        if sampling:
+            raise ValueError("sampling parameters are passed to chat models only; the model is not a chat model")
+        if limit:
+            raise ValueError("max_response_tokens is for chat models only; the model is not a chat model")
     if policy.kind != "chat" and chosen.get("cache") not in (None, "auto", "off"):
         remedy = "give it to rollout(cache=...)" if policy.actor else "the model is not a chat model"
         raise ValueError(f"cache={chosen['cache']!r} is for chat models only; {remedy}")
     extract = chosen.get("extract")
     if isinstance(extract, type) and issubclass(extract, BaseModel):
-        policies = {name: _structured(each, extract, sampling) for name, each in policies.items()}
+        policies = {name: _structured(each, extract, sampling, limit) for name, each in policies.items()}
         extract = None
     system = [{"role": "system", "content": chosen["system"]}] if chosen.get("system") else []
     preamble = [*system, *convert_to_openai_messages(list(chosen.get("examples") or []))]
@@ -179,7 +186,7 @@ def assemble(
         timeout=chosen.get("timeout"),
         instructions=cleaned({**INSTRUCTIONS, **(chosen.get("instructions") or {})}),
         preamble=cleaned(preamble),
-        sampling=sampling,
+        sampling={**sampling, "default": {**limit, **sampling.get("default", {})}} if limit else sampling,
         extract=extract,
         complete=chosen.get("inputs"),
         models=judges,
@@ -187,7 +194,9 @@ def assemble(
     )
 
 
-_FINGERPRINTED = ("bounds", "system", "examples", "instructions", "sampling", "inputs", "extract")
+_FINGERPRINTED = (
+    *("bounds", "system", "examples", "instructions", "sampling", "max_response_tokens", "inputs", "extract"),
+)
 """The options that a saved run is known by."""
 
 
@@ -206,10 +215,12 @@ def _sort(options: Mapping[str, Any], base: type[RunSettings]) -> tuple[dict[str
     return parts, defaults
 
 
-def _structured(policy: Policy, form: type[BaseModel], sampling: Any) -> Policy:
+def _structured(policy: Policy, form: type[BaseModel], sampling: Any, limit: Any) -> Policy:
     """The policy, with structured output."""
     if not isinstance(policy.part, BaseChatModel) or sampling:
         raise ValueError("structured output is asked of a chat model, without sampling parameters per instruction")
+    if limit and not is_of_openai(policy.part):
+        raise ValueError("for structured output of this provider, set max_response_tokens as an option of the model")
     return policy.structured(form)
 
 
@@ -248,6 +259,7 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         _maps_names_to(Mapping),
         "parameters by instruction or 'default', such as {'explore': {'temperature': 1.2}}",
     ),
+    "max_response_tokens": (lambda value: type(value) is int and value >= 1, "a number of tokens, 1 or more"),
     "inputs": (callable, "a function of the input and a random generator"),
     "extract": (callable, "a function or a pydantic model"),
     "cache": (lambda value: value in caching.CHOICES, f"one of {', '.join(map(repr, caching.CHOICES))}"),

@@ -74,7 +74,7 @@ def _changes(saved: Mapping[str, Any], wanted: RunSettings, ended: bool) -> dict
     fixed = [name for name in parts if ended or name not in (*wanted.models, *_WRITERS)]
     pairs += [(name, saved["parts"].get(name), wanted.parts.get(name)) for name in fixed]
     changes = {name: f"{name} {old!r} -> {new!r}" for name, old, new in pairs if old != new}
-    mendable = () if ended else (*wanted.models, *_WRITERS, "sampling")
+    mendable = () if ended else (*wanted.models, *_WRITERS, "sampling", "max_response_tokens")
     code = edited(saved.get("code", {}), wanted.code)
     if (options := saved.get("options")) is not None:  # else an earlier version saved the run
         code += [name for name in {**options, **wanted.options} if differ(options.get(name), wanted.options.get(name))]

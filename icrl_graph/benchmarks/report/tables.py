@@ -31,6 +31,7 @@ def methods(summary: Summary) -> list[dict[str, Any]]:
             "last_metric": method["metric"][-1],
             "each": {unit: amount(method["usage"], unit) / method["runs"] for unit in UNITS},
             "unpriced": method["usage"].get("unpriced", 0),
+            "estimated": method["usage"].get("estimated", 0),
         }
         for method in summary["methods"]
     ]

@@ -214,9 +214,9 @@ def sampling_of(
     step: int | None = None,
 ) -> dict[str, Any]:
     """The arguments of a call beside its prompt, for an instruction; of one of many turns, for its step."""
-    if policy.kind != "chat":
-        return {}
     sampling = {**parts.sampling.get("default", {}), **parts.sampling.get(instruction, {})}
+    if policy.kind != "chat":
+        return sampling if policy.response_schema else {}  # nothing but the limit of a response
     kwargs = {**policy.cache.key(settings.run), **sampling}
     if settings.seed is not None:
         purpose = "sample" if instruction == episode["plan"]["instruction"] else instruction
