@@ -29,7 +29,7 @@ from icrl_graph.execution.run_file import async_saver_of, saver_of
 from icrl_graph.prompts.text import number
 from icrl_graph.state import notebook
 from icrl_graph.state.choices import name_of_part
-from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of
+from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of, warnings_of
 from icrl_graph.state.events import EpisodeEvent, is_episode
 from icrl_graph.state.formatting import cost, shorten
 from icrl_graph.state.loading import absolute
@@ -111,10 +111,12 @@ class Result:
 
     @property
     def _headline(self) -> str:
-        reason = why_unreported(self.episodes)
+        reason, warnings = why_unreported(self.episodes), warnings_of(self.episodes)
         return (
             f"reward {number(self.reward)} ({self.rewarded_by}), stopped: {self.stopped}, {cost(self.usage)}, "
-            f"{self.usage.get('seconds', 0):.1f} s" + (f"; no reward: {shorten(reason)}" if reason else "")
+            f"{self.usage.get('seconds', 0):.1f} s"
+            + (f"; no reward: {shorten(reason)}" if reason else "")
+            + "".join(f"; warning: {shorten(warning, 300)}" for warning in warnings)
         )
 
     def __repr__(self) -> str:

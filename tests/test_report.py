@@ -34,7 +34,8 @@ needs_browser = pytest.mark.skipif(
 
 def _policy(messages: list[dict[str, str]], rng: Any) -> str:
     """Answers with some attempt at 24, and says things that would do harm as HTML."""
-    return f"{HOSTILE} {rng.random():.3f}\nAnswer: {rng.choice(['4 * 5 + 10 - 6', '(4 + 5) * 6 - 10'])}"
+    answer = rng.choice(["4 * 5 + 10 - 6", "(4 + 5) * 6 - 10"])
+    return f"<think>{HOSTILE}</think>{HOSTILE} {rng.random():.3f}\nAnswer: {answer}"
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +139,9 @@ def test_every_run_can_be_read_with_the_prompts_that_led_to_it(played: Any, brow
 def test_what_a_model_says_is_text_and_never_html(played: Any, browser: Any) -> None:
     page, wrong = _open(browser, played[0])
     assert HOSTILE in page.locator(".attempt > pre").first.text_content()
+    assert page.locator(".attempt details pre").count() == 0  # reasoning is there to be opened
+    page.locator(".attempt details summary", has_text="reasoning").first.click()
+    assert page.locator(".attempt details pre").first.text_content() == HOSTILE
     assert page.evaluate("window.hacked") is None
     assert page.locator("#run img").count() == 0
     assert wrong == []

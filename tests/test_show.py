@@ -33,6 +33,9 @@ def nosy(response):
 def say(messages):
     return "x" * (1 + sum(message["role"] == "assistant" for message in messages))
 
+def thinker(messages):
+    return "<think>" + "SECRET " * 500 + "</think>x"
+
 def rude(messages):
     return "\\x1b[31mred\\x00 \\ud800 end"
 """
@@ -218,3 +221,20 @@ def test_looking_calls_no_model_and_no_evaluator(folder: Path) -> None:
 def test_a_run_of_improve_is_no_folder_of_a_run(folder: Path) -> None:
     improve("?", lambda: 1.0, model=lambda: "x", rounds=1, path=folder / "mine" / "run.sqlite")
     assert "mine holds no run" in icrl("show", "mine").stderr
+
+
+def test_reasoning_is_shown_shortened_and_whole_as_json(folder: Path) -> None:
+    _run("--model", "parts.py:thinker", "--rounds", "2")
+    assert "SECRET" not in icrl("show", "out").stdout
+    shown = icrl("show", "out", "--round", "2").stdout
+    assert "----- reasoning, 3,499 characters\nSECRET SECRET" in shown
+    assert shown.count("SECRET") < 50
+    (attempt, _) = _shown("out")["attempts"]
+    assert (attempt["response"], attempt["reasoning"]) == ("x", ("SECRET " * 500).strip())
+
+
+def test_the_command_line_takes_tags_of_reasoning(folder: Path) -> None:
+    _run("--model", "parts.py:thinker", "--rounds", "1", "--set", "reasoning_tags=off")
+    assert _shown("out")["attempts"][0]["response"].startswith("<think>SECRET")
+    wrong = icrl(*BASE, "--set", "reasoning_tags=plan")
+    assert (wrong.returncode, "OPENING...CLOSING" in wrong.stderr) == (2, True)

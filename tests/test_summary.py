@@ -510,3 +510,10 @@ def test_whatever_the_rows_are_the_summary_is_json_and_spends_what_they_spent(
             assert budgets[-1] <= max(amount(one["usage"], unit) for one in own) + 1e-9
         assert summary["equal_calls"] <= max(3 * 6, method["usage"]["calls"])
         assert method["attempts"] == sum(len(one["episodes"]) for one in own)
+
+
+def test_what_a_server_has_done_without_a_word_is_told_once_for_a_method() -> None:
+    cut = {**attempt(1, 0.5), "warning": "the server reports 9 tokens"}
+    rows = rows_of(*(row(Cell("icrl", str(task), 0), [attempt(0, 0.5), cut]) for task in range(2)))
+    (method,) = summarize(plan("icrl"), rows)["methods"]
+    assert method["warnings"] == ["icrl: in 2 of 2 runs the server reports 9 tokens."]

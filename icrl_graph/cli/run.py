@@ -231,6 +231,7 @@ def _round_printer(console: Console) -> Callable[[EpisodeEvent], None]:
 def _print_result(result: Result, folder: Path, as_json: bool) -> None:
     from icrl_graph.cli.run_folder import as_json as plain
     from icrl_graph.prompts.text import number
+    from icrl_graph.state.episode import warnings_of
     from icrl_graph.state.selection import why_unreported
 
     if as_json:
@@ -244,6 +245,8 @@ def _print_result(result: Result, folder: Path, as_json: bool) -> None:
         )
     if reason := why_unreported(result.episodes):
         warn(f"The answer has no reward: {reason}")
+    for warning in warnings_of(result.episodes):
+        warn(f"Beware: {warning}")
     if result.stopped == "failures":
         print_error(
             "the model failed too often in a row", f"Once it answers again, resume with: {command('resume', folder)}"

@@ -63,13 +63,14 @@ def show(
 
 
 def _as_json(run: SavedRun, shown: Sequence[int], made: Sequence[Sequence[Message]]) -> dict[str, Any]:
-    from icrl_graph.state.episode import spent
+    from icrl_graph.state.episode import reasoning_of, spent
     from icrl_graph.state.notebook import attempt_row
 
     attempts = []
     for at in shown:
         episode = run.episodes[at]
-        words = {"feedback": episode.get("reward", {}).get("feedback"), "reflection": episode.get("reflection")}
+        words = {name: episode.get(name) for name in ("reflection", "finish_reason", "cut", "warning")}
+        words |= {"feedback": episode.get("reward", {}).get("feedback"), "reasoning": reasoning_of(episode) or None}
         prompt = {"prompt": made[at]} if made else {}
         attempts.append({**attempt_row(episode), **words, "chosen": at == run.chosen, **prompt})
     whole = {**run.about, "task": run.task, "ended": bool(run.outcome), **run.outcome, "usage": spent(run.episodes)}
@@ -97,11 +98,13 @@ def _in_short(run: SavedRun, at: int) -> Iterator[str]:
     for name, text in {**_said(episode), "!": error_of(episode)}.items():
         if text:
             yield f"{'':13}{name} {_brief(text)}"
+    if episode.get("cut"):
+        yield f"{'':13}cut off at its limit of tokens"
 
 
 def _in_full(run: SavedRun, at: int, prompt: Sequence[Message]) -> Iterator[str]:
     from icrl_graph.prompts.text import number, text_of
-    from icrl_graph.state.episode import cost_of, error_of, value_of
+    from icrl_graph.state.episode import cost_of, error_of, reasoning_of, value_of
     from icrl_graph.state.formatting import cost
     from icrl_graph.state.selection import metric_of
 
@@ -109,7 +112,10 @@ def _in_full(run: SavedRun, at: int, prompt: Sequence[Message]) -> Iterator[str]
     yield f"===== {_name(run, at)}, {_brief(episode['plan']['instruction'])}"
     for message in prompt:
         yield f"----- {message['role']}\n{text_of([message])}"
-    yield f"----- response\n{episode.get('response', '(none)')}"
+    if reasoning := reasoning_of(episode):
+        yield f"----- reasoning, {len(reasoning):,} characters\n{_brief(reasoning)}"
+    yield f"----- response{', cut off at its limit of tokens' if episode.get('cut') else ''}"
+    yield episode.get("response", "(none)")
     for name, text in {**_said(episode), "error:": error_of(episode)}.items():
         if text:
             yield f"----- {name}\n{text}"
@@ -118,7 +124,8 @@ def _in_full(run: SavedRun, at: int, prompt: Sequence[Message]) -> Iterator[str]
 
 def _said(episode: Episode) -> Mapping[str, str | None]:
     """What was said about an attempt."""
-    return {"feedback:": episode.get("reward", {}).get("feedback"), "reflection:": episode.get("reflection")}
+    feedback = episode.get("reward", {}).get("feedback")
+    return {"feedback:": feedback, "reflection:": episode.get("reflection"), "warning:": episode.get("warning")}
 
 
 def _name(run: SavedRun, at: int) -> str:

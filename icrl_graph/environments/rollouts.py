@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, cast
 
 from langchain_core.runnables import Runnable
@@ -35,6 +36,7 @@ from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import Driver, Flow, Key, Meter, single
 from icrl_graph.execution.node import TRACED, PlainNode
 from icrl_graph.execution.overflow import is_overflow, is_refusal
+from icrl_graph.execution.room import Answered, lacks_room
 from icrl_graph.models.policy import Policy, as_policy
 from icrl_graph.models.responses import failed_call, read_response
 from icrl_graph.prompts.templates import ACT, REACT
@@ -73,6 +75,8 @@ class RolloutContext:
     """Streams the event of a step."""
     parent_context: Any
     """The context of the graph that this one is nested in."""
+    reasoning_tags: str | None
+    """How the model marks its reasoning."""
 
     @property
     def episode_key(self) -> tuple[str, int, int]:
@@ -97,7 +101,10 @@ class RolloutState(TypedDict, total=False):
     error: str
     """Why it ended before the environment had ended it."""
     error_kind: str
-    """As in the episode."""
+    """As in the episode; and what else is known of the reply that had no action."""
+    reasoning: str
+    finish_reason: str
+    cut: bool
     stopped: str
     """The cap that was reached."""
 
@@ -224,13 +231,16 @@ def _act(pool: EnvironmentPool, thoughts: bool) -> Callable[[RolloutState, Rollo
         actor, kwargs, meter = context.actor, context.sampling(len(state["steps"])), Meter()
         parent_context = {"context": context.parent_context} if actor.kind == "graph" else {}
         shrunk, response, guessed = state.get("shrunk", 0), dict[str, Any](), 0
+        read, tries = partial(read_response, tags=context.reasoning_tags), list[Answered]()
         while not response:
+            before = meter.usage.get("output", 0)
             messages, marks = actor.cache.mark(_turns(state, context, shrunk, thoughts))
             try:
-                call = Call(
-                    actor.part, actor.input(messages), read_response, {**marks, **kwargs}, unkeyed_kwargs=parent_context
-                )
+                call = Call(actor.part, actor.input(messages), read, {**marks, **kwargs}, unkeyed_kwargs=parent_context)
                 response = yield from meter.read(single(call))
+                tries.append(Answered.of(response, meter.usage.get("output", 0) - before))
+                if lacks_room(tries, _earlier(state)) and context.prompt(shrunk + 1) is not None:
+                    shrunk, response = shrunk + 1, {}
             except BudgetExceeded as error:
                 response = {"error": str(error), "error_kind": "cap", "stopped": error.cap}
             except IcrlError:
@@ -248,9 +258,16 @@ def _act(pool: EnvironmentPool, thoughts: bool) -> Callable[[RolloutState, Rollo
         if "response" not in response:
             yield _free(pool.release, key=context.episode_key)
             return {**response, **update}
-        return {"steps": [_read_action(response["response"], thoughts)], **update}
+        told: Any = {name: response[name] for name in ("reasoning", "cut") if name in response}
+        return {"steps": [{**_read_action(response["response"], thoughts), **told}], **update}
 
     return act
+
+
+def _earlier(state: RolloutState) -> Iterator[Answered]:
+    """How the replies of the episode so far have ended."""
+    pairs = zip(reversed(state["steps"]), reversed(state["costs"]), strict=False)  # a restart keeps the costs
+    return (Answered.of(step, cost.get("output", 0)) for step, cost in pairs)
 
 
 _ACTION = re.compile(r"^[ \t*]*action(?:[ \t]+\d+)?[ \t*]*:[ \t*]*", re.I | re.M)

@@ -207,8 +207,7 @@ def ask(policy: Policy, question: str, read: Read, structured: Policy | None = N
     for judge in (structured or policy, policy):
         try:
             reply = yield Call(judge.part, judge.input(messages), read_response)
-            cut = reply.value.get("cut")
-            judgement = Judgement(None, "the judgement was cut off") if cut else read(reply.value)
+            judgement = _read_whole(reply.value, read)
         except BudgetExceeded as over:  # one judgement is missing; what others have answered counts
             return Judgement(None, judgement.words or str(over))
         except IcrlError:
@@ -220,6 +219,13 @@ def ask(policy: Policy, question: str, read: Read, structured: Policy | None = N
         if judgement.value is not None:
             break
     return judgement
+
+
+def _read_whole(reply: Mapping[str, Any], read: Read) -> Judgement:
+    """What a judge says, if it could say all of it."""
+    if "response" not in reply:
+        return Judgement(None, reply["error"])
+    return Judgement(None, "the judgement was cut off") if reply.get("cut") else read(reply)
 
 
 def _mean(judgements: Sequence[Judgement]) -> Reward:

@@ -5,18 +5,21 @@ assistant turn, and the SDK walks through the type of every message, to send wha
 passes texts on as they are. It depends on one private method of LangChain; without it, it is a plain `ChatOpenAI`.
 To the servers of others it sends the limit of an answer under both of its names; it counts the usage of a stream once.
 
+Of a message `ChatOpenAI` keeps what OpenAI sends. Here its reasoning is kept too, which other servers have in fields of
+their own: `reasoning_content` (DeepSeek, llama.cpp, SGLang, vLLM up to 0.15), `reasoning` (vLLM, OpenRouter, Ollama).
+
 Only `icrl_graph.models.registry` imports this, and only for a model of OpenAI's protocol.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage, subtract_usage
-from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
 
 from icrl_graph.models.servers import address_of, is_openai
@@ -61,6 +64,22 @@ class LeanChatOpenAI(ChatOpenAI):
         async for chunk in super()._astream(*args, **kwargs):
             yield count_once(chunk)
 
+    def _create_chat_result(self, response: Any, generation_info: dict[str, Any] | None = None) -> ChatResult:
+        result = super()._create_chat_result(response, generation_info)
+        choices = response["choices"] if isinstance(response, dict) else response.choices
+        for generation, choice in zip(result.generations, choices, strict=True):
+            told = choice["message"] if isinstance(choice, dict) else choice.message.model_extra
+            _keep_reasoning(generation.message, told)
+        return result
+
+    def _convert_chunk_to_generation_chunk(
+        self, chunk: dict[str, Any], default_chunk_class: type, base_generation_info: dict[str, Any] | None
+    ) -> ChatGenerationChunk | None:
+        converted = super()._convert_chunk_to_generation_chunk(chunk, default_chunk_class, base_generation_info)
+        if converted is not None and (choices := chunk.get("choices")):
+            _keep_reasoning(converted.message, choices[0]["delta"])
+        return converted
+
 
 class _CountedOnce:
     """Makes the usage of a chunk what it adds to that of the chunks before it.
@@ -78,6 +97,13 @@ class _CountedOnce:
             message.usage_metadata = subtract_usage(message.usage_metadata, self._most)
             self._most = add_usage(self._most, message.usage_metadata)
         return chunk
+
+
+def _keep_reasoning(message: BaseMessage, told: Mapping[str, Any] | None) -> None:
+    """Keep the reasoning that a message, or a piece of one, was sent with, where LangChain's own classes keep it."""
+    reasoning = next((told[name] for name in ("reasoning_content", "reasoning") if told and told.get(name)), None)
+    if isinstance(reasoning, str):
+        message.additional_kwargs["reasoning_content"] = reasoning
 
 
 def _as_text(message: BaseMessage) -> dict[str, Any] | None:

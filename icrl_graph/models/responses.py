@@ -13,11 +13,12 @@ from langchain_core.exceptions import (
     ModelPermissionDeniedError,
     OutputParserException,
 )
-from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from pydantic import BaseModel
 
 from icrl_graph.errors import ModelError
 from icrl_graph.execution.retry import describe
+from icrl_graph.models.reasoning import split_message
 from icrl_graph.state.unicode import cleaned
 
 logger = logging.getLogger(__name__)
@@ -46,35 +47,63 @@ def failed_call(error: Exception, round: int, candidate: int) -> dict[str, Any]:
     return {"error": failure(error, round, candidate), "error_kind": kind}
 
 
-def read_response(raw: Any) -> dict[str, Any]:
+def read_response(raw: Any, tags: str | None = None) -> dict[str, Any]:
     """A policy's reply as fields of an episode: `response`, the `answer` of a structured one, or an `error`.
 
-    An empty answer, a refusal and a filtered answer are replies like others: paid for, and saved.
+    Its `reasoning` is a field of its own. An empty answer, a refusal and a filtered answer are replies like others:
+    paid for, and saved.
+
+    Args:
+        raw: the reply.
+        tags: how reasoning is marked (`icrl_graph.models.reasoning.split`).
 
     Raises:
         ValueError: it is neither text nor a message.
     """
-    reply = cleaned(_read(raw))
+    reply = cleaned(_read(raw, tags))
     return {**reply, "error_kind": "reply"} if "error" in reply else reply
 
 
-def _read(raw: Any) -> dict[str, Any]:
+def _read(raw: Any, tags: str | None) -> dict[str, Any]:
     if isinstance(raw, Mapping) and "raw" in raw and "parsed" in raw:
-        return _read_structured(raw)
+        return _read_structured(raw, tags)
     if isinstance(raw, Mapping) and raw.get("messages"):
         (raw,) = convert_to_messages(raw["messages"][-1:])
-    if isinstance(raw, BaseMessage):
-        text, ending = str(raw.text), _ending(raw)
-        cut = _cut(ending)
-        if refusal := raw.additional_kwargs.get("refusal") or (ending == "refusal" and (text.strip() or "no words")):
-            return {"error": f"the model refused: {refusal}"}
-        if ending in _WITHHELD:
-            return {"error": "the provider's content filter withheld the answer"}
-    elif isinstance(raw, str):
-        text, cut = raw, {}
-    else:
+    if isinstance(raw, str):
+        raw = AIMessage(raw)
+    if not isinstance(raw, BaseMessage):
         raise ValueError(f"a model gives text or a message, got {raw!r:.80}")
-    return {"response": text, **cut} if text.strip() else {"error": "the model gave an empty answer", **cut}
+    return _read_message(raw, tags)
+
+
+def _read_message(message: BaseMessage, tags: str | None) -> dict[str, Any]:
+    reasoning, answer, is_open = split_message(message, tags)
+    ending = _ending(message)
+    fields: dict[str, Any] = {
+        **({"reasoning": reasoning} if reasoning else {}),
+        **({"finish_reason": ending} if ending else {}),
+        **({"cut": True} if ending in _CUT else {}),
+    }
+    refusal = message.additional_kwargs.get("refusal") or (ending == "refusal" and (answer.strip() or "no words"))
+    if refusal:
+        return {"error": f"the model refused: {refusal}", **fields}
+    if ending in _WITHHELD:
+        return {"error": "the provider's content filter withheld the answer", **fields}
+    if answer.strip():
+        return {"response": answer, **fields}
+    return {"error": _why_empty(fields, is_open, getattr(message, "usage_metadata", None) or {}), **fields}
+
+
+def _why_empty(fields: Mapping[str, Any], is_open: bool, usage: Mapping[str, Any]) -> str:
+    """Why a reply has no answer."""
+    if "cut" in fields:
+        spent = f"{usage['output_tokens']} tokens" if usage.get("output_tokens") else "tokens"
+        thought = "reasoning" in fields or (usage.get("output_token_details") or {}).get("reasoning")
+        why = f"all of its {spent} went into reasoning" if thought else f"it was cut off, and its {spent} hold no text"
+        return f"no answer: {why}; allow it more (max_response_tokens){', or less reasoning' if thought else ''}"
+    if is_open:
+        return "no answer: the model's reasoning does not end"
+    return "no answer: the model only reasoned" if "reasoning" in fields else "the model gave an empty answer"
 
 
 _WITHHELD = ("content_filter", "content_filtered", "guardrail_intervened", "safety", "prohibited_content", "blocklist")
@@ -91,19 +120,17 @@ def _ending(message: BaseMessage) -> str:
     return str(next((told[name] for name in names if told.get(name)), incomplete) or "").lower()
 
 
-def _cut(ending: str) -> dict[str, bool]:
-    return {"cut": True} if ending in _CUT else {}
-
-
-def _read_structured(raw: Mapping[str, Any]) -> dict[str, Any]:
+def _read_structured(raw: Mapping[str, Any], tags: str | None) -> dict[str, Any]:
     parsed = raw["parsed"]
     answer = parsed.model_dump(mode="json") if isinstance(parsed, BaseModel) else parsed
-    text = str(raw["raw"].text) or ("" if answer is None else json.dumps(answer))
-    response: dict[str, Any] = {**({"response": text} if text.strip() else {}), **_cut(_ending(raw["raw"]))}
-    if answer is None:
-        reason = raw.get("parsing_error") or "the model answered in words of its own"
-        return {**response, "answer": None, "error": f"not in the asked-for form: {reason}"}
-    return {**response, "answer": answer}
+    reply = _read_message(raw["raw"], tags)
+    if answer is not None:
+        reply.pop("error", None)  # some have it in a tool call, and no words
+        return {"response": json.dumps(answer), **reply, "answer": answer}
+    reason = raw.get("parsing_error") or "the model answered in words of its own"
+    if "cut" in reply:
+        reason = "it was cut off; allow it more tokens (max_response_tokens)"
+    return {"error": f"not in the asked-for form: {reason}", **reply, "answer": None}
 
 
 def is_permanent(error: Exception) -> bool:

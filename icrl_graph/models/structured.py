@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from icrl_graph.execution.calls import run_blocking
 from icrl_graph.execution.overflow import is_overflow
 from icrl_graph.execution.status import status_of
+from icrl_graph.models.reasoning import split_message
 from icrl_graph.models.servers import server_of
 from icrl_graph.prompts.templates import AS_JSON, fill
 from icrl_graph.state.choices import name_of_part
@@ -63,30 +64,31 @@ class StructuredModel(Runnable[list[Message], dict[str, Any]]):
             given: Any = prompt
             return await part.ainvoke(given, **kwargs) if is_async else part.invoke(given, **kwargs)
 
-        refused = 0
+        refused, tags = 0, kwargs.pop("reasoning_tags", None)
         if self._server.forms[self._form] < 2:
             try:
-                return self._read(await call(self._asked, messages))
+                return self._read(await call(self._asked, messages), tags)
             except Exception as error:
                 refused = _refuses(error)
                 if not refused:
                     raise
         raw = await call(self._model, _in_words(messages, self._schema) if self._describe else messages)
         self._server.forms[self._form] += refused  # only where the same prompt is answered in words
-        return self._read(raw, in_words=True)
+        return self._read(raw, tags, in_words=True)
 
-    def _read(self, reply: Any, in_words: bool = False) -> dict[str, Any]:
+    def _read(self, reply: Any, tags: str | None, in_words: bool = False) -> dict[str, Any]:
         """A reply with what it says in the form; one without a trace of JSON shows that the server ignores the form."""
-        if not isinstance(reply, AIMessage):  # the provider's own form of structured output
-            read: dict[str, Any] = reply
+        is_plain = isinstance(reply, AIMessage)  # else the provider's own form of structured output
+        read: dict[str, Any] = {"raw": reply, "parsed": None} if is_plain else reply
+        if read["parsed"] is not None:
             return read
-        text = _FENCED.sub(r"\1", str(reply.text).strip())
+        text = _FENCED.sub(r"\1", split_message(read["raw"], tags).answer.strip())
         try:
-            return {"raw": reply, "parsed": self._schema.model_validate_json(text), "parsing_error": None}
+            return {**read, "parsed": self._schema.model_validate_json(text), "parsing_error": None}
         except ValidationError as error:
-            if text and not in_words and not text.startswith("{"):
+            if is_plain and text and not in_words and not text.startswith("{"):
                 self._server.forms[self._form] = 2
-            return {"raw": reply, "parsed": None, "parsing_error": error}
+            return {"parsing_error": error, **read}
 
 
 _FENCED = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.S)

@@ -25,7 +25,7 @@ from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
 from icrl_graph.prompts.plan import _hide_true_reward, chosen, is_builtin
-from icrl_graph.prompts.templates import ANOTHER, INSTRUCTIONS, NO_ANSWER
+from icrl_graph.prompts.templates import ANOTHER, CUT, INSTRUCTIONS, NO_ANSWER
 from icrl_graph.prompts.text import block, content_text, number, reward_line, step_line, unescape
 from icrl_graph.state.episode import Episode, Message, Plan
 from icrl_graph.state.reward import Reward
@@ -181,7 +181,7 @@ LAYOUTS: Mapping[str, Layout] = {"turns": turns, "transcript": transcript}
 
 
 def _outcome(episode: Episode, style: Style) -> str:
-    lines = []
+    lines = [CUT] if episode.get("cut") and "response" in style.shows else []
     shown: Reward = episode.get("shown", {})
     if "shown" in style.shows:
         lines.append(f"{style.reward_label}: {number(shown['value']) if 'value' in shown else 'hidden'}")
@@ -218,7 +218,8 @@ def _add_text(prompt: list[Message], text: str) -> None:
 
 _NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 _OUTCOME = re.compile(
-    rf"""(?:(?P<label>[^\n:<>]{{1,60}}):\ (?P<value>unscored|hidden|{_NUMBER})
+    rf"""(?P<cut>{re.escape(CUT)}(?:\n|(?=\n\n|\Z)))?
+        (?:(?P<label>[^\n:<>]{{1,60}}):\ (?P<value>unscored|hidden|{_NUMBER})
             (?:\n(?P=label)\ by\ step:\ (?P<steps>(?:unscored|{_NUMBER})(?:,\ (?:unscored|{_NUMBER}))*))?
             (?:\n<feedback>\n(?P<feedback>.*?)\n</feedback>)?
         )?
@@ -241,6 +242,8 @@ class Attempt(NamedTuple):
     steps: tuple[float | None, ...] = ()
     feedback: str = ""
     reflection: str = ""
+    cut: bool = False
+    """Whether it ended at the limit of its tokens."""
 
 
 class Prompt(NamedTuple):
@@ -307,6 +310,7 @@ def _attempt(response: str, outcome: re.Match[str] | None) -> Attempt:
         tuple(map(_value, steps)),
         unescape(outcome["feedback"] or ""),
         unescape(outcome["reflection"] or ""),
+        bool(outcome["cut"]),
     )
 
 

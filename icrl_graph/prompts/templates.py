@@ -55,6 +55,9 @@ INSTRUCTIONS: Mapping[str, str] = {
 NO_ANSWER = "(no answer)"
 """Stands in the history for an attempt that failed before it gave any text."""
 
+CUT = "(This attempt was cut off at its limit of tokens.)"
+"""Follows an attempt in the history that ended so."""
+
 ANOTHER = "Give another attempt."
 """Follows an attempt of which nothing is shown, where nothing else is asked for: no prompt ends with the assistant's
 turn, which a chat model would continue, or refuse."""

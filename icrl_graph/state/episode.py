@@ -47,6 +47,10 @@ class Step(TypedDict, total=False):
     action: str
     thought: str
     """What the model wrote before its action."""
+    reasoning: str
+    """The reasoning that came with it. Never shown to a model or an evaluator."""
+    cut: bool
+    """Whether the reply that it was read from ended at the limit of its tokens."""
     observation: str
     reward: float
     """The truth, like the episode's. Never read by anything that builds a prompt."""
@@ -96,7 +100,11 @@ class Episode(TypedDict, total=False):
     """Which of a topology's models wrote it, by its name there. Absent where there is one model alone."""
     plan: Plan
     response: str
-    """The model's words, verbatim. Absent if there are none; `error` then says why."""
+    """The model's words, verbatim but for its reasoning. Absent if there are none; `error` then says why."""
+    reasoning: str
+    """Its reasoning, as far as it came along. For reports alone: neither a model nor an evaluator sees it."""
+    finish_reason: str
+    """Why the reply ended, in its provider's word. Absent where it does not say."""
     cut: bool
     """Whether it ended at the limit of its tokens, not where the model meant it to."""
     answer: Any
@@ -124,6 +132,8 @@ class Episode(TypedDict, total=False):
     what is reported; value and metric alone. A single unscored one says why there are none."""
     selection: Reward
     """What the selector gave it, where one other than the reward selects."""
+    warning: str
+    """What the server seems to have done without a word, such as cutting the prompt; told once in a run."""
 
 
 def upsert(episodes: list[Episode] | None, writes: Sequence[list[Episode]]) -> list[Episode]:
@@ -230,6 +240,17 @@ def answer_of(episode: Episode) -> Any:
 def error_of(episode: Episode) -> str | None:
     """What went wrong with an attempt, its judgement or the words about it; None if nothing did."""
     return episode.get("error") or episode.get("reward", {}).get("error") or episode.get("reflection_error")
+
+
+def reasoning_of(episode: Episode) -> str:
+    """Its reasoning; of one that was played in an environment, that of each action."""
+    steps = [f"{step['action']}: {step['reasoning']}" for step in episode.get("steps", []) if "reasoning" in step]
+    return "\n\n".join(filter(None, [*steps, episode.get("reasoning")]))
+
+
+def warnings_of(episodes: Iterable[Episode]) -> list[str]:
+    """What the server seems to have done without a word, each thing once."""
+    return list(dict.fromkeys(episode["warning"] for episode in episodes if "warning" in episode))
 
 
 def is_lost(episode: Episode) -> bool:

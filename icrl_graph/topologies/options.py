@@ -83,6 +83,9 @@ class Options(TypedDict, total=False):
     provider is always unscored."""
     retests: int
     """Times that the three best attempts are judged again, for noisy rewards: half chooses, the rest is reported."""
+    reasoning_tags: str | None
+    """How the model marks reasoning within its replies, which is split off: "<plan>...</plan>", with commas between
+    several, or "off". Default "auto": `<think>` and the other ways that are known."""
     max_failures: int
     """Stop after this many rounds in a row whose calls have failed."""
     max_calls: int | None

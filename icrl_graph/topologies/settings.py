@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
+from icrl_graph.models.reasoning import check_tags
 from icrl_graph.prompts.ablations import ABLATIONS, ablation
 from icrl_graph.prompts.layouts import LAYOUTS
 from icrl_graph.prompts.memory import MEMORIES, memory
@@ -89,6 +90,10 @@ class RunSettings(BaseModel):
         ge=0,
         description="Times that the three best attempts are judged again; half chooses, the rest is reported.",
     )
+    reasoning_tags: str | None = Field(
+        default=None,
+        description="How the model marks its reasoning, as <plan>...</plan>, or off. Default: auto, the known ways.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -104,6 +109,8 @@ class RunSettings(BaseModel):
     def _known(cls, value: Any, info: Any) -> Any:
         if info.field_name in _KINDS:
             part(info.field_name, value, cls.custom)
+        if info.field_name == "reasoning_tags":
+            check_tags(value)
         if info.field_name == "model" and isinstance(value, Mapping):
             for name in value:
                 pick("model", name, dict.fromkeys(cls.models))
@@ -331,6 +338,7 @@ class SavedSettings:
     max_failures: int = 3
     on_error: OnError | None = None
     retests: int = 0
+    reasoning_tags: str | None = None
     seed: int | None = None
     max_calls: int | None = None
     max_tokens: int | None = None

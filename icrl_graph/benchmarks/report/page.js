@@ -47,18 +47,24 @@ function one(attempt, chosen) {
   head.append(make("span", Object.entries(attempt.cost).map(([name, amount]) => `${name} ${short(amount)}`).join(", "), "dim"));
   if (chosen) head.append(make("b", "the answer"));
   const block = make("div", null, "attempt" + (chosen ? " chosen" : ""), head);
+  if (attempt.reasoning) block.append(folded("reasoning", () => long(attempt.reasoning)));
   if (attempt.response !== null) block.append(...long(attempt.response));
+  if (attempt.cut) block.append(make("p", "Cut off at its limit of tokens.", "error"));
+  if (attempt.warning) block.append(make("p", attempt.warning, "error"));
   if (attempt.error) block.append(make("p", attempt.error, "error"));
   if (attempt.feedback && attempt.feedback.length > LONG) block.append(make("p", "Feedback:", "dim"), ...long(attempt.feedback));
   else if (attempt.feedback) block.append(make("p", `Feedback: ${attempt.feedback}`));
   if (attempt.reflection) block.append(make("p", "Reflection:", "dim"), ...long(attempt.reflection));
-  const prompt = make("details", null, "", make("summary", attempt.played ? "prompt, which the episode's turns follow" : "prompt"));
-  prompt.addEventListener("toggle", () => {
-    if (prompt.childElementCount === 1)
-      for (const at of attempt.prompt) prompt.append(make("div", messages[at][0], "role"), ...long(messages[at][1]));
-  });
-  if (attempt.prompt.length) block.append(prompt);
+  const prompt = attempt.played ? "prompt, which the episode's turns follow" : "prompt";
+  const read = () => attempt.prompt.flatMap(at => [make("div", messages[at][0], "role"), ...long(messages[at][1])]);
+  if (attempt.prompt.length) block.append(folded(prompt, read));
   return block;
+}
+// What is made only once it is opened.
+function folded(name, content) {
+  const made = make("details", null, "", make("summary", name));
+  made.addEventListener("toggle", () => { if (made.childElementCount === 1) made.append(...content()); });
+  return made;
 }
 show();
 

@@ -12,7 +12,7 @@ from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.report.tables import in_order, shown_names
 from icrl_graph.benchmarks.results import Cell, Row
 from icrl_graph.prompts.text import text_of
-from icrl_graph.state.episode import Episode, LoopState, Message, cost_of, error_of, value_of
+from icrl_graph.state.episode import Episode, LoopState, Message, cost_of, error_of, reasoning_of, value_of
 from icrl_graph.state.loading import NotImported, importing_nothing
 from icrl_graph.state.selection import metric_of
 from icrl_graph.topologies import nodes, settings
@@ -56,7 +56,8 @@ def browse(plan: Plan, rows: Mapping[Cell, Row], trust: bool = False) -> Browsed
         run = _run(cell, rows[cell], graphs[cell.arm], known)
         runs.append({**run, "arm": names[cell.arm]})
         written += sum(len(text) for _, text in list(known)[before:])
-        written += sum(len(attempt["response"] or "") + 8 * len(attempt["prompt"]) for attempt in runs[-1]["attempts"])
+        for attempt in runs[-1]["attempts"]:
+            written += sum(len(attempt[name] or "") for name in ("response", "reasoning")) + 8 * len(attempt["prompt"])
     return Browsed(runs=runs, messages=[list(message) for message in known], left_out=0)
 
 
@@ -129,6 +130,9 @@ def attempts(
             "round": number,
             "instruction": episode["plan"]["instruction"],
             "response": episode.get("response"),
+            "reasoning": reasoning_of(episode) or None,
+            "cut": episode.get("cut", False),
+            "warning": episode.get("warning"),
             "played": bool(episode.get("steps")),
             "reward": value_of(episode),
             "steps": episode.get("reward", {}).get("steps", []),

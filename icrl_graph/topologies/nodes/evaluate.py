@@ -90,7 +90,7 @@ def ask(
         **deepcopy(state["inputs"]),
         response=episode["response"],
         answer=deepcopy(answer_of(episode)),
-        steps=deepcopy(episode.get("steps")),
+        steps=_steps(episode),
         history=_history(state, episode) if "history" in evaluator.names else None,
         bounds=bounds,
     )
@@ -155,6 +155,13 @@ def _texts(data: Any) -> Iterator[str]:
             yield from _texts(held)
     elif data is not None and not isinstance(data, bool) and (text := str(data).strip()):
         yield text
+
+
+def _steps(episode: Episode) -> list[dict[str, Any]] | None:
+    """The steps of an attempt, as an evaluator may see them: without the model's reasoning."""
+    if (steps := episode.get("steps")) is None:
+        return None
+    return [{name: deepcopy(told) for name, told in step.items() if name != "reasoning"} for step in steps]
 
 
 def _history(state: LoopState, episode: Episode) -> list[dict[str, Any]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from langchain_core.runnables import Runnable
@@ -17,6 +19,7 @@ from icrl_graph.execution.calls import Call, contained
 from icrl_graph.execution.driver import Flow, Key, Meter, single
 from icrl_graph.execution.overflow import is_overflow, is_refusal
 from icrl_graph.execution.retry import describe
+from icrl_graph.execution.room import Answered, lacks_room, unread
 from icrl_graph.models.policy import Policy
 from icrl_graph.models.responses import failed_call, read_response
 from icrl_graph.prompts import ablations
@@ -24,11 +27,13 @@ from icrl_graph.prompts.incremental import PromptSettings, next_prompt
 from icrl_graph.prompts.layouts import Shows, Style, render
 from icrl_graph.prompts.plan import shrink
 from icrl_graph.prompts.text import step_line
-from icrl_graph.state.episode import Episode, LoopState, Message, Plan, add_usage, plain
+from icrl_graph.state.episode import Episode, LoopState, Message, Plan, add_usage, plain, warnings_of
 from icrl_graph.state.events import ResponseEvent
 from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.nodes.parts import Extract, Parts, costs, identity, key_of, node, random_of
 from icrl_graph.topologies.settings import MAIN, SavedSettings
+
+logger = logging.getLogger(__name__)
 
 
 def prompt(state: LoopState, parts: Parts, at: int = -1) -> list[Message]:
@@ -86,7 +91,15 @@ def _rollout_context(
         sampling=lambda step: sampling_of(actor, parts, settings, latest, instruction, step),
         emit=get_stream_writer(),
         parent_context=getattr(get_runtime(), "context", None),
+        reasoning_tags=settings.reasoning_tags,
     )
+
+
+def _earlier(past: Sequence[Episode], node: str) -> Iterator[Answered]:
+    """How the answers before have ended; of one that took several calls, as much as each has written."""
+    usages = (each["costs"].get(node, {}) for each in past)
+    written = (usage.get("output", 0) // usage.get("calls", 1) for usage in usages)
+    return (Answered.of(*pair) for pair in zip(past, written, strict=True))
 
 
 def _is_longest(plan: Plan, past: Sequence[Episode]) -> bool:
@@ -112,7 +125,8 @@ def _read_rollout(values: Mapping[str, Any]) -> dict[str, Any]:
     steps: list[Any] = [step for step in values["steps"] if "observation" in step]
     brief = [{name: value for name, value in step.items() if name != "info"} for step in steps[:-1]] + steps[-1:]
     text = "\n".join(map(step_line, steps))
-    failed = {name: values[name] for name in ("error", "error_kind") if name in values}
+    known = ("error", "error_kind", "reasoning", "finish_reason", "cut")
+    failed = {name: values[name] for name in known if name in values}
     outcome = failed or {"response": text}
     stopped = {"stopped": values["stopped"]} if "stopped" in values else {}
     usage = add_usage(*values.get("costs", []))
@@ -122,8 +136,9 @@ def _read_rollout(values: Mapping[str, Any]) -> dict[str, Any]:
 def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Runnable[Any, Any]:
     """Ask a model for an attempt. Whatever goes wrong with one attempt is data on its episode.
 
-    A prompt that does not fit into the model's context is made again with less of the history, and that is recorded.
-    One that is refused for an unknown reason, while shorter ones were not, is made again with half of it, once.
+    A prompt that does not fit into the model's context, or leaves no room there for an answer, is made again with less
+    of the history, and that is recorded. One that is refused for an unknown reason, while shorter ones were not, is
+    made again with half of it, once.
 
     Args:
         parts: what the graph is built of.
@@ -140,8 +155,12 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
         prompt_settings = _prompt_settings(state, settings, parts, parts.shows)
         cache, cache_key = parts.driver.run_cache, ("rendered", latest["candidate"])
         shares_prompt = policy.cache.waits and settings.width > 1
+        read = partial(read_response, tags=settings.reasoning_tags)
+        unkeyed = {"reasoning_tags": settings.reasoning_tags} if policy.response_schema else {}
+        tries: list[Answered] = []
         reply: Any = None
         while reply is None:
+            before = meter.usage.get("output", 0)
             messages, breaks, last = next_prompt(cache.get(settings.run, cache_key), prompt_settings, past, plan)
             cache.put(settings.run, cache_key, last)
             try:
@@ -161,11 +180,16 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
                     call = Call(
                         policy.part,
                         policy.input(marked),
-                        read_response,
+                        read,
                         {**marks, **kwargs},
                         shares_prompt=shares_prompt,
+                        unkeyed_kwargs=unkeyed,
                     )
                 reply = yield from meter.read(single(call))
+                if policy.kind != "rollout":
+                    tries.append(Answered.of(reply, meter.usage.get("output", 0) - before))
+                    if lacks_room(tries, _earlier(past, name)) and (smaller := shrink(plan)) is not None:
+                        plan, reply = smaller, None
             except BudgetExceeded as over:
                 failed = Episode(**identity(latest), error=str(over), costs=costs(latest, name, meter.usage))
                 return {"episodes": [{**failed, "error_kind": "cap"}], "stopped": over.cap}
@@ -190,6 +214,11 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
         stopped = {"stopped": reply.pop("stopped")} if "stopped" in reply else {}
         patch: Any = {**identity(latest), **several, **changed, **reply, "costs": costs(latest, name, cost)}
         patch = {**patch, **_extracted(patch, parts.extract)}
+        if (policy.kind == "chat" or policy.response_schema) and not warnings_of(past):
+            answered: Any = {**patch, "plan": plan}
+            if warning := unread(past, answered, name, parts.shows, messages):
+                logger.warning("round %d: %s", latest["round"] + 1, warning)
+                patch["warning"] = warning
         get_stream_writer()(
             ResponseEvent(
                 type="response",

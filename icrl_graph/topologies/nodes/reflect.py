@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from langchain_core.runnables import Runnable
@@ -56,7 +57,8 @@ def reflect_node(
         writer, meter = parts.replaced(policy, settings) if is_main_model else policy, Meter()
         kwargs = sampling_of(writer, parts, settings, latest, instruction)
         try:
-            call = Call(writer.part, writer.input(question), read_response, kwargs)
+            read = partial(read_response, tags=settings.reasoning_tags)
+            call = Call(writer.part, writer.input(question), read, kwargs)
             reply = yield from meter.read(single(call))
         except BudgetExceeded as over:
             return {"stopped": over.cap}
