@@ -66,7 +66,7 @@ def serve(
     learner: Annotated[
         str, typer.Argument(help=f"One of {', '.join(LEARNERS)}.", autocompletion=lambda: [*LEARNERS])
     ] = "hidden-color",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the server; 0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(help="Of the server; 0 takes a free one.")] = 8000,
     latency: Annotated[float, typer.Option(min=0.0, metavar="<float>", help="Seconds before each answer.")] = 0.0,
     dialect: Annotated[
         str,
