@@ -14,6 +14,7 @@ import icrl_graph.environments
 import icrl_graph.evaluators
 import icrl_graph.execution
 import icrl_graph.models
+import icrl_graph.testing
 import icrl_graph.topologies
 
 DOORS = [
@@ -23,6 +24,7 @@ DOORS = [
     icrl_graph.evaluators,
     icrl_graph.execution,
     icrl_graph.models,
+    icrl_graph.testing,
     icrl_graph.topologies,
 ]
 

@@ -14,6 +14,7 @@ from icrl_graph.cli.shared import Json, app, err, errors_reported, out, progress
 from icrl_graph.meta_rl import RECIPES
 from icrl_graph.models.learners import LEARNERS, find_learner
 from icrl_graph.state.formatting import command
+from icrl_graph.testing.dialects import DIALECTS
 
 
 @app.command(epilog="Examples:\n\n  icrl train hidden-color --out runs/learner\n\n  icrl train game24")
@@ -58,24 +59,36 @@ def _train(recipe: Any, run_recipe: Any, console: Console) -> tuple[Any, float]:
         return run_recipe(recipe, show), losses[-1]
 
 
-@app.command(epilog="Example:\n\n  icrl serve --port 8000 --latency 0.2")
+@app.command(
+    epilog="Examples:\n\n  icrl serve --port 8000 --latency 0.2\n\n  icrl serve --dialect llama.cpp --context 600"
+)
 def serve(
     learner: Annotated[
         str, typer.Argument(help=f"One of {', '.join(LEARNERS)}.", autocompletion=lambda: [*LEARNERS])
     ] = "hidden-color",
     port: Annotated[int, typer.Option(help="Of the server; 0 takes a free one.")] = 8000,
     latency: Annotated[float, typer.Option(min=0.0, metavar="<float>", help="Seconds before each answer.")] = 0.0,
+    dialect: Annotated[
+        str,
+        typer.Option(
+            help=f"Whose words, fields and habits it has: {', '.join(DIALECTS)}.", autocompletion=lambda: [*DIALECTS]
+        ),
+    ] = "openai",
+    context: Annotated[
+        int | None, typer.Option(min=1, metavar="<int>", help="Tokens of a prompt and its answer; default any.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Serve a shipped learner over OpenAI's protocol.
 
-    On this machine alone, to try things out over real HTTP.
+    On this machine alone, to try things out over real HTTP, and to rehearse a run against the server that it is for.
     """
     import threading
 
     from icrl_graph.testing import OpenAIServer
 
-    with errors_reported(), OpenAIServer(find_learner(learner), latency=latency, port=port) as server:
+    options: Any = {"latency": latency, "port": port, "dialect": dialect, "context": context}
+    with errors_reported(), OpenAIServer(find_learner(learner), **options) as server:
         item = "hidden-color:#b94" if learner == "hidden-color" else "game24:4,5,6,10"
         use = f"OPENAI_BASE_URL={server.base_url} {command('run', item, '--model', 'openai:learner')}"
         hint = f"Serving at {server.base_url}; stop with Ctrl-C. Use it with:\n  {use}"

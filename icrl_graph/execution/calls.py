@@ -102,15 +102,19 @@ async def aexecute(call: Call) -> Any:
         return _whole(await _aresult(_ainvoke(call), call.timeout))
 
 
+BROKEN_OFF = ("error", "abort", "insufficient_system_resource")
+"""Why a message ended, where its provider broke it off: OpenRouter and Mistral, vLLM and SGLang, DeepSeek."""
+
+
 def _whole(response: Any) -> Any:
-    """A reply, if its model could end it: OpenRouter, for one, calls what a provider broke off an answer.
+    """A reply, if its model could end it: some providers call what they broke off an answer.
 
     Raises:
         ConnectionError: it could not.
     """
     message = response.get("raw") if isinstance(response, Mapping) else response
     metadata = getattr(message, "response_metadata", None)
-    if isinstance(metadata, Mapping) and metadata.get("finish_reason") == "error":
+    if isinstance(metadata, Mapping) and metadata.get("finish_reason") in BROKEN_OFF:
         raise ConnectionError(f"the provider broke its answer off: {str(getattr(message, 'content', ''))[-80:]!r}")
     return response
 

@@ -8,12 +8,10 @@ prompt, its tokens or its length on one side, a limit of the context on the othe
 from __future__ import annotations
 
 import re
-from contextlib import suppress
-from typing import Any
 
 from langchain_core.exceptions import ContextOverflowError
 
-from icrl_graph.execution.status import status_of
+from icrl_graph.execution.status import status_of, words_of
 
 _FIELDS = r"context_?(?:length|window|size)_?exceeded|exceed_context_size|\bn_ctx\b|request_too_large"
 """In codes, types and names of fields: OpenAI and all that follow it, LiteLLM, llama.cpp, Anthropic."""
@@ -56,7 +54,7 @@ def is_overflow(error: Exception) -> bool:
     """Whether the prompt did not fit into the model's context."""
     if isinstance(error, ContextOverflowError):
         return True
-    told = _told(error)
+    told = words_of(error)
     if _says(_FIELDS, told):
         return True
     status = status_of(error)
@@ -75,11 +73,3 @@ def is_refusal(error: Exception) -> bool:
 
 def _says(meaning: str, told: str) -> bool:
     return re.search(meaning, told, re.IGNORECASE) is not None  # compiled when it is first needed: it takes a while
-
-
-def _told(error: Any) -> str:
-    """All that an error tells, its fields included."""
-    told = [str(error), *(str(getattr(error, name, "")) for name in ("code", "type", "body"))]
-    with suppress(Exception):  # of a response that was not read
-        told.append(error.response.text)
-    return "\n".join(told)

@@ -14,7 +14,8 @@ from langchain_core.exceptions import ModelError
 
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.overflow import is_overflow
-from icrl_graph.execution.status import status_of
+from icrl_graph.execution.roles import is_about_roles
+from icrl_graph.execution.status import status_of, words_of
 from icrl_graph.state.unicode import cleaned
 
 _CONNECTION_ERRORS = {"APIError", "APIConnectionError", "TransportError", "ClientConnectionError", "ClientPayloadError"}
@@ -59,10 +60,10 @@ def is_transient(error: Exception) -> bool:
     """Whether a call that failed may succeed later: the provider is busy, limits its rate, or the connection broke."""
     if any("HttpProcessingError" in _names(cause) for cause in _causes(error)):
         return True  # aiohttp could not parse what came, and calls that a status of 400
-    if getattr(error, "code", None) in _PERMANENT_CODES or is_overflow(error):
+    if getattr(error, "code", None) in _PERMANENT_CODES or is_overflow(error) or is_about_roles(words_of(error)):
         return False
     if (status := status_of(error)) is not None:
-        return status in (408, 409, 425, 429) or status >= 500
+        return status in (408, 409, 424, 425, 429) or status >= 500  # 424: TGI, of an answer that failed
     if isinstance(error, ModelError):
         return error.is_retryable
     if isinstance(error, json.JSONDecodeError):

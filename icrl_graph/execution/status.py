@@ -1,10 +1,12 @@
-"""The HTTP status of an error."""
+"""What an error tells: its HTTP status, and its words."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import chain
+from typing import Any
 
 
 def status_of(error: Exception) -> int | None:
@@ -21,3 +23,11 @@ def status_of(error: Exception) -> int | None:
     )  # not all at once: some warn when they are read
     values = map(str, chain(attributes, [told.get("code")]))
     return next((int(status) for status in values if re.fullmatch("[45][0-9][0-9]", status)), None)
+
+
+def words_of(error: Any) -> str:
+    """All that an error tells, its fields included."""
+    told = [str(error), *(str(getattr(error, name, "")) for name in ("code", "type", "body"))]
+    with suppress(Exception):  # of a response that was not read
+        told.append(error.response.text)
+    return "\n".join(told)

@@ -34,8 +34,10 @@ import httpcore2
 import httpx2
 from openai import DefaultAioHttpClient, DefaultAsyncHttpxClient, DefaultHttpxClient
 
+from icrl_graph.execution.calls import BROKEN_OFF
 from icrl_graph.models.addresses import Credentials
 from icrl_graph.models.servers import Server, refused_field
+from icrl_graph.models.turns import AsyncInTurns, InTurns
 
 _LIMITS = httpx2.Limits(max_connections=10_000, max_keepalive_connections=10_000, keepalive_expiry=300.0)
 _Pool = AsyncGenerator[httpx2.AsyncClient, None]
@@ -45,12 +47,12 @@ _BROKE_OFF = re.compile("disconnected|closed|reset|broken pipe|not enough data|e
 
 def sync_client(credentials: Credentials | None = None, server: Server | None = None) -> httpx2.Client:
     """A client for `ChatOpenAI(http_client=...)`; it holds user and password, so that no address and no log does."""
-    return DefaultHttpxClient(transport=_Blocking(server or Server()), auth=credentials)
+    return DefaultHttpxClient(transport=InTurns(_Blocking(server or Server())), auth=credentials)
 
 
 def async_client(credentials: Credentials | None = None, server: Server | None = None) -> httpx2.AsyncClient:
     """A client for `ChatOpenAI(http_async_client=...)`."""
-    return DefaultAsyncHttpxClient(transport=_PerLoop(server or Server()), auth=credentials)
+    return DefaultAsyncHttpxClient(transport=AsyncInTurns(_PerLoop(server or Server())), auth=credentials)
 
 
 class _Exchange:
@@ -183,10 +185,10 @@ _OF_THE_TRANSFER = ("content-length", "content-encoding", "transfer-encoding")
 
 
 def _broken_off(told: Mapping[str, Any]) -> Any:
-    """Why a provider could not end its answer, if it could not; OpenRouter hands on the half of it."""
+    """Why a provider could not end its answer, if it could not and hands on the half of it."""
     choices = told.get("choices")
     for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, Mapping) and choice.get("finish_reason") == "error":
+        if isinstance(choice, Mapping) and choice.get("finish_reason") in BROKEN_OFF:
             return choice.get("error") or "the provider broke its answer off"
     return None
 

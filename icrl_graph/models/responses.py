@@ -108,8 +108,9 @@ def _why_empty(fields: Mapping[str, Any], is_open: bool, usage: Mapping[str, Any
 
 _WITHHELD = ("content_filter", "content_filtered", "guardrail_intervened", "safety", "prohibited_content", "blocklist")
 """Why a message ended, where a filter has withheld it: OpenAI and Azure, Bedrock, Google."""
-_CUT = ("length", "max_tokens", "max_output_tokens")
-"""Where it has reached the limit of its tokens: OpenAI, Ollama; Google, Anthropic, Bedrock; OpenAI's Responses."""
+_CUT = ("length", "max_tokens", "max_output_tokens", "model_length")
+"""Where it has reached the limit of its tokens: OpenAI, Ollama; Google, Anthropic, Bedrock; OpenAI's Responses;
+Mistral."""
 
 
 def _ending(message: BaseMessage) -> str:

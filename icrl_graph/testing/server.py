@@ -1,0 +1,282 @@
+"""A chat completions server, for tests, demos and rehearsals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from random import Random
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from aiohttp import web
+
+from icrl_graph.errors import UnknownTask
+from icrl_graph.execution.signatures import accepted_names
+from icrl_graph.models.function import REPLY_ARGUMENTS
+from icrl_graph.state.choices import pick
+from icrl_graph.state.episode import Message
+from icrl_graph.testing import wire
+from icrl_graph.testing.dialects import DIALECTS, Dialect
+
+Fault = Literal[
+    "401", "404", "429", "500", "reset", "hang", "slow", "malformed", "truncated", "aborted", "empty", "refused",
+    "filtered",
+]  # fmt: skip
+SLOW = 0.5
+"""Seconds by which a slow answer is delayed."""
+REFUSAL = "I can't help with that."
+
+
+class OpenAIServer:
+    """A chat completions server on this machine, for tests and demos.
+
+    It runs in a separate thread while the `with` block lasts:
+
+        with OpenAIServer(lambda messages: "42") as server:
+            model = chat_model("openai:any", base_url=server.base_url)
+
+    Args:
+        reply: makes the answer: a function of those of `messages`, `rng` and `temperature` that it names. `rng` is
+            seeded by the request's `seed`. A shipped learner: `icrl_graph.models.learners.LEARNERS["hidden-color"]`.
+        latency: seconds before each answer.
+        faults: injected faults, by the number of the call, from 1: "429" (with Retry-After), "500", "401", "reset"
+            (the connection breaks), "hang" (no answer until the server ends), "slow" (half a second later),
+            "malformed" (broken JSON), "truncated" (the body, or the stream, ends half way), "aborted" (half of the
+            text, with the dialect's reason to finish), "empty" (no text), "refused" (a refusal instead of a text),
+            "filtered" (by a content filter: an empty answer, or a refusal of the request), "404" (an unknown model).
+        retry_after: seconds that a "429" asks to wait.
+        cache_block: tokens per block of a simulated prefix cache; its hits are reported as `cached_tokens`. 0: none.
+        context: tokens of a prompt and its answer; what does not fit is refused or cut, as the dialect has it. None:
+            no limit.
+        port: 0 takes a free one.
+        dialect: whose words, fields and habits it has: a name of `icrl_graph.testing.DIALECTS`, such as "llama.cpp" or
+            "mistral", or a `Dialect`, as of `dataclasses.replace(DIALECTS["vllm"], usage="never")`. What a reply holds
+            within `<think>` tags at its beginning goes where the dialect has a model's thoughts.
+
+    Attributes:
+        prompts: the prompts that it got, in order.
+        reported: what each answer took, with the model's name; what a client is told of it depends on the dialect.
+        counts: calls, connections, answered, each fault that was injected, and each reason to refuse ("overflow",
+            "room", "roles", "field", "form").
+
+    Raises:
+        ValueError: there is no dialect of that name.
+    """
+
+    def __init__(
+        self,
+        reply: Callable[..., str],
+        *,
+        latency: float = 0.0,
+        faults: Mapping[int, Fault] | None = None,
+        retry_after: int = 0,
+        cache_block: int = 0,
+        context: int | None = None,
+        port: int = 0,
+        dialect: str | Dialect = "openai",
+    ) -> None:
+        self._dialect = dialect if isinstance(dialect, Dialect) else pick("dialect", dialect, DIALECTS)
+        self._reply, self._names = reply, accepted_names(reply, REPLY_ARGUMENTS, "reply function")
+        self._latency, self._faults, self._cache_block, self._port = latency, faults or {}, cache_block, port
+        self._context, self._retry_after = context, retry_after
+        self._cache: set[int] = set()
+        self._transports: set[int] = set()
+        self.prompts: list[list[Message]] = []
+        self.reported: list[dict[str, Any]] = []
+        self.counts: Counter[str] = Counter()
+
+    def __enter__(self) -> Self:
+        started = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)), daemon=True)
+        self._failure: BaseException | None = None
+        self._thread.start()
+        started.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    @property
+    def base_url(self) -> str:
+        """Its address for clients; ends in /v1."""
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    async def _serve(self, started: threading.Event) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        app = web.Application(client_max_size=64 * 2**20)
+        app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_get("/v1/models", _models)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, "127.0.0.1", self._port, backlog=4096)
+            await site.start()
+            self._port = runner.addresses[0][1]
+        except Exception as error:  # also of a port that there is not
+            self._failure = error
+            self._stop.set()
+        started.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        if id(request.transport) not in self._transports:
+            self._transports.add(id(request.transport))
+            self.counts["connections"] += 1
+        try:
+            body = json.loads(await request.read())
+            body["messages"][0]["role"]
+        except (ValueError, LookupError, TypeError) as error:
+            invalid = {"message": f"no request for a chat completion: {error!r}", "type": "invalid_request_error"}
+            return web.json_response({"error": invalid}, status=400)
+        self.counts["calls"] += 1
+        fault = self._faults.get(self.counts["calls"])
+        if fault == "aborted" and self._dialect.aborted is None:
+            fault = "truncated"
+        self.prompts.append(body["messages"])
+        for objection, facts in self._objections(body):
+            if objection in self._dialect.refusals:
+                self.counts[objection] += 1
+                return self._refuse(body, objection, **facts)
+        await asyncio.sleep(self._latency + SLOW * (fault == "slow"))
+        if fault is not None:
+            self.counts[fault] += 1
+        if fault is not None and fault in self._dialect.refusals:
+            return self._refuse(body, fault)
+        if fault == "reset":
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        if fault == "hang":
+            await self._stop.wait()
+            return web.Response()
+        messages = body["messages"] if self._context is None else wire.cut(body["messages"], self._context)
+        offered = {"messages": messages, "rng": Random(body.get("seed")), "temperature": body.get("temperature")}
+        try:
+            silent = fault in ("empty", "refused", "filtered")
+            text = "" if silent else self._reply(**{name: offered[name] for name in self._names})
+        except UnknownTask as refusal:
+            problem = {"error": {"message": str(refusal), "type": "invalid_request_error", "code": "unknown_task"}}
+            return web.json_response(problem, status=400)
+        self.counts["answered"] += 1
+        completion = self._completion(body, messages, text, fault)
+        self.reported.append({"model": completion.get("model"), **completion["usage"]})
+        if body.get("stream"):
+            pieces = wire.events(completion, self._dialect, (body.get("stream_options") or {}).get("include_usage"))
+            return await _send(request, "text/event-stream", pieces, fault)
+        if self._dialect.usage == "never":
+            del completion["usage"]
+        return await _send(request, "application/json", [json.dumps(completion).encode()], fault)
+
+    def _objections(self, body: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What is wrong with a request in some dialect, with the facts."""
+        if unwanted := wire.unwanted(body, self._dialect):
+            yield "field", {"field": ".".join(unwanted[0]["loc"][1:]), "details": unwanted}
+        if (body.get("response_format") or {}).get("type") == "json_schema":
+            yield "form", {}
+        if misplaced := wire.misplaced(body["messages"], self._dialect.order):
+            yield "roles", misplaced
+        if self._context is not None:
+            limit, read, asked = self._context, wire.tokens(wire.text_of(body["messages"])), self._limit(body) or 0
+            facts = {"limit": limit, "read": read, "asked": asked, "total": read + asked, "room": limit - asked}
+            if read > limit:
+                yield "overflow", facts
+            if read + asked > limit:
+                yield "room", facts
+
+    def _refuse(self, body: Mapping[str, Any], reason: str, **facts: Any) -> web.Response:
+        refusal = self._dialect.refusals[reason]
+        told = refusal.told(model=body.get("model", "local"), **facts)
+        if told is None:
+            return web.Response(status=refusal.status)
+        if refusal.status < 400 and body.get("stream"):
+            return web.Response(text=f"data: {json.dumps(told)}\n\n", content_type="text/event-stream")
+        headers = {"Retry-After": str(self._retry_after)} if reason == "429" else {}
+        return web.json_response(told, status=refusal.status, headers=headers)
+
+    def _limit(self, body: Mapping[str, Any]) -> int | None:
+        """How many tokens a request lets an answer have, in the fields that the dialect reads."""
+        return next((body[name] for name in self._dialect.limits if body.get(name)), None)
+
+    def _ended(self, body: Mapping[str, Any], text: str, read: int, fault: Fault | None) -> tuple[str, str | None]:
+        """As much of an answer as there is room for, and the reason to finish."""
+        if fault == "aborted":
+            return text[: len(text) // 2], self._dialect.aborted
+        if fault == "filtered":
+            return text, "content_filter"
+        asked = self._limit(body)
+        ends = [] if asked is None else [(asked, "length")]
+        if self._context is not None and self._dialect.full is not None:
+            ends.append((max(1, self._context - read), self._dialect.full))
+        end, reason = min(ends, default=(wire.tokens(text), "stop"))
+        return (text[: 4 * end], reason) if wire.tokens(text) > end else (text, "stop")
+
+    def _completion(
+        self, body: Mapping[str, Any], messages: Sequence[Message], text: str, fault: Fault | None
+    ) -> dict[str, Any]:
+        prompt = wire.text_of(messages)
+        read = wire.tokens(prompt)
+        text, finish = self._ended(body, text, read, fault)
+        written, (message, thought) = wire.tokens(text), wire.message_of(text, self._dialect.reasoning)
+        if fault == "refused":
+            message |= {"content": None, "refusal": REFUSAL}
+        usage = {
+            "prompt_tokens": read,
+            "completion_tokens": written,
+            "total_tokens": read + written,
+            "prompt_tokens_details": {"cached_tokens": self._cached(prompt)},
+        }
+        if self._dialect.reasoning == "hidden":
+            usage["completion_tokens_details"] = {"reasoning_tokens": wire.tokens(thought)}
+        completion = {
+            "id": f"chatcmpl-{self.counts['calls']}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": body.get("model", "local"),
+            "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": None}],
+            "usage": usage,
+            **self._dialect.adds,
+        }
+        return {name: value for name, value in completion.items() if value is not None}
+
+    def _cached(self, prompt: str) -> int:
+        """Tokens of the longest prefix that was sent before, in whole blocks; four characters are a token."""
+        step = 4 * self._cache_block
+        if not step:
+            return 0
+        prefixes = [hash(prompt[:end]) for end in range(step, len(prompt) + 1, step)]
+        hits = next((i for i, prefix in enumerate(prefixes) if prefix not in self._cache), len(prefixes))
+        self._cache.update(prefixes)
+        return hits * self._cache_block
+
+
+async def _models(request: web.Request) -> web.Response:
+    """The list of models; any other name is served as well."""
+    models = [{"id": "local", "object": "model", "created": 0, "owned_by": "icrl_graph"}]
+    return web.json_response({"object": "list", "data": models})
+
+
+async def _send(request: web.Request, kind: str, pieces: Sequence[bytes], fault: Fault | None) -> web.StreamResponse:
+    """Send a body in pieces; one that is malformed or truncated ends within its middle piece."""
+    headers = {"Content-Type": kind}
+    if len(pieces) == 1 and fault != "malformed":
+        headers["Content-Length"] = str(len(pieces[0]))
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    half = len(pieces) // 2
+    broken = [*pieces[:half], pieces[half][: len(pieces[half]) // 2] + b"\n\n"]
+    for piece in broken if fault in ("malformed", "truncated") else pieces:
+        await response.write(piece)
+    if fault == "truncated":
+        assert request.transport is not None
+        request.transport.close()
+    return response
