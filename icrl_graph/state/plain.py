@@ -71,3 +71,18 @@ def _meaning(match: re.Match[str]) -> str:
     if match[0][0] == "$":
         return "\n" if match[0] == "$$" else "`"
     return "\n" if match[1] is None else _MEANS.get(match[1], "\\")
+
+
+def last_line(text: str) -> str:
+    """The last line with more than signs on it, in plain signs; "" if there is none."""
+    lines = (line for line in reversed(text.splitlines()) if _WORD.search(line))
+    return without_latex(plain(next(lines, ""))).replace("\\boxed", "").replace("\n", " ")
+
+
+_WORD = re.compile(r"[^\W_]")
+
+
+def last_object(text: str) -> str:
+    """The end of a text from its last line on that begins with a brace, without a fence around it; "" if none does."""
+    _, brace, rest = ("\n" + text.strip("` \t\r\n")).rpartition("\n{")
+    return brace[1:] + rest if brace else ""
