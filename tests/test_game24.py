@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icrl_graph.tasks.game24.puzzles import load_ranked, puzzles, read_puzzle, task
-from icrl_graph.tasks.game24.verifier import can_make, check_steps, grade, read_expression, verify
+from icrl_graph.tasks.game24.verifier import can_make, check_steps, grade, verify
 
 P, Q, R = (4, 5, 6, 10), (1, 2, 3, 4), (3, 3, 8, 8)
 
@@ -32,6 +32,9 @@ ANSWERS = [
     (Q, "01*2*3*4", "correct"),
     (Q, "（1＋2＋3）×4", "correct"),
     ((1, 1, 1, 24), "24*1*1*1", "correct"),
+    (Q, "4*3*2/1.0", "correct"),
+    (Q, "１*2*3*4", "correct"),
+    (Q, "(1+2+3)(4)", "correct"),
     # claims without a proof
     (P, "24", "wrong_numbers"),
     (P, "4*6 = 24", "wrong_numbers"),
@@ -51,20 +54,20 @@ ANSWERS = [
     (Q, "4*3*2//1", "not_allowed"),
     (Q, "-1*-2*3*4", "not_allowed"),
     (Q, "+1*2*3*4", "not_allowed"),
-    (Q, "4*3*2/1.0", "bad_characters"),
+    (Q, "4*3*2/1.5", "not_allowed"),
     (Q, "1e0*2*3*4", "bad_characters"),
     (Q, "0x1*2*3*4", "wrong_numbers"),  # an x between digits is a times sign
     (Q, "1_2*3-4", "bad_characters"),
-    (Q, "１*2*3*4", "bad_characters"),
+    (Q, "١*2*3*4", "bad_characters"),
     (Q, "²*3*4", "bad_characters"),
-    (Q, "(1+2+3)(4)", "not_allowed"),
+    (Q, "12/2(3+1)", "not_allowed"),
     # code
-    (Q, '__import__("os").system("id")', "bad_characters"),
+    (Q, '__import__("os").system("id")', "no_expression"),
     (Q, "1*2*3*4 if True else 0", "bad_characters"),
     (Q, "1*2*3*4 # and 5", "bad_characters"),
     (Q, "lambda: 24", "bad_characters"),
     (Q, "1*2*3*4;5", "bad_characters"),
-    (Q, "{1*2*3*4}", "bad_characters"),
+    (Q, "{1*2*3*4}", "not_allowed"),
     # broken or huge
     (Q, "(1/0)*2*3*4", "division_by_zero"),
     ((1, 2, 3, 3), "1/(3-3)*2", "division_by_zero"),
@@ -78,7 +81,7 @@ ANSWERS = [
     (Q, "Answer: ", "no_expression"),
     (Q, None, "no_expression"),
     (Q, 24, "no_expression"),
-    (Q, "\\boxed{1*2*3*4", "no_expression"),
+    (Q, "\\boxed{1*2*3*4", "bad_characters"),
 ]
 
 
@@ -94,7 +97,7 @@ def test_a_later_input_line_does_not_move_the_goal() -> None:
 def test_the_expression_is_read_exactly() -> None:
     verdict = verify("8/(3-8/3)", R)
     assert verdict.value == Fraction(24)
-    assert read_expression("so\nAnswer: 1 + 2") == "1 + 2"
+    assert verify("so\nAnswer: 1 + 2", R).expression == "1 + 2"
 
 
 OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}

@@ -13,7 +13,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from icrl_graph.api import improve
 from icrl_graph.benchmarks.judges import ANSWER_VALUES, STEP_VALUES, judge_game24
 from icrl_graph.errors import ModelError, ThreadMismatch
-from icrl_graph.evaluators.judge import llm_judge, pairwise_judge, read_verdict
+from icrl_graph.evaluators.judge import llm_judge, pairwise_judge, read_score, read_verdict
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import Meter
 from icrl_graph.execution.journal import MemoryJournal, Reply
@@ -25,6 +25,7 @@ from icrl_graph.tasks.game24.puzzles import task
 from icrl_graph.testing import OpenAIServer, ScriptedModel
 from icrl_graph.topologies.methods import TOPOLOGIES, create_best_of_n, create_icrl
 from tests.helpers import play, thread
+from tests.judgements import NO_PREFERENCES, NO_SCORES, NO_VERDICTS, PREFERENCES, SCORES, VERDICTS
 
 P = (4, 5, 6, 10)
 GOOD = "10 - 4 = 6 (left: 5 6 6)\n5 * 6 = 30 (left: 6 30)\n30 - 6 = 24 (left: 24)\nAnswer: 5 * (10 - 4) - 6"
@@ -196,6 +197,18 @@ def test_it_works_under_ainvoke() -> None:
 )
 def test_the_verdict_is_the_word_on_the_last_line(text: str, value: float | None) -> None:
     assert read_verdict(text, STEP_VALUES) == value
+
+
+def test_scores_and_verdicts_are_read_in_any_usual_form() -> None:
+    assert [said for said in SCORES if read_score(said, 10) != 7] == []
+    assert [said for said in VERDICTS if read_verdict(said, ANSWER_VALUES) != 10] == []
+    assert [said for said in PREFERENCES if read_verdict(said, {"a": 1.0, "b": 0.0, "c": 0.5}) != 1] == []
+
+
+def test_what_is_quoted_denied_cut_off_or_on_another_scale_is_none() -> None:
+    assert [said[:80] for said in NO_SCORES if read_score(said, 10) in range(1, 11)] == []
+    assert [said for said in NO_VERDICTS if read_verdict(said, ANSWER_VALUES) is not None] == []
+    assert [said for said in NO_PREFERENCES if read_verdict(said, {"a": 1.0, "b": 0.0, "c": 0.5}) is not None] == []
 
 
 def test_an_answer_is_sure_or_impossible() -> None:

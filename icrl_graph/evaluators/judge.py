@@ -32,6 +32,7 @@ from icrl_graph.models.responses import is_permanent, read_response
 from icrl_graph.prompts.templates import COMPARE, JUDGE, fill
 from icrl_graph.prompts.text import block, text_of
 from icrl_graph.state.choices import name_of_part
+from icrl_graph.state.plain import last_line, last_object
 from icrl_graph.state.reward import Reward
 from icrl_graph.state.unicode import cleaned
 
@@ -91,7 +92,7 @@ def llm_judge(
             score, words = answer.get("score"), str(answer.get("reasons", ""))
         else:
             words = reply.get("response", "")
-            score = _score_in_json(words) if words.lstrip().startswith("{") else read_score(words, highest)
+            score = read_score(words, highest)
         if score is None or not lowest <= score <= highest:
             return Judgement(None, f"no score from {lowest:g} to {highest:g} in: {words[-80:]!r}")
         return Judgement(float(score), words)
@@ -154,23 +155,83 @@ def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", sam
     return bind_judge(judge, policies, calls=2 * len(policies) * samples, name=name, frame=COMPARE + rubric)
 
 
-def _score_in_json(text: str) -> float | None:
-    """The score of a verdict in JSON; None if it is broken: what is left of a number that was cut off is another."""
-    try:
-        return Verdict.model_validate_json(text).score
-    except ValidationError:
-        return None
+class _Scored(BaseModel):
+    """A verdict in JSON, with or without its reasons."""
+
+    score: float | str
+
+
+_NUMBER = r"([-+]?[0-9]+(?:\.[0-9]+|,[0-9]{1,2})?)"
+_OUT_OF = r"(?: ?(?:/|(?:out )?of|von|sur|de|su|из) ?([0-9]+(?:\.[0-9]+)?))"
+_SCORE = re.compile(
+    r"(?:score|rating|grade|note|bewertung|wertung|punktzahl|puntuación|calificación|nota|pontuação|punteggio|voto|оценка"
+    r"|评分|得分|分数|スコア|評価|点数|점수|평점)",
+    re.I,
+)
+_SCORED = re.compile(
+    rf"{_SCORE.pattern}(?: ?[(\[][^()\[\]]{{0,20}}?([0-9]+)[)\]])?(?:\W+(?:is|of|ist|est|es)\b|[是为為は])?"
+    rf"\W*?{_NUMBER}[^\w/]{{0,4}}{_OUT_OF}?(?: ?(?:points?|punkten?|puntos|分|点|점))?\W*",
+    re.I,
+)
+_SCORED_ALONE = re.compile(rf"\W*?{_NUMBER}{_OUT_OF}?\W*", re.I)
+_BEFORE_SCORE = re.compile(
+    r"(?:(?:my|the|so|thus|therefore|final|overall|total|meine|ma|mi|la)[ ,]+|(?:最终|综合|总体|最終) ?)*"
+    r"|i(?: would|'d| will|'ll)? (?:give|award|assign) (?:it|this|(?:this|the) \w+) an? (?:final |overall )?",
+    re.I,
+)
 
 
 def read_score(text: str, highest: float) -> float | None:
-    """The number on the last line "Score: N" of a text, or "Score: N/highest"; None if its last line is another."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    score = (
-        re.fullmatch(r"\W*score\W*?(-?\d+(?:\.\d+)?)(?: ?/ ?(\d+(?:\.\d+)?))?\W*", lines[-1], re.I) if lines else None
-    )
-    if score is None or (score[2] is not None and float(score[2]) != highest):
+    """The score that a text ends with; None if it ends otherwise, or with one on another scale.
+
+    That is its last line, or the last sentence of it: "Score: N", "Overall rating: N/10", "Note : 7,5 sur 10", "I would
+    give it a score of N out of 10"; or an object of JSON with a "score", also in a fence. "N/10" will do on that line,
+    and a number where there is nothing else.
+
+    Args:
+        text: what a judge has answered.
+        highest: the end of the scale, the only number that a score may be said to be out of.
+    """
+    held = last_object(text)
+    if held and (held.endswith("}") or "}" not in held):
+        return _score_in_json(held, highest)
+    return _score_in_words(last_line(text), highest, is_all="\n" not in text.strip())
+
+
+def _score_in_json(held: str, highest: float) -> float | None:
+    """The score of an object; None if it is broken: what is left of a number that was cut off is another."""
+    try:
+        score = _Scored.model_validate_json(held).score
+    except ValidationError:
         return None
-    return float(score[1])
+    return score if isinstance(score, float) else _score_in_words(score, highest, is_all=True)
+
+
+def _score_in_words(line: str, highest: float, is_all: bool) -> float | None:
+    starts = [match.start() for match in _SCORE.finditer(line)]
+    if starts:
+        scored = _SCORED.fullmatch(line[starts[-1] :]) if _may_lead(line[: starts[-1]]) else None
+        scale, number, out_of = scored.groups() if scored else (None, None, None)
+    else:
+        scored, scale = _SCORED_ALONE.fullmatch(line), None
+        number, out_of = scored.groups() if scored else (None, None)
+        number = number if is_all or out_of else None
+    is_other = any(end is not None and float(end) != highest for end in (scale, out_of))
+    return None if number is None or is_other or ("%" in line and highest != 100) else float(number.replace(",", "."))
+
+
+def _may_lead(before: str) -> bool:
+    """Whether what stands before a score on its line is the beginning of a line or a sentence."""
+    begun = _begun(before).strip(" *_#>(`-")
+    return not _WORD.search(before) or not begun or bool(_BEFORE_SCORE.fullmatch(f"{begun} "))
+
+
+def _begun(before: str) -> str:
+    """The sentence that a text leaves open; all of it within a quotation, whose sentences are somebody else's."""
+    return before if before.count('"') % 2 else re.split("[.!?;] ", before)[-1]
+
+
+_WORD = re.compile(r"[^\W_]+")
 
 
 def _policies(model: Any, rubric: str, samples: int) -> list[Policy]:
@@ -267,8 +328,25 @@ def verdict_reader(values: Mapping[str, float]) -> Read:
     return read
 
 
+_LABEL = re.compile(r"[\W_]*+[^\W_]++[\"'*_` ]{0,4}:[\W_]*+")
+_BEFORE_VERDICT = re.compile(
+    r"[ *_#>(`\[-]*+(?:(?:(?:(?:my|the|so|thus|therefore|final|overall)[ ,]+)*(?:(?:better|best|stronger) )?"
+    r"(?:answer|verdict|judge?ment|conclusion|decision|choice|winner|option|response|one)(?: is)?"
+    r"|(?:最终)?(?:判断|结论|答案|评价)是?)[\W_]*+)?"
+)
+_IS_BETTER = re.compile(r" is (?:the )?(?:better|best|stronger|winner)(?: (?:answer|one|option|response))?[\W_]*+$")
+
+
 def read_verdict(text: str, values: Mapping[str, float]) -> float | None:
-    """The value of the verdict that a text ends with; None if its last line is not one of the words."""
-    lines = [line for line in text.lower().splitlines() if line.strip()]
-    word = re.fullmatch(r"[\W_]*+(?:\w++ ?: *+)?[\W_]*+([a-z]++)[\W_]*+", lines[-1]) if lines else None  # linear
-    return values.get(word[1]) if word else None
+    """The value of the verdict that a text ends with; None if it ends otherwise.
+
+    That is one of the words as the last line or its last sentence, also behind "Verdict:" and the like, or in front of
+    "is better".
+    """
+    line = _IS_BETTER.sub("", last_line(text).lower())
+    words = list(_WORD.finditer(line))
+    if not words:
+        return None
+    before = line[: words[-1].start()]
+    is_verdict = len(words) == 1 or _LABEL.fullmatch(before) or _BEFORE_VERDICT.fullmatch(_begun(before))
+    return values.get(words[-1][0]) if is_verdict else None

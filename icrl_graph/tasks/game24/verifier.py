@@ -20,14 +20,17 @@ from itertools import combinations, islice
 from typing import Any, Literal, NamedTuple
 
 from icrl_graph.state.reward import Reward
+from icrl_graph.tasks.game24.answer import Row, Said, read_rows, tidied
 
 TARGET = 24
 
 Reason = Literal[
     "correct",
     "no_expression",
+    "several_answers",
     "too_long",
     "claims_other_value",
+    "denied",
     "bad_characters",
     "not_allowed",
     "syntax",
@@ -39,8 +42,10 @@ Reason = Literal[
 _WORDS: Mapping[Reason, str] = {
     "correct": "Correct.",
     "no_expression": "There is no expression in the answer.",
+    "several_answers": "It is not clear which of several expressions is the answer.",
     "too_long": "The expression is too long to be an answer.",
     "claims_other_value": "The answer claims another value than 24, or more than one.",
+    "denied": "A word such as 'not' or 'wrong' stands beside the expression.",
     "bad_characters": "The expression may hold integers, + - * / and parentheses only.",
     "not_allowed": "The expression may use + - * / between the given numbers only.",
     "syntax": "The expression can't be read.",
@@ -62,70 +67,16 @@ class Verdict(NamedTuple):
 
 # ---------------------------------------------------------------------------------------------------------- the answer
 
-_LONGEST_TEXT, _LONGEST_EXPRESSION, _MOST_NODES = 20_000, 200, 64
-
-_SIGNS = str.maketrans(
-    dict.fromkeys("×✕·⋅∙•∗⁎", "*")
-    | dict.fromkeys("÷∕⁄", "/")
-    | dict.fromkeys("−–—﹣－", "-")
-    | dict.fromkeys("＋﹢", "+")
-    | dict.fromkeys("\xa0\u2009\u202f", " ")
-    | dict(zip("（［[）］]＝", "((()))=", strict=True))
-)
-_TAG = re.compile(r"(</?answer>)", re.I)
-_LABELLED = re.compile(r"answer\W{0,4}[:：]\W{0,3}?[ \t*]*([^\n]+)", re.I)
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
-
-
-def read_expression(text: str) -> str:
-    """The expression that a response gives as its answer.
-
-    It is read from the last `<answer>...</answer>`, if there is one, else from the whole text: after the last
-    "Answer:", else in the last LaTeX box, else on the last line that is not empty.
-    """
-    text = text[-_LONGEST_TEXT:]
-    text = _tagged(text)
-    if labelled := _LABELLED.findall(text):
-        return _plain(labelled[-1])
-    if (at := text.rfind("\\boxed{")) >= 0:
-        return _plain(_braced(text[at + len("\\boxed") :]))
-    lines = [line for line in text.splitlines() if line.strip()]
-    return _plain(lines[-1]) if lines else ""
-
-
-def _tagged(text: str) -> str:
-    """What stands between the last pair of tags; the whole text if there is none."""
-    pieces, opened, found = _TAG.split(text), None, text
-    for at, piece in enumerate(pieces):
-        if piece.lower() == "<answer>" and opened is None:
-            opened = at
-        elif piece.lower() == "</answer>" and opened is not None:
-            found, opened = "".join(pieces[opened + 1 : at]), None
-    return found
-
-
-def _braced(text: str) -> str:
-    """The text between the first brace and its closing brace."""
-    depth = 0
-    for i, char in enumerate(text):
-        depth += (char == "{") - (char == "}")
-        if depth == 0:
-            return text[1:i]
-    return ""
-
-
-def _plain(text: str) -> str:
-    """LaTeX and typographic signs as plain ones."""
-    text = re.sub(r"\\[()\[\]]|\$|\\(?:left|right|displaystyle)|\\[,;!:]", "", text)
-    for command, sign in (("\\times", "*"), ("\\cdot", "*"), ("\\ast", "*"), ("\\div", "/")):
-        text = text.replace(command, sign)
-    for _ in range(4):
-        text = _FRACTION.sub(r"((\1)/(\2))", text)
-    return text.translate(_SIGNS).strip().strip("`*. ").strip()
+_LONGEST_EXPRESSION, _MOST_NODES = 200, 64
 
 
 def verify(text: Any, numbers: Sequence[int]) -> Verdict:
     """Check an answer.
+
+    It is taken in whatever form it stands, where it is clear which expression is meant: either the response marks one
+    as its answer ("Answer:", a box of LaTeX, `<answer>`, a last line with nothing else on it), or it has only one that
+    uses the numbers. What it says to be wrong, or to make another number, is not its answer. A sign in front of a
+    number or a bracket, as in `-(-4)`, is no operation of the game: each has a number on both sides.
 
     Args:
         text: the response, or an expression alone.
@@ -133,62 +84,141 @@ def verify(text: Any, numbers: Sequence[int]) -> Verdict:
     """
     if not isinstance(text, str):
         return Verdict("no_expression")
-    answer = read_expression(text)
-    sides = [side.strip() for side in answer.split("=")]
-    expression = next((side for side in sides if side != str(TARGET)), sides[0])
-    if len(sides) > 2 or (len(sides) == 2 and str(TARGET) not in sides):
-        return Verdict("claims_other_value", expression=answer)
-    expression = re.sub(r"(?<=[\d)])\s*[xX]\s*(?=[\d(])", "*", expression)
-    if not expression:
+    said, wanted = read_rows(text, numbers), sorted(map(str, numbers))
+    if not said.rows:
         return Verdict("no_expression")
-    if len(expression) > _LONGEST_EXPRESSION:
-        return Verdict("too_long", expression=expression[:_LONGEST_EXPRESSION])
-    if not re.fullmatch(r"[0-9+\-*/() \t]+", expression):
-        return Verdict("bad_characters", expression=expression)
+    checked = [
+        _checked(row, wanted)
+        for row in said.rows
+        if row.is_marked or row is said.rows[-1] or wanted in map(_digits, row.sides)
+    ]
+    pool = _where_it_answers(checked, said)
+    fitting = sorted((each for each in pool if each.tree), key=lambda each: each.verdict.reason != "correct")
+    found = {each.tree: each.verdict for each in fitting}
+    if len(found) > 1:
+        return Verdict("several_answers")
+    return found.popitem()[1] if found else pool[-1].verdict if pool else Verdict("no_expression")
+
+
+class _Checked(NamedTuple):
+    """A row of a response, checked."""
+
+    row: Row
+    verdict: Verdict
+    tree: str
+    """The structure of its expression; "" if it does not use the given numbers, or can't be read."""
+
+    @property
+    def is_meant(self) -> bool:
+        """Whether it is an expression of which the response does not say that it is none for 24."""
+        return self.row.is_expression and self.verdict.reason not in ("claims_other_value", "denied")
+
+
+def _where_it_answers(checked: Sequence[_Checked], said: Said) -> Sequence[_Checked]:
+    """The rows among which the answer is; where none of them uses the numbers, the last one is what is told about."""
+    marked = [each for each in checked if each.row.is_marked]
+    if answers := [each for each in marked if each.is_meant]:
+        last = [each for each in answers if each.row.marks == answers[-1].row.marks]
+        return answers if any(each.tree for each in last) else last
+    if said.marks and not (marked and all(each.row.sides == ("24",) for each in marked)):
+        return [each for each in checked if each.row.marks == said.marks]
+    last_row = checked[-1]
+    if said.ends_with_row:
+        return [each for each in checked if each.is_meant] if last_row.tree and last_row.is_meant else checked
+    unread = last_row._replace(verdict=Verdict("bad_characters"), tree="")
+    return [*checked, unread]
+
+
+def _checked(row: Row, wanted: list[str]) -> _Checked:
+    expression = next((side for side in row.sides if _digits(side) == wanted), row.expression)
+    claims = list(row.sides)
+    claims.remove(expression)
     try:
-        tree = ast.parse(re.sub(r"(?<!\d)0+(?=\d)", "", expression).strip(), mode="eval")
-        used: list[int] = []
-        value = _walk(tree.body, used)
+        if not row.is_plain:
+            raise _Fault("bad_characters")
+        node, value, used = _read(expression)
+        claimed = list(map(_number, claims))
+    except _Fault as fault:
+        return _Checked(row, Verdict(fault.reason, expression=expression[:_LONGEST_EXPRESSION]), "")
+    fits = sorted(map(str, used)) == wanted
+    reason: Reason = "wrong_numbers" if not fits else "correct" if value == TARGET else "wrong_value"
+    if any(number != TARGET for number in claimed) or (len(claims) > 1 and claims.count(str(TARGET)) > 1):
+        reason = "claims_other_value"
+    elif fits and row.is_denied:
+        reason = "denied"
+    shown = None if reason in ("claims_other_value", "denied") else value
+    return _Checked(row, Verdict(reason, shown, expression), ast.dump(node) if fits else "")
+
+
+def _number(claim: str) -> Fraction:
+    """The number that is claimed: a decimal one, or that of an expression."""
+    is_decimal = len(claim) <= _LONGEST_EXPRESSION and re.fullmatch(r"[0-9]+\.[0-9]+", claim)
+    return Fraction(claim) if is_decimal else _read(claim)[1]
+
+
+def _digits(side: str) -> list[str]:
+    return sorted(number.lstrip("0") for number in re.findall("[0-9]+", side))
+
+
+class _Fault(Exception):
+    def __init__(self, reason: Reason) -> None:
+        self.reason: Reason = reason
+
+
+def _read(expression: str) -> tuple[ast.expr, Fraction, list[int]]:
+    """An expression as it is built, its value, and its numbers.
+
+    Raises:
+        _Fault: it has none; says why.
+    """
+    if len(expression) > _LONGEST_EXPRESSION:
+        raise _Fault("too_long")
+    used: list[int] = []
+    try:
+        node = ast.parse(re.sub(r"(?<![0-9])0+(?=[0-9])", "", expression).strip(), mode="eval").body
+        if isinstance(node, ast.List | ast.Set):  # as Python means it: no bracket within an expression
+            raise _Fault("not_allowed")
+        return node, _walk(node, used), used
     except ZeroDivisionError:
-        return Verdict("division_by_zero", expression=expression)
-    except _NotAllowed:
-        return Verdict("not_allowed", expression=expression)
+        raise _Fault("division_by_zero") from None
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return Verdict("syntax", expression=expression)
-    if Counter(used) != Counter(numbers):
-        return Verdict("wrong_numbers", value, expression)
-    return Verdict("correct" if value == TARGET else "wrong_value", value, expression)
-
-
-class _NotAllowed(Exception):
-    pass
+        raise _Fault("syntax") from None
 
 
 def _walk(node: ast.expr, used: list[int]) -> Fraction:
     if len(used) > _MOST_NODES:
-        raise _NotAllowed
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        used.append(node.value)
-        return Fraction(node.value)
-    if isinstance(node, ast.BinOp):
-        left, right = _walk(node.left, used), _walk(node.right, used)
-        if isinstance(node.op, ast.Add):
-            return left + right
-        if isinstance(node.op, ast.Sub):
-            return left - right
-        if isinstance(node.op, ast.Mult):
-            return left * right
-        if isinstance(node.op, ast.Div):
-            return left / right
-    raise _NotAllowed
+        raise _Fault("not_allowed")
+    match node:
+        case ast.Constant(value=int(number)):
+            used.append(number)
+            return Fraction(number)
+        case ast.List(elts=[inner]) | ast.Set(elts=[inner]):
+            return _walk(inner, used)
+        case ast.Call(func=left, args=[right], keywords=[]) | ast.Subscript(value=left, slice=right):  # 4(5 + 1)
+            return _walk(left, used) * _walk(right, used)
+        case ast.BinOp(op=ast.Div(), right=ast.Call() | ast.Subscript()):  # 8/2(3 + 1): which comes first?
+            raise _Fault("not_allowed")
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _walk(left, used) + _walk(right, used)
+        case ast.BinOp(left=left, op=ast.Sub(), right=right):
+            return _walk(left, used) - _walk(right, used)
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            return _walk(left, used) * _walk(right, used)
+        case ast.BinOp(left=left, op=ast.Div(), right=right):
+            return _walk(left, used) / _walk(right, used)
+    raise _Fault("not_allowed")
 
 
 # ----------------------------------------------------------------------------------------------------------- the steps
 
-_RATIONAL = r"-?\d{1,9}(?:/\d{1,9})?"
+_RATIONAL = r"-?[0-9]{1,9}(?:/[0-9]{1,9})?"
+_LEFT = r"(?:(?:left|remaining)(?: numbers)?|numbers (?:left|remaining)|剩余|剩下)(?: are| is)? ?[:=]? ?"
 _STEP = re.compile(
-    rf"(?<![\d/.])({_RATIONAL})\s*([-+*/])\s*({_RATIONAL})\s*=\s*({_RATIONAL})\s*\( ?left ?:([^()\n]*)\)", re.I
+    rf"(?<![0-9/.])({_RATIONAL})\s?([-+*/])\s?({_RATIONAL})\s?=\s?({_RATIONAL})[-–—→*,;.\s]{{0,4}}(?:"
+    rf"\( ?{_LEFT}([^()\n]*)\)|\[ ?{_LEFT}([^\[\]\n]*)\]|{_LEFT}({_RATIONAL}(?:,? {_RATIONAL}){{0,3}})[*. ]{{0,4}}$)",
+    re.I | re.M,
 )
+_ALONE_IN_BRACKETS = re.compile(rf"\( ?({_RATIONAL}) ?\)")
 
 
 class Step(NamedTuple):
@@ -204,9 +234,12 @@ def read_steps(text: str, numbers: Sequence[int]) -> list[Step]:
     """The steps of a response, in order; at most one per number but the last."""
     left: Counter[Fraction] | None = Counter(map(Fraction, numbers))
     steps: list[Step] = []
-    for match in islice(_STEP.finditer(text[-_LONGEST_TEXT:].translate(_SIGNS)), len(numbers) - 1):
+    plain = tidied(text).replace("`", "")
+    for _ in range(2):  # a fraction of LaTeX is ((1)/(3)) by now
+        plain = _ALONE_IN_BRACKETS.sub(r"\1", plain)
+    for match in islice(_STEP.finditer(plain), len(numbers) - 1):
         left = None if left is None else _after(match, left)
-        steps.append(Step(match[0], None if left is None else tuple(sorted(left.elements()))))
+        steps.append(Step(match[0].strip(), None if left is None else tuple(sorted(left.elements()))))
     return steps
 
 
@@ -232,7 +265,7 @@ def _after(match: re.Match[str], left: Counter[Fraction]) -> Counter[Fraction] |
     """What is left after a step, or None if the step is wrong."""
     try:
         a, b, c = Fraction(match[1]), Fraction(match[3]), Fraction(match[4])
-        claimed = Counter(Fraction(number) for number in re.findall(_RATIONAL, match[5]))
+        claimed = Counter(Fraction(number) for number in re.findall(_RATIONAL, match[5] or match[6] or match[7] or ""))
         result = {"+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "/": lambda: a / b}[match[2]]()
     except ZeroDivisionError:
         return None
