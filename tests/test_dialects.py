@@ -44,15 +44,6 @@ def _each(*names: str) -> list[Any]:
     return [pytest.param(name, WAYS[at % 2], id=name) for at, name in enumerate(names or DIALECTS)]
 
 
-def _failing(why: str, *names: str) -> list[Any]:
-    """All dialects but "openai", of which some are not spoken yet."""
-    mark = pytest.mark.xfail(reason=why, strict=True)
-    return [
-        pytest.param(name, way, id=name, marks=mark if name in names else ())
-        for name, way in (each.values for each in _each()[1:])
-    ]
-
-
 def _model(server: OpenAIServer, **options: Any) -> Any:
     return chat_model("openai:any", base_url=server.base_url, **options)
 
@@ -119,7 +110,7 @@ def test_structured_answers_are_had_from_every_server(dialect: str, way: Any) ->
         assert result.rewards == [1.0] * 3
 
 
-@pytest.mark.parametrize(("dialect", "way"), _failing("thoughts within the content", "tgi"))
+@pytest.mark.parametrize(("dialect", "way"), _each()[1:])
 def test_thoughts_are_no_part_of_an_answer_nor_of_later_prompts(dialect: str, way: Any) -> None:
     with OpenAIServer(lambda: "<think>Is it 41?</think>\n42", dialect=dialect) as server:
         result = _played(way, server, score=lambda response: float(response == "42"))
@@ -127,19 +118,14 @@ def test_thoughts_are_no_part_of_an_answer_nor_of_later_prompts(dialect: str, wa
         assert "Is it 41?" not in json.dumps(server.prompts)
 
 
-@pytest.mark.parametrize(
-    ("dialect", "way"), _failing("the limit has one name", "llama.cpp", "tgi", "ollama", "mistral", "deepseek")
-)
+@pytest.mark.parametrize(("dialect", "way"), _each()[1:])
 def test_answers_end_at_the_limit_that_they_are_given(dialect: str, way: Any) -> None:
     with OpenAIServer(lambda: "1" * 400, dialect=dialect) as server:
         result = _played(way, server, model=_model(server, max_tokens=5))
         assert (result.rewards, result.usage["output"]) == ([0.5] * 3, 15)
 
 
-@pytest.mark.parametrize(
-    ("dialect", "way"),
-    _failing("usage is not asked for", "llama.cpp", "vllm", "sglang", "tgi", "ollama", "deepseek", "azure"),
-)
+@pytest.mark.parametrize(("dialect", "way"), _each()[1:])
 def test_a_stream_is_counted_as_the_server_counts_it(dialect: str, way: Any) -> None:
     with OpenAIServer(lambda: "40", dialect=dialect) as server:
         result = _played(way, server, model=_model(server, streaming=True))
@@ -147,7 +133,6 @@ def test_a_stream_is_counted_as_the_server_counts_it(dialect: str, way: Any) -> 
         assert result.usage["output"] == sum(each["completion_tokens"] for each in server.reported)
 
 
-@pytest.mark.xfail(reason="usage in each chunk is summed", strict=True)
 @pytest.mark.parametrize("way", WAYS)
 def test_usage_that_each_chunk_repeats_is_counted_once(way: Any) -> None:
     with OpenAIServer(lambda: "1" * 64, dialect=replace(DIALECTS["vllm"], usage="each")) as server:
@@ -155,7 +140,7 @@ def test_usage_that_each_chunk_repeats_is_counted_once(way: Any) -> None:
         assert result.usage["output"] == 48
 
 
-@pytest.mark.parametrize(("dialect", "way"), _failing("a field that is refused is sent again", "mistral"))
+@pytest.mark.parametrize(("dialect", "way"), _each()[1:])
 def test_a_seed_is_sent_where_it_is_taken(dialect: str, way: Any) -> None:
     with OpenAIServer(lambda rng: str(rng.randrange(100)), dialect=dialect) as server:
         assert _played(way, server, seed=1).rewards == [0.5] * 3
