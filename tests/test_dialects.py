@@ -11,7 +11,6 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import certifi
 import pytest
 from pydantic import BaseModel
 from typer.testing import CliRunner
@@ -27,16 +26,6 @@ WAYS = [improve, aimprove]
 EXAMPLES = [{"role": "user", "content": "Find the number. (It is 7.)"}, {"role": "assistant", "content": "7"}]
 QUICK = RateLimit(max_attempts=3, max_backoff=0.01)
 STRICT = [name for name, dialect in DIALECTS.items() if "roles" in dialect.refusals]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test here speaks TLS, and each client would read the certificates of the whole world."""
-    file, end = tmp_path_factory.mktemp("certificates") / "one.pem", "-----END CERTIFICATE-----\n"
-    file.write_text(certifi.contents().partition(end)[0] + end)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSL_CERT_FILE", str(file))
-        yield
 
 
 def _each(*names: str) -> list[Any]:

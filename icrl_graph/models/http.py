@@ -18,6 +18,7 @@ import asyncio
 import errno
 import json
 import math
+import os
 import re
 import socket
 import ssl
@@ -27,6 +28,7 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -228,7 +230,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 class _Blocking(httpx2.BaseTransport):
-    """Under `invoke`. Its client is made when it is first used: to read the certificates takes time."""
+    """Under `invoke`. Its client is made when it is first used."""
 
     def __init__(self, server: Server) -> None:
         self._client: httpx2.Client | None = None
@@ -238,7 +240,7 @@ class _Blocking(httpx2.BaseTransport):
         exchange = _Exchange(request, self._server)
         with self._lock:
             if self._client is None:
-                self._client = _Client(limits=_LIMITS)
+                self._client = _Client(limits=_LIMITS, verify=_trusted())
                 # not by __del__: of a model that is garbage, Python may find the sockets first, and warns of them
                 self._close = weakref.finalize(self, self._client.close)
             client = self._client
@@ -302,11 +304,21 @@ async def _asend(client: httpx2.AsyncClient, exchange: _Exchange) -> httpx2.Resp
 
 async def _pool() -> _Pool:
     """A generator, because an event loop that ends closes the generators that were started in it."""
-    client = DefaultAioHttpClient(limits=_LIMITS)
+    client = DefaultAioHttpClient(limits=_LIMITS, verify=_trusted())
     try:
         yield client
     finally:
         await client.aclose()
+
+
+def _trusted() -> ssl.SSLContext:
+    """The certificates to trust, read once for all clients: it takes longer than many a call."""
+    return _certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@lru_cache
+def _certificates(file: str | None, folder: str | None) -> ssl.SSLContext:
+    return httpx2.create_ssl_context()  # reads these variables itself
 
 
 class _Body(httpx2.SyncByteStream):
