@@ -201,13 +201,15 @@ class _Guess(BaseModel):
     number: int
 
 
-def test_structured_output_is_asked_for_over_http_and_becomes_the_answer() -> None:
-    with OpenAIServer(lambda: '{"number": 42}') as server:
+@pytest.mark.parametrize("said", ['{"number": 42}', 'Here it is:\n\n```json\n{\n  "number": 42\n}\n```\n'])
+def test_structured_output_is_asked_for_over_http_and_becomes_the_answer(said: str) -> None:
+    with OpenAIServer(lambda: said) as server:
         model = chat_model("openai:any", base_url=server.base_url)
         result = improve("Find it.", lambda answer: float(answer["number"]), model=model, rounds=1, extract=_Guess)
     assert result.answer == {"number": 42}
     assert result.reward == 42
-    assert result.episodes[0]["response"] == '{"number": 42}'
+    assert result.episodes[0]["response"] == said
+    assert result.usage["calls"] == 1
     assert result.usage["input"] > 0
 
 

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from icrl_graph.api import improve
 from icrl_graph.environments import EnvironmentFailed, EnvironmentLost, Outcome, ReplayDivergence
-from icrl_graph.environments.rollouts import episode_return, rollout
+from icrl_graph.environments.rollouts import _read_action, episode_return, rollout
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.preview import preview
 from icrl_graph.prompts.ablations import shuffled
@@ -484,11 +484,40 @@ def test_a_memory_of_so_many_tokens_counts_what_is_told_of_an_episode_also_of_on
     assert max(len(repr(prompt)) for prompt in openings) < 4 * 1500 + 5000
 
 
-@pytest.mark.parametrize("said", ["Action 1: right", "Action:\n```\nright\n```"])
-def test_other_forms_of_an_action_are_read(said: str) -> None:
-    model = _says(said, "right")
-    _, (episode,) = play(create_icrl(rollout(model, Corridor, thoughts=True), episode_return, rounds=1), TASK)
-    assert episode["steps"][0]["action"] == "right"
+ACTIONS = [
+    "Action 1: right",
+    "Action:\n```\nright\n```",
+    "Action:\n\n```text\nright\n```",
+    "**Action: right**",
+    "**Action:** **right**",
+    "Action: `right`",
+    "`Action: right`",
+    "*Action: right*",
+    "### Action: right",
+    "> Action: right",
+    "- Action: right",
+    'Action: "right"',
+    "Action: “right”",
+    "Action：right",
+    "动作：right",
+    "I go. <action>right</action>",
+    "<action>\nright\n</action>\nObservation: A treasure!",
+    "`right`",
+    "**right**",
+    "> right",
+    "- right",
+]
+
+
+def test_other_forms_of_an_action_are_read() -> None:
+    assert [said for said in ACTIONS if _read_action(said, thoughts=True)["action"] != "right"] == []
+
+
+@pytest.mark.parametrize(
+    "action", ['say "yes" or "no"', "a * b", '"a" and "b"', "x**2", "go -n", "print('*')", "*", "2 > 1"]
+)
+def test_signs_within_an_action_stay(action: str) -> None:
+    assert _read_action(f"Action: {action}", thoughts=True) == {"action": action}
 
 
 def test_an_environment_that_can_not_even_be_closed_is_replaced() -> None:

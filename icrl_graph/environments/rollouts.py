@@ -270,7 +270,12 @@ def _earlier(state: RolloutState) -> Iterator[Answered]:
     return (Answered.of(step, cost.get("output", 0)) for step, cost in pairs)
 
 
-_ACTION = re.compile(r"^[ \t*]*action(?:[ \t]+\d+)?[ \t*]*:[ \t*]*", re.I | re.M)
+_ACTION = re.compile(
+    r"^[ \t>#*_`-]{0,40}(?:action(?:[ \t]+\d{1,9})?|动作|行动)[ \t*_`]{0,8}[:：](?:[*_`]{1,3}(?=\s|\Z))?[ \t]*"
+    r"|<action>",
+    re.I | re.M,
+)
+_FENCE = re.compile(r"\s*+(?:`{3,}[\w+-]*+\s*+)?")
 
 
 def _read_action(response: str, thoughts: bool) -> Step:
@@ -281,8 +286,27 @@ def _read_action(response: str, thoughts: bool) -> Step:
     thought, marker, rest = response, _ACTION.search(response), response
     if marker:
         thought, rest = response[: marker.start()].strip(), response[marker.end() :]
-    action = next((line.strip() for line in rest.splitlines() if line.strip(" \t`")), "")
+        rest = re.split("</action>", rest, maxsplit=1, flags=re.I)[0]
+    line = next((line for line in rest.splitlines() if not _FENCE.fullmatch(line)), "")
+    action = _unmarked(line, marker[0] if marker else "")
     return Step(action=action, thought=thought) if thoughts and marker and thought else Step(action=action)
+
+
+def _unmarked(line: str, before: str) -> str:
+    """An action without what only sets it off: the sign of a list, bold type, code or quotes around all of it.
+
+    Args:
+        line: the action.
+        before: the marker before it, in which such a sign may have been opened.
+    """
+    action = re.sub(r"^[-*>•]\s+", "", line.strip())
+    for sign in ("**", "*", "`"):
+        action = action.removesuffix(sign) if before.count(sign) % 2 else action
+    for first, last in (("**", "**"), ("*", "*"), ("`", "`"), ('"', '"'), ("“", "”")):
+        inside = action.removeprefix(first).removesuffix(last)
+        if f"{first}{inside}{last}" == action and first not in inside and last not in inside:
+            action = inside
+    return action.strip()
 
 
 def _step(pool: EnvironmentPool, max_steps: int, max_restarts: int) -> Callable[[RolloutState, RolloutContext], Flow]:

@@ -25,6 +25,7 @@ from icrl_graph.models.servers import server_of
 from icrl_graph.prompts.templates import AS_JSON, fill
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Message
+from icrl_graph.state.plain import last_object
 
 _REFUSALS = (400, 415, 422, 500, 501)
 """What servers that know no structured output answer: most a status of a bad request, some break down."""
@@ -83,6 +84,7 @@ class StructuredModel(Runnable[list[Message], dict[str, Any]]):
         if read["parsed"] is not None:
             return read
         text = _FENCED.sub(r"\1", split_message(read["raw"], tags).answer.strip())
+        text = text if text.startswith("{") else last_object(text) or text
         try:
             return {**read, "parsed": self._schema.model_validate_json(text), "parsing_error": None}
         except ValidationError as error:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from icrl_graph.prompts.layouts import parse
 from icrl_graph.prompts.templates import HIDDEN_COLOR_TASK
+from icrl_graph.state.plain import plain
 from icrl_graph.state.reward import Reward
 
 DIGITS = 16
@@ -32,15 +33,16 @@ HELD_OUT = 1000
 Color = tuple[int, int, int]
 Split = Literal["train", "test"]
 
-_COLOR = re.compile(r"#([0-9a-fA-F]{3})(?![0-9a-zA-Z])")
+_DIGIT = "([0-9a-f])"
+_COLOR = re.compile(rf"#{_DIGIT}(?:{_DIGIT}{_DIGIT}|\1{_DIGIT}\4{_DIGIT}\5)(?![0-9a-z])", re.I)
 
 
 def read_color(text: str) -> Color | None:
-    """The last `#rgb` in a text, or None."""
-    matches = _COLOR.findall(text)
+    """The last `#rgb` in a text, or None; each digit may be written twice, as in CSS."""
+    matches = _COLOR.findall(plain(text))
     if not matches:
         return None
-    red, green, blue = (int(digit, 16) for digit in matches[-1])
+    red, green, blue = (int(digit, 16) for digit in matches[-1] if digit)
     return red, green, blue
 
 

@@ -80,6 +80,7 @@ PIECES += (
     "<instruction>\n",
     "\n\n<instruction>\n",
 )
+PIECES += ("`", "**", "$", "&=", "\n=", "\n{", "not ", ". ", "4*5+10-6 ", "\\boxed{1+1}")
 SHORT, TIMES = 1500, 4
 
 
@@ -101,3 +102,11 @@ def test_no_text_takes_more_than_its_length_in_time(reader: str) -> None:
             before, after = _seconds(read, short), _seconds(read, long)
             if after > 0.005:  # below, a clock is too coarse
                 assert after < 2.5 * TIMES * before, (piece, start, end, before, after)
+
+
+@pytest.mark.parametrize("reader", ["an answer to Game of 24", "steps of Game of 24", "read_score", "read_verdict"])
+def test_nor_does_a_text_of_100_000_characters(reader: str) -> None:
+    read = READERS[reader]
+    for piece in ("1+1\n", "answer: 1+1 ", "(", "score: 1. sure. "):
+        short, long = (piece * (size // len(piece)) for size in (10_000, 100_000))
+        assert _seconds(read, long) < 2.5 * 10 * max(_seconds(read, short), 0.002), piece

@@ -1,8 +1,8 @@
 """Game of 24: exact verification of an answer and of the steps that lead to it.
 
-Arithmetic is done in fractions (`8 / (3 - 8 / 3)` is 24, which floating point denies), and a model's answer is parsed
-into Python's syntax tree and walked, never evaluated. Only the four operations, parentheses and plain integers pass.
-Anything else fails with a reason code; what can't be parsed is wrong, not skipped.
+Arithmetic is done in fractions (`8 / (3 - 8 / 3)` is 24, which floating point denies). An answer is looked for in all
+usual forms (`icrl_graph.tasks.game24.answer`); the expression that is meant is parsed into Python's syntax tree and
+walked, never evaluated. Only the four operations, brackets and integers pass; anything else fails with a reason code.
 
 The steps `a op b = c (left: ...)` are those of Tree of Thoughts (arXiv 2305.10601). `can_make` says exactly whether 24
 can still be reached from what a step leaves: the noise-free form of the paper's sure / likely / impossible judge.
@@ -93,6 +93,7 @@ def verify(text: Any, numbers: Sequence[int]) -> Verdict:
         if row.is_marked or row is said.rows[-1] or wanted in map(_digits, row.sides)
     ]
     pool = _where_it_answers(checked, said)
+    # Of one expression that stands there twice, the worse verdict counts.
     fitting = sorted((each for each in pool if each.tree), key=lambda each: each.verdict.reason != "correct")
     found = {each.tree: each.verdict for each in fitting}
     if len(found) > 1:
@@ -142,7 +143,7 @@ def _checked(row: Row, wanted: list[str]) -> _Checked:
         return _Checked(row, Verdict(fault.reason, expression=expression[:_LONGEST_EXPRESSION]), "")
     fits = sorted(map(str, used)) == wanted
     reason: Reason = "wrong_numbers" if not fits else "correct" if value == TARGET else "wrong_value"
-    if any(number != TARGET for number in claimed) or (len(claims) > 1 and claims.count(str(TARGET)) > 1):
+    if any(number != TARGET for number in claimed) or claims.count(str(TARGET)) > 1:
         reason = "claims_other_value"
     elif fits and row.is_denied:
         reason = "denied"
