@@ -62,6 +62,21 @@ def test_a_run_in_a_small_context_reaches_its_end_over_real_http(way: str) -> No
         assert out["usage"]["calls"] == server.counts["calls"]
 
 
+@pytest.mark.parametrize("way", [improve, aimprove])
+@pytest.mark.parametrize("topology", ["reflexion", "self_refine"])
+def test_a_reflection_on_more_than_fits_is_made_on_less_and_never_without_the_last_attempt(
+    topology: str, way: Any
+) -> None:
+    with OpenAIServer(lambda: "1" * 400, context=500) as server:
+        model = chat_model("openai:any", base_url=server.base_url)
+        options: Any = {"model": model, "topology": topology, "rounds": 8, "memory": "all"}
+        called = way("Guess.", lambda: 0.5, **options)
+        result = asyncio.run(called) if way is aimprove else called
+        assert len(result.episodes) == 8
+        assert server.counts["overflow"] > 0
+        assert ["reflection" in each for each in result.episodes] == [True] * 7 + [False]
+
+
 def test_the_shrunk_prompt_is_recorded_and_can_be_made_again() -> None:
     def small(messages: list[Any]) -> str:
         if len(parse(messages).attempts) > 3:

@@ -11,11 +11,12 @@ from icrl_graph.errors import BudgetExceeded, IcrlError
 from icrl_graph.execution.budget import Budget, exhausted
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import Flow, Meter, single
+from icrl_graph.execution.overflow import is_overflow
 from icrl_graph.models.policy import Policy
 from icrl_graph.models.responses import failure, read_response
 from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.memory import Memory
-from icrl_graph.prompts.plan import make_plan
+from icrl_graph.prompts.plan import make_plan, shrink
 from icrl_graph.state.episode import Episode, LoopState, spent, upsert
 from icrl_graph.topologies.nodes.generate import rendered, sampling_of
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node
@@ -31,6 +32,8 @@ def reflect_node(
     is_main_model: bool = True,
 ) -> Runnable[Any, Any]:
     """Have the last attempt reflected on in words; they are saved with it.
+
+    A question that does not fit into the model's context is asked again about less of the history.
 
     Args:
         policy: writes them.
@@ -53,19 +56,23 @@ def reflect_node(
             lambda past: [*remember(past), len(past) - 1],
             lambda number, past: instruction,
         )
-        question = rendered(state, settings, parts, episodes, plan, shows)
         writer, meter = parts.replaced(policy, settings) if is_main_model else policy, Meter()
         kwargs = sampling_of(writer, parts, settings, latest, instruction)
-        try:
-            read = partial(read_response, tags=settings.reasoning_tags)
-            call = Call(writer.part, writer.input(question), read, kwargs)
-            reply = yield from meter.read(single(call))
-        except BudgetExceeded as over:
-            return {"stopped": over.cap}
-        except IcrlError:
-            raise
-        except Exception as error:
-            reply = {"error": failure(error, latest["round"], latest["candidate"])}
+        read, reply = partial(read_response, tags=settings.reasoning_tags), None
+        while reply is None:
+            question = rendered(state, settings, parts, episodes, plan, shows)
+            try:
+                reply = yield from meter.read(single(Call(writer.part, writer.input(question), read, kwargs)))
+            except BudgetExceeded as over:
+                return {"stopped": over.cap}
+            except IcrlError:
+                raise
+            except Exception as error:
+                smaller = shrink(plan) if is_overflow(error) else None
+                if smaller is not None and smaller["shown"]:  # the last attempt, at least
+                    plan = smaller
+                else:
+                    reply = {"error": failure(error, latest["round"], latest["candidate"])}
         patch = Episode(**identity(latest), costs=costs(latest, "reflect", meter.usage))
         if "response" in reply:
             patch["reflection"] = reply["response"]
