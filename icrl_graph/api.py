@@ -24,13 +24,14 @@ from typing_extensions import TypedDict
 from icrl_graph.errors import IcrlError
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.execution.calls import contained
+from icrl_graph.execution.event_loop import event_loop
 from icrl_graph.execution.langgraph_internals import next_ids_after_config
 from icrl_graph.execution.run_file import async_saver_of, saver_of
 from icrl_graph.prompts.text import number
 from icrl_graph.state import notebook
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of, warnings_of
-from icrl_graph.state.events import EpisodeEvent, is_episode
+from icrl_graph.state.events import EpisodeEvent, episode_event
 from icrl_graph.state.formatting import cost, shorten
 from icrl_graph.state.loading import absolute
 from icrl_graph.state.selection import why_unreported
@@ -72,7 +73,7 @@ class Result:
     """The source of the rewards: "oracle" (a function or tool), "judged" (what may hold a model), "self-judged" or
     "human"."""
     stopped: str
-    """Why it ended: rounds, success, plateau, calls, tokens, usd, time or failures."""
+    """Why it ended: rounds, success, plateau, calls, tokens, usd, time, failures (of the model) or evaluator."""
     usage: Usage
     """What all of it cost."""
     episodes: Sequence[Episode]
@@ -122,11 +123,8 @@ class Result:
     def __repr__(self) -> str:
         attempts = []
         for episode in self.episodes:
-            text = episode.get("response") or f"! {episode.get('error', 'not answered yet')}"
-            value = number(value_of(episode))
-            attempts.append(
-                f"  {episode['round'] + 1:3} {episode['plan']['instruction'][:10]:10} {value:>8}  {shorten(text)}"
-            )
+            head = f"{episode['round'] + 1:3} {episode['plan']['instruction'][:10]:10} {number(value_of(episode)):>8}"
+            attempts.append(f"  {head}  {notebook.attempt_line(episode)}")
         first, last = notebook.ends(len(attempts))
         attempts[first : len(attempts) - last] = [f"  ... {len(attempts) - first - last} more ..."] if last else []
         return "\n".join([f"Result({self._headline})", f"  answer: {shorten(self.answer)}", *attempts])
@@ -218,7 +216,7 @@ def play(
         settings: of this run, where they differ from those of the graph.
     """
     context, whole = graph.settings(settings), False
-    with saver_of(path, thread_id) as saver:
+    with event_loop(), saver_of(path, thread_id) as saver:
         compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
         while not whole:
             stored = compiled.get_state(config)
@@ -230,10 +228,10 @@ def play(
                 if step.update is not None:
                     compiled.update_state(config, step.update, as_node="evaluate")
                 events: Any = compiled.stream(step.input, config, context=context, **_streaming(path, control))
+                tell = _teller(on_episode, stored)
                 with closing(events):  # whatever ends it, it writes no more once the file is closed
-                    for event in events:
-                        if on_episode is not None and is_episode(event):
-                            on_episode(event)
+                    for values in events:
+                        tell(values)
             whole = step.is_last
         return _result(compiled.get_state(config))
 
@@ -261,10 +259,10 @@ async def aplay(
                 if step.update is not None:
                     await compiled.aupdate_state(config, step.update, as_node="evaluate")
                 events: Any = compiled.astream(step.input, config, context=context, **_streaming(path, control))
+                tell = _teller(on_episode, stored)
                 async with aclosing(events):
-                    async for event in events:
-                        if on_episode is not None and is_episode(event):
-                            on_episode(event)
+                    async for values in events:
+                        tell(values)
             whole = step.is_last
         return _result(await compiled.aget_state(config))
 
@@ -307,7 +305,28 @@ def _config(thread_id: str) -> RunnableConfig:
 
 
 def _streaming(path: Any, control: RunControl | None) -> dict[str, Any]:
-    return {"stream_mode": "custom", "durability": "exit" if path is None else "sync", "control": control}
+    # not "custom": for its events LangGraph runs every node in a thread, and users' code may want to be in the caller's
+    return {"stream_mode": "values", "durability": "exit" if path is None else "sync", "control": control}
+
+
+def _teller(on_episode: OnEpisode | None, stored: StateSnapshot) -> Callable[[Mapping[str, Any]], None]:
+    """A function of the states that a run comes to, which tells who listens of each attempt that is judged."""
+    known = _judged(stored.values)
+
+    def tell(values: Mapping[str, Any]) -> None:
+        nonlocal known
+        before, known = known, _judged(values)
+        for place, at in known.items():
+            if on_episode is not None and place not in before:
+                on_episode(episode_event(values["episodes"], at))
+
+    return tell
+
+
+def _judged(values: Mapping[str, Any]) -> dict[tuple[int, int], int]:
+    """Where in a state the attempts are that are judged, by round and candidate."""
+    episodes = values.get("episodes", [])
+    return {(each["round"], each["candidate"]): at for at, each in enumerate(episodes) if "reward" in each}
 
 
 def _result(stored: StateSnapshot) -> Result:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from icrl_graph import aimprove, improve
+from icrl_graph import aimprove, compare, improve
 from icrl_graph.api import name_of
 from icrl_graph.errors import ModelError, ThreadMismatch
 from icrl_graph.execution.journal import MemoryJournal
@@ -243,6 +243,23 @@ def test_a_run_that_an_older_version_kept_is_refused_with_both_forms(
     monkeypatch.undo()
     with pytest.raises(ThreadMismatch, match="schema version 1, this version of icrl_graph reads 3"):
         kept()
+
+
+@pytest.mark.parametrize("path", ["postgresql://me:secret@host/runs", "sqlite:///run.sqlite", "https://x/y", "s3://a"])
+@pytest.mark.parametrize("way", ["sync", "async", "Path"])
+def test_an_address_is_no_path_and_what_to_do_instead_is_told(way: str, path: str, here: Path) -> None:
+    given: Any = {"model": lambda: "42", "path": Path(path) if way == "Path" else path}
+    with pytest.raises(ValueError, match="PostgresSaver") as raised:
+        asyncio.run(aimprove("x", lambda: 1.0, **given)) if way == "async" else improve("x", lambda: 1.0, **given)
+    assert "secret" not in str(raised.value)
+    with pytest.raises(ValueError, match="is saved in a folder"):
+        compare("hidden-color", "icrl", folder=path)
+    assert list(here.iterdir()) == []
+
+
+def test_a_folder_is_no_file_to_save_a_run_in(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="path is a file for SQLite.* got the folder"):
+        improve("x", lambda: 1.0, model=lambda: "42", path=tmp_path)
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])

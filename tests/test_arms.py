@@ -246,6 +246,31 @@ def test_a_wrong_line_is_refused_with_its_number_before_anything_is_paid(
         prepare(plan_of("icrl", benchmark=str(path), model=PLAYER, evaluator=SCORE))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_tasks_are_read_in_any_unicode_and_with_any_ends_of_lines(encoding: str, end: str, tmp_path: Path) -> None:
+    lines = ['{"task": "A \u2028 mañana", "id": "one"}', '{"task": "b"}']
+    (tmp_path / "mine.jsonl").write_bytes(end.join(lines).encode(encoding))
+    benchmark = find_benchmark(str(tmp_path / "mine.jsonl"))
+    assert [benchmark.read(name)["task"] for name in benchmark.items()] == ["A \u2028 mañana", "b"]
+
+
+def test_a_file_of_tasks_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, decoded, loads = tmp_path / "mine.jsonl", list[str](), json.loads
+
+    def counted(text: str) -> Any:
+        decoded.append(text)
+        return loads(text)
+
+    path.write_text('{"task": "a"}\n')
+    monkeypatch.setattr("icrl_graph.benchmarks.benchmark.json.loads", counted)
+    for _ in range(2):
+        prepare(plan_of("icrl", benchmark=str(path), model=PLAYER, evaluator=SCORE))
+    assert decoded.count('{"task": "a"}') == 1
+    path.write_text('{"task": "a"}\n{"task": "b"}\n')
+    assert find_benchmark(str(path)).items() == ["1", "2"]
+
+
 @pytest.mark.parametrize(("content", "message"), [(b"", "has no tasks"), (b"\n \n", "has no tasks"), (b"\xff", "mine")])
 def test_a_file_without_tasks_is_an_error_with_its_name(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_bytes(content)

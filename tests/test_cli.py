@@ -492,6 +492,37 @@ def test_serve_serves_until_it_is_stopped(here: Path, monkeypatch: pytest.Monkey
     assert server.returncode == 1
 
 
+@pytest.mark.parametrize("port", ["99999", "-1"])
+def test_serve_refuses_a_port_that_there_is_not(port: str) -> None:
+    failed(icrl("serve", "--port", port), 2, "Invalid value for '--port': Input should be")
+
+
+def test_serve_refuses_a_port_that_is_taken(server: OpenAIServer) -> None:
+    port = server.base_url.split(":")[-1].removesuffix("/v1")
+    failed(icrl("serve", "--port", port), 1, f"port {port} is unavailable: Address already in use; choose another by")
+
+
+@pytest.mark.parametrize("command", ["run", "show", "report"])
+def test_a_reader_that_has_gone_ends_a_command_and_loses_nothing(command: str, here: Path) -> None:
+    kept = ("run", "hidden-color:#3b9", *LEARN, "--rounds", "2", "--out", "my run")
+    if command != "run":
+        assert icrl(*kept).returncode == 0
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = _ended(kept if command == "run" else (command, "my run"), writer, here)
+    assert done.returncode == 1
+    hint = "Progress is saved. Resume with: icrl resume 'my run'\n"
+    assert done.stderr == (hint if command == "run" else "")
+    assert icrl("resume", "my run").returncode == 0
+
+
+def _ended(arguments: tuple[str, ...], writer: int, folder: Path) -> Done:
+    """A command that writes into a pipe which nobody reads."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    program = [sys.executable, "-m", "icrl_graph", *arguments]
+    return subprocess.run(program, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment)
+
+
 # ---------------------------------------------------------------------------------------------------------------- demo
 
 

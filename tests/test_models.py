@@ -10,6 +10,7 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.output_parsers import PydanticOutputParser
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from langchain_openai.chat_models.base import BaseChatOpenAI
@@ -18,7 +19,7 @@ from langgraph.graph.message import add_messages
 from pydantic import BaseModel, SecretStr
 from typing_extensions import TypedDict
 
-from icrl_graph.api import improve
+from icrl_graph.api import aimprove, improve
 from icrl_graph.benchmarks.results import Cell
 from icrl_graph.benchmarks.runner import _seed
 from icrl_graph.models.function import FunctionModel
@@ -276,6 +277,37 @@ def test_empty_refused_and_filtered_replies_are_data() -> None:
     assert "filter" in read_response(AIMessage("x", response_metadata={"finish_reason": "content_filter"}))["error"]
     with pytest.raises(ValueError, match="text or a message"):
         read_response(3)
+
+
+class _Object(BaseModel):
+    number: int
+    why: str = "für"
+
+
+def _given(form: str) -> Any:
+    """A Runnable that gives an object, and what it is as JSON values."""
+    if form == "langchain":
+        return ScriptedModel(['{"number": 42}'] * 2) | PydanticOutputParser(pydantic_object=_Object)
+    given = {"pydantic": _Object(number=42), "dictionary": dict(_Object(number=42))}[form]
+    return RunnableLambda(lambda messages: given)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("form", ["pydantic", "dictionary", "langchain"])
+def test_an_object_that_a_runnable_gives_is_its_answer(form: str, is_async: bool) -> None:
+    given: Any = {"model": _given(form), "rounds": 2}
+
+    def score(answer: Any, response: str) -> float:
+        return float(answer["number"]) if answer == json.loads(response) else 0.0
+
+    result = asyncio.run(aimprove("x", score, **given)) if is_async else improve("x", score, **given)
+    assert (result.rewards, result.answer) == ([42.0, 42.0], {"number": 42, "why": "für"})
+    assert result.episodes[0]["response"] == '{"number": 42, "why": "für"}'
+
+
+def test_a_runnable_that_gives_nothing_has_given_an_empty_answer() -> None:
+    result = improve("x", lambda: 1.0, model=RunnableLambda(lambda messages: None), rounds=4)
+    assert (result.stopped, {episode["error_kind"] for episode in result.episodes}) == ("rounds", {"reply"})
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def test_an_on_error_out_of_bounds_is_an_error_before_anything_is_paid() -> None
 @pytest.mark.parametrize("on_error", [None, 0])
 def test_a_run_with_unscored_answers_says_so_once(on_error: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "icrl_graph.topologies"):
-        improve("x", runs, model=ScriptedModel([BROKEN] * 3 + [RIGHT]), rounds=4, on_error=on_error)
+        improve("x", runs, model=ScriptedModel([BROKEN, RIGHT, BROKEN, BROKEN]), rounds=4, on_error=on_error)
     said = [each.getMessage() for each in caplog.records if each.name.startswith("icrl_graph.topologies")]
     assert len(said) == (on_error is None)
     assert all("3 of 4 attempts are unscored" in each and "on_error=0" in each for each in said)

@@ -135,6 +135,32 @@ def test_every_run_can_be_read_with_the_prompts_that_led_to_it(played: Any, brow
     assert page.locator(".attempt details .role").first.text_content() == "system"
 
 
+IDS = [
+    "two  blanks",
+    " a blank at either end ",
+    "two\nlines",
+    "a/b",
+    "tab\tbed",
+    "\u2028",
+    "<b>&amp;",
+    "x'\"y",
+    "\u00a0",
+]
+
+
+@needs_browser
+def test_every_run_can_be_opened_whatever_the_id_of_its_task(browser: Any, tmp_path: Path) -> None:
+    tasks = tmp_path / "mine.jsonl"
+    tasks.write_text("".join(json.dumps({"task": f"Say {id}.", "id": id}) + "\n" for id in IDS))
+    folder = tmp_path / "out"
+    compare(tasks, "icrl", model=lambda: "42", evaluator=lambda: 1.0, rounds=1, folder=folder).report()
+    page, wrong = _open(browser, folder)
+    for at, id in enumerate(IDS):
+        page.select_option("#item", index=at)
+        assert page.locator("#run > pre").first.text_content() == f"Say {id}."
+    assert wrong == []
+
+
 @needs_browser
 def test_what_a_model_says_is_text_and_never_html(played: Any, browser: Any) -> None:
     page, wrong = _open(browser, played[0])

@@ -76,7 +76,7 @@ class Arm:
         if "temperature" in options:
             options |= at_temperature(options.pop("temperature"))
         size = size_option(self.create)
-        unused = {*(() if size == "rounds" else EARLY_STOPS), *(() if self.topology == "icrl" else ("warmup",))}
+        unused = {*(() if size == "rounds" else _OF_ROUNDS), *(() if self.topology == "icrl" else ("warmup",))}
         taken = {name: value for name, value in shared.items() if name not in unused}
         return {size: rounds, **taken, **options, "topology": self.create}
 
@@ -115,6 +115,8 @@ def read_arm(text: str) -> Arm:
 
 
 _NUMBERS: Mapping[str, Callable[[str], float]] = {"temperature": float, "timeout": float, "max_response_tokens": int}
+_OF_ROUNDS = (*EARLY_STOPS, "max_failures", "max_evaluator_failures")
+"""Settings of which a topology without rounds has none."""
 _FIXED = ("evaluator", "metric", "topology", "reflector", "critic", "options", "seed")
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -96,17 +97,12 @@ def from_file(path: Path) -> Benchmark:
         ValueError: the file or one of its lines can't be read; says which and why.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would also split within a text
+        stat = path.stat()
+        items = _tasks(path.resolve(), stat.st_mtime_ns, stat.st_size)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"the tasks of {path} can't be read: {error}") from None
-    items: dict[str, Inputs] = {}
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            name, inputs = _read_line(line, f"{path}, line {number}")
-            name = str(number) if name is None else name
-            if name in items:
-                raise ValueError(f"{path}, line {number}: duplicate id {name!r}; ids must differ")
-            items[name] = inputs
+    except ValueError as error:
+        raise ValueError(f"{path}, {error}") from None
     if not items:
         raise ValueError(f"{path} has no tasks")
 
@@ -116,6 +112,22 @@ def from_file(path: Path) -> Benchmark:
         return items[text]
 
     return Benchmark(about=f"the tasks of {path}", items=lambda: list(items), read=read, solved_at=None)
+
+
+@lru_cache(maxsize=2)
+def _tasks(path: Path, changed: int, size: int) -> Mapping[str, Inputs]:
+    """The tasks of a file by their ids, as of when it was last changed: a long one is read once."""
+    data = path.read_bytes()
+    items: dict[str, Inputs] = {}
+    # in any Unicode, with or without a mark ahead; splitlines() would also split within a text
+    for number, line in enumerate(data.decode(json.detect_encoding(data)).split("\n"), 1):
+        if line.strip():
+            name, inputs = _read_line(line, f"line {number}")
+            name = str(number) if name is None else name
+            if name in items:
+                raise ValueError(f"line {number}: duplicate id {name!r}; ids must differ")
+            items[name] = inputs
+    return items
 
 
 def _read_line(line: str, where: str) -> tuple[str | None, Inputs]:

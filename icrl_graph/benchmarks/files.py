@@ -35,7 +35,7 @@ def read_versioned(
         ThreadMismatch: it was written by another version.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_bytes())  # in any Unicode: an editor may have put a mark ahead
         version = stored.pop("form")
     except FileNotFoundError:
         raise ValueError(f"{path.parent} holds no {what}: there is no {path}") from None

@@ -21,6 +21,7 @@ from icrl_graph.benchmarks.files import read_versioned, write_whole
 from icrl_graph.benchmarks.results import read_results
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.execution.rate_limit import RateLimit
+from icrl_graph.execution.run_file import local
 from icrl_graph.models.addresses import FolderAddress, without_credentials
 from icrl_graph.models.registry import load_model
 from icrl_graph.state.fingerprint import edited
@@ -196,6 +197,7 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
         ValueError: the folder holds something else.
         ThreadMismatch: it holds another comparison, one with other code, or one of another version.
     """
+    local(folder, "a comparison is saved in a folder")
     known: dict[str, Any] = (
         {} if code is None else {"code": code, "began": datetime.now(UTC).isoformat(timespec="seconds")}
     )

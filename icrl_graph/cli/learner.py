@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from icrl_graph.cli.shared import Json, app, err, errors_reported, out, progress_bar, write
+from icrl_graph.cli.shared import Json, app, check_port, err, errors_reported, out, progress_bar, write
 from icrl_graph.meta_rl import RECIPES
 from icrl_graph.models.learners import LEARNERS, find_learner
 from icrl_graph.state.formatting import command
@@ -66,7 +66,9 @@ def serve(
     learner: Annotated[
         str, typer.Argument(help=f"One of {', '.join(LEARNERS)}.", autocompletion=lambda: [*LEARNERS])
     ] = "hidden-color",
-    port: Annotated[int, typer.Option(help="Of the server; 0 takes a free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="<int>", help="Of the server; 0 takes a free one.")
+    ] = 8000,
     latency: Annotated[float, typer.Option(min=0.0, metavar="<float>", help="Seconds before each answer.")] = 0.0,
     dialect: Annotated[
         str,
@@ -88,9 +90,11 @@ def serve(
     from icrl_graph.testing import OpenAIServer
 
     options: Any = {"latency": latency, "port": port, "dialect": dialect, "context": context}
-    with errors_reported(), OpenAIServer(find_learner(learner), **options) as server:
-        item = "hidden-color:#b94" if learner == "hidden-color" else "game24:4,5,6,10"
-        use = f"OPENAI_BASE_URL={server.base_url} {command('run', item, '--model', 'openai:learner')}"
-        hint = f"Serving at {server.base_url}; stop with Ctrl-C. Use it with:\n  {use}"
-        typer.echo(json.dumps({"base_url": server.base_url}) if as_json else hint)
-        threading.Event().wait()
+    with errors_reported():
+        check_port(port)
+        with OpenAIServer(find_learner(learner), **options) as server:
+            item = "hidden-color:#b94" if learner == "hidden-color" else "game24:4,5,6,10"
+            use = f"OPENAI_BASE_URL={server.base_url} {command('run', item, '--model', 'openai:learner')}"
+            hint = f"Serving at {server.base_url}; stop with Ctrl-C. Use it with:\n  {use}"
+            typer.echo(json.dumps({"base_url": server.base_url}) if as_json else hint)
+            threading.Event().wait()

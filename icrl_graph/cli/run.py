@@ -233,6 +233,7 @@ def _print_result(result: Result, folder: Path, as_json: bool) -> None:
     from icrl_graph.prompts.text import number
     from icrl_graph.state.episode import warnings_of
     from icrl_graph.state.selection import why_unreported
+    from icrl_graph.topologies.settings import GIVEN_UP
 
     if as_json:
         typer.echo(json.dumps(plain(result), ensure_ascii=False))
@@ -247,11 +248,20 @@ def _print_result(result: Result, folder: Path, as_json: bool) -> None:
         warn(f"The answer has no reward: {reason}")
     for warning in warnings_of(result.episodes):
         warn(f"Beware: {warning}")
-    if result.stopped == "failures":
-        print_error(
-            "the model failed too often in a row", f"Once it answers again, resume with: {command('resume', folder)}"
-        )
+    if result.stopped in GIVEN_UP:
+        who = "model" if result.stopped == "failures" else "evaluator"
+        again = f"Once it works again, resume with: {command('resume', folder)}"
+        print_error(f"the {who} failed too often in a row{_reason(result)}", again)
         raise typer.Exit(1)
     if all(reward is None for reward in result.rewards):
-        print_error("no attempt gave an answer" if result.answer is None else "no attempt could be scored")
+        nothing = "no attempt gave an answer" if result.answer is None else "no attempt could be scored"
+        print_error(f"{nothing}{_reason(result)}")
         raise typer.Exit(1)
+
+
+def _reason(result: Result) -> str:
+    """What went wrong with the latest attempt, for an error."""
+    from icrl_graph.state.episode import error_of
+
+    reason = error_of(result.episodes[-1])
+    return f": {shorten(reason, 300)}" if reason else ""

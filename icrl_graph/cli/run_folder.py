@@ -20,6 +20,7 @@ from icrl_graph.benchmarks.files import read_versioned, write_whole
 from icrl_graph.benchmarks.registry import find_item
 from icrl_graph.errors import UnknownTask
 from icrl_graph.execution.rate_limit import RateLimit
+from icrl_graph.execution.run_file import local
 from icrl_graph.models.addresses import FolderAddress, without_credentials
 from icrl_graph.models.registry import load_model
 from icrl_graph.preview import preview
@@ -28,7 +29,7 @@ from icrl_graph.state.episode import Usage
 from icrl_graph.state.formatting import command
 from icrl_graph.topologies.methods import find_topology, size_option
 from icrl_graph.topologies.options import at_temperature
-from icrl_graph.topologies.settings import EARLY_STOPS
+from icrl_graph.topologies.settings import EARLY_STOPS, GIVEN_UP
 
 SCHEMA_VERSION = 1
 """Of run.json."""
@@ -70,6 +71,7 @@ class Run:
         Raises:
             ValueError: an argument is wrong, or the folder is not empty.
         """
+        local(folder, "a run is saved in a folder")
         if (folder / "run.json").exists():
             resumed = command("resume", folder)
             raise ValueError(f"{folder} holds a run already; resume it by {resumed!r}, or name another folder")
@@ -125,8 +127,8 @@ class Run:
     ) -> Result:
         """Resume the run of a folder; of one that has ended, give the saved result.
 
-        Rounds are added once it has ended: not to a run whose model has failed again. Then run.json is what its thread
-        becomes, also if something ends this process in between.
+        Rounds are added once it has ended: not to a run whose model, or evaluator, has failed again. Then run.json is
+        what its thread becomes, also if something ends this process in between.
 
         Args:
             folder: holds it.
@@ -141,7 +143,7 @@ class Run:
         run = cls.read(folder)
         run = replace(run, base_url=base_url or run.base_url)
         result = _play(run._arguments(), folder, on_episode, control)
-        if not more or result.stopped == "failures":
+        if not more or result.stopped in GIVEN_UP:
             return result
         done = len({episode["round"] for episode in result.episodes}) - result.lost_rounds
         longer = run.with_more(more, done)

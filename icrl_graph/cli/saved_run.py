@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, cast
 
 from icrl_graph.benchmarks.arms import graph_of
@@ -135,7 +136,9 @@ def read_cell(folder: Path, name: str) -> SavedRun:
     cells = {f"{arms[c.arm]}/{c.item}/{c.seed}": c for c, row in rows.items() if "error" not in row}
     cell = cells.get(name) or cells.get(file_names(name))
     if cell is None:
-        example = f"name one as ARM/TASK/SEED, such as --run '{next(iter(cells))}'" if cells else "none has ended yet"
+        example = (
+            f"name one as ARM/TASK/SEED, such as --run {quote(next(iter(cells)))}" if cells else "none has ended yet"
+        )
         raise ValueError(f"{folder} holds a comparison and no run {name!r}: {example}")
     row: Mapping[str, Any] = rows[cell]
     parts = {"topology": cell.arm, "model": plan.model, "evaluator": plan.evaluator, "judge": plan.judge}

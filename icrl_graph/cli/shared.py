@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import signal
+import socket
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,7 +88,17 @@ app = App(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out, err = Console(), Console(stderr=True)
+
+
+class Output(Console):
+    """A stream of output; where its reader is gone, as after `| head`, writing to it is an error like others."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what click ends a command by."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+out, err = Output(), Output(stderr=True)
 
 CALLS = "Calls"
 """The panel of options about the calls of models."""
@@ -146,6 +159,10 @@ def errors_reported(resume: Path | None = None) -> Iterator[None]:
     try:
         yield
     except typer.Exit:
+        raise
+    except BrokenPipeError:
+        if hint := _resume_hint(resume):
+            warn(hint)
         raise
     except _Terminated:
         warn(f"Stopped. {_resume_hint(resume)}")
@@ -281,6 +298,16 @@ def progress_bar(console: Console) -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, transient=True)
+
+
+def check_port(port: int) -> None:
+    """Raise `OSError` if no server can listen on a port of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that has just been closed is free
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise OSError(f"port {port} is unavailable: {error.strerror}; choose another by --port") from None
 
 
 def stdout_reserved(as_json: bool) -> AbstractContextManager[Any]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from icrl_graph.cli.shared import app, errors_reported, write
+from icrl_graph.cli.shared import app, check_port, errors_reported, write
 from icrl_graph.errors import missing_extra
 
 LINK = "https://smith.langchain.com/studio/?baseUrl=http://127.0.0.1:{port}"
@@ -37,7 +36,7 @@ def studio(
         if any(importlib.util.find_spec(name) is None for name in ("langgraph_api", "langgraph_cli")):
             raise missing_extra("langgraph-cli[inmem]", "studio")
         _check_config(config)
-        _check_port(port)
+        check_port(port)  # `langgraph dev` would take another one, and the link would lead to another server
         write(f"Studio: {LINK.format(port=port)}\nAPI:    http://127.0.0.1:{port}/docs")
         sys.stdout.flush()
     os.chdir(config.parent)  # where its relative paths start, and .langgraph_api is
@@ -53,18 +52,8 @@ def _check_config(config: Path) -> None:
             f"icrl_graph. It lists graphs like {EXAMPLE}"
         )
     try:
-        graphs = json.loads(config.read_text(encoding="utf-8"))["graphs"]
+        graphs = json.loads(config.read_bytes())["graphs"]
     except (ValueError, KeyError, TypeError):
         graphs = None
     if not graphs:
         raise ValueError(f"{config} lists no graphs; it is JSON like {EXAMPLE}")
-
-
-def _check_port(port: int) -> None:
-    """`langgraph dev` would silently take another one, and the link would lead to another server."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that has just been closed is free
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise OSError(f"port {port} is unavailable: {error.strerror}; choose another by --port") from None

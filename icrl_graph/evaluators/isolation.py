@@ -315,13 +315,14 @@ def serve(pipe: int, lifeline: int) -> None:
     os.set_inheritable(pipe, False)
     connection = socket.socket(fileno=pipe)
     questions, worker = connection.makefile("rb"), os.getpid()
+    runner = asyncio.Runner()  # one event loop for all evaluations, to which belongs what an async client keeps
     try:
         part, reply = _loaded(*pickle.load(questions))
         while True:
             if os.getpid() != worker:  # the evaluator has forked; one of the two answers
                 os._exit(0)
             connection.sendall(json.dumps(reply).encode() + b"\n")
-            reply = _judged(part, pickle.load(questions))
+            reply = _judged(part, pickle.load(questions), runner)
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except (EOFError, ConnectionError):  # the run no longer needs it
@@ -355,18 +356,19 @@ def _loaded(copied: bytes, memory: float | None) -> tuple[Any, dict[str, Any]]:
         return None, _raised(error)
 
 
-def _judged(part: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The reply to the run: the reward, or what the evaluator has raised."""
+def _judged(part: Any, arguments: dict[str, Any], runner: asyncio.Runner) -> dict[str, Any]:
+    """The reply to the run: the reward, or what the evaluator has raised. It runs in this process's main thread."""
     try:
         if hasattr(part, "invoke"):
-            from icrl_graph.execution.calls import Call, execute
+            from icrl_graph.execution.calls import Call, begin
 
-            return {"reward": as_reward(execute(Call(part, arguments, read=as_reward)))}
-        result = part(**arguments)
-        return {"reward": as_reward(asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result)}
+            result = begin(Call(part, arguments, read=as_reward))
+        else:
+            result = part(**arguments)
+        return {"reward": as_reward(runner.run(_awaited(result)) if inspect.isawaitable(result) else result)}
     except MemoryError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         return _raised(error)
 
 

@@ -1,9 +1,10 @@
 """One call, and how it is made: of a Runnable or a function, sync or async, in a thread or in an event loop.
 
-Under `invoke` a part without a sync side gets an event loop of its own; under `ainvoke` what may block gets a thread
-of its own. A call with a time limit is given up on when the limit is reached. A thread cannot be stopped; it is left
-behind, as a daemon that holds neither a pool nor the process. (Threads that a part starts itself, as LangChain's
-`ainvoke` of a sync part without a limit does, may still hold the process until they end.)
+Under `invoke` a part without a sync side runs in the event loop of its run (`execution.event_loop`), all else in the
+caller's thread; under `ainvoke` what may block gets a thread of its own. A call with a time limit is given up on when
+the limit is reached. A thread cannot be stopped; it is left behind, as a daemon that holds neither a pool nor the
+process. (Threads that a part starts itself, as LangChain's `ainvoke` of a sync part without a limit does, may still
+hold the process until they end.)
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableSequence
 from langgraph.errors import GraphDrained
 from langgraph.runtime import get_runtime
+
+from icrl_graph.execution.event_loop import event_loop, too_late
 
 
 class contained:
@@ -90,9 +93,9 @@ def execute(call: Call) -> Any:
     """
     _unless_drained(call)
     with contained():
-        if call.timeout is not None or async_only(call.part):
-            return _whole(_result(_in_thread(partial(_invoke, call)), call.timeout))
-        return _whole(_invoke(call))
+        if call.timeout is None or async_only(call.part):
+            return _whole(_invoke(call))
+        return _whole(_result(_in_thread(partial(_invoke, call)), call.timeout))
 
 
 async def aexecute(call: Call) -> Any:
@@ -168,7 +171,7 @@ def _made_of(part: Any, *names: str) -> bool:
     return any(getattr(part, name, None) is not None for name in names)
 
 
-def _begin(call: Call) -> Any:
+def begin(call: Call) -> Any:
     """Make a call; of a part without a sync side, returns something to await."""
     try:
         if not hasattr(call.part, "invoke"):
@@ -180,15 +183,12 @@ def _begin(call: Call) -> Any:
 
 
 def _invoke(call: Call) -> Any:
-    """Make a call and wait for it, without an event loop or in one of its own."""
-    response = _begin(call)
+    """Make a call and wait for it; what is to be awaited, in the event loop of the run."""
+    response = begin(call)
     if not inspect.isawaitable(response):
         return response
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(_aresult(response, None))
-    return _in_thread(lambda: asyncio.run(_aresult(response, None))).result()  # a loop runs already, as in a notebook
+    with event_loop() as loop:
+        return loop.run(_aresult(response, None), call.timeout)
 
 
 async def _ainvoke(call: Call) -> Any:
@@ -198,7 +198,7 @@ async def _ainvoke(call: Call) -> Any:
     elif async_only(call.part):
         response = await call.part(**call.input)
     else:
-        response = await asyncio.wrap_future(_in_thread(partial(_begin, call)))
+        response = await asyncio.wrap_future(_in_thread(partial(begin, call)))
     return await response if inspect.isawaitable(response) else response
 
 
@@ -220,7 +220,7 @@ def _in_thread(work: Callable[[], Any]) -> Future[Any]:
 
 def _result(future: Future[Any], timeout: float | None) -> Any:
     if not wait([future], timeout).done and timeout is not None:
-        raise _too_late(timeout)
+        raise too_late(timeout)
     return future.result()
 
 
@@ -230,14 +230,10 @@ async def _aresult(response: Awaitable[Any], timeout: float | None) -> Any:
             return await response
     except TimeoutError:
         if timeout is not None and limit.expired():
-            raise _too_late(timeout) from None
+            raise too_late(timeout) from None
         raise
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
         raise RuntimeError("something that the call waited for was cancelled") from error  # it must not end the run
-
-
-def _too_late(timeout: float) -> TimeoutError:
-    return TimeoutError(f"nothing came back within {timeout:.4g} s")

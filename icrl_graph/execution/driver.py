@@ -18,7 +18,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import replace
@@ -31,6 +31,7 @@ from langgraph.errors import GraphBubbleUp, GraphDrained
 from icrl_graph.errors import BudgetExceeded, JournalError, ModelError, ThreadBusy
 from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call, contained, run_blocking
+from icrl_graph.execution.event_loop import EventLoop
 from icrl_graph.execution.journal import Journal, MemoryJournal, Reply, journal_errors
 from icrl_graph.execution.prices import Prices
 from icrl_graph.execution.queue import await_slot, wait_for_slot
@@ -140,7 +141,8 @@ class Driver:
             JournalError: a reply can't be looked up or saved.
             Exception: whatever the flow does not catch.
         """
-        return run_blocking(self._perform(flow, key, budget, is_async=False))
+        with self.run_cache.share(key[0], "loop", EventLoop).entered():
+            return run_blocking(self._perform(flow, key, budget, is_async=False))
 
     async def aperform(self, flow: Flow, key: Key, budget: Budget) -> Any:
         """`perform` under `ainvoke`."""
@@ -175,6 +177,7 @@ class Driver:
         with ThreadPoolExecutor(max_workers=min(32, len(flows) or 1)) as pool:
             run = [partial(self.perform, flow, (*key, i), budget) for i, flow in enumerate(flows)]
             futures = [pool.submit(copy_context().run, each) for each in run]
+            wait(futures)  # here, so that a Ctrl-C waits for the threads, which it ends, before it goes on
         return [future.result() for future in futures]
 
     async def _call(self, call: Call, key: Key, budget: Budget, is_async: bool) -> Reply:

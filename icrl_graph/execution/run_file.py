@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from os import PathLike
@@ -25,6 +26,7 @@ def saver_of(path: str | PathLike[str] | None, thread_id: str) -> Iterator[BaseC
     """The checkpointer of a file, for who drives a thread of it; without a path, one in memory.
 
     Raises:
+        ValueError: the path is an address, or that of a folder.
         ThreadBusy: somebody else drives the thread.
     """
     if path is None:
@@ -34,7 +36,7 @@ def saver_of(path: str | PathLike[str] | None, thread_id: str) -> Iterator[BaseC
 
     from langgraph.checkpoint.sqlite import SqliteSaver
 
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    local(path, _WHAT).parent.mkdir(parents=True, exist_ok=True)
     with (
         driving(path, thread_id),
         closing(sqlite3.connect(**_database(path), timeout=PATIENCE, check_same_thread=False)) as connection,
@@ -51,7 +53,7 @@ async def async_saver_of(path: str | PathLike[str] | None, thread_id: str) -> As
     import aiosqlite
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    local(path, _WHAT).parent.mkdir(parents=True, exist_ok=True)
     with driving(path, thread_id):
         connection = await _surely(_connected(aiosqlite.connect(**_database(path), timeout=PATIENCE)))
         saver = AsyncSqliteSaver(connection, serde=PlainSerializer())
@@ -59,6 +61,31 @@ async def async_saver_of(path: str | PathLike[str] | None, thread_id: str) -> As
             yield saver
         finally:
             await _surely(_closed(saver))
+
+
+_WHAT = (
+    "path is a file for SQLite; in another database, such as PostgreSQL, a run is saved by the checkpointer that its "
+    "graph is compiled with, as in create_icrl(...).compile(PostgresSaver(...))"
+)
+_ADDRESS = re.compile(r"([A-Za-z][\w+.-]+):/")
+
+
+def local(path: str | PathLike[str], what: str) -> Path:
+    """A path, which must be one of this machine.
+
+    Args:
+        path: the path.
+        what: what it should be, for the error.
+
+    Raises:
+        ValueError: it is an address, such as postgresql://..., of which the error tells no password; or what should be
+            a file is a folder.
+    """
+    if address := _ADDRESS.match(str(path)):
+        raise ValueError(f"{what}; got an address, {address[1]}://...")
+    if what is _WHAT and Path(path).is_dir():
+        raise ValueError(f"{what}; got the folder {path}")
+    return Path(path)
 
 
 def _database(path: str | PathLike[str]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from langgraph.store.memory import InMemoryStore
 from icrl_graph.errors import ThreadBusy
 from icrl_graph.execution.journal import Journal, Reply, StoreJournal, journal_errors
 from icrl_graph.execution.langgraph_internals import databases_of_run, invocation_of_run, next_ids_after, unwrapped
+from icrl_graph.execution.run_file import local
 from icrl_graph.execution.thread_lock import named, this_process
 from icrl_graph.state.episode import Usage, add_usage
 
@@ -166,7 +167,7 @@ class _File:
     """
 
     def __init__(self, rows: Rows) -> None:
-        self.path = str(rows[0][2] or "")  # none in memory
+        self.path = str(rows[0][2] or "").encode()  # none in memory; SQLite's names are UTF-8 in any locale
         self._stat = os.stat(self.path) if self.path else None
 
     def check(self) -> None:
@@ -177,7 +178,7 @@ class _File:
         except FileNotFoundError:
             is_same = False
         if not is_same:
-            raise FileNotFoundError(f"{self.path} was deleted or replaced while the run went on")
+            raise FileNotFoundError(f"{self.path.decode()} was deleted or replaced while the run went on")
 
 
 @dataclass
@@ -219,11 +220,15 @@ class SqliteJournal(TableJournal):
 
     Args:
         path: the file; created if it is missing.
+
+    Raises:
+        ValueError: it is an address.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
         import sqlite3
 
+        local(path, "a SqliteJournal is a file")
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, timeout=30, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode=WAL")  # synchronous=FULL stays as it is: safe in a power cut, too

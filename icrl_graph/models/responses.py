@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from icrl_graph.errors import ModelError
 from icrl_graph.execution.retry import describe
 from icrl_graph.models.reasoning import split_message
+from icrl_graph.state.episode import plain
 from icrl_graph.state.unicode import cleaned
 
 logger = logging.getLogger(__name__)
@@ -50,15 +51,16 @@ def failed_call(error: Exception, round: int, candidate: int) -> dict[str, Any]:
 def read_response(raw: Any, tags: str | None = None) -> dict[str, Any]:
     """A policy's reply as fields of an episode: `response`, the `answer` of a structured one, or an `error`.
 
-    Its `reasoning` is a field of its own. An empty answer, a refusal and a filtered answer are replies like others:
-    paid for, and saved.
+    Its `reasoning` is a field of its own. An object, pydantic's or a dictionary, as LangChain's structured output gives
+    it, is a structured answer. An empty answer, a refusal and a filtered answer are replies like others: paid for, and
+    saved.
 
     Args:
         raw: the reply.
         tags: how reasoning is marked (`icrl_graph.models.reasoning.split`).
 
     Raises:
-        ValueError: it is neither text nor a message.
+        ValueError: it is neither text, nor a message, nor an object of JSON values.
     """
     reply = cleaned(_read(raw, tags))
     return {**reply, "error_kind": "reply"} if "error" in reply else reply
@@ -69,11 +71,16 @@ def _read(raw: Any, tags: str | None) -> dict[str, Any]:
         return _read_structured(raw, tags)
     if isinstance(raw, Mapping) and raw.get("messages"):
         (raw,) = convert_to_messages(raw["messages"][-1:])
+    if raw is None:  # as LangChain's structured output gives it where the model has used no tool
+        raw = ""
     if isinstance(raw, str):
         raw = AIMessage(raw)
-    if not isinstance(raw, BaseMessage):
-        raise ValueError(f"a model gives text or a message, got {raw!r:.80}")
-    return _read_message(raw, tags)
+    if isinstance(raw, BaseMessage):
+        return _read_message(raw, tags)
+    if isinstance(raw, BaseModel | Mapping) and "messages" not in raw:
+        answer = plain(raw.model_dump(mode="json") if isinstance(raw, BaseModel) else raw, "the answer")
+        return {"response": json.dumps(answer, ensure_ascii=False), "answer": answer}
+    raise ValueError(f"a model gives text or a message, or an object of JSON values, got {raw!r:.80}")
 
 
 def _read_message(message: BaseMessage, tags: str | None) -> dict[str, Any]:

@@ -12,12 +12,14 @@ a larger one, LangGraph streams them with `subgraphs=True`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, Literal, TypeGuard
 
 from typing_extensions import TypedDict
 
-from icrl_graph.state.episode import Usage
+from icrl_graph.state.episode import Episode, Usage, answer_of, cost_of, value_of
+from icrl_graph.state.selection import best_value, metric_of
 
 Emit = Callable[[Any], None]
 """Streams an event."""
@@ -109,6 +111,30 @@ class DoneEvent(TypedDict):
 
 
 Event = RoundEvent | StepEvent | ResponseEvent | EpisodeEvent | BudgetEvent | DoneEvent
+
+
+def episode_event(episodes: Sequence[Episode], at: int) -> EpisodeEvent:
+    """What is told of a judged attempt.
+
+    Args:
+        episodes: all so far.
+        at: its place among them.
+    """
+    episode = episodes[at]
+    return EpisodeEvent(
+        type="episode",
+        round=episode["round"],
+        candidate=episode["candidate"],
+        instruction=episode["plan"]["instruction"],
+        response=episode.get("response"),
+        answer=deepcopy(answer_of(episode)),  # who listens may change it
+        reward=value_of(episode),
+        steps=[*episode["reward"].get("steps", [])],
+        metric=metric_of(episode),
+        error=episode.get("error") or episode["reward"].get("error"),
+        best=best_value(episodes[: at + 1]),
+        usage=cost_of(episode),
+    )
 
 
 def is_episode(event: Any) -> TypeGuard[EpisodeEvent]:

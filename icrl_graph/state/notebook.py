@@ -117,7 +117,15 @@ def _cells(episode: Episode) -> Iterator[str]:
     yield str(episode["round"] + 1)
     yield shorten(episode["plan"]["instruction"], 40)
     yield number(value_of(episode))
-    yield shorten(episode.get("response") or f"! {episode.get('error', 'not answered yet')}", 200)
+    yield attempt_line(episode, 200)
+
+
+def attempt_line(episode: Episode, width: int = 80) -> str:
+    """What an attempt has answered, on a line; and why that has no reward, or why there is nothing."""
+    if "response" not in episode:
+        return shorten(f"! {error_of(episode) or 'not answered yet'}", width)
+    reason = None if value_of(episode) is not None else error_of(episode)
+    return shorten(episode["response"], width) + (f"  ! {shorten(reason, 2 * width)}" if reason else "")
 
 
 def html_table(headings: Iterable[Any], rows: Iterable[Iterable[Any]], title: Any = "") -> str:

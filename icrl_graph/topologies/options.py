@@ -88,6 +88,9 @@ class Options(TypedDict, total=False):
     several, or "off". Default "auto": `<think>` and the other ways that are known."""
     max_failures: int
     """Stop after this many rounds in a row whose calls have failed."""
+    max_evaluator_failures: int | None
+    """Stop after this many attempts in a row that the evaluator has failed to judge, while none is scored yet; 0 or
+    None: never. One that has a reward by `on_error`, or whose exception the model reads, is none of them."""
     max_calls: int | None
     """Budget of paid calls: stop before one would pass it."""
     max_tokens: int | None

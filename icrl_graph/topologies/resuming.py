@@ -11,7 +11,7 @@ from icrl_graph.errors import ThreadMismatch
 from icrl_graph.state.fingerprint import differ, edited
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.nodes import check_schema_version
-from icrl_graph.topologies.settings import EARLY_STOPS, RENAMED, RunSettings, SavedSettings
+from icrl_graph.topologies.settings import EARLY_STOPS, GIVEN_UP, RENAMED, RunSettings, SavedSettings, Settings
 from icrl_graph.topologies.stopping import reopen, stop_reason
 
 
@@ -42,7 +42,7 @@ def next_step(graph: Graph, stored: StateSnapshot, inputs: Mapping[str, Any], wa
     if stored.values["inputs"] != inputs:
         raise ThreadMismatch("the thread holds a run on another task; give another thread_id or another path")
     settings, episodes = SavedSettings.of(saved), stored.values["episodes"]
-    is_open, gave_up = bool(stored.tasks), stored.values.get("stopped") == "failures"
+    is_open, gave_up = bool(stored.tasks), stored.values.get("stopped") in GIVEN_UP
     changes = _changes(saved, wanted, ended=not is_open and not gave_up)
     rounds = settings.rounds if is_open or gave_up else episodes[-1]["round"] + 1 - settings.lost_rounds
     if changes and not (settings.has_rounds and _is_longer(wanted, changes, rounds)):
@@ -70,7 +70,9 @@ def _changes(saved: Mapping[str, Any], wanted: RunSettings, ended: bool) -> dict
     """By name, the settings, parts and options that differ from what is saved, as "name 'saved' -> 'wanted'"."""
     settings = {RENAMED.get(name, name): value for name, value in saved.items()}
     values, parts = wanted.model_dump(), {**saved["parts"], **wanted.parts}
-    pairs = [(name, settings.get(name), values[name]) for name in values if ended or name != "model"]
+    added = Settings.model_fields.keys() - settings  # what the version that saved it did not have
+    compared = [name for name in values if name not in added and (ended or name != "model")]
+    pairs = [(name, settings.get(name), values[name]) for name in compared]
     fixed = [name for name in parts if ended or name not in (*wanted.models, *_WRITERS)]
     pairs += [(name, saved["parts"].get(name), wanted.parts.get(name)) for name in fixed]
     changes = {name: f"{name} {old!r} -> {new!r}" for name, old, new in pairs if old != new}

@@ -29,6 +29,8 @@ Custom = Mapping[str, Mapping[str, Any]]
 """The custom parts that a graph was built with: kind ("memory", "schedule", "layout", "show") -> name -> function."""
 EARLY_STOPS = ("target", "patience")
 """The settings that end a run because of its rewards."""
+GIVEN_UP = ("failures", "evaluator")
+"""What stopped a run that is to go on once its model, or its evaluator, works again."""
 MAIN = "model"
 """The name of a graph's own model, among several."""
 
@@ -145,6 +147,11 @@ class Settings(RunSettings):
     )
     max_failures: int = Field(
         default=3, ge=1, description="Stop after this many rounds in a row whose calls have failed."
+    )
+    max_evaluator_failures: int | None = Field(
+        default=3,
+        ge=0,
+        description="Stop after this many failures of the evaluator in a row, while nothing is scored; 0: never.",
     )
 
 
@@ -336,6 +343,7 @@ class SavedSettings:
     target: float | None = None
     patience: int | None = None
     max_failures: int = 3
+    max_evaluator_failures: int | None = None
     on_error: OnError | None = None
     retests: int = 0
     reasoning_tags: str | None = None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from icrl_graph.execution.budget import dearest, exhausted
-from icrl_graph.state.episode import Episode, add_usage, cost_of, is_lost, paid_calls, spent
+from icrl_graph.state.episode import Episode, add_usage, answer_of, cost_of, is_lost, paid_calls, spent
 from icrl_graph.state.selection import best, best_value
 from icrl_graph.topologies.settings import SavedSettings
 
@@ -34,7 +34,18 @@ def stop_reason(settings: SavedSettings, episodes: Sequence[Episode], calls_each
         return "rounds" if sum(e["round"] == number for e in episodes) >= settings.width else "calls"
     if top is not None and settings.patience is not None and number - max(top["round"], before) >= settings.patience:
         return "plateau"
-    return _cap_reached(settings, episodes, calls_each)
+    return _cap_reached(settings, episodes, calls_each) or ("evaluator" if _is_unjudged(settings, episodes) else None)
+
+
+def _is_unjudged(settings: SavedSettings, episodes: Sequence[Episode]) -> bool:
+    """Whether the evaluator has failed too often in a row, and has scored nothing before."""
+    if not settings.max_evaluator_failures or best_value(episodes) is not None:
+        return False
+    asked = [each["reward"] for each in episodes if each["round"] >= settings.reopened and answer_of(each) is not None]
+    latest = asked[-settings.max_evaluator_failures :]
+    # one that has told the model what is wrong has done its work
+    failed = ["error" in reward and "feedback" not in reward for reward in latest]
+    return len(failed) == settings.max_evaluator_failures and all(failed)
 
 
 def _cap_reached(settings: SavedSettings, episodes: Sequence[Episode], calls_each: int) -> str | None:
@@ -55,7 +66,7 @@ def _last_replied(episodes: Sequence[Episode]) -> int:
 
 
 def reopen(saved: Mapping[str, Any], episodes: Sequence[Episode]) -> dict[str, Any]:
-    """The update, as of `evaluate`, that resumes a run which ended by failures.
+    """The update, as of `evaluate`, that resumes a run which ended by failures, of its model or its evaluator.
 
     The rounds that failed are not counted against its rounds, and it may fail as often again before it stops.
 

@@ -25,7 +25,7 @@ const short = value => value === null || value === undefined ? "–" : String(Ma
 const place = document.getElementById("run");
 const picks = ["item", "arm", "seed"].map(name => document.getElementById(name)).filter(pick => pick);
 for (const pick of picks) {
-  for (const value of [...new Set(runs.map(run => String(run[pick.id])))]) pick.append(make("option", value));
+  for (const text of new Set(runs.map(run => String(run[pick.id])))) pick.append(new Option(text, text));  // its value keeps blanks
   pick.addEventListener("change", show);
 }
 function show() {

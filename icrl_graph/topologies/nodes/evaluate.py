@@ -21,10 +21,9 @@ from icrl_graph.execution.retry import is_of_a_provider
 from icrl_graph.models.responses import failure
 from icrl_graph.prompts import ablations
 from icrl_graph.prompts.text import text_of
-from icrl_graph.state.episode import Episode, LoopState, Usage, add_usage, answer_of, cost_of, spent, upsert, value_of
-from icrl_graph.state.events import BudgetEvent, EpisodeEvent
+from icrl_graph.state.episode import Episode, LoopState, Usage, add_usage, answer_of, spent, upsert
+from icrl_graph.state.events import BudgetEvent, episode_event
 from icrl_graph.state.reward import UNSCORED, Reward, as_reward, unscored
-from icrl_graph.state.selection import best_value, metric_of
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node, random_of
 from icrl_graph.topologies.settings import SavedSettings
 from icrl_graph.topologies.stopping import stop_reason
@@ -107,7 +106,7 @@ def ask(
     except (IcrlError, GraphBubbleUp):  # a flow may ask a person
         raise
     except Exception as error:
-        message = failure(error, episode["round"], episode["candidate"])
+        message = _where_to_run(error) + failure(error, episode["round"], episode["candidate"])
         if not _raised_by_itself(evaluator, error, meter.usage):
             return unscored(message), meter.usage
         on_error = SavedSettings.of(state["settings"]).on_error if evaluator.on_error is None else evaluator.on_error
@@ -117,6 +116,15 @@ def ask(
         raised = Reward(value=value, feedback=_as_feedback(error, state["inputs"], episode["response"]), error=message)
         return as_reward(raised, bounds), meter.usage
     return as_reward(reward, bounds), meter.usage
+
+
+_WANTS_ANOTHER_PLACE = re.compile(r"main thread|signal\.alarm|no current event loop|a running event loop")
+"""What Python and others say of code that wants the main thread, or one without an event loop that runs."""
+
+
+def _where_to_run(error: Exception) -> str:
+    """How an evaluator can run that may not run here, ahead of its error; "" if it has raised for another reason."""
+    return "give isolated(...), a main thread of its own: " if _WANTS_ANOTHER_PLACE.search(str(error)) else ""
 
 
 def _raised_by_itself(evaluator: BoundEvaluator, error: Exception, usage: Usage) -> bool:
@@ -188,22 +196,6 @@ def all_of(flows: list[Flow], *evaluators: BoundEvaluator | None) -> Flow:
 def _emit(settings: SavedSettings, episodes: Sequence[Episode], new: int) -> None:
     write = get_stream_writer()
     for at in range(len(episodes) - new, len(episodes)):
-        episode = episodes[at]
-        write(
-            EpisodeEvent(
-                type="episode",
-                round=episode["round"],
-                candidate=episode["candidate"],
-                instruction=episode["plan"]["instruction"],
-                response=episode.get("response"),
-                answer=deepcopy(answer_of(episode)),  # who listens may change it
-                reward=value_of(episode),
-                steps=[*episode["reward"].get("steps", [])],
-                metric=metric_of(episode),
-                error=episode.get("error") or episode["reward"].get("error"),
-                best=best_value(episodes[: at + 1]),
-                usage=cost_of(episode),
-            )
-        )
+        write(episode_event(episodes, at))
     if settings.caps:
         write(BudgetEvent(type="budget", spent=spent(episodes), caps=settings.caps))
