@@ -35,8 +35,9 @@ CASES = [  # (topology, size, database, embedded in a larger graph, judged by a 
 class Killed:
     """A child that is started again and again, and what has become of its calls."""
 
-    def __init__(self, folder: Path, url: str, case: Any) -> None:
+    def __init__(self, folder: Path, databases: Any, case: Any) -> None:
         topology, size, kind, embedded, judged = case
+        url = databases() if "postgres" in kind else ""
         folder.mkdir(exist_ok=True)
         self.folder, self.url, self.kind = folder, url, kind
         self.spec = {"folder": str(folder), "url": url, "topology": topology, "size": size, "kind": kind}
@@ -97,14 +98,14 @@ def test_a_killed_run_pays_for_nothing_twice_but_the_calls_in_flight_and_ends_th
 ) -> None:
     if kills == 1 and CASES.index(case) % 2:
         pytest.skip("every other case: make soak has them all")
-    whole = Killed(tmp_path / "whole", databases(), case)
+    whole = Killed(tmp_path / "whole", databases, case)
     wanted = play(whole.spec)  # within this process: it is not killed
     calls = whole.paid()
     rng, done = Random(str(case)), 0
     for run in count():
         if done >= kills:
             break
-        killed = Killed(tmp_path / f"killed {run}", databases(), case)
+        killed = Killed(tmp_path / f"killed {run}", databases, case)
         lost, ended = 0, None
         while ended is None:
             kill_after = rng.randint(1, calls) if done < kills else None

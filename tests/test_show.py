@@ -1,6 +1,9 @@
 """`icrl show` and `icrl report` of one run: what is saved, as it is, and nothing paid, written or imported for it."""
 
 import json
+import os
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from icrl_graph import improve
 from icrl_graph.benchmarks.results import read_results
 from icrl_graph.testing import OpenAIServer
 from icrl_graph.topologies.methods import TOPOLOGIES
-from tests.command_line import icrl, process
+from tests.command_line import ROOT, Done, icrl, process
 
 SCORE = """
 import os, subprocess, sys
@@ -54,6 +57,12 @@ def layout(preamble, task, episodes, instruction, style):
     return [{"role": "user", "content": f"mine: {len(episodes)}"}]
 """
 BASE = ("run", "Say x.", "--model", "parts.py:say", "--out", "out")
+LOOK = """
+import sys
+from icrl_graph.cli import app
+for command in sys.argv[1:]:
+    assert not app(command.split(), prog_name="icrl", standalone_mode=False)
+"""
 
 
 @pytest.fixture
@@ -72,6 +81,13 @@ def _shown(*arguments: str) -> Any:
     done = icrl("show", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def _looked(folder: Path, *commands: str) -> Done:
+    """The commands, one after another, in a process that has imported nothing before."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    looking = [sys.executable, "-c", LOOK, *commands]
+    return subprocess.run(looking, capture_output=True, text=True, cwd=folder, env=environment, check=True)
 
 
 def _files(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -161,28 +177,24 @@ def test_a_run_that_has_not_begun_is_shown(folder: Path) -> None:
 
 @pytest.mark.parametrize("custom", [("--topology", "method.py:create_mine"), ("--layout", "method.py:layout")])
 def test_code_that_the_folder_names_is_imported_for_its_prompts_alone(folder: Path, custom: tuple[str, str]) -> None:
-    done = process(*BASE, "--evaluator", "parts.py:score", "--rounds", "2", *custom, cwd=folder)
-    assert done.returncode == 0, done.stderr
+    _run("--rounds", "2", *custom)
     (folder / "imported").unlink()
     (folder / "parts.py").write_text("raise SystemExit('imported')")
-    for command in (("show", "out"), ("show", "out", "--json"), ("report", "out")):
-        assert process(*command, cwd=folder).returncode == 0
-        assert not (folder / "imported").exists()
+    _looked(folder, "show out", "show out --json", "report out")
+    assert not (folder / "imported").exists()
     assert "icrl show --prompts" in (folder / "out" / "report.html").read_text()
-    done = process("show", "out", "--prompts", "--json", cwd=folder)
+    done = _looked(folder, "show out --prompts --json")
     assert "method.py" in done.stderr
     assert (folder / "imported").exists()
     assert len(json.loads(done.stdout)["attempts"][1]["prompt"]) > 0
 
 
 def test_what_a_model_says_does_not_steer_the_terminal(folder: Path) -> None:
-    done = process(*BASE, "--model", "parts.py:rude", "--evaluator", "parts.py:score", "--rounds", "2", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    for arguments in ((), ("--prompts",)):
-        done = process("show", "out", *arguments, cwd=folder)
-        assert done.returncode == 0, done.stderr
-        assert "red" in done.stdout
-        assert not {"\x1b", "\x00"} & set(done.stdout)
+    _run("--model", "parts.py:rude", "--rounds", "2")
+    shown = icrl("show", "out").stdout, process("show", "out", "--prompts", cwd=folder).stdout
+    for words in shown:
+        assert "red" in words
+        assert not {"\x1b", "\x00"} & set(words)
 
 
 def test_a_folder_that_holds_no_run_or_a_broken_one_is_a_clear_error(folder: Path) -> None:
