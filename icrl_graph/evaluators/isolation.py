@@ -368,7 +368,7 @@ def _judged(part: Any, arguments: dict[str, Any], runner: asyncio.Runner) -> dic
         return {"reward": as_reward(runner.run(_awaited(result)) if inspect.isawaitable(result) else result)}
     except MemoryError:
         raise
-    except BaseException as error:
+    except (Exception, SystemExit) as error:
         return _raised(error)
 
 

@@ -118,7 +118,9 @@ def ask(
     return as_reward(reward, bounds), meter.usage
 
 
-_WANTS_ANOTHER_PLACE = re.compile(r"main thread|signal\.alarm|no current event loop|a running event loop")
+_WANTS_ANOTHER_PLACE = re.compile(
+    r"main thread|signal\.alarm|no current event loop|a running event loop|loop is already running"
+)
 """What Python and others say of code that wants the main thread, or one without an event loop that runs."""
 
 
