@@ -559,15 +559,6 @@ def test_the_demo_draws_a_game_and_says_where_its_files_are(here: Path) -> None:
     assert "Written to here/: results.jsonl, summary.json, curves.png" in done.stdout
 
 
-def test_the_demo_of_game_of_24_shows_its_arms_on_every_base(here: Path) -> None:
-    """As a process, as it starts processes of its own."""
-    done = process("demo", "game24", "--tasks", "2", "--out", "here", cwd=here)
-    assert (done.returncode, done.stderr) == (0, "")
-    for base in ("none", "weak", "strong"):
-        assert f"Game of 24, 2 held-out puzzles, base policy: {base}" in done.stdout
-    assert {path.name for path in (here / "here").iterdir()} == {"none", "weak", "strong", "summary.json", "curves.png"}
-
-
 def test_the_demo_plays_the_held_out_rows_of_a_ranked_file_and_names_the_others(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

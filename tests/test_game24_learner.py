@@ -16,6 +16,7 @@ import icrl_graph.models.learners
 from icrl_graph.benchmarks.demos import game24 as demo
 from icrl_graph.benchmarks.demos import play
 from icrl_graph.benchmarks.report import write_report
+from icrl_graph.benchmarks.results import read_results
 from icrl_graph.errors import UnknownTask
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.learners import LEARNERS
@@ -27,10 +28,9 @@ from icrl_graph.tasks.game24.puzzles import task
 from icrl_graph.tasks.game24.verifier import grade, verify
 from icrl_graph.topologies.methods import create_icrl
 from icrl_graph.topologies.settings import Settings
+from tests.command_line import Done, process
 
 PUZZLES = demo.choose(50, seed=3)
-PLAYED = demo.choose(25, seed=4)
-PLANS = demo.plans(PLAYED)
 LEARNER = chat_model("learner:game24")
 
 
@@ -45,13 +45,33 @@ def _within(solved: list[list[bool]], k: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return play(PLANS, tmp_path_factory.mktemp("played"), workers=2)
+def played(request: pytest.FixtureRequest) -> Any:
+    return demo.choose(25 if request.config.getoption("--soak") else 10, seed=4)
 
 
 @pytest.fixture(scope="module")
-def summary(rows: Any) -> Any:
-    return demo.summarize(PLANS, rows, ["row 901, 1 2 3 4: needs fractions"])
+def slack(request: pytest.FixtureRequest) -> float:
+    """How much farther the few puzzles of the short form may lie off by chance."""
+    return 0.0 if request.config.getoption("--soak") else 0.1
+
+
+@pytest.fixture(scope="module")
+def demonstrated(played: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """The folder of a demo, and what it printed; as a process, as it starts processes of its own."""
+    folder = tmp_path_factory.mktemp("played")
+    done = process("demo", "game24", "--tasks", str(len(played)), "--seed", "4", "--out", "here", cwd=folder)
+    return folder / "here", done
+
+
+@pytest.fixture(scope="module")
+def rows(demonstrated: tuple[Path, Done]) -> Any:
+    folder, _ = demonstrated
+    return {base: read_results(folder / base).rows for base in demo.BASES}
+
+
+@pytest.fixture(scope="module")
+def summary(played: Any, rows: Any) -> Any:
+    return demo.summarize(demo.plans(played), rows, ["row 901, 1 2 3 4: needs fractions"])
 
 
 @pytest.fixture(scope="module")
@@ -63,42 +83,42 @@ def _share(arm: Any, k: int = 16) -> float:
     return float(arm["solved_within"][k - 1]["mean"])
 
 
-# The bars of 400 puzzles, lowered by what 25 puzzles may lie off by chance.
+# The bars of 400 puzzles, lowered by what 25 puzzles may lie off by chance; the short form plays fewer.
 
 
-def test_without_a_base_a_frozen_network_learns_to_solve_nearly_every_puzzle(arms: Any) -> None:
+def test_without_a_base_a_frozen_network_learns_to_solve_nearly_every_puzzle(arms: Any, slack: float) -> None:
     icrl = arms["none", "icrl"]
-    assert _share(icrl, 1) <= 0.08
-    assert _share(icrl, 8) >= 0.36
-    assert _share(icrl) >= 0.84
-    assert icrl["solved_at"][-1]["mean"] >= 0.84
+    assert _share(icrl, 1) <= 0.08 + slack
+    assert _share(icrl, 8) >= 0.36 - slack
+    assert _share(icrl) >= 0.84 - slack
+    assert icrl["solved_at"][-1]["mean"] >= 0.84 - slack
     assert icrl["step_reward"][-1]["mean"] - icrl["step_reward"][0]["mean"] >= 0.7
 
 
 @pytest.mark.parametrize("control", ["best_of_n", "no_repeats", "avoid_tried", "zero", "shuffled", "hidden", "outcome"])
-def test_without_its_true_step_rewards_little_is_solved(control: str, arms: Any) -> None:
+def test_without_its_true_step_rewards_little_is_solved(control: str, arms: Any, slack: float) -> None:
     arm = arms["none", control]
-    assert _share(arm) <= 0.48
-    assert arm["icrl_ahead"]["16"]["low"] > 0.2
+    assert _share(arm) <= 0.48 + slack
+    assert arm["icrl_ahead"]["16"]["low"] > 0.2 - slack
     if control in ("zero", "shuffled", "hidden"):
-        assert arm["solved_at"][-1]["mean"] <= 0.12
+        assert arm["solved_at"][-1]["mean"] <= 0.12 + slack
 
 
-def test_it_is_as_good_as_the_search_that_it_was_taught(arms: Any) -> None:
+def test_it_is_as_good_as_the_search_that_it_was_taught(arms: Any, slack: float) -> None:
     for base in ("none", "weak"):
-        assert abs(arms[base, "teacher"]["icrl_ahead"]["16"]["difference"]) <= 0.16
+        assert abs(arms[base, "teacher"]["icrl_ahead"]["16"]["difference"]) <= 0.16 + slack
 
 
-def test_on_a_weak_base_it_is_well_ahead_of_sampling_and_of_variety(arms: Any) -> None:
+def test_on_a_weak_base_it_is_well_ahead_of_sampling_and_of_variety(arms: Any, slack: float) -> None:
     for control in ("best_of_n", "no_repeats"):
         assert arms["weak", control]["icrl_ahead"]["8"]["difference"] >= 0.08
-    assert arms["weak", "avoid_tried"]["solved_at"][-1]["mean"] <= 0.12
-    assert arms["weak", "icrl"]["solved_at"][-1]["mean"] >= 0.84
+    assert arms["weak", "avoid_tried"]["solved_at"][-1]["mean"] <= 0.12 + slack
+    assert arms["weak", "icrl"]["solved_at"][-1]["mean"] >= 0.84 - slack
 
 
-def test_a_strong_base_leaves_next_to_nothing_to_gain(arms: Any) -> None:
-    assert _share(arms["strong", "icrl"], 1) >= 0.72
-    assert abs(arms["strong", "best_of_n"]["icrl_ahead"]["8"]["difference"]) <= 0.08
+def test_a_strong_base_leaves_next_to_nothing_to_gain(arms: Any, slack: float) -> None:
+    assert _share(arms["strong", "icrl"], 1) >= 0.72 - slack
+    assert abs(arms["strong", "best_of_n"]["icrl_ahead"]["8"]["difference"]) <= 0.08 + slack
 
 
 def test_both_layouts_give_it_the_same_history() -> None:
@@ -115,14 +135,14 @@ def test_a_foreign_history_is_used() -> None:
     def begun(messages: Any, rng: Random) -> str:
         return (stranger if len(messages) < 13 else own)(messages, rng, None)
 
-    solved = _solved(create_icrl(FunctionModel(reply=begun), grade, rounds=16), PUZZLES[:40])
+    solved = _solved(create_icrl(FunctionModel(reply=begun), grade, rounds=16), PUZZLES[:20])
     assert _within(solved, 6) <= 0.3
     assert _within(solved, 16) >= 0.8
 
 
 def test_it_plays_twice_as_many_rounds_as_it_was_trained_for() -> None:
-    solved = _solved(create_icrl(LEARNER, grade, rounds=32), PUZZLES[:15])
-    assert sum(game[-1] for game in solved) >= 14
+    solved = _solved(create_icrl(LEARNER, grade, rounds=32), PUZZLES[:8])
+    assert sum(game[-1] for game in solved) >= 7
 
 
 def test_its_base_policies_know_the_more_the_more_they_were_trained_on() -> None:
@@ -179,6 +199,14 @@ def test_an_attempt_takes_at_most_5_ms_of_cpu() -> None:
 # ------------------------------------------------------------------------------------------------------------ the demo
 
 
+def test_the_demo_shows_its_arms_on_every_base(demonstrated: tuple[Path, Done], played: Any) -> None:
+    folder, done = demonstrated
+    assert (done.returncode, done.stderr) == (0, "")
+    for base in demo.BASES:
+        assert f"Game of 24, {len(played)} held-out puzzles, base policy: {base}" in done.stdout
+    assert {path.name for path in folder.iterdir()} == {*demo.BASES, "summary.json", "curves.png"}
+
+
 def _responses(rows: Any) -> Any:
     """By base and run, what was answered."""
     return {
@@ -188,20 +216,19 @@ def _responses(rows: Any) -> Any:
     }
 
 
-def test_an_attempt_depends_on_its_puzzle_alone(rows: Any, tmp_path: Path) -> None:
+def test_an_attempt_depends_on_its_puzzle_alone(rows: Any, played: Any, tmp_path: Path) -> None:
     """Not on how many processes play, nor on what else is played; but the shuffled rewards are those of all puzzles."""
-    again = _responses(play(demo.plans(PLAYED[:2]), tmp_path, workers=1))
+    again = _responses(play({"weak": demo.plans(played[:2])["weak"]}, tmp_path))
     before = _responses(rows)
-    assert len(again) == 2 * sum(map(len, demo.BASES.values()))
+    assert len(again) == 2 * len(demo.BASES["weak"])
     assert all(len(responses) == 16 for responses in again.values())
     own = {key for key in again if "shuffled" not in key[1]}
     assert {key: again[key] for key in own} == {key: before[key] for key in own}
 
 
-def test_a_demo_is_a_comparison_that_can_be_reported(tmp_path: Path) -> None:
+def test_a_demo_is_a_comparison_that_can_be_reported(demonstrated: tuple[Path, Done]) -> None:
     """Also of arms with models of their own."""
-    play({"weak": demo.plans(PLAYED[:2])["weak"]}, tmp_path)
-    written = {path.name for path in write_report(tmp_path / "weak")}
+    written = {path.name for path in write_report(demonstrated[0] / "weak")}
     assert {"report.html", "summary.json", "curves.png"} <= written
 
 
@@ -260,7 +287,7 @@ def test_the_words_say_what_the_controls_say(summary: Any) -> None:
         assert claim in words
 
 
-def test_the_words_claim_nothing_that_the_figures_do_not_show(rows: Any) -> None:
+def test_the_words_claim_nothing_that_the_figures_do_not_show(rows: Any, played: Any) -> None:
     """Of rows in which every arm does the same, no gain is told."""
     rewards = [{"value": float(at == 15), "metric": float(at == 15), "steps": [1.0, 0.0, 0.0]} for at in range(16)]
 
@@ -269,14 +296,14 @@ def test_the_words_claim_nothing_that_the_figures_do_not_show(rows: Any) -> None
         return {**row, "episodes": episodes, "chosen": list(range(16))}
 
     same = {base: {cell: alike(row) for cell, row in made.items()} for base, made in rows.items()}
-    words = " ".join(_words(demo.summarize(PLANS, same)))
+    words = " ".join(_words(demo.summarize(demo.plans(played), same)))
     for claim in ("gain is driven by rewards", "are needed", "rewards add to it", "only true rewards"):
         assert claim not in words
 
 
-def test_a_summary_is_json_and_names_what_was_left_out(summary: Any) -> None:
+def test_a_summary_is_json_and_names_what_was_left_out(summary: Any, played: Any) -> None:
     summary = json.loads(json.dumps(summary))
-    assert summary["puzzles"] == len(PLAYED)
+    assert summary["puzzles"] == len(played)
     assert "Not played, 1 puzzles: row 901, 1 2 3 4: needs fractions." in _words(summary)
 
 

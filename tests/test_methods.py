@@ -252,7 +252,7 @@ def test_one_attempt_that_is_asked_to_think_is_chain_of_thought() -> None:
 # ------------------------------------------------------------------------------------------------------------- retests
 
 
-def _regret(retests: int, games: int = 60) -> float:
+def _regret(retests: int, games: int = 30) -> float:
     """Mean regret of the selection among 8 attempts, whose rewards are much noisier than they differ."""
     rng, regrets = Random(0), list[float]()
     for game in range(games):

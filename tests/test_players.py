@@ -60,6 +60,6 @@ def _returns(show: str, seed: int) -> list[float]:
 
 
 def test_the_explorer_gets_better_from_its_rewards_and_not_without_them() -> None:
-    late = {show: [sum(_returns(show, seed)[-5:]) / 5 for seed in range(3)] for show in ("true", "zero")}
+    late = {show: [sum(_returns(show, seed)[-5:]) / 5 for seed in range(2)] for show in ("true", "zero")}
     assert min(late["true"]) > max(late["zero"])
-    assert sum(late["true"]) / 3 > 1.0
+    assert sum(late["true"]) / 2 > 1.0
