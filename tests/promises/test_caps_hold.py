@@ -247,7 +247,8 @@ def test_a_structured_reply_that_can_not_be_read_is_paid_counted_and_kept(form: 
         if form == "answer":
             played: Any = {"score": lambda answer: 1.0, "extract": Word, "model": model}
         else:
-            played = {"score": llm_judge(model, "Good?"), "model": lambda: "word"}
+            judge = llm_judge(model, "Good?")
+            played = {"score": judge, "model": lambda: "word", "max_evaluator_failures": 0}
         options: Any = {"rounds": 50, "max_usd": 0.01, "prices": PRICES, "path": tmp_path / "run.sqlite"}
         result = WAYS[way]("Say it.", **played, **options)
         made = server.counts["calls"]
