@@ -213,6 +213,7 @@ OTHER: dict[str, Any] = {
     "temperature": 0.5,
     "options": {"target": 0.5, "prices": {"a": {"input": 1}}},
     "again": {"folder": "/elsewhere", "judge": "openai:b"},
+    "send_seed": False,
 }
 FASTER: dict[str, Any] = {
     "concurrency": 99,
