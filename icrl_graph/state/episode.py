@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import Annotated, Any, Literal, NotRequired
 
 from langgraph.channels import DeltaChannel, EphemeralValue
@@ -291,8 +292,15 @@ def paid_calls(episode: Episode, node: str) -> int:
 
 def spent(episodes: Iterable[Episode]) -> Usage:
     """What all these episodes have cost; each node serves the candidates of a round side by side."""
-    rounds = groupby(episodes, key=lambda episode: episode["round"])
-    return add_usage({"calls": 0, "seconds": 0.0}, *(_of_round(list(candidates)) for _, candidates in rounds))
+    total: Any = {"calls": 0, "seconds": 0.0}
+    for _, group in groupby(episodes, key=itemgetter("round")):
+        candidates = list(group)  # mostly one: after each round all rounds are summed, so this has to be quick
+        costs = candidates[0].get("costs", {}).values() if len(candidates) == 1 else [_of_round(candidates)]
+        for usage in costs:
+            for key, amount in usage.items():
+                total[key] = total.get(key, 0) + amount
+    whole: Usage = total
+    return whole
 
 
 def _of_round(candidates: Sequence[Episode]) -> Usage:

@@ -50,14 +50,17 @@ def _is_unjudged(settings: SavedSettings, episodes: Sequence[Episode]) -> bool:
 
 def _cap_reached(settings: SavedSettings, episodes: Sequence[Episode], calls_each: int) -> str | None:
     """The cap within which no further round can be paid, or None."""
-    caps, used = settings.caps, spent(episodes)
+    caps = settings.caps
+    if not caps:
+        return None
+    used = spent(episodes)
     if "calls" in caps:
         caps["calls"] -= calls_each - 1
     number = episodes[-1]["round"]
     latest = [cost_of(each) for each in episodes if each["round"] == number and paid_calls(each, "evaluate")]
     if latest:  # where judges are paid, an attempt and its judgement must fit, taken to cost as much as the last
         used = add_usage(used, dearest(latest))
-    return exhausted(caps, used) if caps else None
+    return exhausted(caps, used)
 
 
 def _last_replied(episodes: Sequence[Episode]) -> int:
