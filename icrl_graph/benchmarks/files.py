@@ -37,7 +37,7 @@ def read_versioned(
     try:
         stored = json.loads(path.read_bytes())  # in any Unicode: an editor may have put a mark ahead
         version = stored.pop("form")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{path.parent} holds no {what}: there is no {path}") from None
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} can't be read: {error!r}") from None
