@@ -2,7 +2,6 @@
 
 import gc
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,8 +15,6 @@ os.environ["LANGSMITH_TRACING"] = "false"
 os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
 os.environ.pop("OPENAI_API_KEY", None)
 os.environ.pop("OPENAI_BASE_URL", None)
-if os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free > 2**30:  # no test cuts the power: sync to memory
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 
 SLOW = {  # files that `make check` leaves out: together they take four fifths of the time of all tests
     *("test_addresses", "test_bench_cli", "test_cli", "test_crash", "test_dialects", "test_draining", "test_examples"),
