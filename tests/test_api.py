@@ -262,6 +262,14 @@ def test_a_folder_is_no_file_to_save_a_run_in(tmp_path: Path) -> None:
         improve("x", lambda: 1.0, model=lambda: "42", path=tmp_path)
 
 
+def test_an_empty_path_is_refused_before_anything_is_paid() -> None:
+    """SQLite takes it for a file that it deletes at the end."""
+    model = ScriptedModel(["42"])
+    with pytest.raises(ValueError, match="path is a file for SQLite.* got an empty text"):
+        improve("x", lambda: 1.0, model=model, path="")
+    assert model.prompts == []
+
+
 @pytest.mark.parametrize("way", ["sync", "async"])
 def test_a_run_that_was_stopped_before_its_first_step_had_ended_begins_anew(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -189,6 +189,24 @@ def test_code_that_the_folder_names_is_imported_for_its_prompts_alone(folder: Pa
     assert len(json.loads(done.stdout)["attempts"][1]["prompt"]) > 0
 
 
+@pytest.mark.parametrize("option", ["layout", "reward_label", "anything"])
+def test_code_that_run_json_alone_names_is_not_imported_for_a_report_and_told_before_it_is_for_prompts(
+    option: str, folder: Path
+) -> None:
+    """The state of the run names none: a stranger has edited the folder."""
+    _run("--rounds", "2")
+    (folder / "evil.py").write_text(f"open({str(folder / 'imported')!r}, 'w').close()\n\ndef lay(*parts): return []\n")
+    about = json.loads((folder / "out" / "run.json").read_text())
+    about["options"][option] = "evil.py:lay"
+    (folder / "out" / "run.json").write_text(json.dumps(about))
+    (folder / "imported").unlink(missing_ok=True)
+    icrl("report", "out")
+    icrl("show", "out")
+    assert not (folder / "imported").exists()
+    done = icrl("show", "out", "--round", "1")
+    assert "evil.py:lay" in done.stderr
+
+
 def test_what_a_model_says_does_not_steer_the_terminal(folder: Path) -> None:
     _run("--model", "parts.py:rude", "--rounds", "2")
     shown = icrl("show", "out").stdout, process("show", "out", "--prompts", cwd=folder).stdout

@@ -350,7 +350,7 @@ def report(
         from icrl_graph.cli.saved_run import write_page
 
         is_run = (folder / "run.json").exists()
-        paths = [str(path) for path in ([write_page(folder)] if is_run else write_report(folder, trust))]
+        paths = [str(path) for path in ([write_page(folder, trust)] if is_run else write_report(folder, trust))]
         if not is_run and not trust and (arms := runs.not_shown(read_plan(folder))):
             again = command("report", folder, "--trust")
             warn(f"The prompts of {', '.join(arms)} need code that {folder} names. If you trust it: {again}")

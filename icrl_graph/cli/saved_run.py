@@ -29,6 +29,7 @@ from icrl_graph.prompts.text import text_of
 from icrl_graph.state.choices import names_an_object
 from icrl_graph.state.episode import Episode, LoopState, Message, answer_of
 from icrl_graph.state.formatting import file_names
+from icrl_graph.state.loading import importing_nothing
 from icrl_graph.state.selection import reported_reward
 from icrl_graph.topologies import nodes
 from icrl_graph.topologies.methods import build
@@ -80,7 +81,10 @@ def read_run(folder: Path) -> SavedRun:
     settings = state.get("settings") or {**Settings().model_dump(), **run.options}
     saved, episodes = SavedSettings.of(settings), state.get("episodes", [])
     parts = {name: getattr(run, name) for name in ("topology", "model", "evaluator", "metric")}
-    options = {name: value for name, value in run.options.items() if name not in ("memory", "schedule", "show")}
+    unneeded = ("memory", "schedule", "show", "reflector", "critic")  # a plan has the outcome of the former
+    options = {name: value for name, value in run.options.items() if name not in unneeded}
+
+    named = dict.fromkeys(str(name) for name in (run.topology, saved.layout, *options.values()))  # of both files
 
     def make_prompts() -> list[list[Message]]:
         graph = build(run.topology, lambda: "", lambda: 0.0, **options)
@@ -92,13 +96,17 @@ def read_run(folder: Path) -> SavedRun:
         task=state["inputs"]["task"] if "inputs" in state else run.task,
         episodes=episodes,
         outcome={name: state.get(name) for name in OUTCOME} if state.get("stopped") and "answer" in state else {},
-        code=[name for name in (run.topology, saved.layout) if names_an_object(name)],
+        code=[name for name in named if names_an_object(name)],
         make_prompts=make_prompts,
     )
 
 
-def write_page(folder: Path) -> Path:
+def write_page(folder: Path, trust: bool = False) -> Path:
     """Write the report of a folder's run, a page; without its prompts where code would have to be imported for them.
+
+    Args:
+        folder: of the run.
+        trust: whether to import that code.
 
     Raises:
         ValueError: the folder holds no run, or it can't be read.
@@ -106,6 +114,9 @@ def write_page(folder: Path) -> Path:
         MissingExtra: the extra `report` is not installed.
     """
     run = read_run(folder)
+    unmade = [] if trust else run.code
+    with importing_nothing(unless=trust):
+        prompts = () if unmade else run.make_prompts()
     write_run(
         folder / "report.html",
         name=run.name,
@@ -114,8 +125,8 @@ def write_page(folder: Path) -> Path:
         episodes=run.episodes,
         outcome=run.outcome,
         chosen=run.chosen,
-        prompts=() if run.code else run.make_prompts(),
-        unmade=", ".join(run.code),
+        prompts=prompts,
+        unmade=", ".join(unmade),
     )
     return folder / "report.html"
 

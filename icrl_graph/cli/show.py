@@ -38,6 +38,7 @@ def show(
     imported only to make the prompts of a custom method or layout.
     """
     from icrl_graph.cli.saved_run import read_cell, read_run
+    from icrl_graph.state.loading import importing_nothing
 
     with errors_reported():
         is_comparison = cell is not None or (folder / "bench.json").exists()
@@ -48,7 +49,8 @@ def show(
         whole = prompts or number is not None
         if whole and run.code:
             warn(f"To make the prompts, this is imported: {', '.join(run.code)}.")
-        made = run.make_prompts() if whole else []
+        with importing_nothing(unless=bool(run.code)):  # nothing else than was told
+            made = run.make_prompts() if whole else []
         shown = [at for at, episode in enumerate(run.episodes) if number in (None, episode["round"] + 1)]
         if as_json:
             typer.echo(json.dumps(_as_json(run, shown, made)))

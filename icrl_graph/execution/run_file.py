@@ -78,9 +78,11 @@ def local(path: str | PathLike[str], what: str) -> Path:
         what: what it should be, for the error.
 
     Raises:
-        ValueError: it is an address, such as postgresql://..., of which the error tells no password; or what should be
-            a file is a folder.
+        ValueError: it is empty, which SQLite takes for a file that is deleted at the end; or an address, such as
+            postgresql://..., of which the error tells no password; or what should be a file is a folder.
     """
+    if not str(path):
+        raise ValueError(f"{what}; got an empty text")
     if address := _ADDRESS.match(str(path)):
         raise ValueError(f"{what}; got an address, {address[1]}://...")
     if what is _WHAT and Path(path).is_dir():
