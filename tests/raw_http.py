@@ -18,7 +18,7 @@ COMPLETION = json.dumps(
         "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
     }
 ).encode()
-START = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\n"  # or a client might ask again, too late
+START = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\n"  # or it is used again
 CHUNKED = START + b"Transfer-Encoding: chunked\r\n\r\n"
 RESET = b"reset"
 """Sent alone: the connection is reset instead."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
@@ -61,11 +61,31 @@ def test_intervals_of_shares_hold_the_truth_as_often_as_they_say(share: float, t
     assert 0.9 <= np.mean(held) <= 0.99
 
 
-def test_bootstrapped_intervals_hold_the_truth_as_often_as_they_say() -> None:
+@pytest.mark.parametrize("tasks", [2, 3, 5, 15])
+def test_intervals_of_means_hold_the_truth_as_often_as_they_say_over_few_tasks_too(tasks: int) -> None:
     rng = np.random.default_rng(0)
-    samples = rng.normal(size=(15, 1, 1000)) + rng.normal(size=(15, 3, 1000))
+    samples = rng.normal(size=(tasks, 1, 1000)) + rng.normal(size=(tasks, 3, 1000))
     held = [one["low"] <= 0 <= one["high"] for one in curve(samples)]  # type: ignore[operator]
     assert 0.93 <= np.mean(held) <= 0.965
+
+
+@given(st.lists(st.floats(-9, 9), min_size=2, max_size=12))
+def test_intervals_of_means_and_of_differences_are_students(values: list[float]) -> None:
+    spread = np.std(values, ddof=1)
+    assume(spread > 1e-4)
+    wanted = stats.t.interval(0.95, len(values) - 1, np.mean(values), spread / np.sqrt(len(values)))
+    column = np.array(values)[:, np.newaxis]
+    for found in (estimate(column), difference(column, np.zeros_like(column))):
+        assert (found["low"], found["high"]) == pytest.approx(wanted, abs=2e-6)
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 40])
+def test_of_tasks_that_are_all_alike_the_mean_has_no_interval(tasks: int) -> None:
+    """Three judgements of 7.5 say nothing of how far the next one may be from it."""
+    same = [[7.4, 7.6]] * tasks
+    assert (estimate(same)["mean"], estimate(same)["low"], estimate(same)["high"]) == (7.5, None, None)
+    apart = difference(same, [[7.0]] * tasks)
+    assert (apart["difference"], apart["low"], apart["high"]) == (0.5, None, None)
 
 
 @pytest.mark.parametrize("shares", [(0.05, 0.05), (0.3, 0.6), (0.05, 0.95)])
@@ -86,7 +106,7 @@ def test_the_mean_is_over_tasks_of_the_mean_over_their_scored_seeds(values: Any)
     found = estimate(values)
     assert found["mean"] == (pytest.approx(np.mean(means), abs=1e-6) if means else None)
     assert (found["tasks"], found["unscored"]) == (len(means), np.isnan(values).sum())
-    assert (found["low"] is None) == (found["high"] is None) == (len(means) < 2)
+    assert (found["low"] is None) == (found["high"] is None) == (len(means) < 2 or np.ptp(means) < 1e-9)
 
 
 @pytest.mark.parametrize("share", [False, True])
