@@ -1,6 +1,6 @@
 """A run on a disk that is full once a file has so many bytes; started by test_storms.py.
 
-Its arguments: the run's folder and that number.
+Its arguments: the run's folder, that number, and whether the disk is so "already" or from the first call on.
 """
 
 import json
@@ -13,10 +13,17 @@ from typing import Any
 from icrl_graph import improve
 
 
-def play(folder: Path) -> Any:
+def fill(limit: int) -> None:
+    """Let no file grow beyond this many bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
+def play(folder: Path, limit: int | None = None) -> Any:
     """Run it, or go on; gives what it came to."""
 
     def model(rng: Random) -> str:
+        if limit is not None:
+            fill(limit)
         with open(folder / "paid.log", "a") as log:
             log.write("x")
         return "r" * 2000 + str(rng.random())
@@ -27,5 +34,6 @@ def play(folder: Path) -> Any:
 
 if __name__ == "__main__":
     limit = int(sys.argv[2])
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # no file may grow beyond it
-    print(json.dumps(play(Path(sys.argv[1]))))
+    if "already" in sys.argv:
+        fill(limit)
+    print(json.dumps(play(Path(sys.argv[1]), limit)))

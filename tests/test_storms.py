@@ -24,15 +24,30 @@ def test_a_full_disk_ends_the_run_with_a_clear_error_and_it_is_resumed_once_ther
     whole, full = tmp_path / "whole", tmp_path / "full"
     whole.mkdir()
     full.mkdir()
-    ends = 0
     for kilobytes in (60, 120, 300):
-        command = [sys.executable, str(CHILD), str(full), str(kilobytes * 1024)]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        ends += ended.returncode != 0
+        ended = _on_a_full_disk(full, kilobytes)
         assert "disk" in ended.stderr
         assert "the same call resumes it" in ended.stderr
     assert play(full) == play(whole)
-    assert len((full / "paid.log").read_text()) <= 30 + ends  # at most what was in flight
+    assert len((full / "paid.log").read_text()) <= 30 + 3  # at most what was in flight
+
+
+def test_a_run_that_is_resumed_on_a_disk_that_is_still_full_pays_for_nothing(tmp_path: Path) -> None:
+    _on_a_full_disk(tmp_path, 100)
+    paid = (tmp_path / "paid.log").read_text()
+    assert paid
+    for kilobytes in (60, 100, 120, 200):
+        ended = _on_a_full_disk(tmp_path, kilobytes, "already")
+        assert "File too large" in ended.stderr
+        assert "the same call resumes it" in ended.stderr
+        assert (tmp_path / "paid.log").read_text() == paid
+
+
+def _on_a_full_disk(folder: Path, kilobytes: int, *already: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(CHILD), str(folder), str(kilobytes * 1024), *already]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    return ended
 
 
 @pytest.mark.parametrize("kind", ["postgres pool", "async postgres pool"])

@@ -23,10 +23,11 @@ import weakref
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
+from tempfile import TemporaryFile
 from typing import Any
 from uuid import uuid4
 
@@ -87,7 +88,7 @@ class TableJournal(Journal):
 
         Raises:
             ThreadBusy: another invocation drives the thread by now.
-            FileNotFoundError: the file was deleted: what is paid for from now on would be lost.
+            OSError: the file was deleted, or its disk is full: what is paid for from now on would be lost.
         """
         if self.locate is not None:
             self._file = self._file or _File(self._execute(self.locate))
@@ -159,16 +160,31 @@ class TableJournal(Journal):
         return _Drivers()
 
 
+_ROOM = 256 * 1024
+"""Bytes that must be free beside a file when it is first used: more than most replies and their checkpoints take."""
+
+
 class _File:
     """The file of a database, as it was at first; SQLite goes on writing into one that was deleted.
 
     Args:
         rows: of SQLite's database_list.
+
+    Raises:
+        OSError: there is no room beside it.
     """
 
     def __init__(self, rows: Rows) -> None:
         self.path = str(rows[0][2] or "").encode()  # none in memory; SQLite's names are UTF-8 in any locale
         self._stat = os.stat(self.path) if self.path else None
+        if self.path:
+            self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        """Write and take away again. SQLite may find room for who drives a thread, and then none for a reply."""
+        with suppress(PermissionError), TemporaryFile(dir=os.path.dirname(self.path), buffering=0) as file:
+            for _ in range(0, _ROOM, 4096):
+                file.write(bytes(4096))
 
     def check(self) -> None:
         if self._stat is None:
