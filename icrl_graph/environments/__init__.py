@@ -12,7 +12,9 @@ import asyncio
 import importlib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from functools import partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from icrl_graph.errors import IcrlError
@@ -34,6 +36,7 @@ __all__ = [
     "ReplayDivergence",
     "episode_return",
     "replay",
+    "restores",
     "rollout",
 ]
 
@@ -67,7 +70,12 @@ FirstObservation = str | Outcome
 
 
 class Environment(Protocol):
-    """An environment. Each method may also be a coroutine function."""
+    """An environment. Each method may also be a coroutine function.
+
+    Where chance is to fall differently in each episode of a task, and yet alike when an episode is repeated, `reset`
+    also names an argument `episode`, with a default: it tells the episodes of a run apart (round and candidate). What
+    is drawn within an episode then comes from a generator that is seeded by the task data and by this.
+    """
 
     def reset(self, task_data: Mapping[str, Any]) -> FirstObservation | Awaitable[FirstObservation]:
         """Begin an episode, also after another one."""
@@ -102,7 +110,11 @@ class ReplayDivergence(IcrlError):
 
 
 async def replay(
-    environment: Environment, task_data: Mapping[str, Any], seen: Sequence[str], actions: Sequence[str]
+    environment: Environment,
+    task_data: Mapping[str, Any],
+    seen: Sequence[str],
+    actions: Sequence[str],
+    episode: Hashable = 0,
 ) -> None:
     """Bring a fresh environment to the state of another one.
 
@@ -111,17 +123,63 @@ async def replay(
         task_data: what the other was reset with.
         seen: its first observation, and that of each action.
         actions: the actions that were done in it.
+        episode: which of the run's episodes it is.
 
     Raises:
         ReplayDivergence: an observation differs; step 0 is the reset.
     """
     for step, expected in enumerate(seen):
         if step == 0:
-            got = (await call_environment(environment.reset, task_data)).observation
+            got = (await reset_environment(environment, task_data, episode)).observation
         else:
             got = (await call_environment(environment.step, actions[step - 1])).observation
         if got != expected:
             raise ReplayDivergence(step, expected, got)
+
+
+async def restores(
+    environment: Environment, task_data: Mapping[str, Any], actions: Sequence[str], episode: Hashable = 0
+) -> None:
+    """Check that an environment is the same again after `reset`, also with another episode in between.
+
+    It is what learning across episodes stands on: all episodes of a trial are of one hidden instance.
+
+    Args:
+        environment: it plays three episodes, the second with the actions in the opposite order.
+        task_data: what it is reset with.
+        actions: what is done in the first and in the third episode, as far as these last.
+        episode: which of the run's episodes they are: all of them the same.
+
+    Raises:
+        ReplayDivergence: an observation or a reward of the third episode is not that of the first; step 0 is the reset.
+    """
+    first, _, again = [
+        await _told(environment, task_data, order, episode) for order in (actions, actions[::-1], actions)
+    ]
+    for step, (expected, got) in enumerate(zip_longest(first, again, fillvalue="nothing")):
+        if got != expected:
+            raise ReplayDivergence(step, expected, got)
+
+
+async def _told(
+    environment: Environment, task_data: Mapping[str, Any], actions: Sequence[str], episode: Hashable
+) -> list[str]:
+    """What an episode shows and pays, step by step."""
+    outcomes = [await reset_environment(environment, task_data, episode)]
+    for action in actions:
+        if not outcomes[-1].done:
+            outcomes.append(await call_environment(environment.step, action))
+    return [f"{outcome.observation} (reward {outcome.reward:g}{', end' * outcome.done})" for outcome in outcomes]
+
+
+async def reset_environment(environment: Environment, task_data: Mapping[str, Any], episode: Hashable) -> Outcome:
+    """Begin an episode; `reset` is told which one it is, where it asks."""
+    reset: Callable[..., Any] = environment.reset
+    try:
+        asks = "episode" in inspect.signature(reset).parameters
+    except (TypeError, ValueError):  # written in another language
+        asks = False
+    return await call_environment(partial(reset, episode=episode) if asks else reset, task_data)
 
 
 async def call_environment(method: Callable[..., Any], *arguments: Any) -> Outcome:

@@ -19,7 +19,7 @@ VALID = "Valid actions: "
 """The start of a hint's line of valid actions, which have commas between them."""
 
 _ATTEMPT = re.compile(r"<attempt>\n(.*?)\n</attempt>", re.S)
-_LINE = re.compile(r"(?P<action>.*?) -> .*?(?: \([^():]+: (?P<reward>[-+.\de]+)\))?", re.S)
+_LINE = re.compile(r"(?P<action>.*?) -> (?P<observation>.*?)(?: \([^():]+: (?P<reward>[-+.\de]+)\))?", re.S)
 
 
 class PastStep(NamedTuple):
@@ -28,6 +28,7 @@ class PastStep(NamedTuple):
     action: str
     reward: float | None
     """None where the prompt does not show it."""
+    observation: str = ""
 
 
 def read_episodes(messages: Sequence[Message]) -> list[list[PastStep]]:
@@ -39,7 +40,8 @@ def read_episodes(messages: Sequence[Message]) -> list[list[PastStep]]:
 def _read_step(line: str) -> PastStep:
     match = _LINE.fullmatch(line)
     assert match is not None
-    return PastStep(match["action"], None if match["reward"] is None else float(match["reward"]))
+    reward = None if match["reward"] is None else float(match["reward"])
+    return PastStep(match["action"], reward, match["observation"])
 
 
 def follow(path: Sequence[str], then: str = "wait") -> Callable[[Sequence[Message]], str]:

@@ -19,6 +19,7 @@ from icrl_graph.environments import (
     call_environment,
     call_method,
     replay,
+    reset_environment,
 )
 from icrl_graph.errors import IcrlError
 from icrl_graph.execution.queue import FairSemaphore, await_slot
@@ -49,17 +50,22 @@ class EnvironmentPool:
         self._open: dict[Hashable, _Open] = {}
         self._idle: deque[Environment] = deque()
 
-    async def reset(self, key: Hashable, task_data: Mapping[str, Any]) -> Outcome:
+    async def reset(self, key: Hashable, task_data: Mapping[str, Any], episode: Hashable = 0) -> Outcome:
         """Begin an episode; returns the first observation."""
 
         async def reset() -> Outcome:
             opened = await self._acquire(key)
-            return await call_environment(opened.environment.reset, task_data)
+            return await reset_environment(opened.environment, task_data, episode)
 
         return await self._with_retries(key, reset)
 
     async def step(
-        self, key: Hashable, task_data: Mapping[str, Any], seen: Sequence[str], actions: Sequence[str]
+        self,
+        key: Hashable,
+        task_data: Mapping[str, Any],
+        seen: Sequence[str],
+        actions: Sequence[str],
+        episode: Hashable = 0,
     ) -> Outcome:
         """Do the latest of an episode's actions.
 
@@ -68,6 +74,7 @@ class EnvironmentPool:
             task_data: what it was reset with.
             seen: the first observation, and that of each earlier action.
             actions: all actions; the latest is to be done.
+            episode: which of its run's episodes it is.
 
         Raises:
             ReplayDivergence: a fresh environment does not repeat what was seen.
@@ -76,7 +83,7 @@ class EnvironmentPool:
         *before, action = actions
 
         async def step() -> Outcome:
-            opened = await self._after(key, task_data, seen, before)
+            opened = await self._after(key, task_data, seen, before, episode)
             opened.actions.append(action)  # first: an environment whose step breaks off must not be used again
             return await call_environment(opened.environment.step, action)
 
@@ -110,14 +117,19 @@ class EnvironmentPool:
         raise AssertionError
 
     async def _after(
-        self, key: Hashable, task_data: Mapping[str, Any], seen: Sequence[str], actions: Sequence[str]
+        self,
+        key: Hashable,
+        task_data: Mapping[str, Any],
+        seen: Sequence[str],
+        actions: Sequence[str],
+        episode: Hashable,
     ) -> _Open:
         """The environment of an episode, after exactly these actions."""
         opened = self._open.get(key)
         if opened is not None and opened.actions == list(actions):
             return opened
         opened = await self._acquire(key)
-        await replay(opened.environment, task_data, seen, actions)
+        await replay(opened.environment, task_data, seen, actions, episode)
         opened.actions.extend(actions)
         return opened
 

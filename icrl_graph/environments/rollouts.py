@@ -222,7 +222,8 @@ def _reset(pool: EnvironmentPool) -> Callable[[RolloutState, RolloutContext], Fl
 
 def _first(pool: EnvironmentPool, context: RolloutContext) -> Flow:
     """Reset the environment; returns the first observation and its hint."""
-    outcome: Outcome = (yield _free(pool.reset, key=context.episode_key, task_data=context.task_data)).value
+    key = context.episode_key
+    outcome: Outcome = (yield _free(pool.reset, key=key, task_data=context.task_data, episode=key[1:])).value
     return {"first": outcome.observation, "hint": outcome.hint}
 
 
@@ -315,7 +316,7 @@ def _step(pool: EnvironmentPool, max_steps: int, max_restarts: int) -> Callable[
         actions = [each["action"] for each in state["steps"]]
         seen = [state["first"], *(each["observation"] for each in state["steps"][:-1])]
         try:
-            call = _free(pool.step, key=key, task_data=task_data, seen=seen, actions=actions)
+            call = _free(pool.step, key=key, task_data=task_data, seen=seen, actions=actions, episode=key[1:])
             outcome: Outcome = (yield call).value
         except ReplayDivergence as error:
             restarts = state.get("restarts", 0) + 1
