@@ -1,4 +1,7 @@
-"""Cross-episode meta-RL: how models are trained to learn in their context. Needs PyTorch (the extra `train`).
+"""Cross-episode meta-RL: how models are trained to learn in their context.
+
+`credit` turns the returns of the episodes of a trial into advantages, and `tabular` is the smallest learner by them:
+both are numpy. The rest needs PyTorch (the extra `train`).
 
 `training.fit` is the training loop of all recipes. Each shipped learner has a module with its recipe, its teacher and
 its network (`hidden_color`, `game24`, `game24_base`).
