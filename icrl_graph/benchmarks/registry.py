@@ -23,6 +23,8 @@ from icrl_graph.tasks import hidden_color
 from icrl_graph.tasks.game24 import game as puzzles
 from icrl_graph.tasks.game24 import puzzles as game24
 from icrl_graph.tasks.game24.verifier import grade
+from icrl_graph.tasks.word_games import instances as word_games
+from icrl_graph.tasks.word_games.answers import earned
 from icrl_graph.tasks.writing import items as writing
 from icrl_graph.tasks.writing.verifier import endings
 
@@ -61,6 +63,14 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         read=lambda text: writing.task(writing.read_item(text)),
         evaluator=_exact(endings),
         judged=judge_writing,
+    ),
+    "words": Benchmark(
+        about="3840 games in English with a secret to find by its rewards: other games, new words, new wordings",
+        items=word_games.items,
+        read=lambda text: word_games.read_item(text).inputs(),
+        evaluator=_exact(earned),
+        limit=60,
+        options={"schedule": "plain"},  # with the layout "turns", the default: a chat of answers and rewards alone
     ),
     "scienceworld": Benchmark(
         about="29 tasks of school science by text, 15 actions an attempt, as in arXiv 2506.06303; needs Java",
