@@ -29,6 +29,7 @@ from icrl_graph.execution.langgraph_internals import next_ids_after_config
 from icrl_graph.execution.run_file import async_saver_of, saver_of
 from icrl_graph.prompts.text import number
 from icrl_graph.state import notebook
+from icrl_graph.state.checks import check_control, check_function
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of, warnings_of
 from icrl_graph.state.events import EpisodeEvent, episode_event
@@ -151,7 +152,7 @@ def improve(
     Args:
         task: text, or chat messages in OpenAI's format.
         score: gives the reward: a callable, LangChain tool or Runnable, called with the arguments that it names among
-            task, response, answer, steps, task_data and history; sync or async.
+            task, response, answer, steps, task_data and history; sync or async. Or its name, as "path.py:score".
         model: a chat model, "provider:name", a Runnable, a compiled graph that takes `messages`, or a function.
         topology: "icrl", "reflexion", "self_refine" or "best_of_n"; or a custom one, as "path.py:create_mine",
             "module:create_mine", an entry point, or the function itself.
@@ -173,6 +174,7 @@ def improve(
         ModelError: the model can't answer at all, because of its key or name, say.
         GraphDrained: the run was ended through `control`; with `path`, the same call resumes it.
     """
+    _check_call(thread_id, on_episode, control)
     graph, inputs = build(topology, model, score, **options), check_inputs(task, task_data)
     return play(graph, inputs, path, thread_id or name_of(topology, inputs), on_episode, control)
 
@@ -191,6 +193,7 @@ async def aimprove(
     **options: Any,
 ) -> Result:
     """`improve` for async code; takes the same arguments."""
+    _check_call(thread_id, on_episode, control)
     graph, inputs = build(topology, model, score, **options), check_inputs(task, task_data)
     return await aplay(graph, inputs, path, thread_id or name_of(topology, inputs), on_episode, control)
 
@@ -255,7 +258,7 @@ async def aplay(
             if step is None:
                 break
             next_ids_after_config(stored.config)
-            with _hint(path):
+            with _hint(path, awaits=True):
                 if step.update is not None:
                     await compiled.aupdate_state(config, step.update, as_node="evaluate")
                 events: Any = compiled.astream(step.input, config, context=context, **_streaming(path, control))
@@ -278,7 +281,7 @@ def check(
 ) -> None:
     """Raise what `improve` would raise of wrong arguments, without asking a model anything."""
     check_inputs(task, task_data)
-    build(topology, model, score, **options)
+    build(topology, model, score, **options).check_names()
 
 
 def name_of(topology: str | Callable[..., Graph], inputs: Mapping[str, Any]) -> str:
@@ -298,6 +301,14 @@ def check_inputs(task: Any, task_data: Any) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         raise ValueError(f"task_data must be a mapping, got {data!r:.80}")
     return {"task": check_task(task), "task_data": plain(data, "task_data")}
+
+
+def _check_call(thread_id: Any, on_episode: Any, control: Any) -> None:
+    """Raise ValueError for what is neither None nor what it should be, before anything is paid."""
+    if not isinstance(thread_id, str | None):
+        raise ValueError(f"thread_id is a text, got {thread_id!r:.80}")
+    check_function("on_episode", on_episode, "event")
+    check_control(control)
 
 
 def _config(thread_id: str) -> RunnableConfig:
@@ -358,10 +369,10 @@ def _result(stored: StateSnapshot) -> Result:
 
 
 @contextmanager
-def _hint(path: Any) -> Iterator[None]:
+def _hint(path: Any, awaits: bool = False) -> Iterator[None]:
     """Add to an error that nothing is lost; also to one of a callback that would end the process."""
     try:
-        with contained():
+        with contained(awaits):
             yield
     except Exception as error:
         if path is not None:

@@ -31,8 +31,8 @@ from icrl_graph.topologies.methods import build
 from icrl_graph.topologies.settings import EARLY_STOPS, MAIN
 
 WORD = "word "
-_NOT_REHEARSED = (*EARLY_STOPS, "extract", "bounds", "journal", "rate_limit")
-"""Options that may end a run early, read what a stand-in has not written, or take time."""
+_NOT_REHEARSED = (*EARLY_STOPS, "extract", "bounds", "journal", "rate_limit", "sampling")
+"""Options that may end a run early, read what a stand-in has not written, take time, or are for the model alone."""
 
 
 def preview(
@@ -66,7 +66,8 @@ def preview(
     build(topology, model, score, **options)
     rehearsed = {name: option for name, option in options.items() if name not in _NOT_REHEARSED}
     for name in ("metric", "select"):
-        if not isinstance(option := rehearsed.get(name), str | None):  # a text is a way to select without calls
+        option = rehearsed.get(name)
+        if option is not None and not (name == "select" and isinstance(option, str)):  # a way to select without calls
             rehearsed[name] = stand_in(option, response_tokens)
     for name in ("reflector", "critic"):
         if (option := rehearsed.get(name)) is not None:

@@ -1,7 +1,6 @@
 """`improve`, its async twin, and runs that are kept."""
 
 import asyncio
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -227,7 +226,7 @@ def test_a_journal_of_ones_own_is_used(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database_is_an_error_not_an_empty_run(tmp_path: Path) -> None:
     path = tmp_path / "run.sqlite"
     path.write_text("not a database, and long enough to be looked at as one" * 10)
-    with pytest.raises(sqlite3.DatabaseError):
+    with pytest.raises(ValueError, match=r"run\.sqlite is a file of another kind"):
         improve(TASK, nearness, model=climber, task_data=DATA, path=path)
 
 

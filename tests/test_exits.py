@@ -21,7 +21,7 @@ class Stop(BaseException):
 
 EXITS: list[Any] = [lambda: sys.exit(0), lambda: exec("import sys; sys.exit('enough')"), lambda: _raise(Stop("now"))]
 GROUP = BaseExceptionGroup("several", [Stop("now"), ValueError("no")])
-EXITS.append(lambda: _raise(GROUP))
+EXITS += [lambda: _raise(GROUP), lambda: _raise(GeneratorExit("gone"))]
 
 
 def _raise(error: BaseException) -> Any:
@@ -64,7 +64,10 @@ def _evaluators(leave: Any) -> dict[str, Any]:
 def test_an_evaluator_that_would_end_python_leaves_its_attempt_unscored(form: str, leave: Any, way: Any) -> None:
     result = _played(way, _evaluators(leave)[form])
     assert (result.rewards, result.stopped) == ([1.0, None, 1.0], "rounds")
-    assert any(each in result.episodes[1]["reward"]["error"] for each in ("SystemExit: ", "Stop: now", "several"))
+    assert any(
+        each in result.episodes[1]["reward"]["error"]
+        for each in ("SystemExit: ", "Stop: now", "several", "GeneratorExit: gone")
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -32,7 +32,7 @@ LOST: dict[Fault, str] = {  # what the attempt says, where nobody repeats the ca
     "500": "500",
     "reset": "Connection error",
     "hang": "timed out",
-    "malformed": "JSONDecodeError",
+    "malformed": "is no chat completion",
     "truncated": "Connection error",
     "empty": "empty answer",
     "refused": "the model refused: I can't help with that.",

@@ -2,6 +2,8 @@
 
 import asyncio
 import gzip
+import json
+from collections.abc import Iterable
 from threading import Event
 from typing import Any
 
@@ -15,6 +17,7 @@ from tests.raw_http import CHUNKED, COMPLETION, RESET, START, RawServer, answer,
 
 WAYS = [improve, aimprove]
 BROKE_OFF, NO_HTTP = "the connection to SERVER broke off", "what SERVER sent is no valid HTTP"
+EVENTS = b"text/event-stream"
 PAGE = answer(b"<html>Log in</html>").replace(b"application/json", b"text/html")
 NO_ANSWER = "what SERVER sent is no chat completion"
 BROKEN = answer(COMPLETION.replace(b'"stop"', b'"error"'))
@@ -33,15 +36,17 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     "two lengths": (START + b"Content-Length: 5\r\nContent-Length: 7\r\n\r\n" + COMPLETION, NO_HTTP),
     "a chunk without a size": (CHUNKED + b"zz\r\n" + COMPLETION, NO_HTTP),
     "no gzip": (answer(COMPLETION, b"Content-Encoding: gzip"), f"{NO_HTTP}: Error -3 while decompressing data"),
-    "half a gzip": (answer(gzip.compress(COMPLETION)[:-30], b"Content-Encoding: gzip"), "JSONDecodeError"),
-    "half a JSON": (answer(COMPLETION[:50]), "JSONDecodeError"),
-    "an empty body": (answer(b""), "JSONDecodeError"),
+    "half a gzip": (answer(gzip.compress(COMPLETION)[:-30], b"Content-Encoding: gzip"), NO_ANSWER),
+    "half a JSON": (answer(COMPLETION[:50]), f'{NO_ANSWER}: {{"id": "chatcmpl-1"'),
+    "an empty body": (answer(b""), f"{NO_ANSWER}: nothing"),
     "a page of a proxy": (PAGE, f"{NO_ANSWER}: <html>Log in</html>"),
     "nothing at all": (b"HTTP/1.1 204 No Content\r\n\r\n", NO_ANSWER),
     "a list": (answer(b"[]"), f"{NO_ANSWER}: []"),
     "no choices": (answer(COMPLETION.replace(b"choices", b"options")), NO_ANSWER),
     "null choices": (answer(b'{"choices": null}'), NO_ANSWER),
     "empty choices": (answer(b'{"id": "1", "choices": []}'), f'{NO_ANSWER}: {{"id": "1", "choices": []}}'),
+    "null": (answer(b"null"), f"{NO_ANSWER}: null"),
+    "a stream that was not asked for": (answer(b"data: {}").replace(b"application/json", EVENTS), f"{NO_ANSWER}: data"),
     "429 within a 200": (answer(b'{"error": {"code": 429, "message": "slow down"}}'), "Error code: 429 - slow down"),
     "503 as a text": (answer(b'{"error": {"code": "503", "message": "busy"}}'), "Error code: 503 - busy"),
     "an error without a code": (answer(b'{"error": {"message": "overloaded"}}'), "Error code: 502 - overloaded"),
@@ -65,6 +70,57 @@ class Answer(BaseModel):
     number: int
 
 
+def _with(value: Any, *place: Any) -> bytes:
+    """A completion with another value in a place."""
+    completion = json.loads(COMPLETION)
+    held = completion
+    for name in place[:-1]:
+        held = held[name]
+    held[place[-1]] = value
+    return json.dumps(completion).encode()
+
+
+MESSAGE = ("choices", 0, "message")
+BODIES = [
+    b"null",
+    b"5",
+    b'"text"',
+    b"[]",
+    b"[null]",
+    b"{}",
+    COMPLETION[:-9],
+    b"[" * 100_000,
+    b"9" * 5000,
+    b'{"a":' * 50_000,
+]
+NO_CHOICES: list[Any] = [None, 5, "abc", [], [None], ["a"], {}, {"message": {}}]
+NO_MESSAGE: list[Any] = [None, 5, "abc", [], [None]]
+NO_CONTENT: list[Any] = [5, True, {}, {"a": 1}, [None], [5]]
+NO_CALLS: list[Any] = [5, "abc", [None], [{}], [{"function": None}]]
+GARBAGE = [
+    *BODIES,
+    *(_with(value, "choices") for value in NO_CHOICES),
+    *(_with(value, *MESSAGE) for value in NO_MESSAGE),
+    *(_with(value, *MESSAGE, "content") for value in NO_CONTENT),
+    *(_with(value, *MESSAGE, "tool_calls") for value in NO_CALLS),
+    *(_with([5], name) for name in ("model", "service_tier")),
+]
+LEGAL = {
+    "role null": _with(None, *MESSAGE, "role"),
+    "another role": _with("model", *MESSAGE, "role"),
+    "no role": _with({"content": "42"}, *MESSAGE),
+    "a list of parts": _with([{"type": "text", "text": "42"}], *MESSAGE, "content"),
+    "no id": _with(None, "id"),
+    "usage that is a text": _with("abc", "usage"),
+    "usage of texts": _with({"prompt_tokens": "1", "completion_tokens": "1"}, "usage"),
+}
+PIECES = [
+    *(b"null", b"5", b'"text"', b"[]", b"half {", b"[" * 100_000, b'{"choices": "abc"}', b'{"choices": [null]}'),
+    *(b'{"choices": [{}]}', b'{"choices": [{"delta": 5}]}', b'{"choices": [{"delta": {"content": 5}}]}'),
+    *(b'{"choices": [{"delta": {"content": {}}}]}', b'{"choices": [{"delta": {"tool_calls": [null]}}]}'),
+]
+
+
 def _error(way: Any, base_url: str, **options: Any) -> str:
     """What the only attempt of a run says went wrong; each call is made twice at most."""
     model = chat_model("openai:any", base_url=base_url, **{"timeout": 20.0, **options})
@@ -85,6 +141,73 @@ def test_what_is_broken_is_repeated_and_told_in_the_same_words(fault: str, way: 
     with RawServer(sends) as server:
         assert words.replace("SERVER", f"http://{server.address}") in _error(way, f"http://{server.address}/v1")
         assert server.calls == 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_garbage_is_told_with_the_server_and_how_it_begins(way: Any) -> None:
+    told, address = _told_of(way, (answer(body, b"Connection: close") for body in GARBAGE))
+    begins = [" ".join(body[:500].decode().split()) for body in GARBAGE]
+    words = f"OpenAIConnectionError: Connection error: what http://{address} sent is no chat completion: "
+    assert told == [f"{words}{begin:.120}" for begin in begins]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_garbage_in_a_stream_is_told_alike(way: Any) -> None:
+    good = b'data: {"choices": [{"index": 0, "delta": {"content": "4"}}]}\r\n\r\n'
+    bodies = [good + b"data:" + piece + b"\n\ndata: [DONE]\n\n" for piece in PIECES]
+    told, address = _told_of(way, (_events(body) for body in bodies), True)
+    words = f"OpenAIConnectionError: Connection error: what http://{address} sent is no stream: "
+    assert told == [f"{words}{piece.decode():.120}" for piece in PIECES]
+
+
+def _events(body: bytes) -> bytes:
+    return answer(body, b"Connection: close").replace(b"application/json", EVENTS)
+
+
+def _told_of(way: Any, sends: Iterable[bytes], stream: bool = False) -> tuple[list[str], str]:
+    """What a run says of these answers, one a round, and the server's address."""
+    left = list(sends)
+    with RawServer(lambda request: [left.pop(0)]) as server:
+        model = chat_model("openai:any", base_url=f"http://{server.address}/v1", streaming=stream)
+        number, once = len(left), RateLimit(max_attempts=1)
+        result = _played(way, model=model, rounds=number, max_failures=number, rate_limit=once)
+        assert result.rewards == [None] * number
+        return [each["error"] for each in result.episodes], server.address
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("what", ["an empty stream", "a whole answer"])
+def test_what_is_no_stream_is_repeated(what: str, way: Any) -> None:
+    whole = answer(COMPLETION) if what == "a whole answer" else answer(b"").replace(b"application/json", EVENTS)
+    begins = COMPLETION[:40].decode() if what == "a whole answer" else "nothing"
+    with RawServer(whole) as server:
+        error = _error(way, f"http://{server.address}/v1", streaming=True)
+        assert f"what http://{server.address} sent is no stream: {begins}" in error
+        assert server.calls == 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_event_may_come_in_any_pieces_and_compressed(way: Any) -> None:
+    body = (
+        b'event: a\rdata: {"choices": null}\r\r: a comment\n\ndata: {\ndata: "choices": [{"delta":\ndata: null}]}\n\n'
+    )
+    body += b'data: {"choices": [{"index": 0, "delta": {"content": "42"}}]}\n\ndata: [DONE]\n\ndata: no event\n\n'
+    head = answer(b"").replace(b"application/json", EVENTS).partition(b"Content-Length")[0]
+    compressed = gzip.compress(body)
+    whole = [head + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(compressed), compressed]
+    for sends in (whole, [head + b"\r\n", *(body[at : at + 1] for at in range(len(body)))]):
+        with RawServer(lambda request, sends=sends: sends) as server:  # type: ignore[misc]
+            model = chat_model("openai:any", base_url=f"http://{server.address}/v1", streaming=True)
+            assert _played(way, model=model, rounds=1).rewards == [1.0]
+
+
+@pytest.mark.parametrize("what", LEGAL)
+def test_what_real_servers_send_is_an_answer(what: str) -> None:
+    with RawServer(answer(LEGAL[what])) as server:
+        model = chat_model("openai:any", base_url=f"http://{server.address}/v1")
+        result = _played(improve, model=model, rounds=1)
+        assert (result.rewards, server.calls) == ([1.0], 1)
+        assert result.usage["output"] == 1
 
 
 @pytest.mark.parametrize("way", WAYS)

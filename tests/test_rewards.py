@@ -65,7 +65,7 @@ def test_a_tool_that_asks_for_something_else_is_refused() -> None:
         bind_evaluator(check)
 
 
-@pytest.mark.parametrize("wrong", [3, "tools/check.py:tool", None, len, lambda response, /: 0.0])
+@pytest.mark.parametrize("wrong", [3, "check", b"tools/check.py:tool", None, len, lambda response, /: 0.0])
 def test_what_is_no_evaluator_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match="evaluator"):
         bind_evaluator(wrong)

@@ -26,6 +26,8 @@ SILENT: dict[str, Any] = {
     "empty": {"usage": {}},
     "zeros": {"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}},
     "nulls": {"usage": {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None}},
+    "negative": {"usage": {"prompt_tokens": -5, "completion_tokens": -5, "total_tokens": -10}},
+    "more than there can be": {"usage": {"prompt_tokens": 10**30, "completion_tokens": 10**12, "total_tokens": 1}},
     "a total alone": {"usage": {"total_tokens": 24}},
 }
 
@@ -85,6 +87,15 @@ def test_usage_that_says_nothing_is_no_usage(silent: str) -> None:
         usage = _played(server).usage
         (used,) = _sizes(server)
     assert {**used, "estimated": 1}.items() <= usage.items()
+
+
+@pytest.mark.parametrize("number", [-3, 10**30, 1e300])
+def test_details_that_cannot_be_count_nothing(number: float) -> None:
+    details = {"prompt_tokens_details": {"cached_tokens": number}}
+    details |= {"completion_tokens_details": {"reasoning_tokens": number}}
+    with ChatServer(says(TEXT, usage={**USAGE, **details})) as server:
+        usage = _played(server).usage
+    assert (usage["input"], usage["cached"], usage["output"], usage["reasoning"]) == (20, 0, 4, 0)
 
 
 def test_of_usage_that_is_half_reported_the_other_half_is_estimated() -> None:
@@ -270,8 +281,8 @@ def test_an_estimate_is_told_once_in_the_log(caplog: Any) -> None:
             _played(server, rounds=3)
     told = [record.message for record in caplog.records if "usage" in record.message]
     assert told == [
-        "policy: its server reports no usage; tokens are estimated, one for every 4 bytes of text, and caps of tokens "
-        "and dollars hold by that"
+        "policy: its server reports no usage, or one that can't be; tokens are estimated, one for every 4 bytes of "
+        "text, and caps of tokens and dollars hold by that"
     ]
 
 

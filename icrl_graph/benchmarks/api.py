@@ -31,7 +31,9 @@ from icrl_graph.benchmarks.runner import run
 from icrl_graph.benchmarks.scheduler import Left, OnProgress
 from icrl_graph.benchmarks.summary import Summary, summarize
 from icrl_graph.errors import MissingExtra
+from icrl_graph.execution.run_file import local
 from icrl_graph.state import notebook
+from icrl_graph.state.checks import check_control, check_function
 from icrl_graph.state.episode import Usage, add_usage, answer_of, value_of
 from icrl_graph.state.formatting import cost
 
@@ -133,6 +135,8 @@ def compare(
         >>> [row["arm"] for row in result.tables["methods"]]
         ['icrl', 'best_of_n']
     """
+    check_function("on_progress", on_progress, "progress")
+    check_control(control)
     plan, objects = make_plan(
         benchmark,
         arms,
@@ -167,7 +171,9 @@ def compare(
 @contextmanager
 def _folder(folder: str | PathLike[str] | None) -> Iterator[Path]:
     """The folder, or a temporary one; a failure says how to resume, if anything was saved."""
-    path = Path(tempfile.mkdtemp(prefix="icrl-") if folder is None else folder)
+    path = (
+        Path(tempfile.mkdtemp(prefix="icrl-")) if folder is None else local(folder, "a comparison is saved in a folder")
+    )
     try:
         yield path
     except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -15,6 +16,8 @@ from icrl_graph.models.policy import Policy
 from icrl_graph.state.episode import plain
 from icrl_graph.state.unicode import cleaned
 from icrl_graph.topologies.nodes import check_task
+
+logger = logging.getLogger(__name__)
 
 Inputs = Mapping[str, Any]
 """The input of a graph: task and task_data."""
@@ -119,6 +122,7 @@ def _tasks(path: Path, changed: int, size: int) -> Mapping[str, Inputs]:
     """The tasks of a file by their ids, as of when it was last changed: a long one is read once."""
     data = path.read_bytes()
     items: dict[str, Inputs] = {}
+    places: dict[str, list[int]] = {}
     # in any Unicode, with or without a mark ahead; splitlines() would also split within a text
     for number, line in enumerate(data.decode(json.detect_encoding(data)).split("\n"), 1):
         if line.strip():
@@ -127,6 +131,10 @@ def _tasks(path: Path, changed: int, size: int) -> Mapping[str, Inputs]:
             if name in items:
                 raise ValueError(f"line {number}: duplicate id {name!r}; ids must differ")
             items[name] = inputs
+            places.setdefault(json.dumps(inputs, sort_keys=True), []).append(number)
+    for same in filter(lambda numbers: len(numbers) > 1, places.values()):
+        lines = ", ".join(map(str, same[:10])) + (", ..." if len(same) > 10 else "")
+        logger.warning("%s: lines %s hold the same task, and each counts as a task of its own", path, lines)
     return items
 
 

@@ -6,7 +6,6 @@ in `Objects`, by its field of the plan; the plan then has "python:NAME" there.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,22 +14,25 @@ from typing import Any, cast
 
 from icrl_graph.benchmarks.arms import Arm, read_arms
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs
-from icrl_graph.benchmarks.plan import Code, Plan
+from icrl_graph.benchmarks.plan import ADDRESSES, Code, Plan
 from icrl_graph.benchmarks.registry import canonical, find_benchmark
 from icrl_graph.benchmarks.results import Cell
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.execution.prices import check_price
 from icrl_graph.execution.rate_limit import RateLimit
+from icrl_graph.models.addresses import FolderAddress
 from icrl_graph.models.policy import as_policy
 from icrl_graph.preview import preview
+from icrl_graph.prompts.plan import SCHEDULES
 from icrl_graph.prompts.text import text_of
+from icrl_graph.state.checks import check_above_0, check_counts, is_number
 from icrl_graph.state.choices import find, name_of_part
 from icrl_graph.state.episode import Usage, plain
 from icrl_graph.state.loading import absolute
-from icrl_graph.state.reward import Reward
+from icrl_graph.state.reward import LARGEST, Reward
 from icrl_graph.topologies.base import Graph
-from icrl_graph.topologies.methods import build
+from icrl_graph.topologies.methods import TOPOLOGIES, build
 
 Objects = Mapping[str, Any]
 """Objects that were passed in place of names, by field of the plan: benchmark, model, judge, evaluator, metric."""
@@ -78,6 +80,9 @@ def make_plan(
     Raises:
         ValueError: there is no such benchmark, task or arm, no model to play it, or an option is not a JSON value.
     """
+    given = {"limit": limit, "rounds": rounds, "solved_at": solved_at}
+    _check_numbers({**{name: value for name, value in given.items() if value is not None}, **numbers})
+    _check_texts(items=items, arms=arms.split(",") if isinstance(arms, str) else arms)
     source = benchmark if isinstance(benchmark, Benchmark) else find_benchmark(str(benchmark))
     if model is None and source.model is None:
         raise ValueError(f"name the model, such as openai:gpt-4.1-mini; no learner plays {benchmark}")
@@ -107,8 +112,31 @@ def make_plan(
     return plan, objects
 
 
+def _check_numbers(plan: Mapping[str, Any]) -> None:
+    """Raise ValueError if a number of a plan is none, or out of range, or an address is no text."""
+    for name in ADDRESSES:
+        if not isinstance(address := plan.get(name), str | None):
+            raise ValueError(f"{name} is an address, such as 'http://localhost:8000/v1', got {address!r:.80}")
+    if not isinstance(send_seed := plan.get("send_seed", True), bool):
+        raise ValueError(f"send_seed is True or False, got {send_seed!r:.80}")
+    check_counts(**{name: plan[name] for name in _COUNTS if name in plan})
+    check_above_0(call_timeout=plan.get("call_timeout"))
+    solved_at = plan.get("solved_at")
+    if solved_at is not None and not (is_number(solved_at) and abs(solved_at) <= LARGEST):
+        raise ValueError(f"solved_at must be a finite number, got {solved_at!r:.80}")
+
+
+_COUNTS = ("limit", "rounds", "seeds", "concurrency")
+
+
+def _check_texts(**lists: Any) -> None:
+    for name, texts in lists.items():
+        if not isinstance(texts, Sequence) or isinstance(texts, str) or not all(isinstance(t, str) for t in texts):
+            raise ValueError(f"{name} is a list of names, got {texts!r:.80}")
+
+
 def _name_of(role: str, part: Any) -> str:
-    return name_of_part(as_policy(part).part if role in ("model", "judge") else part)
+    return name_of_part(as_policy(part, what=role).part if role in ("model", "judge") else part)
 
 
 @dataclass(frozen=True)
@@ -168,9 +196,18 @@ class Experiment:
     def graph(self, arm: str, pool: Sequence[Reward] = ()) -> Graph:
         """The graph of an arm; of one that is shown rewards of other tasks, with these."""
         try:
-            return build(evaluator=self.evaluator, rate_limit=self.rate_limit, **self.arguments(arm, pool))
+            graph = build(evaluator=self.evaluator, rate_limit=self.rate_limit, **self.arguments(arm, pool))
+            graph.any_names = self._ask_by_own_names
+            graph.check_names()
+            return graph
         except ValueError as error:
             raise ValueError(f"the arm {arm!r}: {error}") from error
+
+    @cached_property
+    def _ask_by_own_names(self) -> bool:
+        """Whether an arm may ask by names of its own: the options that all arms share may be meant for that one."""
+        own = (arm for arm in self.arms.values() if arm.create not in TOPOLOGIES.values())
+        return any(own) or any(arm.options.get("schedule", "plain") not in SCHEDULES for arm in self.arms.values())
 
     def code(self) -> Code:
         """By arm, the fingerprints of its parts."""
@@ -207,13 +244,7 @@ def prepare(plan: Plan, objects: Objects = NO_OBJECTS) -> Experiment:
     Raises:
         ValueError: something in it is wrong; names the value and the choices.
     """
-    for name in ("limit", "rounds", "seeds", "concurrency"):
-        if (number := getattr(plan, name)) < 1:
-            raise ValueError(f"{name} must be 1 or more, got {number}")
-    if not plan.call_timeout > 0:
-        raise ValueError(f"call_timeout must be above 0, got {plan.call_timeout}")
-    if plan.solved_at is not None and not math.isfinite(plan.solved_at):
-        raise ValueError(f"solved_at must be a finite number, got {plan.solved_at}")
+    _check_numbers(vars(plan))
     benchmark = _part("benchmark", plan, objects)
     arms = {arm.name: arm for arm in read_arms(plan.arms)}
     evaluator = evaluator_of(plan, {**objects, "benchmark": benchmark}) or benchmark.evaluator
@@ -276,13 +307,16 @@ def evaluator_of(plan: Plan, objects: Objects = NO_OBJECTS) -> Evaluator | None:
     """The evaluator or judge that a plan names; None if it names neither.
 
     Raises:
-        ValueError: both are named, there is none of that name, or the judge has nothing to judge by.
+        ValueError: both are named, there is none of that name, the judge has nothing to judge by, or there is a server
+            for a judge, and none.
     """
     if plan.evaluator is not None and plan.judge is not None:
         raise ValueError("the rewards come from an evaluator or from a judge; give one of the two")
     if plan.rubric is not None and plan.judge is None:
         raise ValueError("a rubric is what a judge judges by: name the judge, too")
     if plan.judge is None:
+        if plan.judge_base_url is not None and not isinstance(plan.judge_base_url, FolderAddress):
+            raise ValueError("judge_base_url is the judge's server: name the judge, too")
         return _part("evaluator", plan, objects)
     judge = _part("judge", plan, objects)
     if plan.rubric is not None:

@@ -24,6 +24,7 @@ from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.execution.run_file import local
 from icrl_graph.models.addresses import FolderAddress, without_credentials
 from icrl_graph.models.registry import load_model
+from icrl_graph.state.checks import is_number
 from icrl_graph.state.fingerprint import edited
 from icrl_graph.state.formatting import command
 from icrl_graph.topologies.options import at_temperature
@@ -115,8 +116,8 @@ class Plan:
         named = {"usd": self.total_usd, "calls": self.total_calls, "time": self.total_seconds}
         caps = {name: cap for name, cap in named.items() if cap is not None}
         for name, cap in caps.items():
-            if not 0 < cap < math.inf:
-                raise ValueError(f"{TOTALS[name]} must be a finite number above 0, got {cap}")
+            if not (is_number(cap) and 0 < cap < math.inf):
+                raise ValueError(f"{TOTALS[name]} must be a finite number above 0, got {cap!r:.80}")
         return caps
 
     def shared(self) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from icrl_graph.models.policy import Policy, as_policy
 from icrl_graph.models.responses import failed_call, read_response
 from icrl_graph.prompts.templates import ACT, REACT
 from icrl_graph.prompts.text import reward_line
+from icrl_graph.state.checks import check_counts
 from icrl_graph.state.choices import name_of_part, pick
 from icrl_graph.state.episode import Message, Step, Usage, add_usage
 from icrl_graph.state.events import Emit, StepEvent
@@ -146,8 +147,7 @@ def rollout(
     Raises:
         ValueError: an argument is wrong.
     """
-    if max_steps < 1:
-        raise ValueError(f"max_steps must be 1 or more, got {max_steps!r}")
+    check_counts(max_steps=max_steps, **({} if max_concurrency is None else {"max_concurrency": max_concurrency}))
     if not (callable(environment) or isinstance(environment, EnvironmentPool)):
         raise ValueError(f"environment must be a function that makes one, or a pool, got {environment!r:.80}")
     pick("on_divergence", on_divergence, dict.fromkeys(("raise", "restart")))

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from icrl_graph.execution.signatures import accepted_names, offered_names
-from icrl_graph.state.choices import name_of_part
+from icrl_graph.state.choices import find, name_of_part
 from icrl_graph.state.reward import OnError, check_on_error
 
 OFFERED = ("task", "response", "answer", "steps", "task_data")
@@ -38,8 +38,8 @@ ASKABLE = (*OFFERED, "history", "bounds")
 for the lowest and highest reward that the graph takes, or None."""
 
 Evaluator = Any
-"""A callable (sync or async, or a generator function), a LangChain tool, a Runnable, or a `BoundEvaluator`; returns a
-number, a `Reward`, or None for unscored."""
+"""A callable (sync or async, or a generator function), a LangChain tool, a Runnable, a `BoundEvaluator`, or the name of
+one of these as "path.py:name"; returns a number, a `Reward`, or None for unscored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +93,15 @@ def bind_evaluator(evaluator: Evaluator, what: str = "evaluator") -> BoundEvalua
     """Bind an evaluator; one that is bound is returned as it is.
 
     Args:
-        evaluator: a callable, a LangChain tool, a Runnable, or a `BoundEvaluator`.
+        evaluator: a callable, a LangChain tool, a Runnable, or a `BoundEvaluator`; or the name of one, as
+            "path.py:name", "module:name" or an entry point.
         what: its role, for errors.
 
     Raises:
         ValueError: it is none of these, or it asks for something that is not offered.
     """
+    if isinstance(evaluator, str):
+        evaluator = find("evaluator", evaluator, {})
     if isinstance(evaluator, BoundEvaluator):
         return evaluator
     name, tool_arguments = name_of_part(evaluator), getattr(evaluator, "args", None)
@@ -108,6 +111,6 @@ def bind_evaluator(evaluator: Evaluator, what: str = "evaluator") -> BoundEvalua
     if hasattr(evaluator, "invoke"):
         return BoundEvaluator(evaluator, OFFERED, name, calls=1)
     if not callable(evaluator):
-        raise ValueError(f"the {what} must be a callable, a LangChain tool or a Runnable, got {evaluator!r}")
+        raise ValueError(f"the {what} must be a callable, a LangChain tool or a Runnable, got {evaluator!r:.80}")
     flow = any(map(inspect.isgeneratorfunction, (evaluator, getattr(evaluator, "__call__", None))))  # noqa: B004
     return BoundEvaluator(evaluator, accepted_names(evaluator, ASKABLE, what), name, flow=flow, calls=int(flow))

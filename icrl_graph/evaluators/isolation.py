@@ -31,6 +31,7 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator, bind_evaluator
+from icrl_graph.state.checks import check_above_0
 from icrl_graph.state.loading import LOADED
 from icrl_graph.state.reward import OnError, Reward, as_reward
 
@@ -78,9 +79,7 @@ def isolated(
     if _is_worker:  # a module that isolates its evaluator is imported by the worker, too
         return inner
     workers = (os.cpu_count() or 1) if workers is None else workers
-    for name, number in {"timeout": timeout, "memory": memory, "workers": workers}.items():
-        if number is not None and not number > 0:
-            raise ValueError(f"{name} must be above 0, got {number!r}")
+    check_above_0(timeout=timeout, memory=memory, workers=workers)
     if inner.flow or inner.calls or inner.asks:
         raise ValueError(
             f"only a function or a tool can be isolated, not a judge, a Runnable or a person; got {evaluator!r}"
@@ -349,7 +348,7 @@ def _loaded(copied: bytes, memory: float | None) -> tuple[Any, dict[str, Any]]:
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as oom_score:
         oom_score.write("1000")  # if memory is short, Linux is to end this process rather than the run
     if memory is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (int(memory * 2**20),) * 2)
+        resource.setrlimit(resource.RLIMIT_DATA, (int(min(memory, 2**40) * 2**20),) * 2)
     try:
         return bind_evaluator(pickle.loads(copied)).part, {}  # a name may stand for an isolated evaluator here
     except Exception as error:

@@ -12,15 +12,14 @@ run whose judge is the model itself says "self-judged" in its output.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from statistics import mean, pstdev
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from icrl_graph.errors import BudgetExceeded, IcrlError
 from icrl_graph.evaluators.evaluator import BoundEvaluator, bind_evaluator
@@ -31,9 +30,10 @@ from icrl_graph.models.policy import Policy, as_policy
 from icrl_graph.models.responses import is_permanent, read_response
 from icrl_graph.prompts.templates import COMPARE, JUDGE, fill
 from icrl_graph.prompts.text import block, text_of
+from icrl_graph.state.checks import is_number
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.plain import last_line, last_object
-from icrl_graph.state.reward import Reward
+from icrl_graph.state.reward import LARGEST, Reward
 from icrl_graph.state.unicode import cleaned
 
 
@@ -50,11 +50,21 @@ Read = Callable[[Mapping[str, Any]], Judgement]
 """Reads a judge's reply, the fields that `read_response` gives."""
 
 
+def _no_truth_value(score: Any) -> Any:
+    """Raise ValueError for true and false, which pydantic would take for 1 and 0."""
+    if isinstance(score, bool):
+        raise ValueError("a score is a number")
+    return score
+
+
+_NoTruthValue = BeforeValidator(_no_truth_value)
+
+
 class Verdict(BaseModel):
     """A judge's answer, where the model gives structured output."""
 
     reasons: str = Field(description="Briefly, what speaks for and against the answer.")
-    score: float = Field(description="The score, on the scale that was given.")
+    score: Annotated[float, _NoTruthValue] = Field(description="The score, on the scale that was given.")
 
 
 def llm_judge(
@@ -80,9 +90,10 @@ def llm_judge(
     Raises:
         ValueError: the scale is not two numbers in order, there is no rubric, or samples is below 1.
     """
+    is_pair = isinstance(scale, list | tuple) and len(scale) == 2 and all(map(is_number, scale))
+    if not (is_pair and -LARGEST <= scale[0] < scale[1] <= LARGEST):
+        raise ValueError(f"scale is the lowest and the highest score, such as (1, 10), got {scale!r:.80}")
     lowest, highest = scale
-    if not (math.isfinite(lowest) and math.isfinite(highest) and lowest < highest):
-        raise ValueError(f"scale is the lowest and the highest score, such as (1, 10), got {scale!r}")
     policies = _policies(model, rubric, samples)
     judges = [(policy, _structured(policy)) for policy in policies for _ in range(samples)]
 
@@ -93,7 +104,7 @@ def llm_judge(
         else:
             words = reply.get("response", "")
             score = read_score(words, highest)
-        if score is None or not lowest <= score <= highest:
+        if not isinstance(score, int | float) or isinstance(score, bool) or not lowest <= score <= highest:
             return Judgement(None, f"no score from {lowest:g} to {highest:g} in: {words[-80:]!r}")
         return Judgement(float(score), words)
 
@@ -158,7 +169,7 @@ def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", sam
 class _Scored(BaseModel):
     """A verdict in JSON, with or without its reasons."""
 
-    score: float | str
+    score: Annotated[float | str, _NoTruthValue]
 
 
 _NUMBER = r"([-+]?[0-9]+(?:\.[0-9]+|,[0-9]{1,2})?)"
@@ -238,7 +249,7 @@ def _policies(model: Any, rubric: str, samples: int) -> list[Policy]:
     if not (isinstance(rubric, str) and rubric.strip()):
         raise ValueError(f"rubric is a text that says what makes an answer good, got {rubric!r:.80}")
     if not (type(samples) is int and samples >= 1):
-        raise ValueError(f"samples must be a whole number, 1 or more, got {samples!r}")
+        raise ValueError(f"samples must be a whole number, 1 or more, got {samples!r:.80}")
     models = list(model) if isinstance(model, list | tuple) else [model]
     if not models:
         raise ValueError("a judge needs a model, got none")

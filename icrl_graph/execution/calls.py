@@ -32,8 +32,15 @@ class contained:
     """What users' code raises within the block is an `Exception`, whatever it is.
 
     An evaluator may `exec` an answer that says `sys.exit(0)`: that must not end the caller's process, silently and with
-    a status of 0. A Ctrl-C, a cancellation and the end of a generator pass as they are.
+    a status of 0. A Ctrl-C and a cancellation pass as they are, and so does the end of a coroutine that holds the
+    block.
+
+    Args:
+        awaits: whether the block awaits anything, so that it may be ended there.
     """
+
+    def __init__(self, awaits: bool = False) -> None:
+        self._awaits = awaits
 
     def __enter__(self) -> None:
         """Begin the block."""
@@ -46,15 +53,23 @@ class contained:
         Raises:
             RuntimeError: it raised a SystemExit, or another error that is no `Exception`.
         """
-        if error is not None and not isinstance(error, Exception) and not _stops(error):
+        if error is not None and not isinstance(error, Exception) and not self._stops(error):
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
+    def _stops(self, error: BaseException) -> bool:
+        """Whether an error is there to stop what runs."""
+        if isinstance(error, BaseExceptionGroup):
+            return any(map(self._stops, error.exceptions))
+        if isinstance(error, GeneratorExit):  # raised by users' code, if there is a task that goes on
+            return self._awaits and not _in_task()
+        return isinstance(error, KeyboardInterrupt | asyncio.CancelledError)
 
-def _stops(error: BaseException) -> bool:
-    """Whether an error is there to stop what runs."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(_stops, error.exceptions))
-    return isinstance(error, KeyboardInterrupt | GeneratorExit | asyncio.CancelledError)
+
+def _in_task() -> bool:
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:  # no event loop runs
+        return False
 
 
 @dataclass(frozen=True)
@@ -101,7 +116,7 @@ def execute(call: Call) -> Any:
 async def aexecute(call: Call) -> Any:
     """`execute` under `ainvoke`."""
     _unless_drained(call)
-    with contained():
+    with contained(awaits=True):
         return _whole(await _aresult(_ainvoke(call), call.timeout))
 
 
@@ -178,8 +193,8 @@ def begin(call: Call) -> Any:
             return call.part(**call.input)
         begin = call.part.ainvoke if async_only(call.part) else call.part.invoke
         return begin(call.input, **call.kwargs, **call.unkeyed_kwargs)
-    except StopIteration as error:  # neither a coroutine nor a future can carry it
-        raise RuntimeError(f"StopIteration: {error}") from error
+    except (StopIteration, GeneratorExit) as error:  # neither a coroutine nor a future can carry them
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def _invoke(call: Call) -> Any:

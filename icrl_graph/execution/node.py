@@ -40,7 +40,7 @@ class PlainNode(RunnableLambda[Any, Any]):
         """Call `afunc`."""
         next_ids_after_config(config or {})
         afunc: Callable[[Any], Awaitable[Any]] = self.afunc  # type: ignore[assignment]
-        with contained():
+        with contained(awaits=True):
             return await afunc(input)
 
 

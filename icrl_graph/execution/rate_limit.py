@@ -21,6 +21,7 @@ from icrl_graph.execution.budget import TotalBudget
 from icrl_graph.execution.calls import Call, aexecute, execute, run_blocking
 from icrl_graph.execution.queue import FairSemaphore, await_slot, interrupted, wait_for_slot
 from icrl_graph.execution.retry import describe, is_retryable, retry_after
+from icrl_graph.state.checks import check_above_0, is_number
 
 logger = logging.getLogger(__name__)
 
@@ -62,15 +63,14 @@ class RateLimit:
         max_attempts: int = 6,
         max_backoff: float = 60.0,
     ) -> None:
-        limits = {
-            "max_concurrency": max_concurrency,
-            "requests_per_minute": requests_per_minute,
-            "tokens_per_minute": tokens_per_minute,
-            "max_attempts": max_attempts,
-        }
-        for name, limit in limits.items():
-            if limit is not None and not limit > 0:
-                raise ValueError(f"{name} must be above 0, got {limit!r}")
+        check_above_0(
+            max_concurrency=max_concurrency,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            max_attempts=max_attempts,
+        )
+        if not (is_number(max_backoff) and max_backoff >= 0):
+            raise ValueError(f"max_backoff must be 0 or more seconds, got {max_backoff!r:.80}")
         self._max_attempts, self._max_backoff = max_attempts, max_backoff
         self._requests, self._tokens = Bucket(requests_per_minute), Bucket(tokens_per_minute)
         self._slots = FairSemaphore(max_concurrency)

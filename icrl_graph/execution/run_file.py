@@ -26,7 +26,7 @@ def saver_of(path: str | PathLike[str] | None, thread_id: str) -> Iterator[BaseC
     """The checkpointer of a file, for who drives a thread of it; without a path, one in memory.
 
     Raises:
-        ValueError: the path is an address, or that of a folder.
+        ValueError: the path is an address, or that of something else.
         ThreadBusy: somebody else drives the thread.
     """
     if path is None:
@@ -36,7 +36,7 @@ def saver_of(path: str | PathLike[str] | None, thread_id: str) -> Iterator[BaseC
 
     from langgraph.checkpoint.sqlite import SqliteSaver
 
-    local(path, _WHAT).parent.mkdir(parents=True, exist_ok=True)
+    database_file(path, _WHAT).parent.mkdir(parents=True, exist_ok=True)
     with (
         driving(path, thread_id),
         closing(sqlite3.connect(**_database(path), timeout=PATIENCE, check_same_thread=False)) as connection,
@@ -53,7 +53,7 @@ async def async_saver_of(path: str | PathLike[str] | None, thread_id: str) -> As
     import aiosqlite
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-    local(path, _WHAT).parent.mkdir(parents=True, exist_ok=True)
+    database_file(path, _WHAT).parent.mkdir(parents=True, exist_ok=True)
     with driving(path, thread_id):
         connection = await _surely(_connected(aiosqlite.connect(**_database(path), timeout=PATIENCE)))
         saver = AsyncSqliteSaver(connection, serde=PlainSerializer())
@@ -78,16 +78,41 @@ def local(path: str | PathLike[str], what: str) -> Path:
         what: what it should be, for the error.
 
     Raises:
-        ValueError: it is empty, which SQLite takes for a file that is deleted at the end; or an address, such as
-            postgresql://..., of which the error tells no password; or what should be a file is a folder.
+        ValueError: it is no path; it is empty, which SQLite takes for a file that is deleted at the end; or an address,
+            such as postgresql://..., of which the error tells no password.
     """
+    if not isinstance(path, str | PathLike):
+        raise ValueError(f"{what}; got {path!r:.80}")
     if not str(path):
         raise ValueError(f"{what}; got an empty text")
     if address := _ADDRESS.match(str(path)):
         raise ValueError(f"{what}; got an address, {address[1]}://...")
-    if what is _WHAT and Path(path).is_dir():
-        raise ValueError(f"{what}; got the folder {path}")
     return Path(path)
+
+
+def database_file(path: str | PathLike[str], what: str) -> Path:
+    """The path of a database, which need not be there yet.
+
+    Args:
+        path: the path.
+        what: what it should be, for the error.
+
+    Raises:
+        ValueError: it is none of this machine, or what is there is a folder or a file of another kind.
+    """
+    file = local(path, what)
+    if file.is_dir():
+        raise ValueError(f"{what}; got the folder {path}")
+    if file.is_file():
+        with file.open("rb") as opened:
+            begins = opened.read(len(_MAGIC))
+        if begins and begins != _MAGIC:
+            raise ValueError(f"{what}; {path} is a file of another kind")
+    return file
+
+
+_MAGIC = b"SQLite format 3\0"
+"""How every database of SQLite begins, unless it is empty."""
 
 
 def _database(path: str | PathLike[str]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from langgraph.store.memory import InMemoryStore
 from icrl_graph.errors import ThreadBusy
 from icrl_graph.execution.journal import Journal, Reply, StoreJournal, journal_errors
 from icrl_graph.execution.langgraph_internals import databases_of_run, invocation_of_run, next_ids_after, unwrapped
-from icrl_graph.execution.run_file import local
+from icrl_graph.execution.run_file import database_file
 from icrl_graph.execution.thread_lock import named, this_process
 from icrl_graph.state.episode import Usage, add_usage
 
@@ -238,13 +238,13 @@ class SqliteJournal(TableJournal):
         path: the file; created if it is missing.
 
     Raises:
-        ValueError: it is an address.
+        ValueError: it is an address, a folder, or a file of another kind.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
         import sqlite3
 
-        local(path, "a SqliteJournal is a file")
+        database_file(path, "a SqliteJournal is a file for SQLite")
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, timeout=30, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode=WAL")  # synchronous=FULL stays as it is: safe in a power cut, too

@@ -3,13 +3,13 @@
 A reply without usage would cost nothing, and no cap of tokens or dollars would hold. So what a provider's chat model
 leaves out is estimated by its text: a token for every four bytes of UTF-8, of the prompt and of the reply. That is
 about right for English and near the truth for other scripts, whose characters are longer; images count nothing. Some
-servers report zeros instead of nothing; they count as nothing where there is a text.
+servers report zeros instead of nothing; they count as nothing where there is a text. So do numbers that can't be:
+negative ones, and more than any model reads or writes in one call.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 BYTES = 4
 """Of UTF-8, for each token of an estimate."""
+MOST = 10**9
+"""Tokens that one call can read or write; a server that reports more is mistaken."""
 LOCAL = "icrl_graph"
 """The provider that a function names which stands for a model: what it does not report, it does not cost."""
 
@@ -200,8 +202,8 @@ def _tokens(reply: _Reply) -> Usage:
         return {}
     read, wrote = reported.get("input_token_details") or {}, reported.get("output_token_details") or {}
     tokens = Usage(input=input, cached=_sum(read, "cache_read"), output=output, reasoning=_sum(wrote, "reasoning"))
-    hour = read.get("ephemeral_1h_input_tokens") or 0
-    if written := max(_sum(read, "cache_creation"), (read.get("ephemeral_5m_input_tokens") or 0) + hour):
+    hour = _count(read.get("ephemeral_1h_input_tokens"))
+    if written := max(_sum(read, "cache_creation"), _count(read.get("ephemeral_5m_input_tokens")) + hour):
         tokens["written"] = written
     if hour:
         tokens["written_1h"] = hour
@@ -211,8 +213,8 @@ def _tokens(reply: _Reply) -> Usage:
 
 
 def _count(tokens: Any) -> int:
-    """A number of tokens as a server reports it; 0 for what is none."""
-    return int(tokens) if isinstance(tokens, int | float) and 0 < tokens < math.inf else 0
+    """A number of tokens as a server reports it; 0 for what is none, or can't be that of one reply."""
+    return int(tokens) if isinstance(tokens, int | float) and 0 < tokens <= MOST else 0
 
 
 def _said(message: BaseMessage) -> str:
@@ -230,8 +232,8 @@ def _estimate(text: str) -> int:
 def _tell_estimated(model: str) -> None:
     """Log once that a model's tokens are estimated."""
     logger.warning(
-        "%s: its server reports no usage; tokens are estimated, one for every %d bytes of text, and caps of tokens and "
-        "dollars hold by that",
+        "%s: its server reports no usage, or one that can't be; tokens are estimated, one for every %d bytes of text, "
+        "and caps of tokens and dollars hold by that",
         model or "a model",
         BYTES,
     )
@@ -239,4 +241,4 @@ def _tell_estimated(model: str) -> None:
 
 def _sum(details: Mapping[str, Any], name: str) -> int:
     """The tokens of a kind; those of a service tier stand under a name of their own, as "flex_cache_read"."""
-    return sum(tokens or 0 for key, tokens in details.items() if key == name or key.endswith(f"_{name}"))
+    return sum(_count(tokens) for key, tokens in details.items() if key == name or key.endswith(f"_{name}"))

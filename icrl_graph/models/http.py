@@ -38,6 +38,7 @@ from openai import DefaultAioHttpClient, DefaultAsyncHttpxClient, DefaultHttpxCl
 
 from icrl_graph.execution.calls import BROKEN_OFF
 from icrl_graph.models.addresses import Credentials
+from icrl_graph.models.completions import is_chunk, is_completion, mended
 from icrl_graph.models.servers import Server, refused_field
 from icrl_graph.models.turns import AsyncInTurns, InTurns
 
@@ -65,6 +66,7 @@ class _Exchange:
         self._knowledge, self.refusals = server, dict[str, str]()
         self.url = request.url
         self.server = f"{self.url.scheme}://{self.url.netloc.decode()}"
+        self.is_chat = self.url.path.endswith("/chat/completions")
         self.limit: float | None = request.extensions.get("timeout", {}).get("read")
         self.end = math.inf if self.limit is None else time.monotonic() + self.limit
 
@@ -118,28 +120,39 @@ class _Exchange:
             httpx2.RequestError: it has a status of success, and is no answer.
         """
         status, body = response.status_code, response.content.decode("utf-8", "replace")
-        try:
-            told = json.loads(body)
-        except ValueError:
-            told = None
+        told = _read(body)
         error = (told.get("error") or _broken_off(told)) if isinstance(told, Mapping) else None
         if status < 400:
-            is_json = "json" in response.headers.get("content-type", "")  # what breaks off in it, the SDK tells
-            is_chat = self.url.path.endswith("/chat/completions")
             if error:
                 status = _status(error)
-            elif (
-                is_chat
-                and not (isinstance(told, Mapping) and told.get("choices"))
-                and (told is not None or not is_json)
-            ):
-                raise _NoAnswer(f"what {self.server} sent is no chat completion: {' '.join(body.split()):.120}")
+            elif self.is_chat:
+                if self._wants_stream or not is_completion(told):
+                    raise self.no_answer(body)
+                whole = mended(told)
+                body = body if whole is told else json.dumps(whole)
         if status >= 400 and (reason := _reason(error or told)):
             known = error if isinstance(error, Mapping) else {}
             whole = told if isinstance(told, Mapping) else {}  # it may hold what was paid
             body = json.dumps({**whole, "error": {**known, "message": reason}})
-        kept = [(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_TRANSFER]
-        return httpx2.Response(status, headers=kept, content=body.encode(), request=response.request)
+        return httpx2.Response(status, headers=_kept(response), content=body.encode(), request=response.request)
+
+    def no_answer(self, body: str) -> httpx2.RequestError:
+        """The error of a body, or of an event of a stream, that is none of an answer."""
+        what = "stream" if self._wants_stream else "chat completion"
+        return _NoAnswer(f"what {self.server} sent is no {what}: {' '.join(body[:500].split()) or 'nothing':.120}")
+
+    @property
+    def _wants_stream(self) -> bool:
+        return _ASKS_FOR_A_STREAM.search(self.request.content) is not None
+
+    def streams(self, response: httpx2.Response) -> bool:
+        """Whether it was asked for a stream, and gets one."""
+        is_stream = "event-stream" in response.headers.get("content-type", "")
+        return response.status_code < 400 and is_stream and self._wants_stream
+
+    def stream(self, response: httpx2.Response, body: _Body | _AsyncBody) -> httpx2.Response:
+        """An answer whose events are checked as they come."""
+        return httpx2.Response(response.status_code, headers=_kept(response), stream=body, request=response.request)
 
     def is_to_repeat(self, response: httpx2.Response) -> bool:
         """Whether it was refused for an optional field; then it is to be sent again, without that.
@@ -160,10 +173,7 @@ class _Exchange:
 
 def _body(request: httpx2.Request) -> dict[str, Any]:
     """The fields of a request; none of one that is no JSON object."""
-    try:
-        body = json.loads(request.content)
-    except ValueError:
-        return {}
+    body = _read(request.content)
     return body if isinstance(body, dict) else {}
 
 
@@ -195,8 +205,21 @@ def _broken_off(told: Mapping[str, Any]) -> Any:
     return None
 
 
-def _is_stream(response: httpx2.Response) -> bool:
-    return response.status_code < 400 and "event-stream" in response.headers.get("content-type", "")
+_ASKS_FOR_A_STREAM = re.compile(rb'"stream":\s*true')
+"""In a request; within its texts quotation marks have a backslash before them."""
+
+
+def _read(body: str | bytes) -> Any:
+    """What a body of JSON holds; None where it is none, or nested too deeply to be read."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _kept(response: httpx2.Response) -> list[tuple[str, str]]:
+    """The headers of an answer whose body was read."""
+    return [(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_TRANSFER]
 
 
 def _status(error: Any) -> int:
@@ -245,13 +268,12 @@ class _Blocking(httpx2.BaseTransport):
                 self._close = weakref.finalize(self, self._client.close)
             client = self._client
         with exchange.step():
-            while not _is_stream(response := _send(client, exchange)):
+            while not exchange.streams(response := _send(client, exchange)):
                 response.read()
                 if not exchange.is_to_repeat(checked := exchange.checked(response)):
                     return checked
         exchange.is_to_repeat(response)
-        response.stream = _Body(response.stream, exchange)
-        return response
+        return exchange.stream(response, _Body(response, exchange))
 
     def close(self) -> None:
         if self._client is not None:
@@ -283,13 +305,12 @@ class _PerLoop(httpx2.AsyncBaseTransport):
             pool = _pool()
             self._pools[loop] = pool, await anext(pool)
         async with exchange.astep():
-            while not _is_stream(response := await _asend(self._pools[loop][1], exchange)):
+            while not exchange.streams(response := await _asend(self._pools[loop][1], exchange)):
                 await response.aread()
                 if not exchange.is_to_repeat(checked := exchange.checked(response)):
                     return checked
         exchange.is_to_repeat(response)
-        response.stream = _AsyncBody(response.stream, exchange)
-        return response
+        return exchange.stream(response, _AsyncBody(response, exchange))
 
 
 async def _asend(client: httpx2.AsyncClient, exchange: _Exchange) -> httpx2.Response:
@@ -321,42 +342,80 @@ def _certificates(file: str | None, folder: str | None) -> ssl.SSLContext:
     return httpx2.create_ssl_context()  # reads these variables itself
 
 
-class _Body(httpx2.SyncByteStream):
-    """The body of an answer, within the limit of its exchange."""
+class _Events:
+    """The events of a stream, each checked once it is whole: `data:` on one or more lines, up to an empty one."""
 
-    def __init__(self, stream: Any, exchange: _Exchange) -> None:
-        self._stream, self._exchange = stream, exchange
+    def __init__(self, exchange: _Exchange) -> None:
+        self._exchange, self._line, self._data, self._are_any = exchange, b"", list[bytes](), False
+        self._is_over = False
+
+    def check(self, piece: bytes | None) -> None:
+        """Check what ends in the next bytes; None at the end of all.
+
+        Raises:
+            httpx2.RequestError: an event is no piece of a chat completion, or there was none.
+        """
+        if piece is None and not self._are_any:
+            raise self._exchange.no_answer("")
+        for line in (self._line + (piece or b"")).splitlines(keepends=True):
+            self._line = b"" if line.endswith((b"\n", b"\r")) else line
+            if self._line:
+                break
+            if line.startswith(b"data:"):
+                self._data.append(line[5:].strip())
+            elif not line.strip() and self._data:
+                self._check_event(b"\n".join(self._data))
+                self._data = []
+
+    def _check_event(self, data: bytes) -> None:
+        self._are_any = True
+        self._is_over = self._is_over or data.startswith(b"[DONE]")
+        if self._is_over or not self._exchange.is_chat:
+            return
+        told = _read(data)
+        is_error = isinstance(told, Mapping) and told.get("error")  # the SDK raises it
+        if not (is_error or is_chunk(told)):
+            raise self._exchange.no_answer(data.decode("utf-8", "replace"))
+
+
+class _Body(httpx2.SyncByteStream):
+    """The body of a stream, within the limit of its exchange."""
+
+    def __init__(self, response: httpx2.Response, exchange: _Exchange) -> None:
+        self._response, self._exchange = response, exchange
 
     def __iter__(self) -> Iterator[bytes]:
-        chunks = iter(self._stream)
+        chunks, events = self._response.iter_bytes(), _Events(self._exchange)
         while True:
             with self._exchange.step():
                 chunk = next(chunks, None)
+            events.check(chunk)
             if chunk is None:
                 return
             yield chunk
 
     def close(self) -> None:
-        self._stream.close()
+        self._response.close()
 
 
 class _AsyncBody(httpx2.AsyncByteStream):
     """`_Body` under `ainvoke`."""
 
-    def __init__(self, stream: Any, exchange: _Exchange) -> None:
-        self._stream, self._exchange = stream, exchange
+    def __init__(self, response: httpx2.Response, exchange: _Exchange) -> None:
+        self._response, self._exchange = response, exchange
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        chunks = aiter(self._stream)
+        chunks, events = aiter(self._response.aiter_bytes()), _Events(self._exchange)
         while True:
             async with self._exchange.astep():
                 chunk = await anext(chunks, None)
+            events.check(chunk)
             if chunk is None:
                 return
             yield chunk
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        await self._response.aclose()
 
 
 _end: ContextVar[float] = ContextVar("icrl_http_end", default=math.inf)

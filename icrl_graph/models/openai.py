@@ -22,6 +22,7 @@ from langchain_core.messages.ai import UsageMetadata, add_usage, subtract_usage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
 
+from icrl_graph.models.completions import readable
 from icrl_graph.models.servers import address_of, is_openai
 
 
@@ -75,7 +76,8 @@ class LeanChatOpenAI(ChatOpenAI):
     def _convert_chunk_to_generation_chunk(
         self, chunk: dict[str, Any], default_chunk_class: type, base_generation_info: dict[str, Any] | None
     ) -> ChatGenerationChunk | None:
-        converted = super()._convert_chunk_to_generation_chunk(chunk, default_chunk_class, base_generation_info)
+        told = {**chunk, "usage": readable(chunk.get("usage"))}
+        converted = super()._convert_chunk_to_generation_chunk(told, default_chunk_class, base_generation_info)
         if converted is not None and (choices := chunk.get("choices")):
             _keep_reasoning(converted.message, choices[0]["delta"])
         return converted

@@ -87,13 +87,14 @@ class Policy:
         return {"messages": plain} if self.kind == "graph" else plain
 
 
-def as_policy(model: Any, cache: str = "auto") -> Policy:
+def as_policy(model: Any, cache: str = "auto", what: str = "model") -> Policy:
     """Adapt a model.
 
     Args:
         model: a name, a chat model, a Runnable, a compiled graph that takes `messages`, a function, or a `Policy`,
             which is returned as it is.
         cache: how its provider is made to cache prompts, one of `prompt_cache.CHOICES`; for chat models of providers.
+        what: its role, for errors.
 
     Raises:
         ValueError: it is none of these.
@@ -119,7 +120,7 @@ def as_policy(model: Any, cache: str = "auto") -> Policy:
         if async_only(model):
             raise ValueError("a function that stands for a model is a plain one; wrap a coroutine in a RunnableLambda")
         return Policy(FunctionModel(reply=model, name=getattr(model, "__qualname__", "function")), "chat")
-    raise ValueError(f"a model is a name, a chat model, a Runnable, a compiled graph or a function, got {model!r:.80}")
+    raise ValueError(f"a {what} is a name, a chat model, a Runnable, a compiled graph or a function, got {model!r:.80}")
 
 
 def same_model(one: Any, other: Any) -> bool:

@@ -38,9 +38,11 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
             names.
         MissingExtra: the provider is not openai, and langchain is not installed.
     """
-    provider, colon, model = name.partition(":")
+    provider, colon, model = name.partition(":") if isinstance(name, str) else ("", "", "")
     if not (provider and colon and model):
-        raise ValueError(f"a model is named 'provider:name', such as 'openai:gpt-4.1-mini', got {name!r}")
+        raise ValueError(f"a model is named 'provider:name', such as 'openai:gpt-4.1-mini', got {name!r:.80}")
+    if not isinstance(base_url, str | None):
+        raise ValueError(f"base_url is an address, such as 'http://localhost:8000/v1', got {base_url!r:.80}")
     if provider == "openai":
         return _openai(model, base_url=base_url, api_key=api_key, **options)
     options |= {key: value for key, value in (("base_url", base_url), ("api_key", api_key)) if value is not None}

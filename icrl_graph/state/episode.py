@@ -308,20 +308,27 @@ def _of_round(candidates: Sequence[Episode]) -> Usage:
     return add_usage(*(side_by_side([each.get("costs", {}).get(node, {}) for each in candidates]) for node in nodes))
 
 
-def plain(value: Any, where: str) -> Any:
+MAX_DEPTH = 100
+"""Of values within values; JSON that is nested deeper is not read alike everywhere."""
+
+
+def plain(value: Any, where: str, depth: int = MAX_DEPTH) -> Any:
     """A copy in JSON's own types, so that it is the same after it was stored; texts are `cleaned`.
 
     Args:
         value: numbers of at most 64 bits, texts, lists, mappings by text, None.
         where: what to call it in the error.
+        depth: how deeply it may be nested.
 
     Raises:
-        ValueError: something in it is none of these; says what and where.
+        ValueError: something in it is none of these, or too deep; says what and where.
     """
+    if depth < 0:
+        raise ValueError(f"{where.partition('[')[0]} is nested more than {MAX_DEPTH} levels deep")
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {cleaned(key): plain(held, f"{where}[{key!r}]") for key, held in value.items()}
+        return {cleaned(key): plain(held, f"{where}[{key!r}]", depth - 1) for key, held in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(held, f"{where}[{i}]") for i, held in enumerate(value)]
+        return [plain(held, f"{where}[{i}]", depth - 1) for i, held in enumerate(value)]
     if value is None or isinstance(value, str | bool):
         return cleaned(value)
     if isinstance(value, int) and -(2**63) <= value < 2**63:

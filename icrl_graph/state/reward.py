@@ -13,6 +13,8 @@ from typing_extensions import TypedDict
 from icrl_graph.state.unicode import cleaned
 
 UNSCORED: Literal["unscored"] = "unscored"
+LARGEST = 1e100
+"""A reward beyond this, on either side, is none: sums and squares of such numbers are infinite."""
 OnError = float | Literal["unscored"]
 """The reward of an attempt on which its evaluator raises."""
 
@@ -51,10 +53,16 @@ def check_on_error(on_error: Any, bounds: tuple[float, float] | None = None) -> 
     """
     if on_error is None or (isinstance(on_error, str) and on_error == UNSCORED):
         return
-    if isinstance(on_error, bool) or not isinstance(on_error, int | float) or not math.isfinite(on_error):
+    if isinstance(on_error, bool) or not isinstance(on_error, int | float) or not abs(on_error) <= LARGEST:
         raise ValueError(f"on_error is a finite number such as 0, or {UNSCORED!r}, got {on_error!r:.80}")
     if bounds and not bounds[0] <= on_error <= bounds[1]:
         raise ValueError(f"on_error={on_error:g} is outside the declared range {bounds[0]:g} to {bounds[1]:g}")
+
+
+def check_target(target: float | None, bounds: tuple[float, float] | None) -> None:
+    """Raise ValueError if no reward can reach the target of a run."""
+    if target is not None and bounds and target > bounds[1]:
+        raise ValueError(f"target={target:g} is above the highest reward that counts, bounds={tuple(bounds)}")
 
 
 _NAMES = {"score": "value", "comment": "feedback"}
@@ -112,6 +120,8 @@ def _number(value: Any, bounds: tuple[float, float] | None) -> float | None:
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"a reward must be finite, got {number}")
+    if abs(number) > LARGEST:
+        raise ValueError(f"a reward must be from {-LARGEST:g} to {LARGEST:g}, got {number:g}")
     if bounds and not bounds[0] <= number <= bounds[1]:
         raise ValueError(f"the reward {number:g} is outside the declared range {bounds[0]:g} to {bounds[1]:g}")
     return number

@@ -25,6 +25,8 @@ from icrl_graph.execution.node import TRACED, plain_node
 from icrl_graph.models.policy import Policy
 from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.memory import Memory
+from icrl_graph.prompts.plan import SCHEDULES
+from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.state.episode import Input, LoopState, Output
 from icrl_graph.state.selection import best, on_copies
 from icrl_graph.topologies import nodes
@@ -55,6 +57,8 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
 
     Attributes:
         parts: all that is not a name or a number.
+        any_names: whether `instructions` and `sampling` may have names that nothing in the graph asks by; else they are
+            refused where the schedule and all nodes are shipped ones.
 
     Raises:
         ValueError: an argument is wrong; the message names it, its value and the choices.
@@ -89,6 +93,7 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
             selector=selector,
             extra_calls=extra_calls,
         )
+        self.any_names, self._asked_by, self._shipped = False, {"default", *INSTRUCTIONS}, set[str]()
         schema = self.parts.schema
         super().__init__(LoopState, context_schema=schema, input_schema=Input, output_schema=Output)
         self._add("prepare", nodes.prepare_node(self.parts))
@@ -134,6 +139,7 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
             memory: which attempts it shows beside the last; default the run's own.
         """
         policy = writer or self.parts.plain
+        self._asked_by.add(instruction)
         self._add("reflect", nodes.reflect_node(policy, self.parts, instruction, shows, memory, writer is None))
 
     def add_route(self, source: str, route: Callable[[LoopState], Any], targets: list[str]) -> None:
@@ -152,12 +158,32 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         """Add the edge after `build_context` where a round has several attempts: each is a task of its own."""
         self.add_route(source, lambda state: send_attempts(state, target), [target])
 
-    def validate(self, interrupt: Sequence[str] | None = None) -> Self:
-        """Check the wiring, as `compile` does.
+    def check_names(self) -> None:
+        """Check that something asks by each name that `instructions` and `sampling` have; a custom part may.
 
         Raises:
-            ValueError: an edge names an unknown node, or no way leads from prepare to select, which gives the answer.
+            ValueError: nothing does.
         """
+        is_custom = (
+            self.parts.schema.model_fields["schedule"].default not in SCHEDULES or self.nodes.keys() - self._shipped
+        )
+        if self.any_names or is_custom:
+            return
+        for option, choices in (("instructions", self._asked_by - {"default"}), ("sampling", self._asked_by)):
+            if unknown := [name for name in getattr(self.parts, option) if name not in choices]:
+                raise ValueError(
+                    f"{option} has {', '.join(map(repr, unknown))}, by which nothing is asked; choose among "
+                    f"{', '.join(sorted(choices))}, or give a schedule of your own"
+                )
+
+    def validate(self, interrupt: Sequence[str] | None = None) -> Self:
+        """Check the wiring and the names, as `compile` does.
+
+        Raises:
+            ValueError: an edge names an unknown node, or no way leads from prepare to select, which gives the answer;
+                or see `check_names`.
+        """
+        self.check_names()
         super().validate(interrupt)
         reached, new = set[str](), {"prepare"}
         while new:
@@ -179,6 +205,7 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         return named | set(own or ()) | {end for start, end in self._all_edges if start == source}
 
     def _add(self, name: str, node: Runnable[Any, Any] | Callable[..., Any]) -> None:
+        self._shipped.add(name)
         self.add_node(name, node, trace_policy=TRACED)
 
 

@@ -130,7 +130,7 @@ def create_reflexion(
         ValueError: an argument is wrong.
     """
     settings: Any = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
-    writer = None if reflector is None else as_policy(reflector)
+    writer = None if reflector is None else as_policy(reflector, what="reflector")
     shows: Shows = ("response", "shown", "reflection") if show_attempts else ("reflection",)
     parts = {"reflector": writer and writer.part, "attempts": "shown" if show_attempts else None}
     common: Any = {"metric": metric, "base": ReflexionSettings, "shows": shows, "extra_calls": 1, "parts": parts}
@@ -178,7 +178,7 @@ def create_self_refine(
         ValueError: an argument is wrong.
     """
     settings: Any = {"memory": memory, "schedule": schedule, "layout": layout, "rounds": rounds}
-    writer = None if critic is None else as_policy(critic)
+    writer = None if critic is None else as_policy(critic, what="critic")
     shows: Shows = ("response", "reflection")
     parts = {"critic": writer and writer.part}
     common: Any = {"metric": metric, "base": SelfRefineSettings, "shows": shows, "extra_calls": 1, "parts": parts}

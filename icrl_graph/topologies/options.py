@@ -21,12 +21,14 @@ from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models import prompt_cache as caching
 from icrl_graph.models.policy import Policy, as_policy, chat_models
 from icrl_graph.models.registry import load_model
+from icrl_graph.models.sampling import check_sampling
 from icrl_graph.models.structured import is_of_openai
 from icrl_graph.prompts.templates import INSTRUCTIONS
+from icrl_graph.state.checks import check_function, is_number
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Message
 from icrl_graph.state.fingerprint import fingerprint, fingerprint_of_value
-from icrl_graph.state.reward import OnError, check_on_error
+from icrl_graph.state.reward import OnError, check_on_error, check_target
 from icrl_graph.state.unicode import cleaned
 from icrl_graph.topologies import settings
 from icrl_graph.topologies.nodes.parts import Parts
@@ -46,9 +48,11 @@ class Options(TypedDict, total=False):
     examples: Sequence[Message]
     """Few-shot turns ahead of the task, as chat messages."""
     instructions: Mapping[str, str]
-    """Texts for "explore", "exploit", "autonomous" or names that a custom schedule gives."""
+    """Texts for "explore", "exploit", "autonomous" or names that a custom schedule gives; with a shipped one, other
+    names are refused."""
     sampling: Mapping[str, Mapping[str, Any]]
-    """Sampling parameters per instruction: `{"explore": {"temperature": 1.2}, "default": {...}}`. Chat models only."""
+    """Sampling parameters per instruction: `{"explore": {"temperature": 1.2}, "default": {...}}`. Chat models only; one
+    that the model does not know is refused."""
     max_response_tokens: int | None
     """Tokens of each response at most, reflections included. Chat models only; functions do not see it."""
     inputs: Callable[[Mapping[str, Any], Random], Mapping[str, Any]] | None
@@ -111,8 +115,8 @@ def at_temperature(temperature: float | None) -> dict[str, Any]:
     """
     if temperature is None:
         return {}
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature must be 0 or more, got {temperature}")
+    if not (is_number(temperature) and 0 <= temperature < math.inf):
+        raise ValueError(f"temperature must be 0 or more, got {temperature!r:.80}")
     return {"sampling": {"default": {"temperature": temperature}}}
 
 
@@ -165,6 +169,7 @@ def assemble(
     check_on_error(
         schema.model_fields["on_error"].default if bound.on_error is None else bound.on_error, chosen.get("bounds")
     )
+    check_target(schema().model_dump().get("target"), chosen.get("bounds"))
     sampling, tokens = chosen.get("sampling") or {}, chosen.get("max_response_tokens")
     limit = {} if tokens is None else {"max_tokens": tokens}  # LangChain's name of it
     if any(each.kind != "chat" for each in responders):
@@ -172,6 +177,8 @@ def assemble(
             raise ValueError("sampling parameters are passed to chat models only; the model is not a chat model")
         if limit:
             raise ValueError("max_response_tokens is for chat models only; the model is not a chat model")
+    for each in responders if sampling else ():
+        check_sampling(each.part, {name for given in sampling.values() for name in given})
     if policy.kind != "chat" and chosen.get("cache") not in (None, "auto", "off"):
         remedy = "give it to rollout(cache=...)" if policy.actor else "the model is not a chat model"
         raise ValueError(f"cache={chosen['cache']!r} is for chat models only; {remedy}")
@@ -214,6 +221,7 @@ def _sort(options: Mapping[str, Any], base: type[RunSettings]) -> tuple[dict[str
     choices = dict.fromkeys((*first, *_CHECKS, *base.model_fields))
     if unknown := defaults.keys() - choices.keys():
         raise ValueError(f"unknown argument {', '.join(map(repr, sorted(unknown)))}; choose among {', '.join(choices)}")
+    check_function("inputs", parts.get("inputs"), "inputs", "random")
     for name, value in parts.items():
         valid, form = _CHECKS[name]
         if value is not None and not valid(value):
@@ -227,15 +235,15 @@ def _structured(policy: Policy, form: type[BaseModel], sampling: Any, limit: Any
         raise ValueError("structured output is asked of a chat model, without sampling parameters per instruction")
     if limit and not is_of_openai(policy.part):
         raise ValueError("for structured output of this provider, set max_response_tokens as an option of the model")
-    return policy.structured(form)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    try:
+        return policy.structured(form)
+    except NotImplementedError:
+        reason = f"{name_of_part(policy.part)} gives no structured output"
+        raise ValueError(f"extract={form.__name__}: {reason}; give a function of its response") from None
 
 
 def _are_bounds(value: Any) -> bool:
-    return isinstance(value, Sequence) and len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]
+    return isinstance(value, Sequence) and len(value) == 2 and all(map(is_number, value)) and value[0] < value[1]
 
 
 def _are_messages(value: Any) -> bool:
@@ -257,7 +265,7 @@ def _maps_names_to(kind: type) -> Callable[[Any], bool]:
 
 _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "bounds": (_are_bounds, "(lowest, highest) reward, two numbers"),
-    "timeout": (lambda value: _is_number(value) and value > 0, "a time in seconds, above 0"),
+    "timeout": (lambda value: is_number(value) and value > 0, "a time in seconds, above 0"),
     "system": (lambda value: isinstance(value, str), "a text"),
     "examples": (_are_messages, "chat messages, each with role and content"),
     "instructions": (_maps_names_to(str), "texts by name, such as {'explore': 'Try something else.'}"),

@@ -21,6 +21,7 @@ from icrl_graph.prompts.ablations import ABLATIONS, ablation
 from icrl_graph.prompts.layouts import LAYOUTS
 from icrl_graph.prompts.memory import MEMORIES, memory
 from icrl_graph.prompts.plan import SCHEDULES
+from icrl_graph.state.checks import check_function
 from icrl_graph.state.choices import find, names_an_object, pick
 from icrl_graph.state.loading import absolute
 from icrl_graph.state.reward import OnError
@@ -109,6 +110,8 @@ class RunSettings(BaseModel):
     @field_validator("*")
     @classmethod
     def _known(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError("a whole number has at most 64 bits, as what saves it")
         if info.field_name in _KINDS:
             part(info.field_name, value, cls.custom)
         if info.field_name == "reasoning_tags":
@@ -188,6 +191,12 @@ class BestOfNSettings(RunSettings):
 
 
 _KINDS = ("memory", "schedule", "layout", "show")
+_CALLED_WITH: Mapping[str, Sequence[str]] = {
+    "memory": ("past",),
+    "schedule": ("round", "past"),
+    "layout": ("preamble", "task", "episodes", "instruction", "style"),
+    "show": ("reward", "random"),
+}
 _NAMED: Mapping[str, Mapping[str, Any]] = {"schedule": SCHEDULES, "layout": LAYOUTS}
 
 
@@ -226,6 +235,7 @@ def schema(
     named = dict(defaults)
     for kind in _KINDS:
         if callable(value := named.get(kind)):
+            check_function(kind, value, *_CALLED_WITH[kind])
             named[kind] = getattr(value, "__name__", type(value).__name__)
             custom[kind] = {named[kind]: value}
         elif isinstance(value, str) and names_an_object(value):
@@ -233,6 +243,7 @@ def schema(
             custom[kind] = {name: part(kind, name, {}, imports=True)}
             if not callable(custom[kind][name]):
                 raise ValueError(f"{kind}={value!r} is a function, got {custom[kind][name]!r:.80}")
+            check_function(kind, custom[kind][name], *_CALLED_WITH[kind])
     members = {
         "custom": custom,
         "parts": dict(parts or {}),

@@ -16,7 +16,7 @@ from icrl_graph.execution.prices import check_price
 from icrl_graph.execution.sql_journals import follow_thread
 from icrl_graph.models.policy import chat_models
 from icrl_graph.state.episode import Episode, LoopState, Message, Output, upsert
-from icrl_graph.state.reward import check_on_error
+from icrl_graph.state.reward import check_on_error, check_target
 from icrl_graph.state.unicode import cleaned
 from icrl_graph.topologies.nodes.parts import SCHEMA_VERSION, Parts, check_schema_version, made_of
 from icrl_graph.topologies.settings import SavedSettings, overrides, resolve
@@ -61,11 +61,12 @@ def _run_id(info: Any) -> str:
 def check_settings(parts: Parts, saved: Mapping[str, Any]) -> None:
     """Raise `ValueError` if a model that a run names can't be used or has no price under a cap of dollars.
 
-    Or if the reward that it gives to attempts on which the evaluator raises is out of bounds.
+    Or if its target, or the reward that it gives to attempts on which the evaluator raises, is out of bounds.
     """
     settings = SavedSettings.of(saved)
     if parts.evaluator.on_error is None:
         check_on_error(settings.on_error, parts.bounds)
+    check_target(settings.target, parts.bounds)
     policies = [parts.policy_of(settings, name) for name in parts.policies]
     if settings.max_usd is not None:
         named = chat_models(*(policy.responder.part for policy in policies), parts.replaced(parts.plain, settings).part)
@@ -108,10 +109,10 @@ def check_task(task: Any) -> str | list[Message]:
         return cleaned(task)
     if isinstance(task, Sequence) and not isinstance(task, str) and task:
         try:
-            messages = convert_to_openai_messages(list(task))
-        except (ValueError, TypeError, KeyError, NotImplementedError) as wrong:
+            messages = cleaned(convert_to_openai_messages(list(task)))
+        except (ValueError, TypeError, KeyError, NotImplementedError, RecursionError) as wrong:
             raise ValueError(f"the task's messages are not in OpenAI's format: {wrong}") from wrong
         if messages[-1]["role"] == "assistant":
             raise ValueError("the task's last message must not be the assistant's")
-        return cleaned(list(messages))
+        return list(messages)
     raise ValueError(f"the task must be a text or a list of messages, got {task!r:.80}")

@@ -116,6 +116,8 @@ def _warn_of_unscored(episodes: Sequence[Episode], parts: Parts, settings: Saved
     """Say once a run that answers have no reward: means leave them out, as if they had never been given."""
     errors = [e["reward"].get("error") for e in episodes if "response" in e and value_of(e) is None and "reward" in e]
     if errors:
-        silent = parts.evaluator.on_error is None and settings.on_error is None and not parts.evaluator.calls
+        reason = next(filter(None, errors), None)
+        silent = reason and parts.evaluator.on_error is None and settings.on_error is None and not parts.evaluator.calls
         hint = "; if the evaluator raises on wrong answers, on_error=0 counts them as 0" if silent else ""
-        logger.warning("%d of %d attempts are unscored, such as: %s%s", len(errors), len(episodes), errors[0], hint)
+        why = reason or "the evaluator returned None, which is no reward"
+        logger.warning("%d of %d attempts are unscored, such as: %s%s", len(errors), len(episodes), why, hint)
