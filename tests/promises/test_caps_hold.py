@@ -95,7 +95,7 @@ def test_over_random_combinations_no_cap_is_passed_by_more_than_the_calls_in_fli
     request: pytest.FixtureRequest,
 ) -> None:
     """Of methods, widths, judges, retests, reflections, faults, forms, streams and caps."""
-    for seed in range(1000 if request.config.getoption("--soak") else 40):
+    for seed in range(1000 if request.config.getoption("--soak") else 25):
         try:
             _play(seed)
         except BaseException as error:
