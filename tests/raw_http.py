@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 COMPLETION = json.dumps(
@@ -97,6 +98,14 @@ class RawServer:
                 connection.shutdown(socket.SHUT_WR)
             except OSError:  # the client has gone
                 return
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    """An address at which nobody listens, and nobody else will meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"
 
 
 def _read_request(connection: socket.socket) -> bytes:
