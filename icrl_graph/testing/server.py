@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from types import TracebackType
 from typing import Any, Literal, Self
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -84,7 +85,7 @@ class OpenAIServer:
         self._latency, self._faults, self._cache_block, self._port = latency, faults or {}, cache_block, port
         self._context, self._retry_after = context, retry_after
         self._cache: set[int] = set()
-        self._transports: set[int] = set()
+        self._transports: WeakSet[asyncio.Transport] = WeakSet()
         self.prompts: list[list[Message]] = []
         self.reported: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
@@ -129,8 +130,8 @@ class OpenAIServer:
         await runner.cleanup()
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        if id(request.transport) not in self._transports:
-            self._transports.add(id(request.transport))
+        if (transport := request.transport) is not None and transport not in self._transports:
+            self._transports.add(transport)
             self.counts["connections"] += 1
         try:
             body = json.loads(await request.read())
