@@ -382,14 +382,15 @@ def test_icrl_run_takes_a_seed_or_none(mine: Path) -> None:
 
 
 def test_icrl_run_makes_no_more_calls_at_once_than_it_is_told(mine: Path) -> None:
-    at_once, most, lock = 0, 0, threading.Lock()
+    at_once, most, lock, meeting = 0, 0, threading.Lock(), threading.Barrier(2)
 
     def answers(body: dict[str, Any]) -> bytes:
         nonlocal at_once, most
         with lock:
             at_once += 1
             most = max(most, at_once)
-        threading.Event().wait(0.01)
+        meeting.wait(60)  # two must be in flight at once for anyone to be answered
+        threading.Event().wait(0.01)  # and a third would have come meanwhile
         with lock:
             at_once -= 1
         return whole(body, "word", usage=USAGE)
