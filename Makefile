@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # On CI the trainer of the shipped learner is tested, too; it needs PyTorch, which is large.
 comma := ,
 EXTRAS := test$(if $(CI),$(comma)train)
+unexport PYTHONDONTWRITEBYTECODE # hundreds of tests start a process, which would compile the package again
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo check test lint docs soak perf format clean

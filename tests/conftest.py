@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ["LANGSMITH_TRACING"] = "false"
 os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
@@ -33,6 +34,13 @@ SLOW = {  # files that `make check` leaves out: together they take four fifths o
 }
 
 _databases = count()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Half of Hypothesis's usual cases, but for the long forms, and no clock: the machine may be busy."""
+    cases, slow = 100 if config.getoption("--soak") else 50, [HealthCheck.too_slow]
+    settings.register_profile("here", max_examples=cases, deadline=None, suppress_health_check=slow)
+    settings.load_profile("here")
 
 
 def pytest_collection_finish() -> None:

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 COMPLETION = json.dumps(
@@ -84,8 +85,6 @@ class RawServer:
         with connection:
             try:
                 request = _read_request(connection)
-                if not request:
-                    return
                 self.calls += 1
                 if self._on_request is not None:
                     self._on_request()
@@ -99,13 +98,32 @@ class RawServer:
                 return
 
 
+@contextmanager
+def refusing() -> Iterator[str]:
+    """An address at which nobody listens, and nobody else will meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"
+
+
 def _read_request(connection: socket.socket) -> bytes:
     """The body of a request, or the first bytes of what is no HTTP."""
-    got = connection.recv(65536)
+    got = _received(connection)
     while b"\r\n\r\n" not in got and got[:4] == b"POST":
-        got += connection.recv(65536)
+        got += _received(connection)
     head, _, body = got.partition(b"\r\n\r\n")
     lengths = [int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")]
     while lengths and len(body) < lengths[0]:
-        body += connection.recv(65536)
+        body += _received(connection)
     return got if not lengths else body
+
+
+def _received(connection: socket.socket) -> bytes:
+    """What has come.
+
+    Raises:
+        ConnectionError: the client has gone, half way through its request or before.
+    """
+    if not (piece := connection.recv(65536)):
+        raise ConnectionError
+    return piece

@@ -10,7 +10,7 @@ from langchain_core.runnables import RunnableLambda
 
 from icrl_graph import aimprove, chat_model, improve
 from icrl_graph.testing import OpenAIServer
-from tests.command_line import process
+from tests.command_line import icrl, process
 
 WAYS = [improve, aimprove]
 
@@ -118,17 +118,17 @@ def score(response, task_data):
 """
 
 
-def test_a_comparison_in_which_code_exits_has_all_its_rows_and_says_so(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(MINE)
+def test_a_comparison_in_which_code_exits_has_all_its_rows_and_says_so(here: Path) -> None:
+    (here / "mine.py").write_text(MINE)
     exits = '{"task": "B", "task_data": {"code": "import sys; sys.exit(0)"}}'
-    (tmp_path / "mine.jsonl").write_text(f'{{"task": "A"}}\n{exits}\n{{"task": "C"}}\n')
+    (here / "mine.jsonl").write_text(f'{{"task": "A"}}\n{exits}\n{{"task": "C"}}\n')
     with OpenAIServer(lambda: "42") as server:
         model = ("--model", "openai:any", "--base-url", server.base_url, "--evaluator", "mine.py:score")
         options = ("--topologies", "icrl", "--rounds", "2", "--concurrency", "1", "--out", "out")
-        done = process("bench", "mine.jsonl", *model, *options, cwd=tmp_path)
+        done = icrl("bench", "mine.jsonl", *model, *options)
     assert done.returncode == 1
     assert "1 runs have no score at all, such as icrl on 2: RuntimeError: SystemExit: 0" in done.stderr
-    assert (tmp_path / "out" / "results.jsonl").read_bytes().count(b"\n") == 3
+    assert (here / "out" / "results.jsonl").read_bytes().count(b"\n") == 3
 
 
 def test_a_command_whose_part_exits_does_not_end_with_success(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def _right(response: str) -> float:
 
 def _play(fault: Fault, stream: bool = False, way: Any = improve, **options: Any) -> tuple[Any, OpenAIServer]:
     with OpenAIServer(lambda: "42", faults={2: fault}) as server:
-        model = chat_model("openai:any", base_url=server.base_url, max_retries=0, timeout=1.0, streaming=stream)
+        timeout = 1.0 if fault == "hang" else 60.0
+        model = chat_model("openai:any", base_url=server.base_url, max_retries=0, timeout=timeout, streaming=stream)
         played = way("Say 42.", _right, model=model, rounds=3, **options)
         return asyncio.run(played) if asyncio.iscoroutine(played) else played, server
 

@@ -13,7 +13,7 @@ from langgraph.runtime import RunControl
 from pydantic import BaseModel
 
 from icrl_graph import ModelError, RateLimit, aimprove, chat_model, improve
-from tests.raw_http import CHUNKED, COMPLETION, RESET, START, RawServer, answer, trickle
+from tests.raw_http import CHUNKED, COMPLETION, RESET, START, RawServer, answer, refusing, trickle
 
 WAYS = [improve, aimprove]
 BROKE_OFF, NO_HTTP = "the connection to SERVER broke off", "what SERVER sent is no valid HTTP"
@@ -269,10 +269,9 @@ def test_an_answer_that_is_longer_than_it_says_is_repeated(way: Any) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_server_that_cannot_be_reached_is_named_with_the_reason(way: Any, caplog: Any) -> None:
-    with RawServer(b"") as server:
-        address = server.address
-    refused = f"connection refused by http://{address}"
-    assert refused in _error(way, f"http://{address}/v1")
+    with refusing() as address:
+        refused = f"connection refused by http://{address}"
+        assert refused in _error(way, f"http://{address}/v1")
     assert refused in caplog.text  # also where a retry is logged
     assert "unknown host no-such-host.invalid" in _error(way, "http://no-such-host.invalid/v1")
     with RawServer(b"HTTP/1.1 400 Bad Request\r\n\r\n") as plain:

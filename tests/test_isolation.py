@@ -4,11 +4,9 @@ import asyncio
 import functools
 import os
 import signal
-import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +24,7 @@ from icrl_graph.state.events import is_episode
 from icrl_graph.state.loading import load
 from icrl_graph.testing import ScriptedModel
 from tests.helpers import play
-from tests.verdicts import verdict
+from tests.verdicts import Judge, later, verdict, writes_itself
 
 BAD = {
     "exit": "the evaluator's process died: exit code 7",
@@ -166,19 +164,6 @@ def told(response: str) -> float:
 async def told_later(response: str) -> float:
     """Give 1 for fine."""
     return float(response == "fine")
-
-
-async def later(response: str, task_data: Any = None) -> float:
-    await asyncio.sleep(0)
-    return float(response == "fine")
-
-
-class Judge:
-    def __init__(self, wanted: str) -> None:
-        self.wanted = wanted
-
-    def __call__(self, response: str, **others: Any) -> float:
-        return float(response == self.wanted)
 
 
 WANTED = "fine"
@@ -362,33 +347,10 @@ def test_a_worker_that_times_out_is_killed_with_what_it_has_started(fifo: Path) 
     assert isinstance(given.exception(), TimeoutError)
 
 
-def _sockets() -> list[int]:
-    found = []
-    for fd in range(3, 64):
-        try:
-            if stat.S_ISSOCK(os.fstat(fd).st_mode):
-                found.append(fd)
-        except OSError:
-            pass
-    return found
-
-
-def _writes_itself(response: str) -> float:
-    """Writes on the connection that its reply takes, as an answer's code can."""
-    for fd in _sockets():
-        if response == "trickle":
-            while True:
-                os.write(fd, b" ")
-                time.sleep(0.01)
-        os.write(fd, {"half": b'{"reward": ', "header": b"\0\0\1\0", "noise": b"[1]\n"}[response])
-    while True:
-        time.sleep(1)
-
-
 @pytest.mark.parametrize("written", ["half", "header", "trickle", "noise"])
 def test_half_a_reply_costs_its_attempt_and_nothing_else(written: str) -> None:
     def score(response: str) -> float:
-        return 1.0 if response == "fine" else _writes_itself(response)
+        return 1.0 if response == "fine" else writes_itself(response)
 
     result = improve("x", isolated(score, timeout=0.5, workers=1), model=ScriptedModel([written, "fine"]), rounds=2)
     assert result.rewards == [None, 1.0]

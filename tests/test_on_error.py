@@ -17,14 +17,10 @@ from icrl_graph.evaluators import bind_evaluator, isolated
 from icrl_graph.state.reward import as_reward
 from icrl_graph.testing import ScriptedModel
 from tests.helpers import play
+from tests.verdicts import runs
 
 BROKEN, RIGHT = "f = 1 +", "f = 2"
 SYNTAX = "SyntaxError: invalid syntax"
-
-
-def runs(response: str) -> float:
-    exec(response, {})
-    return 1.0
 
 
 async def runs_later(response: str) -> float:

@@ -371,7 +371,7 @@ def test_environments_side_by_side_do_not_mix_and_unreferenced_ones_end(
 ) -> None:
     """Nor does it matter what came before: each episode is repeated, by one of them alone and in another order."""
     monkeypatch.setattr(environment, "_embed", None)
-    walks: Any = [("freeze", 25, 2), ("use-thermometer", 143, 4), ("find-plant", 7, 2), ("freeze", 3, 1)]
+    walks: Any = [("freeze", 25, 2), ("use-thermometer", 143, 4), ("freeze", 3, 1)]
 
     async def walk(environment: ScienceWorld, task: str, variation: int, seed: int) -> list[Any]:
         return await wandering(environment, {"task": task, "variation": variation}, seed, length=7)
@@ -386,7 +386,7 @@ def test_environments_side_by_side_do_not_mix_and_unreferenced_ones_end(
 
     ended = asyncio.run(play())
     gc.collect()
-    assert [gone(one) for one in ended] == [True] * 3
+    assert [gone(one) for one in ended] == [True] * 2
 
 
 FREE = "please teleport me over to the kitchen now"

@@ -23,6 +23,7 @@ from icrl_graph.environments.scienceworld import TASKS, ScienceWorld, gold_path
 from icrl_graph.prompts.templates import CRITIQUE, REFLECT
 from icrl_graph.testing import OpenAIServer
 from icrl_graph.topologies.methods import create_icrl
+from tests.command_line import icrl
 from tests.helpers import play
 
 if shutil.which("java") is None and not os.environ.get("CI"):
@@ -71,16 +72,22 @@ def _children(parent: int) -> list[int]:
     return [each.pid for each in psutil.Process(parent).children(recursive=True) if "java" in each.name()]
 
 
-@pytest.mark.parametrize("whom", ["python", "java"])
-def test_an_episode_that_is_killed_goes_on_at_the_exact_step(
-    whom: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    rng, kills = Random(whom), 10 if request.config.getoption("--soak") else 1
+@pytest.fixture(scope="module")
+def episode(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str], str]:
+    """A task, what is done in it, and what that comes to."""
     task = "power-component"
     actions = [*gold_path(task), "look around", "wait1", "nonsense"]
-    (tmp_path / "whole").mkdir()
-    whole = _run(tmp_path / "whole", task, actions, None)
+    whole = _run(tmp_path_factory.mktemp("whole"), task, actions, None)
     assert whole is not None
+    return task, actions, whole
+
+
+@pytest.mark.parametrize("whom", ["python", "java"])
+def test_an_episode_that_is_killed_goes_on_at_the_exact_step(
+    whom: str, episode: tuple[str, list[str], str], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    rng, kills = Random(whom), 10 if request.config.getoption("--soak") else 1
+    task, actions, whole = episode
     calls = json.loads(whole.removeprefix("result "))[0]
     for number in range(kills):
         folder = tmp_path / f"killed {number}"
@@ -112,8 +119,7 @@ def test_a_player_that_reads_its_rewards_gets_better_and_one_that_is_shown_none_
 
 def test_the_benchmark_plays_the_papers_episodes_through_the_command_line(tmp_path: Path) -> None:
     arguments = ["--topologies", "icrl,best_of_n", "--limit", "1", "--rounds", "2", "--concurrency", "1"]
-    command = [sys.executable, "-m", "icrl_graph", "bench", "scienceworld", *arguments, "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = icrl("bench", "scienceworld", *arguments, "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert [(row["arm"], row["item"]) for row in rows] == [

@@ -18,7 +18,7 @@ from tests.chats import USAGE, Answers, ChatServer, refused, says, streamed, who
 from tests.command_line import icrl
 from tests.corridor import Corridor
 from tests.promises.ways import METHODS, WAYS, size
-from tests.raw_http import RawServer
+from tests.raw_http import refusing
 
 
 class Word(BaseModel):
@@ -382,14 +382,15 @@ def test_icrl_run_takes_a_seed_or_none(mine: Path) -> None:
 
 
 def test_icrl_run_makes_no_more_calls_at_once_than_it_is_told(mine: Path) -> None:
-    at_once, most, lock = 0, 0, threading.Lock()
+    at_once, most, lock, meeting = 0, 0, threading.Lock(), threading.Barrier(2)
 
     def answers(body: dict[str, Any]) -> bytes:
         nonlocal at_once, most
         with lock:
             at_once += 1
             most = max(most, at_once)
-        threading.Event().wait(0.01)
+        meeting.wait(60)  # two must be in flight at once for anyone to be answered
+        threading.Event().wait(0.01)  # and a third would have come meanwhile
         with lock:
             at_once -= 1
         return whole(body, "word", usage=USAGE)
@@ -404,9 +405,9 @@ def test_icrl_run_makes_no_more_calls_at_once_than_it_is_told(mine: Path) -> Non
 @pytest.mark.parametrize("way", WAYS)
 def test_a_server_that_is_not_there_is_named_by_its_host_too(way: str) -> None:
     """By a name that may stand for several addresses, of which none answers."""
-    with RawServer(b"") as server:
-        address = f"http://localhost:{server.address.partition(':')[2]}"
-    model = chat_model("openai:policy", base_url=f"{address}/v1")
-    limit = RateLimit(max_attempts=1)
-    result = WAYS[way]("Say it.", lambda: 1.0, model=model, rounds=1, max_failures=1, rate_limit=limit)
+    with refusing() as at:
+        address = f"http://localhost:{at.partition(':')[2]}"
+        model = chat_model("openai:policy", base_url=f"{address}/v1")
+        limit = RateLimit(max_attempts=1)
+        result = WAYS[way]("Say it.", lambda: 1.0, model=model, rounds=1, max_failures=1, rate_limit=limit)
     assert f"connection refused by {address}" in result.episodes[0]["error"]

@@ -238,7 +238,7 @@ def test_a_reply_is_saved_although_the_run_is_cancelled(tmp_path: Path) -> None:
             while not answered.is_set():
                 await asyncio.sleep(0)
             async with database.saver.lock:  # somebody else is writing
-                for _ in range(100):
+                while not database.saver.lock._waiters:  # until the run would write, too
                     await asyncio.sleep(0)
                 running.cancel()
                 for _ in range(100):

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from icrl_graph.benchmarks import compare
 from icrl_graph.execution.langgraph_internals import PlainSerializer
-from tests.command_line import icrl
+from tests.command_line import icrl, process
 
 CHILD = """
 import asyncio, sys
@@ -93,28 +94,42 @@ def _poison(file: Path, marker: Path) -> None:
     assert not marker.exists()
 
 
-def _begun(how: str, folder: Path) -> Path:
+COMMANDS = {"run": ("run", "hidden-color:#3b9"), "bench": ("bench", "hidden-color", "--limit", "1")}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the folder of a killed run of improve, run or bench."""
+
+    @cache
+    def kill(kind: str) -> Path:
+        folder = tmp_path_factory.mktemp(kind)
+        if kind == "improve":
+            code = _child(kind, folder / "run.sqlite", DIE="1").returncode
+        else:
+            named = ("--model", "tests.test_trust:model", "--rounds", "3", "--out", "x")
+            code = process(*COMMANDS[kind], *named, cwd=folder, DIE="1").returncode
+        assert code == 9
+        return folder
+
+    return kill
+
+
+def _begun(how: str, folder: Path, killed: Callable[[str], Path]) -> Path:
     """What a killed run has left; returns what is to be resumed."""
-    if how in ("improve", "aimprove", "studio"):
-        made = _child("improve", folder / "run.sqlite", DIE="1")
-        assert made.returncode == 9, made.stderr
-        if how != "studio":
-            return folder / "run.sqlite"
+    kind = {"aimprove": "improve", "studio": "improve", "show": "run"}.get(how, how)
+    shutil.copytree(killed(kind), folder, dirs_exist_ok=True)
+    if how == "studio":
         (folder / ".langgraph_api").mkdir()
         for file in folder.glob("run.sqlite*"):
             shutil.move(file, folder / ".langgraph_api" / file.name.replace("run", "checkpoints"))
         return folder
-    named = ("--model", "tests.test_trust:model", "--rounds", "3", "--out", str(folder / "x"))
-    task = ("run", "hidden-color:#3b9") if how in ("run", "show") else ("bench", "hidden-color", "--limit", "1")
-    code = "import sys; from icrl_graph.cli import main; sys.argv[0] = 'icrl'; main()"
-    env = {**os.environ, "DIE": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    subprocess.run([sys.executable, "-c", code, *task, *named], env=env, cwd=folder, check=False)
-    return folder / "x"
+    return folder / ("run.sqlite" if kind == "improve" else "x")
 
 
 @pytest.mark.parametrize("how", ["improve", "aimprove", "run", "show", "bench", "studio"])
-def test_a_strangers_checkpoints_run_no_code(how: str, tmp_path: Path) -> None:
-    resumed, marker = _begun(how, tmp_path), tmp_path / "marker"
+def test_a_strangers_checkpoints_run_no_code(how: str, tmp_path: Path, killed: Callable[[str], Path]) -> None:
+    resumed, marker = _begun(how, tmp_path, killed), tmp_path / "marker"
     files = [resumed] if resumed.is_file() else list(resumed.rglob("*.sqlite"))
     assert files
     for file in files:

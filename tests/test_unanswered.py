@@ -1,6 +1,7 @@
 """A reply without an answer is what the method came to; a call that failed says nothing of the method."""
 
 import asyncio
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,15 @@ def _improve(way: Any, model: Any, path: Path, **options: Any) -> Any:
     return asyncio.run(played) if way is aimprove else played
 
 
-@pytest.mark.parametrize("way", [improve, aimprove])
-@pytest.mark.parametrize("topology", ["icrl", "reflexion", "self_refine", "best_of_n"])
-@pytest.mark.parametrize("reply", REPLIES)
+TOPOLOGIES = ["icrl", "reflexion", "self_refine", "best_of_n"]
+CASES: list[Any] = [
+    *product(REPLIES, TOPOLOGIES, [improve]),
+    *product(REPLIES, ["icrl"], [aimprove]),
+    *product(["refused"], TOPOLOGIES[1:], [aimprove]),
+]
+
+
+@pytest.mark.parametrize(("reply", "topology", "way"), CASES)
 def test_a_run_of_replies_without_an_answer_has_ended_and_is_not_paid_again(
     reply: str, topology: str, way: Any, tmp_path: Path
 ) -> None:

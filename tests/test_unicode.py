@@ -14,7 +14,7 @@ from icrl_graph.environments import Outcome
 from icrl_graph.environments.rollouts import episode_return, rollout
 from icrl_graph.state.unicode import cleaned
 from icrl_graph.testing import OpenAIServer
-from tests.command_line import process
+from tests.command_line import icrl, process
 from tests.databases import opened
 from tests.helpers import thread
 from tests.raw_http import COMPLETION, RawServer, answer
@@ -126,9 +126,9 @@ def test_a_dirty_run_ends_on_a_real_database(kind: str, tmp_path: Path, postgres
         assert (out["answer"], out["rounds_done"], server.counts["calls"]) == (CLEAN, 3, 3)
 
 
-def test_a_dirty_file_and_a_dirty_argument_are_played(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("def score(response):\n    return 1.0\n")
-    (tmp_path / "mine.jsonl").write_text('{"task": "Say 4\\u0000\\ud8002.", "id": "a\\ud800"}\n')
+def test_a_dirty_file_and_a_dirty_argument_are_played(here: Path) -> None:
+    (here / "mine.py").write_text("def score(response):\n    return 1.0\n")
+    (here / "mine.jsonl").write_text('{"task": "Say 4\\u0000\\ud8002.", "id": "a\\ud800"}\n')
     with OpenAIServer(lambda: DIRTY) as server:
         model = (
             "--model",
@@ -140,7 +140,8 @@ def test_a_dirty_file_and_a_dirty_argument_are_played(tmp_path: Path) -> None:
             "--rounds",
             "2",
         )
-        for command in (("bench", "mine.jsonl", "--topologies", "icrl"), ("run", "Say 4\udcff2.")):
-            done = process(*command, *model, "--out", command[0], cwd=tmp_path)
+        file = icrl("bench", "mine.jsonl", "--topologies", "icrl", *model, "--out", "bench")
+        argument = process("run", "Say 4\udcff2.", *model, "--out", "run", cwd=here)
+        for done in (file, argument):
             assert done.returncode == 0, done.stderr
         assert server.counts["calls"] == 4

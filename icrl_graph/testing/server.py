@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from types import TracebackType
 from typing import Any, Literal, Self
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -84,19 +86,17 @@ class OpenAIServer:
         self._latency, self._faults, self._cache_block, self._port = latency, faults or {}, cache_block, port
         self._context, self._retry_after = context, retry_after
         self._cache: set[int] = set()
-        self._transports: set[int] = set()
+        self._transports: WeakSet[asyncio.Transport] = WeakSet()
         self.prompts: list[list[Message]] = []
         self.reported: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
-        started = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)), daemon=True)
-        self._failure: BaseException | None = None
+        listening, started = socket.create_server(("127.0.0.1", self._port), backlog=4096), threading.Event()
+        self._port = listening.getsockname()[1]
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(listening, started)), daemon=True)
         self._thread.start()
         started.wait()
-        if self._failure is not None:
-            raise self._failure
         return self
 
     def __exit__(
@@ -110,27 +110,24 @@ class OpenAIServer:
         """Its address for clients; ends in /v1."""
         return f"http://127.0.0.1:{self._port}/v1"
 
-    async def _serve(self, started: threading.Event) -> None:
+    async def _serve(self, listening: socket.socket, started: threading.Event) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_get("/v1/models", _models)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        try:
-            site = web.TCPSite(runner, "127.0.0.1", self._port, backlog=4096)
-            await site.start()
-            self._port = runner.addresses[0][1]
-        except Exception as error:  # also of a port that there is not
-            self._failure = error
-            self._stop.set()
+        await web.SockSite(runner, listening, backlog=4096).start()
         started.set()
         await self._stop.wait()
+        self._loop.remove_reader(listening)  # asyncio leaves a connection open that it accepts while it closes a server
+        for _ in range(3):  # turns that it takes to hand one on that it has accepted
+            await asyncio.sleep(0)
         await runner.cleanup()
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        if id(request.transport) not in self._transports:
-            self._transports.add(id(request.transport))
+        if (transport := request.transport) is not None and transport not in self._transports:
+            self._transports.add(transport)
             self.counts["connections"] += 1
         try:
             body = json.loads(await request.read())

@@ -95,7 +95,7 @@ def test_over_random_combinations_no_cap_is_passed_by_more_than_the_calls_in_fli
     request: pytest.FixtureRequest,
 ) -> None:
     """Of methods, widths, judges, retests, reflections, faults, forms, streams and caps."""
-    for seed in range(1000 if request.config.getoption("--soak") else 40):
+    for seed in range(1000 if request.config.getoption("--soak") else 25):
         try:
             _play(seed)
         except BaseException as error:
@@ -172,10 +172,10 @@ def test_time_of_calls_side_by_side_is_that_of_the_clock(way: str) -> None:
         time.sleep(0.05)
         return "Score: 5"
 
-    judge = llm_judge(slow, "Good?", samples=8)
-    result = WAYS[way]("Say it.", judge, model=lambda: "word", topology="best_of_n", n=5, max_seconds=1.0)
-    assert result.rewards == [5.0] * 5  # 40 calls of .05 s are 2 s one after another
-    assert result.stopped == "rounds"
+    judge, began = llm_judge(slow, "Good?", samples=8), time.perf_counter()
+    result = WAYS[way]("Say it.", judge, model=lambda: "word", topology="best_of_n", n=5)
+    assert result.rewards == [5.0] * 5
+    assert result.usage["seconds"] <= time.perf_counter() - began  # 40 calls of .05 s are 2 s one after another
 
 
 @pytest.mark.parametrize("way", WAYS)
