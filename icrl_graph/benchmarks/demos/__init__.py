@@ -11,7 +11,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -72,7 +74,8 @@ def _run_side_by_side(
             while waiting and len(running) < workers:
                 name = waiting.pop(0)
                 running[name] = spawn.Process(target=_work, args=(plans[name], folder / name), name=name)
-                running[name].start()
+                with _without_ctrl_c():
+                    running[name].start()
             wait([process.sentinel for process in running.values()], timeout=0.5)
             for name in plans:
                 on_progress(name, _lines(folder / name / "results.jsonl"))
@@ -85,6 +88,20 @@ def _run_side_by_side(
             process.join()
 
 
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Have a Ctrl-C wait until the block is left; in what is started within, until it has said what it does at one."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # else the start does it, and unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
@@ -92,6 +109,8 @@ def _lines(path: Path) -> int:
 def _work(plan: Plan, folder: Path) -> None:
     """Run a comparison, leave Ctrl-C to the process that started this one, and end when that one does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _run(plan, folder)
 
