@@ -111,6 +111,7 @@ def test_ctrl_c_interrupts_a_run_and_says_how_to_resume_it(here: Path, monkeypat
     def interrupting(messages: list[dict[str, Any]]) -> str:
         if len(parse(messages).attempts) == 2 and child.poll() is None:
             child.send_signal(signal.SIGINT)
+            child.wait(60)  # so that it gets no answer before it has noticed
         return solver(messages)
 
     with OpenAIServer(interrupting) as server:
