@@ -85,8 +85,6 @@ class RawServer:
         with connection:
             try:
                 request = _read_request(connection)
-                if not request:
-                    return
                 self.calls += 1
                 if self._on_request is not None:
                     self._on_request()
@@ -110,11 +108,22 @@ def refusing() -> Iterator[str]:
 
 def _read_request(connection: socket.socket) -> bytes:
     """The body of a request, or the first bytes of what is no HTTP."""
-    got = connection.recv(65536)
+    got = _received(connection)
     while b"\r\n\r\n" not in got and got[:4] == b"POST":
-        got += connection.recv(65536)
+        got += _received(connection)
     head, _, body = got.partition(b"\r\n\r\n")
     lengths = [int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")]
     while lengths and len(body) < lengths[0]:
-        body += connection.recv(65536)
+        body += _received(connection)
     return got if not lengths else body
+
+
+def _received(connection: socket.socket) -> bytes:
+    """What has come.
+
+    Raises:
+        ConnectionError: the client has gone, half way through its request or before.
+    """
+    if not (piece := connection.recv(65536)):
+        raise ConnectionError
+    return piece
