@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import suppress
 from typing import Any
 
 import openai
@@ -69,6 +70,15 @@ def test_the_server_answers_many_at_once() -> None:
             return await asyncio.gather(*(model.ainvoke("x") for _ in range(50)))
 
         assert len(asyncio.run(many())) == server.counts["answered"] == 50
+
+
+def test_a_server_that_ends_closes_the_connections_that_have_just_come() -> None:
+    with OpenAIServer(lambda: "ok") as server:
+        address = server.base_url.removeprefix("http://").removesuffix("/v1").split(":")
+        clients = [socket.create_connection((address[0], int(address[1])), timeout=20) for _ in range(4)]
+    for client in clients:
+        with client, suppress(ConnectionResetError):
+            assert client.recv(1) == b""
 
 
 def test_a_port_that_is_taken_is_an_error_at_once() -> None:

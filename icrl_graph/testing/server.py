@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from collections import Counter
@@ -91,13 +92,11 @@ class OpenAIServer:
         self.counts: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
-        started = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)), daemon=True)
-        self._failure: BaseException | None = None
+        listening, started = socket.create_server(("127.0.0.1", self._port), backlog=4096), threading.Event()
+        self._port = listening.getsockname()[1]
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(listening, started)), daemon=True)
         self._thread.start()
         started.wait()
-        if self._failure is not None:
-            raise self._failure
         return self
 
     def __exit__(
@@ -111,22 +110,19 @@ class OpenAIServer:
         """Its address for clients; ends in /v1."""
         return f"http://127.0.0.1:{self._port}/v1"
 
-    async def _serve(self, started: threading.Event) -> None:
+    async def _serve(self, listening: socket.socket, started: threading.Event) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_get("/v1/models", _models)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        try:
-            site = web.TCPSite(runner, "127.0.0.1", self._port, backlog=4096)
-            await site.start()
-            self._port = runner.addresses[0][1]
-        except Exception as error:  # also of a port that there is not
-            self._failure = error
-            self._stop.set()
+        await web.SockSite(runner, listening, backlog=4096).start()
         started.set()
         await self._stop.wait()
+        self._loop.remove_reader(listening)  # asyncio leaves a connection open that it accepts while it closes a server
+        for _ in range(3):  # turns that it takes to hand one on that it has accepted
+            await asyncio.sleep(0)
         await runner.cleanup()
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
