@@ -250,7 +250,7 @@ def test_however_the_demo_is_ended_no_process_of_it_is_left(how: str, once: str,
     script = tmp_path / "play.py"
     script.write_text(
         f"if __name__ != '__main__' and {once == 'started'}:\n"
-        "    print('started', flush=True)\n"
+        "    print('started\\n', end='', flush=True)  # at once, for there are two\n"
         "from pathlib import Path\n"
         "from icrl_graph.benchmarks.demos import game24 as demo, play\n"
         "from tests.ctrl_c import accept_ctrl_c\n"
