@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -268,14 +269,18 @@ def test_however_the_demo_is_ended_no_process_of_it_is_left(how: str, once: str,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
-    assert running.stdout is not None
-    assert running.stdout.readline() == f"{once}\n"
-    if how == "SIGINT":
-        os.killpg(running.pid, signal.SIGINT)  # as a terminal does
-    else:
-        running.kill()
-    _, told = running.communicate(timeout=60)
-    assert running.returncode != 0
+    try:
+        assert running.stdout is not None
+        assert running.stdout.readline() == f"{once}\n"
+        if how == "SIGINT":
+            os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+        else:
+            running.kill()
+        _, told = running.communicate(timeout=60)
+        assert running.returncode != 0
+    finally:
+        with suppress(ProcessLookupError):  # where it has not ended as it should
+            os.killpg(running.pid, signal.SIGKILL)
     assert told.count("Traceback") == (how == "SIGINT")
 
 
