@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from icrl_graph.benchmarks import scienceworld
+from icrl_graph.benchmarks import games, scienceworld
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs, from_file
 from icrl_graph.benchmarks.judges import judge_game24, judge_writing
 from icrl_graph.environments.rollouts import episode_return
@@ -71,6 +71,16 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         evaluator=_exact(earned),
         limit=60,
         options={"schedule": "plain"},  # with the layout "turns", the default: a chat of answers and rewards alone
+    ),
+    "games": Benchmark(
+        about="11 games whose attempts are episodes of one hidden instance: ORBIT's seven, and smaller ones",
+        items=games.items,
+        read=games.read_item,
+        evaluator=_exact(episode_return),
+        player=games.player,
+        rounds=3,
+        limit=110,
+        options={"schedule": "plain"},
     ),
     "scienceworld": Benchmark(
         about="29 tasks of school science by text, 15 actions an attempt, as in arXiv 2506.06303; needs Java",

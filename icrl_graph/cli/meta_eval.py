@@ -1,0 +1,130 @@
+"""`icrl meta-eval`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from icrl_graph.cli.completion import model_names
+from icrl_graph.cli.shared import (
+    BaseUrl,
+    Json,
+    TotalCalls,
+    TotalSeconds,
+    TotalUsd,
+    app,
+    drained_by_sigterm,
+    err,
+    errors_reported,
+    out,
+    stdout_reserved,
+    warn,
+    write,
+)
+from icrl_graph.errors import MissingExtra
+from icrl_graph.state.formatting import MISSING, between, number, score, share, table
+
+if TYPE_CHECKING:
+    from icrl_graph.benchmarks.statistics import Difference
+    from icrl_graph.meta_rl.evaluation import Learning
+
+
+@app.command(
+    "meta-eval",
+    epilog="Examples:\n\n  icrl meta-eval openai:gpt-4.1-mini --item 'prize:words:*' --instances 64\n\n"
+    "  icrl meta-eval icrl_graph.environments.games.references:across --suite games --item 'maze:test:*'",
+)
+def meta_eval(
+    model: Annotated[str, typer.Argument(help="provider:name or path.py:name.", autocompletion=model_names)],
+    suite: Annotated[str, typer.Option(help="words or games.")] = "words",
+    item: Annotated[
+        list[str] | None,
+        typer.Option(metavar="<str>", help="Tasks by a pattern such as 'prize:words:*'; may be repeated."),
+    ] = None,
+    instances: Annotated[int, typer.Option(min=2, help="Tasks of each group.")] = 256,
+    episodes: Annotated[int | None, typer.Option(min=2, help="Episodes of each; default the suite's own.")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="The folder; default a new one in runs/.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Most runs, and calls in flight, at once.")] = 8,
+    base_url: BaseUrl = None,
+    total_usd: TotalUsd = None,
+    total_calls: TotalCalls = None,
+    total_seconds: TotalSeconds = None,
+    as_json: Json = False,
+) -> None:
+    """Does a model learn in its context? Episode by episode, beside controls without its rewards.
+
+    The same command on the same folder resumes it. The folder is one of icrl bench: icrl report and icrl show read it.
+    """
+    from icrl_graph.benchmarks.api import execute
+    from icrl_graph.benchmarks.experiment import make_plan
+    from icrl_graph.benchmarks.terminal import progress_bar
+    from icrl_graph.meta_rl.evaluation import arms, chosen_items, find_suite, learning
+    from icrl_graph.meta_rl.pictures import draw
+
+    folder = out_dir or Path("runs") / time.strftime("meta-%Y%m%d-%H%M%S")
+    with errors_reported():
+        found = find_suite(suite)
+        plan, _ = make_plan(
+            found.benchmark, [*arms(found).values()], model=model, items=chosen_items(found, item or [], instances),
+            rounds=episodes or found.episodes, concurrency=concurrency, base_url=base_url, total_usd=total_usd,
+            total_calls=total_calls, total_seconds=total_seconds,
+        )  # fmt: skip
+    with errors_reported(resume=folder):
+        with (
+            stdout_reserved(as_json),
+            drained_by_sigterm() as control,
+            progress_bar(err if as_json else out) as on_progress,
+        ):
+            comparison = execute(plan, folder, on_progress, control)
+        groups = learning(comparison, found)
+    if as_json:
+        typer.echo(json.dumps(groups))
+    else:
+        for shown in _tables(groups):
+            out.print(shown)
+        write(
+            "new: answers not given before, after nothing but failures. regret: to the last player, over all episodes."
+        )
+    for reason in sorted({*comparison.failures.values()}):
+        warn(f"Not played: {reason}")
+    picture = folder / "learning.png"
+    try:
+        draw(groups, picture)
+    except MissingExtra as missing:
+        warn(f"No picture was drawn: {missing}")
+        return
+    if not as_json:
+        write(f"Saved in {folder}. The picture: {picture}")
+
+
+_COLUMNS = ("reward by episode", "solved at last", "new", "regret")
+
+
+def _tables(groups: Sequence[Learning]) -> Iterator[Table | Text]:
+    """What players come to, a table for each group of tasks, and what that shows."""
+    for group in groups:
+        shown = table(f"{group['group']}, {group['tasks']} tasks", "player", *_COLUMNS)
+        for name, played in group["players"].items():
+            rewards = " ".join(f"{score(point['mean']):>3}" for point in played["reward"])
+            new, regret = played["new_after_failure"]["mean"], played["regret"]
+            lost = MISSING if regret is None else number(regret["mean"])
+            shown.add_row(name, rewards, between(played["success"][-1], share), share(new), lost)
+        yield shown
+        yield Text(f"{group['group']}: {group['says']}. {_differences(group)}\n")
+
+
+def _differences(group: Learning) -> str:
+    over = ", ".join(f"{name} {_apart(one)}" for name, one in group["over"].items())
+    return f"Last episode less first {_apart(group['rise'])}; second half less that of {over}."
+
+
+def _apart(one: Difference) -> str:
+    ends = "" if one["low"] is None else f" [{one['low']:+.2f} {one['high']:+.2f}]"
+    return f"{MISSING if one['difference'] is None else format(one['difference'], '+.2f')}{ends}"

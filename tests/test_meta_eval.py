@@ -1,0 +1,160 @@
+"""`icrl meta-eval`: whether a model learns in its context, by its rewards and beside its controls."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from icrl_graph.benchmarks.results import Cell
+from icrl_graph.cli import app
+from icrl_graph.meta_rl.evaluation import CONTROLS, SUITES, Learning, arms, chosen_items, learning
+
+WORDS = SUITES["words"]
+
+
+def meta_eval(*options: str) -> Any:
+    return CliRunner().invoke(app, ["meta-eval", *options], catch_exceptions=False)
+
+
+def groups_of(folder: Path, model: str, *options: str) -> list[Learning]:
+    done = meta_eval(model, "--json", "--out", str(folder), *options)
+    assert done.exit_code == 0, done.output
+    groups: list[Learning] = json.loads(done.stdout)
+    return groups
+
+
+def compared(**rewards: Sequence[Sequence[float]]) -> Any:
+    """A comparison whose tasks earned these rewards, by player; the others earned what `icrl` did."""
+    rows = {}
+    for name, arm in arms(WORDS).items():
+        for at, earned in enumerate(rewards.get(name.replace(" ", "_"), rewards["icrl"])):
+            episodes = [
+                {"round": k, "response": f"{value:g}", "reward": {"value": value}} for k, value in enumerate(earned)
+            ]
+            rows[Cell(arm, f"prize:words:{at}", 0)] = {"episodes": episodes}
+    return SimpleNamespace(rows=rows, plan=SimpleNamespace(solved_at=1.0), folder="here")
+
+
+def only(groups: Sequence[Learning]) -> Learning:
+    (group,) = groups
+    return group
+
+
+def means(points: Sequence[Any]) -> list[float | None]:
+    return [point["mean"] for point in points]
+
+
+def test_a_player_that_reads_its_rewards_is_said_to_learn_in_its_context(tmp_path: Path) -> None:
+    (group,) = groups_of(tmp_path, WORDS.references["teacher"], "--item", "prize:words:*", "--instances", "12")
+    assert group["group"] == "prize:words"
+    assert group["tasks"] == 12
+    assert group["learns"]
+    icrl = group["players"]["icrl"]
+    assert icrl["success"][-1]["mean"] == 1.0
+    assert icrl["reward"] == group["players"]["teacher"]["reward"]  # the same player, by the same seeds
+    assert (tmp_path / "learning.png").stat().st_size > 10_000
+
+
+def test_a_player_that_answers_blindly_is_not_though_it_has_often_been_right_once(tmp_path: Path) -> None:
+    (group,) = groups_of(tmp_path, WORDS.references["random"], "--item", "prize:words:*", "--instances", "12")
+    assert not group["learns"]
+    assert group["says"] == "no rise that is clear of 0"
+    icrl = group["players"]["icrl"]
+    assert icrl["within"][-1]["mean"] > 2 * icrl["success"][-1]["mean"]  # type: ignore[operator]
+
+
+def test_the_groups_of_games_are_told_apart_and_the_same_command_resumes_them(tmp_path: Path) -> None:
+    options = ["--suite", "games", "--instances", "3", "--item", "mastermind:test:*", "--item", "hidden_arm:test:*"]
+    model = SUITES["games"].references["across"]
+    groups = groups_of(tmp_path, model, *options)
+    assert [group["group"] for group in groups] == ["mastermind:test", "hidden_arm:test"]
+    assert means(groups[0]["players"]["across"]["success"])[1:] == [1.0, 1.0]
+    played = (tmp_path / "results.jsonl").read_bytes()
+    assert groups_of(tmp_path, model, *options) == groups
+    assert (tmp_path / "results.jsonl").read_bytes() == played
+
+
+def test_the_tables_fit_a_terminal_and_end_with_what_they_show(tmp_path: Path) -> None:
+    done = meta_eval(
+        WORDS.references["teacher"],
+        "--item",
+        "order:words:*",
+        "--instances",
+        "2",
+        "--episodes",
+        "8",
+        "--out",
+        str(tmp_path),
+    )
+    lines = done.stdout.splitlines()
+    assert done.exit_code == 0
+    assert max(map(len, lines[:10])) <= 80
+    rows = [" ".join(line.split()[:2]) for line in lines[:12] if "[" in line]
+    assert [row.split()[0] for row in rows] == ["icrl", "zero", "shuffled", "no", "random", "teacher"]
+    assert "order:words: " in done.stdout
+
+
+def test_a_rise_that_comes_without_rewards_too_is_no_learning() -> None:
+    """As of a model that finds the answer by thinking longer, or that a task tells more each time."""
+    group = only(learning(compared(icrl=[[0, 1, 1, 1]] * 20), WORDS))
+    assert group["rise"]["low"] > 0  # type: ignore[operator]
+    assert not group["learns"]
+    assert group["says"].endswith("not clearly above zero, shuffled, no memory: that is not learning from its rewards")
+
+
+@pytest.mark.parametrize("control", ["zero", "shuffled", "no_memory"])
+def test_learning_must_be_above_every_control(control: str) -> None:
+    flat, rising = [[0, 0, 0, 0]] * 20, [[0, 1, 1, 1]] * 20
+    controls: Any = {name.replace(" ", "_"): flat for name in CONTROLS}
+    assert only(learning(compared(icrl=rising, **controls), WORDS))["learns"]
+    assert not only(learning(compared(icrl=rising, **{**controls, control: rising}), WORDS))["learns"]
+
+
+def test_success_after_failure_counts_no_success_that_is_repeated() -> None:
+    group = only(learning(compared(icrl=[[0, 1, 1], [0, 0, 1], [1, 1, 0], [0, 0, 0]]), WORDS))
+    played = group["players"]["icrl"]
+    assert means(played["success"]) == [0.25, 0.5, 0.5]
+    assert means(played["within"]) == [0.25, 0.5, 0.75]
+    assert means(played["after_failure"]) == [0.25, pytest.approx(1 / 3, abs=1e-6), 0.5]
+    assert [point["tasks"] for point in played["after_failure"]] == [4, 3, 2]
+
+
+def test_new_answers_are_counted_after_nothing_but_failures() -> None:
+    """The answers of `compared` are the rewards: 0 .5 0 has a new one of two, 1 0 0 has had its success."""
+    group = only(learning(compared(icrl=[[0, 0.5, 0], [1, 0, 0]]), WORDS))
+    assert group["players"]["icrl"]["new_after_failure"]["mean"] == 0.5
+    assert group["players"]["icrl"]["new_after_failure"]["tasks"] == 1
+
+
+def test_regret_is_to_the_best_reference_over_all_episodes() -> None:
+    group = only(learning(compared(icrl=[[0, 0, 1], [0, 1, 1]], teacher=[[0, 1, 1], [1, 1, 1]]), WORDS))
+    assert group["players"]["icrl"]["regret"]["mean"] == 1.0  # type: ignore[index]
+    assert group["players"]["teacher"]["regret"] is None
+
+
+def test_as_many_tasks_of_each_group_are_chosen() -> None:
+    items = chosen_items(WORDS, ["prize:words:*", "order:wordings:*"], 3)
+    assert items == [f"prize:words:{at}" for at in range(3)] + [f"order:wordings:{at}" for at in range(3)]
+    assert len(chosen_items(WORDS, [], 2)) == 2 * 15
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--suite", "chess"], "unknown suite 'chess'; choose one of 'words', 'games'"),
+        (["--item", "prizes:*"], "no task is named like 'prizes:*'"),
+        (["--suite", "games", "--item", "chess:test:1"], "unknown game 'chess'"),
+        (["--suite", "games", "--item", "maze:1"], "is written like 'maze:test:17'"),
+    ],
+)
+def test_a_wrong_suite_or_task_is_an_error_before_anything_is_played(
+    options: list[str], told: str, tmp_path: Path
+) -> None:
+    done = meta_eval(WORDS.references["random"], "--out", str(tmp_path / "new"), *options)
+    assert done.exit_code == 2
+    assert told in " ".join(done.output.split())
+    assert not (tmp_path / "new").exists()
