@@ -101,10 +101,10 @@ def _rejudged_without_a_verdict() -> Any:
 
 
 def _told() -> Any:
-    _bench(
-        "--evaluator", "my parts.py:broken", "--base-url", "http://127.0.0.1:9/v1", "--judge-base-url", "http://h/v1"
-    )
-    return icrl("resume", "my runs/x")
+    with OpenAIServer(lambda: "No.") as server:
+        judge = ("--judge", "openai:judge", "--rubric", "Is it good?", "--judge-base-url", server.base_url)
+        _bench(*judge, "--base-url", "http://127.0.0.1:9/v1")
+        return icrl("resume", "my runs/x")
 
 
 def _untrusted() -> Any:

@@ -66,7 +66,7 @@ class OpenAIServer:
             "room", "roles", "field", "form").
 
     Raises:
-        ValueError: there is no dialect of that name.
+        ValueError: there is no dialect of that name, or no such port.
     """
 
     def __init__(
@@ -81,6 +81,8 @@ class OpenAIServer:
         port: int = 0,
         dialect: str | Dialect = "openai",
     ) -> None:
+        if not 0 <= port <= 65535:
+            raise ValueError(f"port must be from 0 to 65535, got {port}")
         self._dialect = dialect if isinstance(dialect, Dialect) else pick("dialect", dialect, DIALECTS)
         self._reply, self._names = reply, accepted_names(reply, REPLY_ARGUMENTS, "reply function")
         self._latency, self._faults, self._cache_block, self._port = latency, faults or {}, cache_block, port
