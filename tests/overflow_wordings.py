@@ -48,6 +48,9 @@ OVERFLOWS = {
     "MiniMax": "invalid params, context window exceeds limit",
     "Copilot": "prompt token count of 200000 exceeds the limit of 128000",
     "TensorRT-LLM": "Prompt length (5000) exceeds maximum input length (4096). Set log level to info and check TRTGptModel logs for how maximum input length is set",
+    "behind LiteLLM": "Input length (265330) exceeds model's maximum context length (262144).",
+    "Poolside": "Input length 131393 exceeds the maximum allowed input length of 131040 tokens.",
+    "vLLM rendering": "This model's maximum context length is 262144 tokens. However, you requested 0 output tokens and your prompt contains at least 262145 input tokens, for a total of at least 262145 tokens.",
     "Antirez DS4": "Prompt has 300,000 tokens, but the configured context size is 131,072 tokens",
 }
 

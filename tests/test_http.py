@@ -20,7 +20,13 @@ BROKE_OFF, NO_HTTP = "the connection to SERVER broke off", "what SERVER sent is 
 EVENTS = b"text/event-stream"
 PAGE = answer(b"<html>Log in</html>").replace(b"application/json", b"text/html")
 NO_ANSWER = "what SERVER sent is no chat completion"
-BROKEN = answer(COMPLETION.replace(b'"stop"', b'"error"'))
+
+
+def _ended(how: bytes) -> bytes:
+    return answer(COMPLETION.replace(b'"stop"', how))
+
+
+BROKEN = _ended(b'"error"')
 WHY = answer(COMPLETION.replace(b'"stop"', b'"error", "error": {"code": 524, "message": "late"}'))
 FAULTS: dict[str, tuple[bytes, str]] = {
     "closed at once": (b"", BROKE_OFF),
@@ -46,12 +52,27 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     "null choices": (answer(b'{"choices": null}'), NO_ANSWER),
     "empty choices": (answer(b'{"id": "1", "choices": []}'), f'{NO_ANSWER}: {{"id": "1", "choices": []}}'),
     "null": (answer(b"null"), f"{NO_ANSWER}: null"),
-    "a stream that was not asked for": (answer(b"data: {}").replace(b"application/json", EVENTS), f"{NO_ANSWER}: data"),
+    "a stream that was not asked for": (
+        answer(b"data: {}").replace(b"application/json", EVENTS),
+        f"{NO_ANSWER}: data: {{}}; streaming=True asks for a stream",
+    ),
     "429 within a 200": (answer(b'{"error": {"code": 429, "message": "slow down"}}'), "Error code: 429 - slow down"),
     "503 as a text": (answer(b'{"error": {"code": "503", "message": "busy"}}'), "Error code: 503 - busy"),
     "an error without a code": (answer(b'{"error": {"message": "overloaded"}}'), "Error code: 502 - overloaded"),
     "an error that is a text": (answer(b'{"error": "overloaded"}'), "Error code: 502 - overloaded"),
+    "a text of a gateway": (answer(b"no healthy upstream\n", status=503), "Error code: 503 - no healthy upstream"),
+    "a failed page": (
+        answer(b"<html><head><title>502 Bad Gateway</title></head></html>", status=502),
+        "Error code: 502 - 502 Bad Gateway",
+    ),
+    "a type for a code": (answer(b'{"error": {"type": "RateLimitError", "message": "slow"}}'), "429 - slow"),
     "a provider that broke off": (BROKEN, "502 - the provider broke its answer off"),
+    "a broken network": (_ended(b'"network_error"'), "502 - the provider broke its answer off"),
+    "a provider that broke off, in capitals": (_ended(b'"ERROR"'), "502 - the provider broke its answer off"),
+    "a router's provider that broke off": (
+        _ended(b'"stop", "native_finish_reason": "network_error"'),
+        "502 - the provider broke its answer off",
+    ),
     "a provider that says why": (WHY, "524 - late"),
 }
 FINAL: dict[str, tuple[bytes, str]] = {
@@ -63,6 +84,17 @@ FINAL: dict[str, tuple[bytes, str]] = {
     ),
     "error as a text": (answer(b'{"error": "no seed here"}', status=400), "400 - no seed here"),
     "a message": (answer(b'{"object": "error", "message": "no seed here"}', status=400), "400 - no seed here"),
+    "a message within a 200": (answer(b'{"object": "error", "message": "no", "code": 400}'), "400 - no"),
+    "a list": (answer(b'[{"error": {"code": 400, "message": "no such field"}}]'), "400 - no such field"),
+    "a type for a code": (answer(b'{"error": {"type": "invalid_request_error", "message": "no"}}'), "400 - no"),
+    "behind a router": (
+        answer(b'{"error": {"message": "failed", "metadata": {"raw": "{\\"detail\\": \\"too cold\\"}"}}}', status=400),
+        "400 - failed: too cold",
+    ),
+    "a prompt that moderation has flagged": (
+        answer(b'{"error": {"code": 403, "message": "Your input was flagged for violence."}}', status=403),
+        "403 - Your input was flagged",
+    ),
 }
 
 
@@ -93,8 +125,9 @@ BODIES = [
     b"9" * 5000,
     b'{"a":' * 50_000,
 ]
-NO_CHOICES: list[Any] = [None, 5, "abc", [], [None], ["a"], {}, {"message": {}}]
-NO_MESSAGE: list[Any] = [None, 5, "abc", [], [None]]
+NO_CHOICES: list[Any] = [None, 5, "abc", [], [None], ["a"], [{}], {}, {"message": {}}]
+NO_CHOICES += [[{"text": "42", "finish_reason": "stop"}], [{"message": None, "finish_reason": None}]]
+NO_MESSAGE: list[Any] = [5, "abc", [], [None]]
 NO_CONTENT: list[Any] = [5, True, {}, {"a": 1}, [None], [5]]
 NO_CALLS: list[Any] = [5, "abc", [None], [{}], [{"function": None}]]
 GARBAGE = [
@@ -105,20 +138,67 @@ GARBAGE = [
     *(_with(value, *MESSAGE, "tool_calls") for value in NO_CALLS),
     *(_with([5], name) for name in ("model", "service_tier")),
 ]
+CALL = {"name": "search", "arguments": {"for": "42"}}
 LEGAL = {
     "role null": _with(None, *MESSAGE, "role"),
     "another role": _with("model", *MESSAGE, "role"),
     "no role": _with({"content": "42"}, *MESSAGE),
     "a list of parts": _with([{"type": "text", "text": "42"}], *MESSAGE, "content"),
     "no id": _with(None, "id"),
+    "a mark of the order of bytes": b"\xef\xbb\xbf" + COMPLETION,
+    "arguments as an object": _with([{"id": "1", "function": CALL}], *MESSAGE, "tool_calls"),
     "usage that is a text": _with("abc", "usage"),
     "usage of texts": _with({"prompt_tokens": "1", "completion_tokens": "1"}, "usage"),
 }
 PIECES = [
     *(b"null", b"5", b'"text"', b"[]", b"half {", b"[" * 100_000, b'{"choices": "abc"}', b'{"choices": [null]}'),
-    *(b'{"choices": [{}]}', b'{"choices": [{"delta": 5}]}', b'{"choices": [{"delta": {"content": 5}}]}'),
+    *(b'{"choices": [{"delta": 5}]}', b'{"choices": [{"delta": {"content": 5}}]}'),
+    *(b'{"choices": [{"text": "42"}]}', b'{"choices": [{"message": {"content": "42"}}]}'),
     *(b'{"choices": [{"delta": {"content": {}}}]}', b'{"choices": [{"delta": {"tool_calls": [null]}}]}'),
 ]
+
+
+SAID = b'data: {"choices": [{"index": 0, "delta": {"content": "4"}, "finish_reason": %b}]}\n\n'
+REST = b'data: {"choices": [{"index": 0, "delta": {"content": "2"}, "finish_reason": "stop"}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+WHOLE = SAID % b"null" + REST
+FILTERED = b'data: {"id": "", "choices": [{"index": 0, "finish_reason": null, "content_filter_results": {}}]}\n\n'
+CALLED = b'data: {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": %b}]}}]}\n\n'
+STREAMS = {
+    "a choice without a delta": SAID % b"null" + FILTERED + REST + FILTERED + DONE,
+    "arguments as an object": CALLED % json.dumps(CALL).encode() + WHOLE + DONE,
+    "an end that is empty until it is one": SAID % b'""' + REST + DONE,
+    "an end that is the word null until it is one": SAID % b'"null"' + REST + DONE,
+    "an end in each event": SAID % b'"stop"' + REST + REST.replace(b'"2"', b'""') + DONE,
+    "an end, and no mark of one": WHOLE,
+    "a mark of the end, and none": WHOLE.replace(b'"stop"', b"null") + DONE,
+    "a mark of the end in a line that is not ended": WHOLE.replace(b'"stop"', b"null") + DONE.strip(),
+    "no blank behind a colon": (WHOLE + DONE).replace(b"data: ", b"data:"),
+    "lines without data": b"retry: 3000\n\ndata:\n\n" + WHOLE.replace(b"data:", b"id: 7\ndata:") + b": ping\n\n" + DONE,
+    "a mark of the order of bytes": b"\xef\xbb\xbf" + WHOLE + DONE,
+    "an event of another kind": b'event: ping\ndata: {"type": "ping"}\n\n' + WHOLE + DONE,
+}
+STREAM_FAULTS = {  # what is told, and how often it is asked
+    "no end, and no mark of one": (SAID % b"null", BROKE_OFF, 2),
+    "an error without its name": (b'data: {"object": "error", "message": "no", "code": 400}\n\n' + DONE, "no", 1),
+    "an error without a code": (b'data: {"error": {"message": "no", "type": "BadRequestError"}}\n\n', "no", 1),
+    "a detail": (b'data: {"detail": "no more room"}\n\n' + DONE, "no more room", 2),
+    "an error that is a text": (SAID % b"null" + b'data: {"error": "no more room"}\n\n', "no more room", 2),
+    "an error in a line of its own": (b'error: {"code": 400, "message": "too cold"}\n\n', "too cold", 1),
+    "an error that is no event": (b'{"error": {"code": 400, "message": "too cold"}}', "too cold", 1),
+    "a text": (b"who are you?", "what SERVER sent is no stream: who are you?", 2),
+    "a broken network": (SAID % b'"network_error"' + DONE, "the provider broke its answer off: '4'", 2),
+    "an end that turns out to be none": (
+        SAID % b'"stop"' + REST.replace(b"stop", b"error") + DONE,
+        "the provider broke its answer off: '42'",
+        2,
+    ),
+    "a router's provider that broke off": (
+        SAID % b'null, "native_finish_reason": "error"' + DONE,
+        "the provider broke its answer off: '4'",
+        2,
+    ),
+}
 
 
 def _error(way: Any, base_url: str, **options: Any) -> str:
@@ -201,6 +281,62 @@ def test_an_event_may_come_in_any_pieces_and_compressed(way: Any) -> None:
             assert _played(way, model=model, rounds=1).rewards == [1.0]
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("what", STREAMS)
+def test_a_stream_is_read_as_real_servers_send_it(what: str, way: Any) -> None:
+    with RawServer(_events(STREAMS[what])) as server:
+        model = chat_model("openai:any", base_url=f"http://{server.address}/v1", streaming=True)
+        result = _played(way, model=model, rounds=1)
+        assert (result.rewards, server.calls) == ([1.0], 1)
+        assert result.episodes[0].get("finish_reason", "stop") == "stop"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_answer_that_has_ended_is_whole_though_its_connection_has_not(way: Any) -> None:
+    with RawServer(_events(WHOLE + DONE).removesuffix(DONE)) as server:
+        model = chat_model("openai:any", base_url=f"http://{server.address}/v1", streaming=True)
+        assert _played(way, model=model, rounds=1).rewards == [1.0]
+        assert server.calls == 1
+
+
+@pytest.mark.parametrize("kind", [b"Content-Type: text/plain\r\n", b""])
+def test_a_stream_may_be_called_a_text_or_nothing(kind: bytes) -> None:
+    with RawServer(answer(WHOLE + DONE).replace(b"Content-Type: application/json\r\n", kind)) as server:
+        model = chat_model("openai:any", base_url=f"http://{server.address}/v1", streaming=True)
+        assert _played(improve, model=model, rounds=1).rewards == [1.0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("fault", STREAM_FAULTS)
+def test_a_stream_that_fails_is_told_and_repeated_where_that_may_help(fault: str, way: Any) -> None:
+    body, words, calls = STREAM_FAULTS[fault]
+    with RawServer(_events(body)) as server:
+        error = _error(way, f"http://{server.address}/v1", streaming=True)
+        assert error.endswith(words.replace("SERVER", f"http://{server.address}"))
+        assert server.calls == calls
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("message", ["", '"message": null, '])
+def test_a_choice_without_a_message_that_has_ended_is_an_answer_without_text(message: str, stream: bool) -> None:
+    choice = '{"choices": [{"index": 0, %s"finish_reason": "length"}], "usage": {"completion_tokens": 9}}'
+    told = (choice % ("" if stream else message)).encode()
+    with RawServer(_events(b"data: %b\n\n" % told) if stream else answer(told)) as server:
+        error = _error(improve, f"http://{server.address}/v1", streaming=stream)
+        assert "its 9 tokens hold no text" in error
+        assert server.calls == 1
+
+
+def test_why_a_stream_ended_and_of_which_model_it_was_counts_once() -> None:
+    last = b'data: {"model": "large", "choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}\n\n'
+    with RawServer(_events(SAID % b"null" + last * 3 + DONE)) as server:
+        model = chat_model("openai:any", base_url=f"http://{server.address}/v1", streaming=True)
+        prices: Any = {"large": {"input": 1.0, "output": 1.0}}
+        result = _played(improve, model=model, rounds=1, prices=prices)
+    assert (result.episodes[0]["finish_reason"], result.episodes[0]["cut"]) == ("length", True)
+    assert result.usage["usd"] > 0
+
+
 @pytest.mark.parametrize("what", LEGAL)
 def test_what_real_servers_send_is_an_answer(what: str) -> None:
     with RawServer(answer(LEGAL[what])) as server:
@@ -224,6 +360,26 @@ def test_a_wrong_key_within_a_200_ends_the_run(way: Any) -> None:
     no_key = answer(b'{"error": {"code": 401, "message": "no key"}}')
     with RawServer(no_key) as server, pytest.raises(ModelError, match="no key"):
         _error(way, f"http://{server.address}/v1")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_address_at_which_no_chat_is_ends_the_run(stream: bool, way: Any) -> None:
+    lm_studio = answer(b'{"error": "Unexpected endpoint or method. (POST /chat/completions)"}')
+    moved = b"HTTP/1.1 301 Moved\r\nConnection: close\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n"
+    with RawServer(lm_studio) as server, pytest.raises(ModelError, match="404 - Unexpected endpoint or method"):
+        _error(way, f"http://{server.address}", streaming=stream)
+    sends = iter([moved, answer(b"no", status=405)])
+    with RawServer(lambda request: [next(sends)]) as server:
+        there = f"http://{server.address}"
+        with pytest.raises(ModelError, match=f"{there}/v1/chat/completions has moved, to {there}/other"):
+            _error(way, f"{there}/v1", streaming=stream)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_certificates_that_are_not_there_are_named(way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/no/such.pem")
+    assert "SSL_CERT_FILE='/no/such.pem'" in _error(way, "http://127.0.0.1:1/v1")
 
 
 @pytest.mark.parametrize("way", WAYS)

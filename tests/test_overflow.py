@@ -143,8 +143,8 @@ def _small(limit: int, status: int, refusal: Any) -> Callable[[bytes], list[byte
     )
 
 
-def _twelve_rounds(way: Any, server: RawServer, **options: Any) -> Any:
-    model = chat_model("openai:any", base_url=f"http://{server.address}/v1")
+def _twelve_rounds(way: Any, server: RawServer, streaming: bool = False, **options: Any) -> Any:
+    model = chat_model("openai:any", base_url=f"http://{server.address}/v1", streaming=streaming)
     options = {"rounds": 12, "rate_limit": RateLimit(max_backoff=0.01), **options}
     played = way("Say 42.", lambda: {"value": 0.5, "feedback": "why " * 20}, model=model, **options)
     return asyncio.run(played) if asyncio.iscoroutine(played) else played
@@ -157,6 +157,21 @@ def test_the_history_is_shortened_for_every_server(dialect: str, way: Any) -> No
         result = _twelve_rounds(way, server)
         assert (result.rewards, result.stopped) == ([0.5] * 12, "rounds")
         assert 12 < server.calls <= 18
+
+
+@pytest.mark.parametrize("way", [improve, aimprove])
+def test_the_history_is_shortened_where_a_stream_says_that_it_is_too_long(way: Any) -> None:
+    """As vLLM did before 0.10.1, with a status of 200 and without the word "error" where it is now."""
+    end = b'data: {"choices": [{"index": 0, "delta": {"content": "42"}, "finish_reason": "stop"}]}\n\n'
+    refusal = {"object": "error", "message": OVERFLOWS["vLLM old"], "type": "BadRequestError", "code": 400}
+
+    def sends(request: bytes) -> list[bytes]:
+        event = end if len(request) <= 1500 else b"data: %b\n\n" % json.dumps(refusal).encode()
+        return [answer(event + b"data: [DONE]\n\n").replace(b"application/json", b"text/event-stream")]
+
+    with RawServer(sends) as server:
+        result = _twelve_rounds(way, server, streaming=True)
+        assert (result.rewards, result.stopped) == ([0.5] * 12, "rounds")
 
 
 @pytest.mark.parametrize("way", [improve, aimprove])

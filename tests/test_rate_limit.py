@@ -180,6 +180,26 @@ def test_retry_after_is_read_in_all_its_forms(said: Any, seconds: Any, clock: "C
     assert retry_after(_with_headers(said)) == seconds
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ({"details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "45.8s"}]}, 45.8),
+        ({"message": "Quota exceeded. Please retry in 45.8s."}, 45.8),
+        ({"message": "Limit 15000, Used 11972. Please try again in 5.289s. Visit us"}, 5.289),
+        ({"message": "Please try again in 7m12.5s."}, 432.5),
+        ({"message": "Try again in 350ms."}, 0.35),
+        ({"message": "exceeded the token rate limit. Please retry after 45 seconds."}, 45.0),
+        ({"message": "Retry in 2 minutes"}, 120.0),
+        *(({"message": said}, None) for said in ("retry in a moment", "try again in 5 steps", "try 3s", "after 3 s")),
+    ],
+)
+def test_a_wait_is_read_from_the_words_where_no_header_has_it(said: Any, seconds: Any) -> None:
+    assert retry_after(_in_stream(**said)) == pytest.approx(seconds)
+    error = _with_headers({"retry-after": "7"})
+    error.body = said  # type: ignore[attr-defined]
+    assert retry_after(error) == 7.0
+
+
 class Clock:
     """Time that passes while somebody sleeps, and only then."""
 

@@ -214,6 +214,13 @@ ALONE: dict[str, Any] = {
     "reasoning does not end": {"content": "<think>SECRET"},
     "only reasoned": {"content": "<think>SECRET</think>"},
     "model only reasoned": {"content": None, "reasoning_content": "SECRET"},
+    "called a tool instead (search)": {
+        "content": None,
+        "finish": "tool_calls",
+        "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "search", "arguments": '{"for": "SECRET"}'}}
+        ],
+    },
     "all of its 511 tokens went": {"content": "", "finish": "length", "written": 511, "reasoning": "SECRET"},
     "all of its 512 tokens went": {"content": "<think>SECRET", "finish": "length", "written": 512},
     "its 510 tokens hold no text": {"content": "", "finish": "length", "written": 510},

@@ -120,8 +120,14 @@ async def aexecute(call: Call) -> Any:
         return _whole(await _aresult(_ainvoke(call), call.timeout))
 
 
-BROKEN_OFF = ("error", "abort", "insufficient_system_resource")
-"""Why a message ended, where its provider broke it off: OpenRouter and Mistral, vLLM and SGLang, DeepSeek."""
+_BROKEN_OFF = ("error", "abort", "insufficient_system_resource", "network_error")
+"""Why a message ended, where its provider broke it off: OpenRouter and Mistral, vLLM and SGLang, DeepSeek, Zhipu
+(BerriAI/litellm/pull/24373)."""
+
+
+def is_broken_off(ending: Any) -> bool:
+    """Whether a message ended because its provider broke it off, by the reason that it gives."""
+    return str(ending).lower() in _BROKEN_OFF
 
 
 def _whole(response: Any) -> Any:
@@ -132,7 +138,7 @@ def _whole(response: Any) -> Any:
     """
     message = response.get("raw") if isinstance(response, Mapping) else response
     metadata = getattr(message, "response_metadata", None)
-    if isinstance(metadata, Mapping) and metadata.get("finish_reason") in BROKEN_OFF:
+    if isinstance(metadata, Mapping) and is_broken_off(metadata.get("finish_reason")):
         raise ConnectionError(f"the provider broke its answer off: {str(getattr(message, 'content', ''))[-80:]!r}")
     return response
 

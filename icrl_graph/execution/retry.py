@@ -90,8 +90,21 @@ def retry_after(error: Exception) -> float | None:
         milliseconds = values.get("retry-after-ms")
         seconds = _seconds(values["retry-after"]) if milliseconds is None else float(milliseconds) / 1000
     except (KeyError, TypeError, ValueError, OverflowError):
-        return None
+        return _told_seconds(words_of(error))
     return seconds if 0 <= seconds < math.inf else None
+
+
+_TIME = r"(\d+(?:\.\d+)?) ?(ms|h|m|s)(?:(?<=h)(?:ou)?rs?|(?<=m)in(?:ute)?s?|(?<=s)ec(?:ond)?s?)?(?![a-z])"
+_TOLD = re.compile(rf"(?:retryDelay\W{{1,9}}|\b(?:re)?try (?:again )?(?:in|after) )((?:{_TIME} ?)+)", re.IGNORECASE)
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+def _told_seconds(told: str) -> float | None:
+    """The seconds to wait that stand in the words of a refusal: Gemini's has no header (dcdpr/jp/pull/1061)."""
+    if (found := _TOLD.search(told)) is None:
+        return None
+    parts = re.findall(_TIME, found[1], re.IGNORECASE)
+    return sum(float(number) * _UNITS[unit.lower()] for number, unit in parts)
 
 
 def _seconds(value: str) -> float:

@@ -27,7 +27,8 @@ def status_of(error: Exception) -> int | None:
 
 def words_of(error: Any) -> str:
     """All that an error tells, its fields included."""
-    told = [str(error), *(str(getattr(error, name, "")) for name in ("code", "type", "body"))]
+    names = ("type", "body") if hasattr(error, "status") else ("code", "type", "body")  # aiohttp's `code` warns
+    told = [str(error), *(str(getattr(error, name, "")) for name in names)]
     with suppress(Exception):  # of a response that was not read
         told.append(error.response.text)
     return "\n".join(told)

@@ -36,9 +36,11 @@ import httpcore2
 import httpx2
 from openai import DefaultAioHttpClient, DefaultAsyncHttpxClient, DefaultHttpxClient
 
-from icrl_graph.execution.calls import BROKEN_OFF
+from icrl_graph.execution.calls import is_broken_off
 from icrl_graph.models.addresses import Credentials
-from icrl_graph.models.completions import is_chunk, is_completion, mended
+from icrl_graph.models.completions import ending, is_completion, mended
+from icrl_graph.models.errors import alone, error_in, parsed, reason_in, status_in, words_in
+from icrl_graph.models.events import Events, Verbatim
 from icrl_graph.models.servers import Server, refused_field
 from icrl_graph.models.turns import AsyncInTurns, InTurns
 
@@ -109,7 +111,7 @@ class _Exchange:
         if any(
             isinstance(each, ConnectionError | aiohttp.ServerDisconnectedError) for each in causes
         ) or _BROKE_OFF.search(texts):
-            return httpx2.ReadError(f"the connection to {server} broke off")
+            return self.broke_off()
         complaint = " ".join(str(getattr(causes[-1], "message", causes[-1])).split())
         return httpx2.RemoteProtocolError(f"what {server} sent is no valid HTTP: {complaint:.120}")
 
@@ -119,18 +121,20 @@ class _Exchange:
         Raises:
             httpx2.RequestError: it has a status of success, and is no answer.
         """
-        status, body = response.status_code, response.content.decode("utf-8", "replace")
-        told = _read(body)
-        error = (told.get("error") or _broken_off(told)) if isinstance(told, Mapping) else None
+        status, body = response.status_code, response.content.decode("utf-8-sig", "replace")
+        if response.request.method != self.request.method:  # as a 301 has it: QwenLM/qwen-code/issues/166
+            status, body = 404, json.dumps({"detail": f"{self.url} has moved, to {response.url}: give that address"})
+        told = alone(parsed(body))
+        error = error_in(told) or _broken_off(told)
         if status < 400:
             if error:
-                status = _status(error)
+                status = status_in(error)
             elif self.is_chat:
                 if self._wants_stream or not is_completion(told):
                     raise self.no_answer(body)
                 whole = mended(told)
                 body = body if whole is told else json.dumps(whole)
-        if status >= 400 and (reason := _reason(error or told)):
+        if status >= 400 and (reason := reason_in(error or told) or words_in(body)):
             known = error if isinstance(error, Mapping) else {}
             whole = told if isinstance(told, Mapping) else {}  # it may hold what was paid
             body = json.dumps({**whole, "error": {**known, "message": reason}})
@@ -139,7 +143,13 @@ class _Exchange:
     def no_answer(self, body: str) -> httpx2.RequestError:
         """The error of a body, or of an event of a stream, that is none of an answer."""
         what = "stream" if self._wants_stream else "chat completion"
-        return _NoAnswer(f"what {self.server} sent is no {what}: {' '.join(body[:500].split()) or 'nothing':.120}")
+        begin = " ".join(body[:500].split()) or "nothing"
+        hint = "" if self._wants_stream or not begin.startswith("data:") else "; streaming=True asks for a stream"
+        return _NoAnswer(f"what {self.server} sent is no {what}: {begin:.120}{hint}")
+
+    def broke_off(self) -> httpx2.RequestError:
+        """The error of a connection that ended before the answer did."""
+        return httpx2.ReadError(f"the connection to {self.server} broke off")
 
     @property
     def _wants_stream(self) -> bool:
@@ -147,12 +157,16 @@ class _Exchange:
 
     def streams(self, response: httpx2.Response) -> bool:
         """Whether it was asked for a stream, and gets one."""
-        is_stream = "event-stream" in response.headers.get("content-type", "")
-        return response.status_code < 400 and is_stream and self._wants_stream
+        kind = response.headers.get("content-type", "")  # some call it text/plain, or nothing
+        return response.status_code < 400 and self._wants_stream and not re.search("json|html", kind)
 
     def stream(self, response: httpx2.Response, body: _Body | _AsyncBody) -> httpx2.Response:
         """An answer whose events are checked as they come."""
         return httpx2.Response(response.status_code, headers=_kept(response), stream=body, request=response.request)
+
+    def events(self) -> Events:
+        """What reads the events of its stream."""
+        return Events(self.no_answer, self.broke_off) if self.is_chat else Verbatim(self.no_answer, self.broke_off)
 
     def is_to_repeat(self, response: httpx2.Response) -> bool:
         """Whether it was refused for an optional field; then it is to be sent again, without that.
@@ -173,7 +187,7 @@ class _Exchange:
 
 def _body(request: httpx2.Request) -> dict[str, Any]:
     """The fields of a request; none of one that is no JSON object."""
-    body = _read(request.content)
+    body = parsed(request.content)
     return body if isinstance(body, dict) else {}
 
 
@@ -196,11 +210,11 @@ _OF_THE_TRANSFER = ("content-length", "content-encoding", "transfer-encoding")
 """Headers of the body as it was sent, not as it was read."""
 
 
-def _broken_off(told: Mapping[str, Any]) -> Any:
+def _broken_off(told: Any) -> Any:
     """Why a provider could not end its answer, if it could not and hands on the half of it."""
-    choices = told.get("choices")
+    choices = told.get("choices") if isinstance(told, Mapping) else None
     for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, Mapping) and choice.get("finish_reason") in BROKEN_OFF:
+        if isinstance(choice, Mapping) and is_broken_off(ending(choice)):
             return choice.get("error") or "the provider broke its answer off"
     return None
 
@@ -209,36 +223,9 @@ _ASKS_FOR_A_STREAM = re.compile(rb'"stream":\s*true')
 """In a request; within its texts quotation marks have a backslash before them."""
 
 
-def _read(body: str | bytes) -> Any:
-    """What a body of JSON holds; None where it is none, or nested too deeply to be read."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _kept(response: httpx2.Response) -> list[tuple[str, str]]:
     """The headers of an answer whose body was read."""
     return [(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_TRANSFER]
-
-
-def _status(error: Any) -> int:
-    """The status that an error within an answer stands for; where it has none, that of a server that failed."""
-    told = [error.get("code"), error.get("status"), error.get("status_code")] if isinstance(error, Mapping) else []
-    return next((int(code) for code in map(str, told) if re.fullmatch("[45][0-9][0-9]", code)), 502)
-
-
-def _reason(told: Any) -> str:
-    """Why a request was refused: servers put it under `error`, `message` or `detail`, as a text or as a list."""
-    if isinstance(told, str):
-        return told[:500]
-    if isinstance(told, list):
-        return "; ".join(filter(None, map(_reason, told)))[:500]
-    if not isinstance(told, Mapping):
-        return ""
-    reason = next(filter(None, (_reason(told.get(name)) for name in ("error", "message", "detail", "msg"))), "")
-    place = ".".join(map(str, told["loc"])) if isinstance(told.get("loc"), list) else ""
-    return f"{place}: {reason}" if place and reason else reason
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -339,43 +326,10 @@ def _trusted() -> ssl.SSLContext:
 
 @lru_cache
 def _certificates(file: str | None, folder: str | None) -> ssl.SSLContext:
-    return httpx2.create_ssl_context()  # reads these variables itself
-
-
-class _Events:
-    """The events of a stream, each checked once it is whole: `data:` on one or more lines, up to an empty one."""
-
-    def __init__(self, exchange: _Exchange) -> None:
-        self._exchange, self._line, self._data, self._are_any = exchange, b"", list[bytes](), False
-        self._is_over = False
-
-    def check(self, piece: bytes | None) -> None:
-        """Check what ends in the next bytes; None at the end of all.
-
-        Raises:
-            httpx2.RequestError: an event is no piece of a chat completion, or there was none.
-        """
-        if piece is None and not self._are_any:
-            raise self._exchange.no_answer("")
-        for line in (self._line + (piece or b"")).splitlines(keepends=True):
-            self._line = b"" if line.endswith((b"\n", b"\r")) else line
-            if self._line:
-                break
-            if line.startswith(b"data:"):
-                self._data.append(line[5:].strip())
-            elif not line.strip() and self._data:
-                self._check_event(b"\n".join(self._data))
-                self._data = []
-
-    def _check_event(self, data: bytes) -> None:
-        self._are_any = True
-        self._is_over = self._is_over or data.startswith(b"[DONE]")
-        if self._is_over or not self._exchange.is_chat:
-            return
-        told = _read(data)
-        is_error = isinstance(told, Mapping) and told.get("error")  # the SDK raises it
-        if not (is_error or is_chunk(told)):
-            raise self._exchange.no_answer(data.decode("utf-8", "replace"))
+    try:
+        return httpx2.create_ssl_context()  # reads these variables itself
+    except OSError as error:
+        raise ValueError(f"SSL_CERT_FILE={file!r} or SSL_CERT_DIR={folder!r} can't be read: {error}") from error
 
 
 class _Body(httpx2.SyncByteStream):
@@ -385,14 +339,17 @@ class _Body(httpx2.SyncByteStream):
         self._response, self._exchange = response, exchange
 
     def __iter__(self) -> Iterator[bytes]:
-        chunks, events = self._response.iter_bytes(), _Events(self._exchange)
-        while True:
-            with self._exchange.step():
-                chunk = next(chunks, None)
-            events.check(chunk)
-            if chunk is None:
-                return
-            yield chunk
+        chunks, events = self._response.iter_bytes(), self._exchange.events()
+        chunk: bytes | None = b""
+        while chunk is not None:
+            try:
+                with self._exchange.step():
+                    chunk = next(chunks, None)
+            except httpx2.RequestError:
+                if not events.are_whole:
+                    raise
+                chunk = None
+            yield events.read(chunk)
 
     def close(self) -> None:
         self._response.close()
@@ -405,14 +362,17 @@ class _AsyncBody(httpx2.AsyncByteStream):
         self._response, self._exchange = response, exchange
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        chunks, events = aiter(self._response.aiter_bytes()), _Events(self._exchange)
-        while True:
-            async with self._exchange.astep():
-                chunk = await anext(chunks, None)
-            events.check(chunk)
-            if chunk is None:
-                return
-            yield chunk
+        chunks, events = aiter(self._response.aiter_bytes()), self._exchange.events()
+        chunk: bytes | None = b""
+        while chunk is not None:
+            try:
+                async with self._exchange.astep():
+                    chunk = await anext(chunks, None)
+            except httpx2.RequestError:
+                if not events.are_whole:
+                    raise
+                chunk = None
+            yield events.read(chunk)
 
     async def aclose(self) -> None:
         await self._response.aclose()

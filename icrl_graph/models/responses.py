@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from pydantic import BaseModel
 
 from icrl_graph.errors import ModelError
 from icrl_graph.execution.retry import describe
+from icrl_graph.execution.status import status_of, words_of
 from icrl_graph.models.reasoning import split_message
 from icrl_graph.state.episode import plain
 from icrl_graph.state.unicode import cleaned
@@ -98,11 +100,12 @@ def _read_message(message: BaseMessage, tags: str | None) -> dict[str, Any]:
         return {"error": "the provider's content filter withheld the answer", **fields}
     if answer.strip():
         return {"response": answer, **fields}
-    return {"error": _why_empty(fields, is_open, getattr(message, "usage_metadata", None) or {}), **fields}
+    return {"error": _why_empty(message, fields, is_open), **fields}
 
 
-def _why_empty(fields: Mapping[str, Any], is_open: bool, usage: Mapping[str, Any]) -> str:
+def _why_empty(message: BaseMessage, fields: Mapping[str, Any], is_open: bool) -> str:
     """Why a reply has no answer."""
+    usage: Mapping[str, Any] = getattr(message, "usage_metadata", None) or {}
     if "cut" in fields:
         spent = f"{usage['output_tokens']} tokens" if usage.get("output_tokens") else "tokens"
         thought = "reasoning" in fields or (usage.get("output_token_details") or {}).get("reasoning")
@@ -110,14 +113,22 @@ def _why_empty(fields: Mapping[str, Any], is_open: bool, usage: Mapping[str, Any
         return f"no answer: {why}; allow it more (max_response_tokens){', or less reasoning' if thought else ''}"
     if is_open:
         return "no answer: the model's reasoning does not end"
+    if calls := getattr(
+        message, "tool_calls", None
+    ):  # of a tool of its server's own: diegosouzapw/OmniRoute issue 12696
+        return f"no answer: the model called a tool instead ({', '.join(call['name'] for call in calls):.80})"
     return "no answer: the model only reasoned" if "reasoning" in fields else "the model gave an empty answer"
 
 
-_WITHHELD = ("content_filter", "content_filtered", "guardrail_intervened", "safety", "prohibited_content", "blocklist")
-"""Why a message ended, where a filter has withheld it: OpenAI and Azure, Bedrock, Google."""
-_CUT = ("length", "max_tokens", "max_output_tokens", "model_length")
+_WITHHELD = (
+    *("content_filter", "content_filtered", "guardrail_intervened"),
+    *("safety", "prohibited_content", "blocklist", "recitation", "spii", "sensitive"),
+)
+"""Why a message ended, where a filter has withheld it: OpenAI and Azure, Bedrock; Google, Zhipu
+(langgenius/dify/issues/7559)."""
+_CUT = ("length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded")
 """Where it has reached the limit of its tokens: OpenAI, Ollama; Google, Anthropic, Bedrock; OpenAI's Responses;
-Mistral."""
+Mistral; Anthropic, Zhipu (mozilla-ai/any-llm/pull/1204)."""
 
 
 def _ending(message: BaseMessage) -> str:
@@ -142,7 +153,12 @@ def _read_structured(raw: Mapping[str, Any], tags: str | None) -> dict[str, Any]
 
 
 def is_permanent(error: Exception) -> bool:
-    """Whether no other attempt can succeed: the key, the model's name or the address is wrong."""
+    """Whether no other attempt can succeed: the key, the model's name or the address is wrong.
+
+    A prompt that OpenRouter's moderation has flagged is refused by a 403, too, and the next one may not be.
+    """
+    if status_of(error) == 403 and re.search("input was flagged|flagged_input|moderation", words_of(error)):
+        return False
     kinds = (ModelAuthenticationError, ModelPermissionDeniedError, ModelNotFoundError)
     # Not `status_of`: it also reads the status of what an agent's tools fetch, which must not end a run.
     return isinstance(error, kinds) or getattr(error, "status_code", None) in (401, 403, 404)
