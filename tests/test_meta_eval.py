@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from icrl_graph.benchmarks.results import Cell
-from icrl_graph.cli import app
+from icrl_graph.cli.shared import app
 from icrl_graph.meta_rl.evaluation import CONTROLS, SUITES, Learning, arms, chosen_items, learning
 
 WORDS = SUITES["words"]
