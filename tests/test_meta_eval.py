@@ -103,7 +103,7 @@ def test_a_rise_that_comes_without_rewards_too_is_no_learning() -> None:
     group = only(learning(compared(icrl=[[0, 1, 1, 1]] * 20), WORDS))
     assert group["rise"]["low"] > 0  # type: ignore[operator]
     assert not group["learns"]
-    assert group["says"].endswith("not clearly above zero, shuffled, no memory: that is not learning from its rewards")
+    assert group["says"].endswith("not clearly above zero, shuffled, no memory: that is not learning from its context")
 
 
 @pytest.mark.parametrize("control", ["zero", "shuffled", "no_memory"])

@@ -16,6 +16,7 @@ from icrl_graph.cli.completion import model_names
 from icrl_graph.cli.shared import (
     BaseUrl,
     Json,
+    Prices,
     TotalCalls,
     TotalSeconds,
     TotalUsd,
@@ -24,6 +25,7 @@ from icrl_graph.cli.shared import (
     err,
     errors_reported,
     out,
+    parse_json,
     stdout_reserved,
     warn,
     write,
@@ -56,11 +58,13 @@ def meta_eval(
     total_usd: TotalUsd = None,
     total_calls: TotalCalls = None,
     total_seconds: TotalSeconds = None,
+    prices: Prices = None,
     as_json: Json = False,
 ) -> None:
-    """Does a model learn in its context? Episode by episode, beside controls without its rewards.
+    """Does a model learn in its context? Episode by episode, beside controls that have nothing to learn from.
 
-    The same command on the same folder resumes it. The folder is one of icrl bench: icrl report and icrl show read it.
+    The same command on the same folder resumes it. The folder is one of icrl bench: icrl resume, report and show read
+    it, and print what those print.
     """
     from icrl_graph.benchmarks.api import execute
     from icrl_graph.benchmarks.experiment import make_plan
@@ -74,7 +78,7 @@ def meta_eval(
         plan, _ = make_plan(
             found.benchmark, [*arms(found).values()], model=model, items=chosen_items(found, item or [], instances),
             rounds=episodes or found.episodes, concurrency=concurrency, base_url=base_url, total_usd=total_usd,
-            total_calls=total_calls, total_seconds=total_seconds,
+            total_calls=total_calls, total_seconds=total_seconds, options={"prices": parse_json(prices, "--prices")},
         )  # fmt: skip
     with errors_reported(resume=folder):
         with (

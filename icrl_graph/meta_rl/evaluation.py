@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from icrl_graph.benchmarks.api import Comparison
+from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.results import Row
 from icrl_graph.benchmarks.statistics import Difference, Estimate, curve, difference, estimate
@@ -31,7 +32,8 @@ CONTROLS: Mapping[str, str] = {
     "shuffled": "icrl+show=shuffled",
     "no memory": "icrl+memory=none",
 }
-"""What takes the rewards away: all are 0, each is one of another task, no prompt shows an earlier episode."""
+"""What takes away what could be learnt from: all rewards are 0, each is one of another task, no prompt shows an earlier
+episode."""
 
 
 class Suite(NamedTuple):
@@ -41,18 +43,17 @@ class Suite(NamedTuple):
     references: Mapping[str, str]
     """By name: the module and the function. The last is the best one: regret is to it."""
     episodes: int
-    held_out: frozenset[str] = frozenset()
-    """Families that are for tests alone."""
+    controls: Mapping[str, str]
 
 
 _WORDS, _GAMES = "icrl_graph.tasks.word_games.references", "icrl_graph.environments.games.references"
 SUITES: Mapping[str, Suite] = {
-    "words": Suite("words", {"random": f"{_WORDS}:uniform", "teacher": f"{_WORDS}:posterior"}, 8),
+    "words": Suite("words", {"random": f"{_WORDS}:uniform", "teacher": f"{_WORDS}:posterior"}, 8, CONTROLS),
     "games": Suite(
         "games",
         {"random": f"{_GAMES}:random", "within": f"{_GAMES}:within", "across": f"{_GAMES}:across"},
         3,
-        frozenset({"maze", "mastermind"}),
+        {"no memory": CONTROLS["no memory"]},  # what a game shows tells as much as its rewards
     ),
 }
 
@@ -60,7 +61,7 @@ SUITES: Mapping[str, Suite] = {
 def arms(suite: Suite) -> dict[str, str]:
     """The arms of a comparison, by the names that they have in the tables."""
     references = {name: f"icrl+model={where}" for name, where in suite.references.items()}
-    return {"icrl": TRUE, **CONTROLS, **references}
+    return {"icrl": TRUE, **suite.controls, **references}
 
 
 def chosen_items(suite: Suite, patterns: Sequence[str], count: int) -> list[str]:
@@ -122,18 +123,16 @@ def learning(comparison: Comparison, suite: Suite) -> list[Learning]:
             rows[by_arm[cell.arm]][f"{cell.item}#{cell.seed}"] = row
     names = [item for item in rows["icrl"] if all(item in found for found in rows.values())]
     if not names:
-        raise ValueError(f"{comparison.folder} has no task that was finished in all of {', '.join(by_arm)}")
-    groups = dict.fromkeys(map(_group, names))
-    solved_at = comparison.plan.solved_at
-    best = [*suite.references][-1]
+        why = "".join(f": {row['error']}" for row in [*comparison.rows.values()][:1] if "error" in row)
+        raise ValueError(f"{comparison.folder} has no task that was finished in all of {', '.join(by_arm)}{why}")
+    groups: dict[str, list[str]] = {}
+    for item in names:
+        groups.setdefault(_group(item), []).append(item)
     return [
         _learning(
-            group,
-            {name: [found[item] for item in names if _group(item) == group] for name, found in rows.items()},
-            solved_at,
-            best,
+            group, suite, {name: [found[item] for item in items] for name, found in rows.items()}, comparison.plan
         )
-        for group in groups
+        for group, items in groups.items()
     ]
 
 
@@ -141,17 +140,19 @@ def _group(item: str) -> str:
     return item.partition("#")[0].rpartition(":")[0] or "all"
 
 
-def _learning(group: str, rows: Mapping[str, Sequence[Row]], solved_at: float | None, best: str) -> Learning:
+def _learning(group: str, suite: Suite, rows: Mapping[str, Sequence[Row]], plan: Plan) -> Learning:
+    best = [*suite.references][-1]
     rewards = {name: _table(found, value_of) for name, found in rows.items()}
     share = all(bool(np.nanmin(table) >= 0 and np.nanmax(table) <= 1) for table in rewards.values())
     players = {
-        name: _played(found, rewards[name], solved_at, None if name == best else rewards[best], share)
+        name: _played(found, rewards[name], plan.solved_at, None if name == best else rewards[best], share)
         for name, found in rows.items()
     }
     true = rewards["icrl"]
     half = true.shape[1] // 2
     rise = difference(true[:, -1:], true[:, :1], share=share)
-    over = {name: difference(_mean(true[:, half:]), _mean(rewards[name][:, half:]), share=share) for name in CONTROLS}
+    later = _mean(true[:, half:])
+    over = {name: difference(later, _mean(rewards[name][:, half:]), share=share) for name in suite.controls}
     learns = all(_is_above_0(one) for one in (rise, *over.values()))
     says = _said(rise, over, learns)
     return Learning(group=group, tasks=len(true), players=players, rise=rise, over=over, learns=learns, says=says)
@@ -208,11 +209,11 @@ def _is_above_0(one: Difference) -> bool:
 
 def _said(rise: Difference, over: Mapping[str, Difference], learns: bool) -> str:
     if learns:
-        return "learns in its context: it rises, and only with its own rewards"
+        return f"learns in its context: it rises, and is above {', '.join(over)}"
     if not _is_above_0(rise):
         return "no rise that is clear of 0"
     alike = ", ".join(name for name, one in over.items() if not _is_above_0(one))
-    return f"it rises, but not clearly above {alike}: that is not learning from its rewards"
+    return f"it rises, but not clearly above {alike}: that is not learning from its context"
 
 
 def find_suite(name: str) -> Suite:
