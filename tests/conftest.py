@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.ctrl_c import heed_ctrl_c
+
 os.environ["LANGSMITH_TRACING"] = "false"
 os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
 os.environ.pop("OPENAI_API_KEY", None)
@@ -20,15 +23,8 @@ os.environ.pop("OPENAI_BASE_URL", None)
 SLOW = {  # files that `make check` leaves out: together they take four fifths of the time of all tests
     *("test_addresses", "test_bench_cli", "test_cli", "test_crash", "test_dialects", "test_draining", "test_examples"),
     *("test_faults", "test_game24_learner", "test_games", "test_hints", "test_isolation", "test_learner"),
-    *(
-        "test_meta_rl",
-        "test_players",
-        "test_rejudge",
-        "test_report",
-        "test_results",
-        "test_runner",
-        "test_scienceworld",
-    ),
+    *("test_meta_eval", "test_meta_rl", "test_players", "test_rejudge", "test_report", "test_results", "test_runner"),
+    "test_scienceworld",
     *("test_scienceworld_graph", "test_show", "test_sql_journals", "test_storms", "test_studio", "test_thread_lock"),
     *("test_threads", "test_totals", "test_trust", "test_unanswered"),
 }
@@ -41,6 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     cases, slow = 100 if config.getoption("--soak") else 50, [HealthCheck.too_slow]
     settings.register_profile("here", max_examples=cases, deadline=None, suppress_health_check=slow)
     settings.load_profile("here")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as where a shell has started this in the background
+        heed_ctrl_c()
 
 
 def pytest_collection_finish() -> None:
