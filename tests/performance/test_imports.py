@@ -12,9 +12,10 @@ def _seconds(statement: str) -> float:
 
 
 def _import_ratio(statement: str, goal: float) -> float:
-    """CPU of an import over that of LangGraph's graphs; the fastest of five each, by turns: a busy machine slows both."""
+    """CPU of an import over that of LangGraph's graphs: the fastest of five each, by turns."""
     langgraph = "from langgraph.graph import StateGraph"
-    ours, theirs = map(min, zip(*((_seconds(statement), _seconds(langgraph)) for _ in range(5)), strict=True))
+    pairs = [(_seconds(statement), _seconds(langgraph)) for _ in range(5)]
+    ours, theirs = min(ours for ours, _ in pairs), min(theirs for _, theirs in pairs)
     record(
         f"CPU of `{statement}` over `import StateGraph`", f"<= {goal}x", f"{ours / theirs:.2f}x", ours <= goal * theirs
     )
