@@ -3,15 +3,16 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from icrl_graph.benchmarks.experiment import make_plan
 from icrl_graph.benchmarks.results import Cell
 from icrl_graph.cli.shared import app
 from icrl_graph.meta_rl.evaluation import CONTROLS, SUITES, Learning, arms, chosen_items, learning
+from icrl_graph.testing import OpenAIServer
 
 WORDS = SUITES["words"]
 
@@ -27,20 +28,17 @@ def groups_of(folder: Path, model: str, *options: str) -> list[Learning]:
     return groups
 
 
-def compared(**rewards: Sequence[Sequence[float]]) -> Any:
-    """A comparison whose tasks earned these rewards, by player; the others earned what `icrl` did."""
-    rows = {}
+def shown(**rewards: Sequence[Sequence[float | None]]) -> Learning:
+    """What tasks show that earned these rewards, by player; the others earned what `icrl` did."""
+    plan, _ = make_plan("words", [*arms(WORDS).values()], model=WORDS.references["random"])
+    rows: dict[Cell, Any] = {}
     for name, arm in arms(WORDS).items():
         for at, earned in enumerate(rewards.get(name.replace(" ", "_"), rewards["icrl"])):
             episodes = [
-                {"round": k, "response": f"{value:g}", "reward": {"value": value}} for k, value in enumerate(earned)
+                {"round": k, "response": f"{value}", "reward": {"value": value}} for k, value in enumerate(earned)
             ]
-            rows[Cell(arm, f"prize:words:{at}", 0)] = {"episodes": episodes}
-    return SimpleNamespace(rows=rows, plan=SimpleNamespace(solved_at=1.0), folder="here")
-
-
-def only(groups: Sequence[Learning]) -> Learning:
-    (group,) = groups
+            rows[Cell(arm, f"prize:words:{at}", 0)] = {"episodes": episodes, "stopped": "rounds"}
+    (group,) = learning(plan, rows, WORDS)
     return group
 
 
@@ -98,9 +96,21 @@ def test_the_tables_fit_a_terminal_and_end_with_what_they_show(tmp_path: Path) -
     assert "order:words: " in done.stdout
 
 
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_where_a_total_is_spent_it_ends_with_1_and_says_how_to_go_on(more: list[str], tmp_path: Path) -> None:
+    options = ["--item", "prize:words:*", "--instances", "2", "--out", str(tmp_path / "spent"), *more]
+    with OpenAIServer(lambda: "red") as server:
+        where = ["openai:any", "--base-url", server.base_url]
+        spent = meta_eval(*where, "--total-calls", "5", *options)
+        assert server.counts["calls"] <= 5  # those of the players without a model count, too
+    assert spent.exit_code == 1
+    assert "icrl resume" in spent.stderr
+    assert spent.stdout.strip() == "[]" if more else "prize:words" not in spent.stdout
+
+
 def test_a_rise_that_comes_without_rewards_too_is_no_learning() -> None:
     """As of a model that finds the answer by thinking longer, or that a task tells more each time."""
-    group = only(learning(compared(icrl=[[0, 1, 1, 1]] * 20), WORDS))
+    group = shown(icrl=[[0, 1, 1, 1]] * 20)
     assert group["rise"]["low"] > 0  # type: ignore[operator]
     assert not group["learns"]
     assert group["says"].endswith("not clearly above zero, shuffled, no memory: that is not learning from its context")
@@ -110,12 +120,12 @@ def test_a_rise_that_comes_without_rewards_too_is_no_learning() -> None:
 def test_learning_must_be_above_every_control(control: str) -> None:
     flat, rising = [[0, 0, 0, 0]] * 20, [[0, 1, 1, 1]] * 20
     controls: Any = {name.replace(" ", "_"): flat for name in CONTROLS}
-    assert only(learning(compared(icrl=rising, **controls), WORDS))["learns"]
-    assert not only(learning(compared(icrl=rising, **{**controls, control: rising}), WORDS))["learns"]
+    assert shown(icrl=rising, **controls)["learns"]
+    assert not shown(icrl=rising, **{**controls, control: rising})["learns"]
 
 
 def test_success_after_failure_counts_no_success_that_is_repeated() -> None:
-    group = only(learning(compared(icrl=[[0, 1, 1], [0, 0, 1], [1, 1, 0], [0, 0, 0]]), WORDS))
+    group = shown(icrl=[[0, 1, 1], [0, 0, 1], [1, 1, 0], [0, 0, 0]])
     played = group["players"]["icrl"]
     assert means(played["success"]) == [0.25, 0.5, 0.5]
     assert means(played["within"]) == [0.25, 0.5, 0.75]
@@ -123,15 +133,21 @@ def test_success_after_failure_counts_no_success_that_is_repeated() -> None:
     assert [point["tasks"] for point in played["after_failure"]] == [4, 3, 2]
 
 
+def test_an_answer_that_could_not_be_scored_is_no_0() -> None:
+    icrl = shown(icrl=[[0, 0.5], [0, None]])["players"]["icrl"]
+    assert means(icrl["reward"]) == [0.0, 0.5]
+    assert icrl["reward"][-1]["scored"] == 1
+
+
 def test_new_answers_are_counted_after_nothing_but_failures() -> None:
-    """The answers of `compared` are the rewards: 0 .5 0 has a new one of two, 1 0 0 has had its success."""
-    group = only(learning(compared(icrl=[[0, 0.5, 0], [1, 0, 0]]), WORDS))
+    """The answers of `shown` are the rewards: 0 .5 0 has a new one of two, 1 0 0 has had its success."""
+    group = shown(icrl=[[0, 0.5, 0], [1, 0, 0]])
     assert group["players"]["icrl"]["new_after_failure"]["mean"] == 0.5
     assert group["players"]["icrl"]["new_after_failure"]["tasks"] == 1
 
 
 def test_regret_is_to_the_best_reference_over_all_episodes() -> None:
-    group = only(learning(compared(icrl=[[0, 0, 1], [0, 1, 1]], teacher=[[0, 1, 1], [1, 1, 1]]), WORDS))
+    group = shown(icrl=[[0, 0, 1], [0, 1, 1]], teacher=[[0, 1, 1], [1, 1, 1]])
     assert group["players"]["icrl"]["regret"]["mean"] == 1.0  # type: ignore[index]
     assert group["players"]["teacher"]["regret"] is None
 

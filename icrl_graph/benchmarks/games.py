@@ -9,7 +9,6 @@ from typing import Any
 from icrl_graph.environments.games import GAMES, Games, task
 from icrl_graph.environments.rollouts import rollout
 from icrl_graph.models.policy import Policy
-from icrl_graph.state.choices import pick
 
 INSTANCES = 256
 """Of each game."""
@@ -31,7 +30,7 @@ def read_item(text: str) -> dict[str, Any]:
     split, _, seed = rest.partition(":")
     if not (seed.isascii() and seed.isdecimal() and len(seed) <= 9):
         raise ValueError(f"an instance of a game is written like 'maze:test:17', got {text!r}")
-    return task(pick("game", name, {name: name for name in GAMES}), int(seed), split)  # type: ignore[arg-type]
+    return task(name, int(seed), split)  # type: ignore[arg-type]
 
 
 def player(model: Any) -> Callable[..., Policy]:

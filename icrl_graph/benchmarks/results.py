@@ -11,6 +11,7 @@ from typing import IO, Any, NamedTuple, cast
 
 from typing_extensions import TypedDict
 
+from icrl_graph.state.checks import is_number
 from icrl_graph.state.episode import Episode, Usage
 
 
@@ -126,12 +127,8 @@ def wrong_in_row(row: Row) -> str | None:
     return None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_score(value: Any) -> bool:
-    return value is None or _is_number(value)
+    return value is None or is_number(value)
 
 
 def _is_episode(value: Any) -> bool:
@@ -143,7 +140,7 @@ def _is_episode(value: Any) -> bool:
 
 _TEXT = (lambda value: isinstance(value, str), "a text")
 _SCORE = (_is_score, "a number or null")
-_USAGE = (lambda value: isinstance(value, dict) and all(map(_is_number, value.values())), "numbers by name")
+_USAGE = (lambda value: isinstance(value, dict) and all(map(is_number, value.values())), "numbers by name")
 _ENDED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "task": (lambda value: isinstance(value, str | list), "a text or messages"),
     "task_data": (lambda value: isinstance(value, dict), "values by name"),

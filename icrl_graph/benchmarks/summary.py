@@ -235,6 +235,11 @@ class Table:
         """Of each attempt."""
         return self._attempts("metric")
 
+    @cached_property
+    def success(self) -> Any:
+        """Of each attempt: 1 if it solves the task, else 0."""
+        return self._attempts("success")
+
     def _attempts(self, measure: str) -> Any:
         def scores(row: Row) -> list[float | None]:
             found = [self.scale.of_attempt(episode, measure) for episode in row["episodes"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -206,7 +206,7 @@ def bench(
         if as_json:
             typer.echo(json.dumps(usages))
         return
-    _run(plan, out_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S"), as_json)
+    play_comparison(plan, out_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S"), as_json)
 
 
 def resume_comparison(folder: Path, as_json: bool, **changes: Any) -> None:
@@ -216,11 +216,18 @@ def resume_comparison(folder: Path, as_json: bool, **changes: Any) -> None:
     with errors_reported():
         plan = replace(read_plan(folder), **{name: value for name, value in changes.items() if value is not None})
         tell_addresses(folder, **{name: getattr(plan, name) for name in ADDRESSES})
-    _run(plan, folder, as_json)
+    play_comparison(plan, folder, as_json)
 
 
-def _run(plan: Any, folder: Path, as_json: bool) -> None:
-    """Run or rejudge under a progress bar, and print the results."""
+def play_comparison(plan: Any, folder: Path, as_json: bool, show: Callable[[Any, bool], None] | None = None) -> None:
+    """Run or rejudge under a progress bar, print the results, and end with 1 if something is missing in them.
+
+    Args:
+        plan: of the comparison.
+        folder: where it is saved.
+        as_json: whether JSON alone is printed.
+        show: prints a comparison, as JSON or not; default as `icrl bench` does.
+    """
     from icrl_graph.benchmarks.api import execute
     from icrl_graph.benchmarks.terminal import progress_bar
 
@@ -233,7 +240,7 @@ def _run(plan: Any, folder: Path, as_json: bool) -> None:
             comparison = execute(plan, folder, on_progress, control)
         for number in comparison.damaged:
             warn(f"Line {number} of {folder / 'results.jsonl'} could not be read; its run was repeated.")
-        _print_results(comparison, as_json)
+        (show or _print_results)(comparison, as_json)
     if unscored := comparison.unscored:
         reason = next((e["reward"]["error"] for row in unscored for e in row["episodes"] if "error" in e["reward"]), "")
         count = f"{len(unscored)} runs have no score at all, such as {unscored[0]['arm']} on {unscored[0]['item']}"
@@ -430,4 +437,4 @@ def rejudge(
             write(f"About {cost(usage)}.", console)
             _show_totals(plan, console)
     if not preview:
-        _run(plan, out_dir, as_json)
+        play_comparison(plan, out_dir, as_json)

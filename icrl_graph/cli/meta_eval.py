@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from icrl_graph.cli.bench import play_comparison
 from icrl_graph.cli.completion import model_names
 from icrl_graph.cli.shared import (
     BaseUrl,
@@ -21,21 +22,19 @@ from icrl_graph.cli.shared import (
     TotalSeconds,
     TotalUsd,
     app,
-    drained_by_sigterm,
-    err,
     errors_reported,
     out,
     parse_json,
-    stdout_reserved,
     warn,
     write,
 )
 from icrl_graph.errors import MissingExtra
-from icrl_graph.state.formatting import MISSING, between, number, score, share, table
+from icrl_graph.state.formatting import MISSING, between, cost, number, score, share, table
 
 if TYPE_CHECKING:
+    from icrl_graph.benchmarks.api import Comparison
     from icrl_graph.benchmarks.statistics import Difference
-    from icrl_graph.meta_rl.evaluation import Learning
+    from icrl_graph.meta_rl.evaluation import Learning, Suite
 
 
 @app.command(
@@ -66,13 +65,9 @@ def meta_eval(
     The same command on the same folder resumes it. The folder is one of icrl bench: icrl resume, report and show read
     it, and print what those print.
     """
-    from icrl_graph.benchmarks.api import execute
     from icrl_graph.benchmarks.experiment import make_plan
-    from icrl_graph.benchmarks.terminal import progress_bar
-    from icrl_graph.meta_rl.evaluation import arms, chosen_items, find_suite, learning
-    from icrl_graph.meta_rl.pictures import draw
+    from icrl_graph.meta_rl.evaluation import arms, chosen_items, find_suite
 
-    folder = out_dir or Path("runs") / time.strftime("meta-%Y%m%d-%H%M%S")
     with errors_reported():
         found = find_suite(suite)
         plan, _ = make_plan(
@@ -80,14 +75,21 @@ def meta_eval(
             rounds=episodes or found.episodes, concurrency=concurrency, base_url=base_url, total_usd=total_usd,
             total_calls=total_calls, total_seconds=total_seconds, options={"prices": parse_json(prices, "--prices")},
         )  # fmt: skip
-    with errors_reported(resume=folder):
-        with (
-            stdout_reserved(as_json),
-            drained_by_sigterm() as control,
-            progress_bar(err if as_json else out) as on_progress,
-        ):
-            comparison = execute(plan, folder, on_progress, control)
-        groups = learning(comparison, found)
+    folder = out_dir or Path("runs") / time.strftime("meta-%Y%m%d-%H%M%S")
+    play_comparison(plan, folder, as_json, lambda comparison, as_json: _print_learning(comparison, found, as_json))
+
+
+def _print_learning(comparison: Comparison, suite: Suite, as_json: bool) -> None:
+    """Print what a comparison shows, and draw it; without scipy or matplotlib, as much as there is."""
+    from icrl_graph.meta_rl.evaluation import learning
+    from icrl_graph.meta_rl.pictures import draw
+
+    folder = comparison.folder
+    try:
+        groups = learning(comparison.plan, comparison.rows, suite)
+    except MissingExtra as missing:
+        warn(f"The results are in {folder}. No table: {missing}")
+        return
     if as_json:
         typer.echo(json.dumps(groups))
     else:
@@ -96,16 +98,16 @@ def meta_eval(
         write(
             "new: answers not given before, after nothing but failures. regret: to the last player, over all episodes."
         )
-    for reason in sorted({*comparison.failures.values()}):
-        warn(f"Not played: {reason}")
-    picture = folder / "learning.png"
+        write(f"Spent: {cost(comparison.usage)}. Saved in {folder}.")
+    if not groups:
+        return
     try:
-        draw(groups, picture)
+        draw(groups, folder / "learning.png")
     except MissingExtra as missing:
         warn(f"No picture was drawn: {missing}")
         return
     if not as_json:
-        write(f"Saved in {folder}. The picture: {picture}")
+        write(f"The picture: {folder / 'learning.png'}")
 
 
 _COLUMNS = ("reward by episode", "solved at last", "new", "regret")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
-from numbers import Real
 from typing import Any
 
 from langgraph.types import interrupt
@@ -22,6 +21,7 @@ from langgraph.types import interrupt
 from icrl_graph.evaluators.evaluator import ASKABLE, BoundEvaluator, Evaluator, bind_evaluator
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import single
+from icrl_graph.state.checks import is_number
 from icrl_graph.state.reward import Reward, as_reward, unscored
 
 Bounds = tuple[float, float]
@@ -112,7 +112,7 @@ def _read(reply: Any, bounds: Bounds | None) -> Reward:
             reply = float(reply)
         except ValueError:
             raise ValueError(f"{form}; got {reply!r:.200}") from None
-    if isinstance(reply, bool) or not isinstance(reply, Real):
+    if not is_number(reply):
         raise ValueError(f"{form}; got {reply!r:.200}")
     reward = as_reward(reply, bounds)
     if "error" in reward:

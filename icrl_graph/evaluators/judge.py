@@ -104,7 +104,7 @@ def llm_judge(
         else:
             words = reply.get("response", "")
             score = read_score(words, highest)
-        if not isinstance(score, int | float) or isinstance(score, bool) or not lowest <= score <= highest:
+        if not is_number(score) or not lowest <= score <= highest:
             return Judgement(None, f"no score from {lowest:g} to {highest:g} in: {words[-80:]!r}")
         return Judgement(float(score), words)
 

@@ -6,9 +6,10 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -144,3 +145,45 @@ async def _closed(saver: Any) -> None:
     async with saver.lock:
         await saver.conn.rollback()
         await saver.conn.close()
+
+
+ROOM = 256 * 1024
+"""Bytes that must be free beside a file when it is first used: more than most replies and their checkpoints take."""
+
+
+class OpenedFile:
+    """The file of a database that is open, as it was at first; SQLite goes on writing into one that was deleted.
+
+    Args:
+        path: its path; empty for a database in memory.
+
+    Raises:
+        OSError: there is no room beside it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path.encode()  # SQLite's names are UTF-8 in any locale
+        self._stat = os.stat(self.path) if self.path else None
+        if self.path:
+            self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        """Write and take away again. SQLite may find room for who drives a thread, and then none for a reply."""
+        with suppress(PermissionError), TemporaryFile(dir=os.path.dirname(self.path), buffering=0) as file:
+            for _ in range(0, ROOM, 4096):
+                file.write(bytes(4096))
+
+    def check(self) -> None:
+        """Check that it is still there.
+
+        Raises:
+            FileNotFoundError: it was deleted or replaced.
+        """
+        if self._stat is None:
+            return
+        try:
+            is_same = os.path.samestat(os.stat(self.path), self._stat)
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise FileNotFoundError(f"{self.path.decode()} was deleted or replaced while the run went on")

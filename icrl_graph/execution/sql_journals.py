@@ -17,17 +17,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import threading
 import weakref
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from tempfile import TemporaryFile
 from typing import Any
 from uuid import uuid4
 
@@ -36,7 +34,7 @@ from langgraph.store.memory import InMemoryStore
 from icrl_graph.errors import ThreadBusy
 from icrl_graph.execution.journal import Journal, Reply, StoreJournal, journal_errors
 from icrl_graph.execution.langgraph_internals import databases_of_run, invocation_of_run, next_ids_after, unwrapped
-from icrl_graph.execution.run_file import database_file
+from icrl_graph.execution.run_file import OpenedFile, database_file
 from icrl_graph.execution.thread_lock import named, this_process
 from icrl_graph.state.episode import Usage, add_usage
 
@@ -73,7 +71,7 @@ class TableJournal(Journal):
     locate: Statement | None = None
     """Gives the path of a database that is a file."""
     _has_table = False
-    _file: _File | None = None
+    _file: OpenedFile | None = None
 
     @abstractmethod
     def run(self, *statements: Statement) -> Rows:
@@ -91,7 +89,7 @@ class TableJournal(Journal):
             OSError: the file was deleted, or its disk is full: what is paid for from now on would be lost.
         """
         if self.locate is not None:
-            self._file = self._file or _File(self._execute(self.locate))
+            self._file = self._file or OpenedFile(_path_in(self._execute(self.locate)))
             self._file.check()
         driver, claim = self._claim(thread)
         rows = self._execute(*claim, (_GET, thread, id))
@@ -114,7 +112,7 @@ class TableJournal(Journal):
     async def aget(self, id: str, thread: str) -> Reply | None:
         """`get`, without blocking the event loop."""
         if self.locate is not None:
-            self._file = self._file or _File(await self._aexecute(self.locate))
+            self._file = self._file or OpenedFile(_path_in(await self._aexecute(self.locate)))
             self._file.check()
         driver, claim = self._claim(thread)
         rows = await self._aexecute(*claim, (_GET, thread, id))
@@ -158,43 +156,6 @@ class TableJournal(Journal):
     @cached_property
     def _drivers(self) -> _Drivers:
         return _Drivers()
-
-
-_ROOM = 256 * 1024
-"""Bytes that must be free beside a file when it is first used: more than most replies and their checkpoints take."""
-
-
-class _File:
-    """The file of a database, as it was at first; SQLite goes on writing into one that was deleted.
-
-    Args:
-        rows: of SQLite's database_list.
-
-    Raises:
-        OSError: there is no room beside it.
-    """
-
-    def __init__(self, rows: Rows) -> None:
-        self.path = str(rows[0][2] or "").encode()  # none in memory; SQLite's names are UTF-8 in any locale
-        self._stat = os.stat(self.path) if self.path else None
-        if self.path:
-            self._try_to_write()
-
-    def _try_to_write(self) -> None:
-        """Write and take away again. SQLite may find room for who drives a thread, and then none for a reply."""
-        with suppress(PermissionError), TemporaryFile(dir=os.path.dirname(self.path), buffering=0) as file:
-            for _ in range(0, _ROOM, 4096):
-                file.write(bytes(4096))
-
-    def check(self) -> None:
-        if self._stat is None:
-            return
-        try:
-            is_same = os.path.samestat(os.stat(self.path), self._stat)
-        except FileNotFoundError:
-            is_same = False
-        if not is_same:
-            raise FileNotFoundError(f"{self.path.decode()} was deleted or replaced while the run went on")
 
 
 @dataclass
@@ -269,6 +230,11 @@ def _run_sqlite(connection: Any, statements: Iterable[Statement]) -> Rows:
 
 
 _LOCATE: Statement = ("PRAGMA database_list",)
+
+
+def _path_in(rows: Rows) -> str:
+    """The path that SQLite's database_list tells; none of a database in memory."""
+    return str(rows[0][2] or "")
 
 
 def spent_in(path: PathLike[str]) -> Usage:

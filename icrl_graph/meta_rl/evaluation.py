@@ -9,24 +9,20 @@ the p@k of LaMer (arXiv 2512.16848), is that of any of the first k; it rises wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
-from icrl_graph.benchmarks.api import Comparison
 from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.registry import find_benchmark
-from icrl_graph.benchmarks.results import Row
-from icrl_graph.benchmarks.statistics import Difference, Estimate, curve, difference, estimate
+from icrl_graph.benchmarks.results import Cell, Row
+from icrl_graph.benchmarks.statistics import Bracket, Difference, Estimate, difference, estimate
+from icrl_graph.benchmarks.summary import Table, tables_of
 from icrl_graph.state.choices import pick
-from icrl_graph.state.episode import answer_of, value_of
-from icrl_graph.state.selection import metric_of
+from icrl_graph.state.episode import answer_of
 
-Array = NDArray[np.float64]
-TRUE = "icrl"
 CONTROLS: Mapping[str, str] = {
     "zero": "icrl+show=zero",
     "shuffled": "icrl+show=shuffled",
@@ -43,7 +39,9 @@ class Suite(NamedTuple):
     references: Mapping[str, str]
     """By name: the module and the function. The last is the best one: regret is to it."""
     episodes: int
+    """Of each task, where nothing else is asked for."""
     controls: Mapping[str, str]
+    """The arms that have nothing to learn from, by name."""
 
 
 _WORDS, _GAMES = "icrl_graph.tasks.word_games.references", "icrl_graph.environments.games.references"
@@ -61,7 +59,7 @@ SUITES: Mapping[str, Suite] = {
 def arms(suite: Suite) -> dict[str, str]:
     """The arms of a comparison, by the names that they have in the tables."""
     references = {name: f"icrl+model={where}" for name, where in suite.references.items()}
-    return {"icrl": TRUE, **suite.controls, **references}
+    return {"icrl": "icrl", **suite.controls, **references}
 
 
 def chosen_items(suite: Suite, patterns: Sequence[str], count: int) -> list[str]:
@@ -79,13 +77,13 @@ def chosen_items(suite: Suite, patterns: Sequence[str], count: int) -> list[str]
 class Played(TypedDict):
     """What a player comes to, episode by episode."""
 
-    reward: list[Estimate]
+    reward: list[Bracket]
     """At each episode."""
-    success: list[Estimate]
-    """At each episode; without any where nothing counts as success."""
-    within: list[Estimate]
+    success: list[Bracket]
+    """At each episode."""
+    within: list[Bracket]
     """Success in any of the first k episodes."""
-    after_failure: list[Estimate]
+    after_failure: list[Bracket]
     """Success at an episode, over the tasks that had none before it: a success that is repeated is not learnt there."""
     new_after_failure: Estimate
     """The share of answers that are new, among those with nothing but failures before them."""
@@ -101,7 +99,7 @@ class Learning(TypedDict):
     tasks: int
     players: dict[str, Played]
     rise: Difference
-    """Reward of the last episode less that of the first, by its true rewards."""
+    """Reward of the last episode less that of the first."""
     over: dict[str, Difference]
     """Reward in the second half of the episodes less that of each control, task by task."""
     learns: bool
@@ -110,110 +108,92 @@ class Learning(TypedDict):
     """That in words."""
 
 
-def learning(comparison: Comparison, suite: Suite) -> list[Learning]:
+def learning(plan: Plan, rows: Mapping[Cell, Row], suite: Suite) -> list[Learning]:
     """What a comparison of the arms of a suite shows, group by group.
 
+    Args:
+        plan: of the comparison.
+        rows: its runs.
+        suite: what it is of.
+
+    Returns:
+        A group of which some arm has no run that has ended shows nothing, and is left out.
+
     Raises:
-        ValueError: an arm is missing, or no task is finished in all of them.
+        MissingExtra: scipy is not installed.
     """
-    rows: dict[str, dict[str, Row]] = {name: {} for name in arms(suite)}
-    by_arm = {arm: name for name, arm in arms(suite).items()}
-    for cell, row in comparison.rows.items():
-        if "error" not in row and cell.arm in by_arm:
-            rows[by_arm[cell.arm]][f"{cell.item}#{cell.seed}"] = row
-    names = [item for item in rows["icrl"] if all(item in found for found in rows.values())]
-    if not names:
-        why = "".join(f": {row['error']}" for row in [*comparison.rows.values()][:1] if "error" in row)
-        raise ValueError(f"{comparison.folder} has no task that was finished in all of {', '.join(by_arm)}{why}")
-    groups: dict[str, list[str]] = {}
-    for item in names:
-        groups.setdefault(_group(item), []).append(item)
-    return [
-        _learning(
-            group, suite, {name: [found[item] for item in items] for name, found in rows.items()}, comparison.plan
-        )
-        for group, items in groups.items()
-    ]
+    groups: dict[str, dict[Cell, Row]] = {}
+    for cell, row in rows.items():
+        if "error" not in row:
+            groups.setdefault(_group(cell.item), {})[cell] = row
+    tables = {group: tables_of(plan, played) for group, played in groups.items()}
+    return [_learning(group, suite, of) for group, of in tables.items() if of.keys() >= {*arms(suite).values()}]
 
 
 def _group(item: str) -> str:
-    return item.partition("#")[0].rpartition(":")[0] or "all"
+    return item.rpartition(":")[0]
 
 
-def _learning(group: str, suite: Suite, rows: Mapping[str, Sequence[Row]], plan: Plan) -> Learning:
-    best = [*suite.references][-1]
-    rewards = {name: _table(found, value_of) for name, found in rows.items()}
-    share = all(bool(np.nanmin(table) >= 0 and np.nanmax(table) <= 1) for table in rewards.values())
-    players = {
-        name: _played(found, rewards[name], plan.solved_at, None if name == best else rewards[best], share)
-        for name, found in rows.items()
-    }
-    true = rewards["icrl"]
-    half = true.shape[1] // 2
-    rise = difference(true[:, -1:], true[:, :1], share=share)
-    later = _mean(true[:, half:])
-    over = {name: difference(later, _mean(rewards[name][:, half:]), share=share) for name in suite.controls}
-    learns = all(_is_above_0(one) for one in (rise, *over.values()))
-    says = _said(rise, over, learns)
-    return Learning(group=group, tasks=len(true), players=players, rise=rise, over=over, learns=learns, says=says)
-
-
-def _table(rows: Sequence[Row], score: Callable[[Any], float | None]) -> Array:
-    """(tasks, episodes); NaN where nothing was scored, or played."""
-    episodes = max(len(row["episodes"]) for row in rows)
-    table = np.full((len(rows), episodes), np.nan)
-    for at, row in enumerate(rows):
-        for place, episode in enumerate(row["episodes"]):
-            value = score(episode)
-            table[at, place] = np.nan if value is None else value
-    return table
-
-
-def _played(rows: Sequence[Row], rewards: Array, solved_at: float | None, best: Array | None, share: bool) -> Played:
-    metric = _table(rows, metric_of)
-    success = np.where(np.isnan(metric), np.nan, metric >= (np.inf if solved_at is None else solved_at)).astype(float)
-    before = np.concatenate([np.zeros((len(rows), 1)), np.maximum.accumulate(np.nan_to_num(success), axis=1)], axis=1)
-    news = np.array([_new_after_failure(row, failed) for row, failed in zip(rows, before == 0, strict=True)])
-    return Played(
-        reward=_curve(rewards, share=share),
-        success=_curve(success, share=True),
-        within=_curve(before[:, 1:], share=True),
-        after_failure=_curve(np.where(before[:, :-1] == 0, success, np.nan), share=True),
-        new_after_failure=estimate(news[:, None], share=True),
-        regret=None if best is None else estimate((best - rewards).sum(axis=1, keepdims=True)),
+def _learning(group: str, suite: Suite, tables: Mapping[str, Table]) -> Learning:
+    players = {name: tables[arm] for name, arm in arms(suite).items()}
+    best, share = [*players][-1], "reward" in players["icrl"].scale.shares
+    first, last = (players["icrl"].reward[..., at] for at in (0, -1))
+    rise = difference(last, first, share=share)
+    later = _later(players["icrl"])
+    over = {name: difference(later, _later(players[name]), share=share) for name in suite.controls}
+    return Learning(
+        group=group,
+        tasks=len(first),
+        players={name: _played(table, None if name == best else players[best]) for name, table in players.items()},
+        rise=rise,
+        over=over,
+        learns=all(map(_is_above_0, (rise, *over.values()))),
+        says=_said(rise, over),
     )
 
 
-def _new_after_failure(row: Row, failed: NDArray[np.bool_]) -> float:
-    """The share of new answers among those with nothing but failures before; NaN where there are none."""
+def _later(table: Table) -> Any:
+    """The rewards of the second half of the episodes, a row for each task."""
+    later = table.reward[..., table.rounds // 2 :]
+    return later.reshape(len(later), -1)
+
+
+def _played(table: Table, best: Table | None) -> Played:
+    regret = None if best is None else estimate((best.reward - table.reward).sum(axis=2))
+    news = np.where(_had_success(table), np.nan, table.over_rounds(_are_new))
+    return Played(
+        reward=table.curve("reward", lambda table: table.reward),
+        success=table.curve("success", lambda table: table.success),
+        within=table.curve("success", lambda table: np.fmax.accumulate(table.success, axis=2)),
+        after_failure=table.curve("success", lambda table: np.where(_had_success(table), np.nan, table.success)),
+        new_after_failure=estimate(news.reshape(len(news), -1), share=True),
+        regret=regret,
+    )
+
+
+def _had_success(table: Table) -> Any:
+    """Whether there was a success before each episode, (tasks, seeds, episodes)."""
+    had = np.fmax.accumulate(table.success, axis=2) > 0
+    return np.concatenate([np.zeros_like(had[..., :1]), had[..., :-1]], axis=2)
+
+
+def _are_new(row: Row) -> list[float | None]:
+    """Whether each answer of a run is none that was given before; the first has nothing to repeat."""
     answers = [answer_of(episode) for episode in row["episodes"]]
-    later = [at for at in range(1, len(answers)) if failed[at]]
-    return float(np.mean([answers[at] not in answers[:at] for at in later])) if later else np.nan
-
-
-def _curve(values: Array, *, share: bool = False) -> list[Estimate]:
-    return curve(values[:, None, :], share=share)
-
-
-def _mean(values: Array) -> Array:
-    """Of what is scored in each row, as a column; NaN where nothing is."""
-    known = ~np.isnan(values)
-    total, count = np.where(known, values, 0.0).sum(axis=1, keepdims=True), known.sum(axis=1, keepdims=True)
-    means: Array = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return means
+    return [None if at == 0 else float(answer not in answers[:at]) for at, answer in enumerate(answers)]
 
 
 def _is_above_0(one: Difference) -> bool:
     return one["low"] is not None and one["low"] > 0
 
 
-def _said(rise: Difference, over: Mapping[str, Difference], learns: bool) -> str:
-    if learns:
-        return f"learns in its context: it rises, and is above {', '.join(over)}"
+def _said(rise: Difference, over: Mapping[str, Difference]) -> str:
+    alike = [name for name, one in over.items() if not _is_above_0(one)]
     if not _is_above_0(rise):
         return "no rise that is clear of 0"
-    alike = ", ".join(name for name, one in over.items() if not _is_above_0(one))
-    return f"it rises, but not clearly above {alike}: that is not learning from its context"
+    if alike:
+        return f"it rises, but not clearly above {', '.join(alike)}: that is not learning from its context"
+    return f"learns in its context: it rises, and is above {', '.join(over)}"
 
 
 def find_suite(name: str) -> Suite:

@@ -113,9 +113,7 @@ def _why_empty(message: BaseMessage, fields: Mapping[str, Any], is_open: bool) -
         return f"no answer: {why}; allow it more (max_response_tokens){', or less reasoning' if thought else ''}"
     if is_open:
         return "no answer: the model's reasoning does not end"
-    if calls := getattr(
-        message, "tool_calls", None
-    ):  # of a tool of its server's own: diegosouzapw/OmniRoute issue 12696
+    if calls := getattr(message, "tool_calls", None):  # diegosouzapw/OmniRoute/issues/12696
         return f"no answer: the model called a tool instead ({', '.join(call['name'] for call in calls):.80})"
     return "no answer: the model only reasoned" if "reasoning" in fields else "the model gave an empty answer"
 

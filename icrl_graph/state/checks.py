@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value is a number; true and false are none."""
     return isinstance(value, Real) and not isinstance(value, bool)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
+from icrl_graph.state.checks import is_number
 from icrl_graph.state.unicode import cleaned
 
 UNSCORED: Literal["unscored"] = "unscored"
@@ -53,7 +54,7 @@ def check_on_error(on_error: Any, bounds: tuple[float, float] | None = None) -> 
     """
     if on_error is None or (isinstance(on_error, str) and on_error == UNSCORED):
         return
-    if isinstance(on_error, bool) or not isinstance(on_error, int | float) or not abs(on_error) <= LARGEST:
+    if not (is_number(on_error) and abs(on_error) <= LARGEST):
         raise ValueError(f"on_error is a finite number such as 0, or {UNSCORED!r}, got {on_error!r:.80}")
     if bounds and not bounds[0] <= on_error <= bounds[1]:
         raise ValueError(f"on_error={on_error:g} is outside the declared range {bounds[0]:g} to {bounds[1]:g}")
