@@ -506,6 +506,9 @@ ACTIONS = [
     "**right**",
     "> right",
     "- right",
+    r"\boxed{right}",
+    r"Action: \boxed{right}",
+    "I was left of it before.\n\nNot \\boxed{left} again, so $\\boxed{right}$.",
 ]
 
 

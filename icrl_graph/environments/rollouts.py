@@ -276,6 +276,7 @@ _ACTION = re.compile(
     r"|<action>",
     re.I | re.M,
 )
+_BOXED = re.compile(r"\\boxed\{[^{}\n]*\}")
 _FENCE = re.compile(r"\s*+(?:`{3,}[\w+-]*+\s*+)?")
 
 
@@ -288,13 +289,16 @@ def _read_action(response: str, thoughts: bool) -> Step:
     if marker:
         thought, rest = response[: marker.start()].strip(), response[marker.end() :]
         rest = re.split("</action>", rest, maxsplit=1, flags=re.I)[0]
+    elif boxes := list(_BOXED.finditer(response)):  # as models that were trained to reason end
+        marker = boxes[-1]
+        thought, rest = response[: marker.start()].strip(), marker[0]
     line = next((line for line in rest.splitlines() if not _FENCE.fullmatch(line)), "")
     action = _unmarked(line, marker[0] if marker else "")
     return Step(action=action, thought=thought) if thoughts and marker and thought else Step(action=action)
 
 
 def _unmarked(line: str, before: str) -> str:
-    """An action without what only sets it off: the sign of a list, bold type, code or quotes around all of it.
+    """An action without what only sets it off: the sign of a list, bold type, code, quotes or a box around all of it.
 
     Args:
         line: the action.
@@ -303,7 +307,7 @@ def _unmarked(line: str, before: str) -> str:
     action = re.sub(r"^[-*>•]\s+", "", line.strip())
     for sign in ("**", "*", "`"):
         action = action.removesuffix(sign) if before.count(sign) % 2 else action
-    for first, last in (("**", "**"), ("*", "*"), ("`", "`"), ('"', '"'), ("“", "”")):
+    for first, last in (("**", "**"), ("*", "*"), ("`", "`"), ('"', '"'), ("“", "”"), (r"\boxed{", "}")):
         inside = action.removeprefix(first).removesuffix(last)
         if f"{first}{inside}{last}" == action and first not in inside and last not in inside:
             action = inside
