@@ -416,6 +416,19 @@ def test_a_proxy_of_the_environment_is_used(way: Any, monkeypatch: pytest.Monkey
         assert proxy.calls == 1
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_proxy_is_not_asked_for_a_server_of_this_machine(
+    way: Any, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RawServer(answer(COMPLETION)) as server:
+        for name in ("HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        port = server.address.rpartition(":")[2]
+        model = chat_model("openai:any", base_url=f"http://{host}:{port}/v1")
+        assert _played(way, model=model, rounds=1).rewards == [1.0]
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_an_answer_that_is_longer_than_it_says_is_repeated(way: Any) -> None:
     with RawServer(START + b"Content-Length: 20\r\n\r\n" + COMPLETION) as server:

@@ -250,7 +250,7 @@ class _Blocking(httpx2.BaseTransport):
         exchange = _Exchange(request, self._server)
         with self._lock:
             if self._client is None:
-                self._client = _Client(limits=_LIMITS, verify=_trusted())
+                self._client = _Client(limits=_LIMITS, verify=_trusted(), trust_env=not self._server.is_here)
                 # not by __del__: of a model that is garbage, Python may find the sockets first, and warns of them
                 self._close = weakref.finalize(self, self._client.close)
             client = self._client
@@ -289,7 +289,7 @@ class _PerLoop(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         loop, exchange = asyncio.get_running_loop(), _Exchange(request, self._server)
         if loop not in self._pools:
-            pool = _pool()
+            pool = _pool(self._server)
             self._pools[loop] = pool, await anext(pool)
         async with exchange.astep():
             while not exchange.streams(response := await _asend(self._pools[loop][1], exchange)):
@@ -310,9 +310,9 @@ async def _asend(client: httpx2.AsyncClient, exchange: _Exchange) -> httpx2.Resp
         return await client.send(exchange.request, stream=True)
 
 
-async def _pool() -> _Pool:
+async def _pool(server: Server) -> _Pool:
     """A generator, because an event loop that ends closes the generators that were started in it."""
-    client = DefaultAioHttpClient(limits=_LIMITS, verify=_trusted())
+    client = DefaultAioHttpClient(limits=_LIMITS, verify=_trusted(), trust_env=not server.is_here)
     try:
         yield client
     finally:

@@ -50,6 +50,11 @@ class Server:
         self.left_out: frozenset[str] = frozenset()
         self._address = address
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is on this machine, where no proxy can ask for it."""
+        return bool(re.fullmatch(r"localhost|127(\.\d+){3}|0\.0\.0\.0|::1", urlsplit(self._address).hostname or ""))
+
     def leave_out(self, refusals: Mapping[str, str]) -> None:
         """Remember the fields that a request was answered without, with the reasons of the refusals."""
         for field in refusals.keys() - self.left_out:
