@@ -230,9 +230,12 @@ def test_a_system_prompt_opens_the_users_turn_where_the_template_knows_none(way:
         assert server.counts["roles"] == 2  # as it is, and in turns
 
 
+@pytest.mark.parametrize("status", [400, 500])
 @pytest.mark.parametrize("way", WAYS)
-def test_roles_that_a_server_never_takes_are_told_and_not_repeated(way: Any) -> None:
-    with OpenAIServer(lambda: "40", dialect=replace(DIALECTS["llama.cpp"], order={})) as server:
+def test_roles_that_a_server_never_takes_are_told_and_not_repeated(way: Any, status: int) -> None:
+    llama = DIALECTS["llama.cpp"]
+    refusals = {"roles": replace(llama.refusals["roles"], status=status)}
+    with OpenAIServer(lambda: "40", dialect=replace(llama, order={}, refusals=refusals)) as server:
         (episode,) = _played(way, server, rounds=1).episodes
         assert "Conversation roles must alternate" in episode["error"]
         assert server.counts["calls"] <= 2  # as it is, and in turns

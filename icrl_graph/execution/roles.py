@@ -1,7 +1,7 @@
 """Whether a server refused the order of a prompt's roles: no wait helps against that, whatever the status.
 
 Many chat templates want an optional system message, then the user and the assistant in turn, and servers hand their
-complaint on: as a 400, a 422, or a 500 of llama.cpp (`icrl_graph/testing/dialects.py` has their words).
+complaint on: as a 400, a 422, or a 500 of an older llama.cpp (`icrl_graph/testing/dialects.py` has their words).
 """
 
 from __future__ import annotations

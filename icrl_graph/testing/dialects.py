@@ -1,11 +1,13 @@
 """The dialects of OpenAI's protocol, as data: what servers refuse and in which words, what they leave out and add.
 
-None of it was tried on the real servers. It was read in their sources, their documentation and in public reports, which
-age: of two behaviours of one project the one that asks more of a client is here. Where each fact is from:
+Only llama.cpp's was tried on the real server (`tests/test_local.py`). The rest was read in their sources, their
+documentation and in public reports, which age: of two behaviours of one project the one that asks more of a client is
+here. Where each fact is from:
 
-* llama.cpp: `tools/server/server-common.cpp` (forms, statuses), `server-context.cpp` (overflow); a template's complaint
-  is a 500: ggml-org/llama.cpp issue 19851. `max_completion_tokens` is read since pull request 19831, in February 2026;
-  what runs an older one, or llama-cpp-python (abetlen/llama-cpp-python issue 1907), reads `max_tokens` alone.
+* llama.cpp: its server as xllamacpp 2026.10 ships it. Two facts differ by version: a template's complaint was a 500
+  (ggml-org/llama.cpp issue 19851), and `max_completion_tokens` is read since pull request 19831, in February 2026, and
+  goes before `max_tokens`; what is older, or llama-cpp-python (abetlen/llama-cpp-python issue 1907), reads the latter
+  alone, and so does this. `n_predict` goes before both. It serves any name, and tells its own.
 * vLLM: `vllm/entrypoints/openai/models/serving.py` (404), pull request 22099 (errors within "error" since 0.10.1; the
   flat form of before is SGLang's here), pull request 33402 (`reasoning`, no longer `reasoning_content`, with
   `--reasoning-parser`; else `<think>` stays in the content); overflow as in `tests/overflow_wordings.py`.
@@ -216,16 +218,17 @@ DIALECTS: Mapping[str, Dialect] = {
                 n_ctx="{limit}",
             ),
             "roles": _llama(
-                500,
-                "\n------------\nWhile executing CallExpression at line 19, column 27 in source:\n"
-                f"...\nError: Jinja Exception: {_ALTERNATE}",
-                "server_error",
+                400,
+                "Unable to generate parser for this template. Automatic parser generation failed: \n------------\n"
+                "While executing CallExpression at line 19, column 27 in source:\n...\n"
+                f"Error: Jinja Exception: {_ALTERNATE}",
+                "invalid_request_error",
             ),
         },
         order=_STRICT,
         limits=("n_predict", "max_tokens"),
         reasoning="reasoning_content",
-        adds={"timings": {"cache_n": 0}},
+        adds={"model": "some.gguf", "timings": {"cache_n": 0}},
     ),
     "vllm": Dialect(
         refusals={

@@ -187,7 +187,7 @@ class OpenAIServer:
         if self._context is not None:
             limit, read, asked = self._context, wire.tokens(wire.text_of(body["messages"])), self._limit(body) or 0
             facts = {"limit": limit, "read": read, "asked": asked, "total": read + asked, "room": limit - asked}
-            if read > limit:
+            if read >= limit:  # an answer has a token at least
                 yield "overflow", facts
             if read + asked > limit:
                 yield "room", facts
