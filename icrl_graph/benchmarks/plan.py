@@ -73,7 +73,7 @@ class Plan:
         requests_per_minute: paid calls, or None for no limit.
         tokens_per_minute: in and out, on average, or None for no limit.
         attempts: attempts per call, retries of transient errors included.
-        call_timeout: seconds for one attempt, of a model named "openai:...".
+        call_timeout: seconds for one attempt, of a model named "openai:..." or "local:...".
         total_usd: US dollars for all runs together, or None. A comparison that has spent them is resumed with more.
         total_calls: paid calls, the same.
         total_seconds: seconds by the clock that the comparison may take, the same.
@@ -138,7 +138,7 @@ class Plan:
         return self._load(judge, self.judge_base_url or (self.base_url if same_server else None))
 
     def _load(self, model: str, base_url: str | None) -> Any:
-        options = {"max_retries": 0, "timeout": self.call_timeout} if model.startswith("openai:") else {}
+        options = {"max_retries": 0, "timeout": self.call_timeout} if model.startswith(("openai:", "local:")) else {}
         return load_model(model, base_url=base_url, **options)
 
     def rate_limit(self) -> RateLimit:

@@ -174,7 +174,7 @@ def bench(
     ] = None,
     attempts: Attempts = 6,
     call_timeout: Annotated[
-        float, typer.Option(help="Seconds for one call of a model openai:...", rich_help_panel=CALLS)
+        float, typer.Option(help="Seconds for one call of a model openai:... or local:...", rich_help_panel=CALLS)
     ] = 600.0,
     prices: Prices = None,
 ) -> None:

@@ -25,7 +25,7 @@ def item_prefixes() -> list[str]:
 
 
 def model_names() -> list[str]:
-    """Learners, and the providers that need no further package."""
+    """Learners, the local model, and the providers that need no further package."""
     from icrl_graph.models.learners import LEARNERS
 
-    return ["openai:", *(f"learner:{name}" for name in LEARNERS)]
+    return ["openai:", "local:smollm2", *(f"learner:{name}" for name in LEARNERS)]

@@ -1,4 +1,4 @@
-"""What tokens cost: by custom prices, else by those that the extra `prices` (genai-prices) knows, offline.
+"""What tokens cost: by custom prices, else nothing on this machine, else what the extra `prices` knows, offline.
 
 An unknown price is None, never 0. A reply with tokens and no price is counted as unpriced, so that an incomplete sum of
 dollars can be distinguished from a complete one.
@@ -30,6 +30,8 @@ class Price(TypedDict, total=False):
 
 Prices = Mapping[str, Price]
 """By model name."""
+LOCAL = "local:"
+"""Ahead of the name of a model that runs on this machine, which costs nothing."""
 
 
 def cost(model: str, usage: Usage, custom_prices: Prices) -> float | None:
@@ -49,6 +51,8 @@ def cost(model: str, usage: Usage, custom_prices: Prices) -> float | None:
         input_cost = (input - cached - written) * plain + cached * price.get("cached", plain)
         input_cost += (written - hour) * price.get("written", 1.25 * plain) + hour * price.get("written_1h", 2 * plain)
         return (input_cost + output * price["output"]) / 1e6
+    if model.startswith(LOCAL):
+        return 0.0
     try:
         from genai_prices import Usage as Tokens
         from genai_prices import calc_price

