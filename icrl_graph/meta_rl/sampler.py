@@ -1,0 +1,139 @@
+"""Answers for many trials at once: each asks in its own graph, and all that wait are answered by one pass.
+
+What was read of each trial is kept between its rounds, as long as the same trials ask again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from langchain_core.messages import convert_to_openai_messages
+from langchain_core.runnables import RunnableLambda
+
+from icrl_graph.meta_rl.language_model import LanguageModel
+from icrl_graph.meta_rl.pytorch import torch
+from icrl_graph.meta_rl.samples import Recorder, Sample
+
+
+@dataclass
+class _Asked:
+    trial: int
+    sample: Sample
+    answered: asyncio.Future[tuple[list[int], list[float]]]
+
+
+class Sampler:
+    """Samples the answers of trials that are played side by side.
+
+    Args:
+        model: the model.
+        trials: how many there are. It answers when all that have not ended wait for an answer.
+        seed: of all that it draws.
+        temperature: above 0.
+        max_tokens: of an answer, its end included.
+    """
+
+    def __init__(
+        self, model: LanguageModel, trials: int, *, seed: int = 0, temperature: float = 1.0, max_tokens: int = 8
+    ) -> None:
+        self._model, self._running = model, trials
+        self._temperature, self._max_tokens = temperature, max_tokens
+        self._draws = torch.Generator().manual_seed(seed)
+        self._asked: list[_Asked] = []
+        self._cache = _Cache(model, [])
+
+    def player(self, trial: int, recorder: Recorder) -> RunnableLambda[Any, Any]:
+        """What plays a trial: a Runnable that answers prompts, and records what it read and wrote."""
+        rounds = 0
+
+        async def answer(messages: Any) -> str:
+            nonlocal rounds
+            sample = recorder.read(convert_to_openai_messages(messages))
+            ids, logprobs = await self._ask(trial, sample)
+            text = self._model.text(ids)
+            ended = self._model.end_text() if ids[-1] == self._model.end else ""
+            recorder.wrote(text + ended, ids, rounds, logprobs)
+            rounds += 1
+            return text
+
+        return RunnableLambda(answer)
+
+    def ended(self) -> None:
+        """A trial has ended: it asks no more."""
+        self._running -= 1
+        self._answer_if_all_wait()
+
+    async def _ask(self, trial: int, sample: Sample) -> tuple[list[int], list[float]]:
+        asked = _Asked(trial, sample, asyncio.get_running_loop().create_future())
+        self._asked.append(asked)
+        self._answer_if_all_wait()
+        return await asked.answered
+
+    def _answer_if_all_wait(self) -> None:
+        if not self._asked or len(self._asked) < self._running:
+            return
+        asked, self._asked = sorted(self._asked, key=lambda one: one.trial), []
+        for one, answer in zip(asked, self._sampled([one.sample for one in asked]), strict=True):
+            one.answered.set_result(answer)
+
+    @torch.no_grad()
+    def _sampled(self, samples: Sequence[Sample]) -> list[tuple[list[int], list[float]]]:
+        if not self._cache.holds(samples):
+            self._cache = _Cache(self._model, samples)
+        answers: list[tuple[list[int], list[float]]] = [([], []) for _ in samples]
+        new = [sample.ids[read:] for sample, read in zip(samples, self._cache.read, strict=True)]
+        going = list(range(len(samples)))
+        for place in range(self._max_tokens):
+            logits = self._cache.feed(new) / self._temperature
+            logprobs = logits.log_softmax(-1)
+            drawn = torch.multinomial(logprobs.exp(), 1, generator=self._draws)[:, 0].tolist()
+            for row in going:
+                answers[row][0].append(drawn[row])
+                answers[row][1].append(float(logprobs[row, drawn[row]]))
+            going = [row for row in going if drawn[row] != self._model.end]
+            if not going or place + 1 == self._max_tokens:
+                break
+            new = [[drawn[row]] if row in going else [] for row in range(len(samples))]
+        return answers
+
+
+class _Cache:
+    """What a model keeps of sequences that grow: keys and values, padded to one width."""
+
+    def __init__(self, model: LanguageModel, samples: Sequence[Sample]) -> None:
+        from transformers import DynamicCache
+
+        self._model, self._samples = model, list(samples)
+        self._values = DynamicCache()
+        self._mask = torch.zeros(len(samples), 0, dtype=torch.long)
+        self._logits: Any = None
+        self.read = [0] * len(samples)
+        """Tokens of each that it has read."""
+
+    def holds(self, samples: Sequence[Sample]) -> bool:
+        return len(samples) == len(self._samples) and all(
+            one is other for one, other in zip(samples, self._samples, strict=True)
+        )
+
+    def feed(self, new: Sequence[Sequence[int]]) -> Any:
+        """Read more tokens of each; returns the logits after the last of each, shape (rows, words)."""
+        network, end = self._model.model.get_base_model(), self._model.end
+        width = max(map(len, new))
+        ids = torch.tensor([[end] * (width - len(row)) + list(row) for row in new])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in new])
+        read = torch.tensor(self.read)[:, None]
+        self._mask = torch.cat([self._mask, mask], 1)
+        hidden = network.model(
+            input_ids=ids,
+            attention_mask=self._mask,
+            position_ids=(read + mask.cumsum(1) - 1).clamp(min=0),
+            past_key_values=self._values,
+            use_cache=True,
+        ).last_hidden_state
+        logits = network.lm_head(hidden[:, -1]).float()
+        self.read = [before + len(row) for before, row in zip(self.read, new, strict=True)]
+        return logits

@@ -1,0 +1,122 @@
+"""Trials: several episodes of one hidden instance in one growing context, played by the loop that users deploy.
+
+A trial is a run of `create_icrl`: its rounds are the episodes, its thread is the trial. So what is trained is what is
+used, in any layout, memory and schedule, and an ablation shows what a model would do without its rewards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from icrl_graph.api import Result, aimprove
+from icrl_graph.evaluators.evaluator import Evaluator
+from icrl_graph.meta_rl.language_model import LanguageModel
+from icrl_graph.meta_rl.sampler import Sampler
+from icrl_graph.meta_rl.samples import Sample
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A hidden instance of a family of tasks.
+
+    Attributes:
+        name: of family, split and seed; trials of one name are compared with each other.
+        inputs: `task` and `task_data`, the input of a graph.
+        evaluator: gives the reward.
+        teacher: plays it as well as it can be played from what the prompt shows; a function as models are.
+        options: of `create_icrl`, such as layout and schedule.
+    """
+
+    name: str
+    inputs: Mapping[str, Any]
+    evaluator: Evaluator
+    teacher: Callable[..., str]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial that was played.
+
+    Attributes:
+        instance: the name of its instance.
+        returns: the reward of each episode; an episode without a score counts 0.
+        answers: what was answered in each.
+        samples: what the model read and wrote.
+    """
+
+    instance: str
+    returns: tuple[float, ...]
+    answers: tuple[str, ...]
+    samples: tuple[Sample, ...]
+
+
+def play(
+    model: LanguageModel,
+    instances: Sequence[Instance],
+    episodes: int,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    **options: Any,
+) -> list[Trial]:
+    """Play a trial of each instance by a model, all side by side.
+
+    Args:
+        model: samples the answers.
+        instances: one for each trial; the same one may be given more than once.
+        episodes: of each trial.
+        seed: of all that is drawn.
+        temperature: of sampling, above 0.
+        options: of `create_icrl`, ahead of those of the instances, such as `show="zero"`.
+    """
+    sampler = Sampler(model, len(instances), seed=seed, temperature=temperature)
+
+    async def trial(number: int, instance: Instance) -> Trial:
+        recorder = model.recorder()
+        try:
+            run = await _run(instance, sampler.player(number, recorder), episodes, seed, options)
+        finally:
+            sampler.ended()
+        return _trial(instance, run, recorder.samples)
+
+    async def all_trials() -> list[Trial]:
+        return list(await asyncio.gather(*(trial(*one) for one in enumerate(instances))))
+
+    return asyncio.run(all_trials())
+
+
+def teach(model: LanguageModel, instance: Instance, episodes: int, *, seed: int = 0) -> Trial:
+    """A trial that the teacher of the instance plays, recorded as if the model had written its answers."""
+    recorder = model.recorder()
+    rng = Random(f"teacher/{seed}/{instance.name}")
+    rounds = 0
+
+    def answer(messages: Any) -> str:
+        nonlocal rounds
+        recorder.read(messages)
+        text = instance.teacher(messages, rng)
+        ended = text + model.end_text()
+        recorder.wrote(ended, model.encode(ended), rounds)
+        rounds += 1
+        return text
+
+    run = asyncio.run(_run(instance, answer, episodes, seed, {}))
+    return _trial(instance, run, recorder.samples)
+
+
+async def _run(instance: Instance, player: Any, episodes: int, seed: int, options: Mapping[str, Any]) -> Result:
+    task, task_data = instance.inputs["task"], instance.inputs["task_data"]
+    settings = {"schedule": "plain", **instance.options, **options}
+    return await aimprove(
+        task, instance.evaluator, model=player, task_data=task_data, rounds=episodes, seed=seed, **settings
+    )
+
+
+def _trial(instance: Instance, run: Result, samples: Sequence[Sample]) -> Trial:
+    answers = tuple(str(episode.get("response") or "") for episode in run.episodes)
+    return Trial(instance.name, tuple(reward or 0.0 for reward in run.rewards), answers, tuple(samples))
