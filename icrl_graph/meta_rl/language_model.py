@@ -27,8 +27,6 @@ class Lora:
 class LanguageModel:
     """A causal language model with its tokenizer and chat template.
 
-    All is in bfloat16, which is twice as fast on CPUs that have it; the optimiser keeps a copy in float32.
-
     Attributes:
         model: the PEFT model.
         tokenizer: its tokenizer.
@@ -54,13 +52,13 @@ class LanguageModel:
         folder = base.parent if is_gguf else base
         tokenizer = AutoTokenizer.from_pretrained(folder, **where)
         if not tokenizer.chat_template:
-            raise ValueError(f"{base} has no chat template, so it is not known how it reads a chat: take an instruct model")
-        whole: dict[str, Any] = {"quantization_config": GgufConfig(dequantize=True)} if is_gguf else {}
-        weights = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, **where, **whole)
-        if adapter is not None:
-            return cls(
-                PeftModel.from_pretrained(weights, adapter, is_trainable=True, autocast_adapter_dtype=False), tokenizer
+            raise ValueError(
+                f"{base} has no chat template, so it is not known how it reads a chat: take an instruct model"
             )
+        whole: dict[str, Any] = {"quantization_config": GgufConfig(dequantize=True)} if is_gguf else {}
+        weights = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **where, **whole)
+        if adapter is not None:
+            return cls(PeftModel.from_pretrained(weights, adapter, is_trainable=True), tokenizer)
         lora = lora or Lora()
         config = LoraConfig(
             r=lora.rank,
@@ -68,7 +66,7 @@ class LanguageModel:
             target_modules=list(lora.modules),
             layers_to_transform=list(range(lora.first_layer, weights.config.num_hidden_layers)),
         )
-        return cls(get_peft_model(weights, config, autocast_adapter_dtype=False), tokenizer)
+        return cls(get_peft_model(weights, config), tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text; marks of the template are one token each."""
@@ -94,20 +92,17 @@ class LanguageModel:
         text: str = self.tokenizer.decode([self.end])
         return text
 
-    def logprobs(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of all tokens of the answers, sample by sample, and the entropy at each place, in nats.
+    def logprobs(self, samples: Sequence[Sample]) -> Tensor:
+        """Log-probabilities of all words of the vocabulary at each token of the answers, sample by sample, in nats.
 
-        The head is computed at these places alone: over all words of the vocabulary it is half of the cost.
+        The head is computed at these places alone: over all places it is half of the cost.
         """
         width = max(len(sample.ids) for sample in samples)
         ids = torch.tensor([s.ids + [self.end] * (width - len(s.ids)) for s in samples])  # to the right: it is not seen
         network = self.model.get_base_model()
         hidden = network.model(input_ids=ids, use_cache=False).last_hidden_state
-        places = [(row, at) for row, sample in enumerate(samples) for at, _ in sample.places()]
-        rows, columns = torch.tensor(places).T
-        logits = network.lm_head(hidden[rows, columns]).float().log_softmax(-1)
-        written = ids[rows, columns + 1]
-        return logits.gather(1, written[:, None])[:, 0], -(logits.exp() * logits).sum(-1)
+        rows, columns = torch.tensor([(row, at) for row, sample in enumerate(samples) for at, _ in sample.places()]).T
+        return network.lm_head(hidden[rows, columns]).float().log_softmax(-1)
 
     def parameters(self) -> list[Tensor]:
         """The weights of the adapter."""
@@ -116,38 +111,3 @@ class LanguageModel:
     def save(self, folder: Path) -> None:
         """Write the adapter, as PEFT reads it."""
         self.model.save_pretrained(folder)
-
-
-class Optimizer:
-    """AdamW over a copy in float32 of weights in bfloat16, so that small steps are not rounded away."""
-
-    def __init__(self, weights: Sequence[Tensor]) -> None:
-        self._weights = list(weights)
-        self._copies = [weight.detach().float().clone() for weight in self._weights]
-        self._adam = torch.optim.AdamW(self._copies, weight_decay=0.0)
-
-    def step(self, learning_rate: float) -> None:
-        """Take a step along the gradients of the weights, cut to a length of 1, and clear them."""
-        for group in self._adam.param_groups:
-            group["lr"] = learning_rate
-        for copy, weight in zip(self._copies, self._weights, strict=True):
-            copy.grad = None if weight.grad is None else weight.grad.float()
-            weight.grad = None
-        torch.nn.utils.clip_grad_norm_(self._copies, 1.0)
-        self._adam.step()
-        with torch.no_grad():
-            for copy, weight in zip(self._copies, self._weights, strict=True):
-                weight.copy_(copy)
-
-    def state(self) -> dict[str, Any]:
-        """What it takes to go on where it was."""
-        return {"copies": self._copies, "adam": self._adam.state_dict()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
-        for copy, saved in zip(self._copies, state["copies"], strict=True):
-            copy.copy_(saved)
-        self._adam.load_state_dict(state["adam"])
-        with torch.no_grad():
-            for copy, weight in zip(self._copies, self._weights, strict=True):
-                weight.copy_(copy)

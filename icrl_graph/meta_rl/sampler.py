@@ -6,9 +6,8 @@ What was read of each trial is kept between its rounds, as long as the same tria
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import Any
 
 from langchain_core.messages import convert_to_openai_messages
@@ -56,7 +55,7 @@ class Sampler:
             ids, logprobs = await self._ask(trial, sample)
             text = self._model.text(ids)
             ended = self._model.end_text() if ids[-1] == self._model.end else ""
-            recorder.wrote(text + ended, ids, rounds, logprobs)
+            recorder.wrote(text + ended, ids, rounds, logprobs=logprobs)
             rounds += 1
             return text
 

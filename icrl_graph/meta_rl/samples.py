@@ -8,10 +8,14 @@ is a sequence that the model has really read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from icrl_graph.state.episode import Message
+
+
+Odds = Mapping[int, float]
+"""Probabilities of tokens."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Answer:
     """The number of the episode that it belongs to, from 0."""
     logprobs: tuple[float, ...] = ()
     """The log-probability of each token as it was sampled, in nats, 0 or less; none where a teacher wrote it."""
+    targets: tuple[Odds, ...] = ()
+    """By token, what a teacher would write in its place; empty where it would write nothing that begins like this."""
 
 
 @dataclass
@@ -66,7 +72,15 @@ class Recorder:
         self._text = text
         return self.samples[-1]
 
-    def wrote(self, text: str, ids: Sequence[int], episode: int, logprobs: Sequence[float] = ()) -> None:
+    def wrote(
+        self,
+        text: str,
+        ids: Sequence[int],
+        episode: int,
+        *,
+        logprobs: Sequence[float] = (),
+        targets: Sequence[Odds] = (),
+    ) -> None:
         """Add an answer to the latest sample.
 
         Args:
@@ -74,9 +88,10 @@ class Recorder:
             ids: its tokens.
             episode: its number, from 0.
             logprobs: of its tokens, where they were sampled.
+            targets: of its tokens, where a teacher tells them.
         """
         sample = self.samples[-1]
         start = len(sample.ids)
         sample.ids += ids
-        sample.answers.append(Answer(start, len(sample.ids), episode, tuple(logprobs)))
+        sample.answers.append(Answer(start, len(sample.ids), episode, tuple(logprobs), tuple(targets)))
         self._text += text

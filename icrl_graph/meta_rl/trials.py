@@ -15,8 +15,14 @@ from typing import Any
 from icrl_graph.api import Result, aimprove
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.meta_rl.language_model import LanguageModel
+from icrl_graph.meta_rl.losses import token_odds
 from icrl_graph.meta_rl.sampler import Sampler
 from icrl_graph.meta_rl.samples import Sample
+from icrl_graph.state.episode import Message
+
+
+Odds = Mapping[str, float]
+"""How likely each answer is."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +33,12 @@ class Instance:
         name: of family, split and seed; trials of one name are compared with each other.
         inputs: `task` and `task_data`, the input of a graph.
         evaluator: gives the reward.
-        teacher: plays it as well as it can be played from what the prompt shows; a function as models are.
         options: of `create_icrl`, such as layout and schedule.
     """
 
     name: str
     inputs: Mapping[str, Any]
     evaluator: Evaluator
-    teacher: Callable[..., str]
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -90,18 +94,38 @@ def play(
     return asyncio.run(all_trials())
 
 
-def teach(model: LanguageModel, instance: Instance, episodes: int, *, seed: int = 0) -> Trial:
-    """A trial that the teacher of the instance plays, recorded as if the model had written its answers."""
+def teach(
+    model: LanguageModel,
+    instance: Instance,
+    teacher: Callable[[Sequence[Message]], Odds],
+    careless: Callable[[Sequence[Message], Random], str | None],
+    episodes: int,
+    *,
+    seed: int = 0,
+) -> Trial:
+    """A trial that a teacher plays, recorded as if the model had written its answers, with the odds of all others.
+
+    Args:
+        model: whose tokens and template it is recorded in.
+        instance: what is played.
+        teacher: the odds of the answers to a prompt.
+        careless: an answer that is given in place of the teacher's, so that what follows mistakes is learnt, too; or
+            None.
+        episodes: of the trial.
+        seed: of all that is drawn.
+    """
     recorder = model.recorder()
     rng = Random(f"teacher/{seed}/{instance.name}")
     rounds = 0
 
-    def answer(messages: Any) -> str:
+    def answer(messages: Sequence[Message]) -> str:
         nonlocal rounds
         recorder.read(messages)
-        text = instance.teacher(messages, rng)
-        ended = text + model.end_text()
-        recorder.wrote(ended, model.encode(ended), rounds)
+        odds = teacher(messages)
+        text = careless(messages, rng) or rng.choices([*odds], [*odds.values()])[0]
+        ids = model.encode(ended := text + model.end_text())
+        told = [(model.encode(other + model.end_text()), chance) for other, chance in odds.items()]
+        recorder.wrote(ended, ids, rounds, targets=token_odds(told, ids))
         rounds += 1
         return text
 

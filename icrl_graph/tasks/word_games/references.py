@@ -11,7 +11,7 @@ from typing import Any
 
 from icrl_graph.prompts.layouts import Attempt, Prompt, parse
 from icrl_graph.tasks.word_games.answers import read_answer, write_answer
-from icrl_graph.tasks.word_games.families import FAMILIES, Seen, answers
+from icrl_graph.tasks.word_games.families import FAMILIES, Odds, Seen, answers
 from icrl_graph.tasks.word_games.wordings import Game, read
 
 Messages = Sequence[Mapping[str, Any]]
@@ -38,6 +38,14 @@ def posterior(messages: Messages, rng: Random) -> str:
     family = FAMILIES[game.family]
     world = family.fitting(game, _seen(game, prompt.attempts), rng)
     return uniform(messages, rng) if world is None else write_answer(family.best(game.options, world))
+
+
+def posterior_odds(messages: Messages) -> Odds:
+    """How likely each answer is `posterior`'s; where no secret fits, all are alike."""
+    prompt = parse(messages)
+    game = _game(prompt)
+    odds = FAMILIES[game.family].odds(game, _seen(game, prompt.attempts))
+    return odds or {answer: 1 / len(every) for every in [answers(game)] for answer in every}
 
 
 def _game(prompt: Prompt) -> Game:

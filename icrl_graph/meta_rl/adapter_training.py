@@ -1,0 +1,113 @@
+"""The training loop of adapters: iterations with a schedule, a line of a log for each, and checkpoints to resume from."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from icrl_graph.meta_rl.language_model import LanguageModel
+from icrl_graph.meta_rl.pytorch import torch
+
+Row = TypeVar("Row")
+CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """All that decides the weights, apart from the versions of the libraries and the processor."""
+
+    iterations: int
+    learning_rate: float
+    """Peak of the schedule: a linear rise over `warm_up` iterations, then a fall along a cosine."""
+    warm_up: int = 10
+    fall_to: float = 0.1
+    """The share of the peak at the end."""
+    part: int = 8
+    """Sequences that are computed at once."""
+    seed: int = 0
+    save_every: int = 10
+    """Iterations between checkpoints."""
+
+    def learning_rate_at(self, iteration: int) -> float:
+        """The learning rate of an iteration, counted from 0."""
+        fall = 0.5 * (1 + math.cos(math.pi * iteration / self.iterations))
+        return (
+            self.learning_rate * min(1.0, (iteration + 1) / self.warm_up) * (self.fall_to + (1 - self.fall_to) * fall)
+        )
+
+    def parts(
+        self, rows: Sequence[Row], length: Callable[[Row], int] = lambda row: len(row.ids)
+    ) -> Iterator[Sequence[Row]]:  # type: ignore[attr-defined]
+        """Rows of like lengths, that many at once, so that little is filled up."""
+        ordered = sorted(rows, key=length)
+        for first in range(0, len(ordered), self.part):
+            yield ordered[first : first + self.part]
+
+
+def fit(
+    model: LanguageModel,
+    step: Callable[[LanguageModel, Any, int], Mapping[str, Any]],
+    stage: Stage,
+    folder: Path,
+    progress: Callable[[int, Mapping[str, Any]], None] | None = None,
+) -> None:
+    """Train an adapter by AdamW with clipped gradients; in the same folder it goes on where it was.
+
+    Args:
+        model: what is trained, in place.
+        step: adds up the gradients of an iteration; called with the model, the stage and the iteration, from 0.
+        stage: iterations and schedule.
+        folder: gets a line of `log.jsonl` for each iteration, checkpoints, and at the end the adapter.
+        progress: called after each iteration with its number (from 1) and what it came to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
+    first = _restore(model, optimizer, stage, folder)
+    with open(folder / LOG, "a") as log:
+        for iteration in range(first, stage.iterations):
+            facts = step(model, stage, iteration)
+            for group in optimizer.param_groups:
+                group["lr"] = stage.learning_rate_at(iteration)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            print(json.dumps({"iteration": iteration + 1, **facts}), file=log, flush=True)
+            if (iteration + 1) % stage.save_every == 0 or iteration + 1 == stage.iterations:
+                _save(model, optimizer, stage, folder, iteration + 1)
+            if progress is not None:
+                progress(iteration + 1, facts)
+    model.save(folder)
+
+
+def _save(model: LanguageModel, optimizer: Any, stage: Stage, folder: Path, done: int) -> None:
+    weights = [weight.detach() for weight in model.parameters()]
+    state = {"stage": asdict(stage), "done": done, "weights": weights, "optimizer": optimizer.state_dict()}
+    torch.save(state, folder / f"{CHECKPOINT}.new")
+    os.replace(folder / f"{CHECKPOINT}.new", folder / CHECKPOINT)
+
+
+def _restore(model: LanguageModel, optimizer: Any, stage: Stage, folder: Path) -> int:
+    """Go on from the checkpoint of a folder, if there is one; returns how many iterations are done.
+
+    Raises:
+        ValueError: it is one of another stage.
+    """
+    if not (folder / CHECKPOINT).exists():
+        (folder / LOG).unlink(missing_ok=True)
+        return 0
+    state = torch.load(folder / CHECKPOINT, weights_only=True)
+    if state["stage"] != asdict(stage):
+        raise ValueError(f"{folder} holds a training with other settings: {state['stage']}; choose another folder")
+    with torch.no_grad():
+        for weight, saved in zip(model.parameters(), state["weights"], strict=True):
+            weight.copy_(saved)
+    optimizer.load_state_dict(state["optimizer"])
+    done = int(state["done"])
+    lines = (folder / LOG).read_text().splitlines(keepends=True)
+    (folder / LOG).write_text("".join(lines[:done]))
+    return done

@@ -1,0 +1,151 @@
+"""How `icrl-smollm2` was made: a small language model that learns in its context to play word games.
+
+Two stages, both on trials of eight episodes, played by the loop that users deploy (`trials`):
+
+1. Distillation (arXiv 2210.14215, 2306.14892). A teacher that knows the rules samples from the exact posterior
+   (`icrl_graph.tasks.word_games.references`). The model is trained towards its odds of every token of an answer, given
+   the chat before it. In a part of the trials some answers are careless, so that it sees what follows mistakes.
+2. RL across episodes. The model plays, several trials of each instance; each of its answers is reinforced by what this
+   and the later episodes earned above the other trials (`credit`).
+
+Three families are trained; `closeness` and `mastermind` are held out, as are other words and wordings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from icrl_graph.meta_rl.adapter_training import Stage
+from icrl_graph.meta_rl.credit import advantages
+from icrl_graph.meta_rl.language_model import LanguageModel
+from icrl_graph.meta_rl.losses import imitation, reinforcement, told
+from icrl_graph.meta_rl.samples import Sample
+from icrl_graph.meta_rl.trials import Instance, Odds, play, teach
+from icrl_graph.state.episode import Message
+from icrl_graph.tasks.word_games import references
+from icrl_graph.tasks.word_games.answers import earned, write_answer
+from icrl_graph.tasks.word_games.instances import instance
+from icrl_graph.tasks.word_games.wordings import UNIT, Scale
+
+FAMILIES: Mapping[str, int] = {"prize": 3, "amounts": 3, "order": 2}
+"""Those that are trained, with their shares."""
+SCALES: Sequence[Scale] = (UNIT, UNIT, UNIT, (0, 10), (0, 100), (-1, 1))
+"""Ranges of rewards, one drawn for each trial."""
+FORMS: Sequence[Mapping[str, Any]] = (
+    *(6 * ({},)),
+    {"reward_label": "Score"},
+    {"reward_label": "Points"},
+    {"layout": "transcript"},
+    {"schedule": "preset"},
+    {"layout": "transcript", "schedule": "preset"},
+)
+"""How chats look, one drawn for each trial of the teacher."""
+CARELESS = 1 / 3, 0.3
+"""In what share of the trials answers are careless, and what share of their answers is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation(Stage):
+    """The first stage."""
+
+    iterations: int = 360
+    learning_rate: float = 1.5e-3
+    trials: int = 8
+    """In an iteration."""
+    episodes: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reinforcement(Stage):
+    """The second stage."""
+
+    iterations: int = 40
+    learning_rate: float = 2e-4
+    fall_to: float = 0.5
+    instances: int = 4
+    """In an iteration."""
+    group_size: int = 8
+    """Trials of each instance."""
+    episodes: int = 8
+    credit: str = "discounted:1"
+    scale: str = "std"
+    entropy: float = 0.0
+    """The weight of entropy in the loss."""
+
+
+def distil(model: LanguageModel, recipe: Distillation, iteration: int) -> dict[str, Any]:
+    """An iteration of the first stage: adds up gradients, and says what it came to."""
+    samples = [_taught(model, recipe, iteration * recipe.trials + number) for number in range(recipe.trials)]
+    count, by_episode = told(samples), dict[int, list[float]]()
+    loss = 0.0
+    for part in recipe.parts(samples):
+        of_part = imitation(model, part)
+        (of_part.loss / count).backward()
+        loss += of_part.loss.item() / count
+        for episode, (whole, places) in of_part.by_episode.items():
+            before = by_episode.setdefault(episode, [0.0, 0])
+            by_episode[episode] = [before[0] + whole, before[1] + places]
+    divergence = [round(whole / places, 4) for _, (whole, places) in sorted(by_episode.items())]
+    return {"loss": loss, "by_episode": divergence, "tokens": sum(len(sample.ids) for sample in samples)}
+
+
+def _taught(model: LanguageModel, recipe: Distillation, number: int) -> Sample:
+    """What the teacher wrote in a trial; where each of its prompts is a chat of its own, in one of them."""
+    rng = Random(f"distil/{recipe.seed}/{number}")
+    played = _drawn(rng, recipe.seed * 10**6 + number, rng.choice(FORMS), rng.choice(SCALES))
+    chance = CARELESS[1] if rng.random() < CARELESS[0] else 0.0
+    is_long = played.options.get("schedule") == "preset" and "layout" not in played.options
+    episodes = recipe.episodes // 2 if is_long else recipe.episodes
+    trial = teach(model, played, _odds, partial(_careless, chance), episodes, seed=number)
+    return rng.choice(trial.samples)
+
+
+def _odds(messages: Sequence[Message]) -> Odds:
+    return {write_answer(answer): chance for answer, chance in references.posterior_odds(messages).items()}
+
+
+def _careless(chance: float, messages: Sequence[Message], rng: Random) -> str | None:
+    return references.uniform(messages, rng) if rng.random() < chance else None
+
+
+def _drawn(rng: Random, seed: int, form: Mapping[str, Any], scale: Scale) -> Instance:
+    family = rng.choices([*FAMILIES], [*FAMILIES.values()])[0]
+    drawn = instance(family, "train", seed, scale=scale)
+    return Instance(f"{family}:train:{seed}", drawn.inputs(), earned, form)
+
+
+def reinforce(model: LanguageModel, recipe: Reinforcement, iteration: int) -> dict[str, Any]:
+    """An iteration of the second stage: adds up gradients, and says what it came to."""
+    rng = Random(f"reinforce/{recipe.seed}/{iteration}")
+    first = 5 * 10**8 + recipe.seed * 10**6 + iteration * recipe.instances  # none that the teacher has played
+    drawn = [_drawn(rng, first + at, {}, UNIT) for at in range(recipe.instances)]
+    instances = [one for one in drawn for _ in range(recipe.group_size)]
+    model.model.eval()
+    trials = play(model, instances, recipe.episodes, seed=first)
+    returns = [trial.returns for trial in trials]
+    gains = advantages(returns, [trial.instance for trial in trials], recipe.credit, recipe.scale)
+    rows = [
+        (sample, gains.values[row]) for row, trial in enumerate(trials) for sample in trial.samples if gains.kept[row]
+    ]
+    entropies = []
+    for part in recipe.parts(rows, lambda row: len(row[0].ids)):
+        step = reinforcement(
+            model,
+            [row[0] for row in part],
+            np.array([row[1] for row in part]),
+            len(trials) * recipe.episodes,
+            recipe.entropy,
+        )
+        step.loss.backward()
+        entropies.append(step.entropy)
+    by_episode = np.array(returns).mean(axis=0).round(4).tolist()
+    return {
+        "return": float(np.array(returns).sum(axis=1).mean()), "by_episode": by_episode, "dropped": gains.dropped,
+        "entropy": float(np.mean(entropies)) if entropies else None, "samples": len(rows),
+    }  # fmt: skip
