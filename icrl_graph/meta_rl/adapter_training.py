@@ -1,4 +1,4 @@
-"""The training loop of adapters: iterations with a schedule, a line of a log for each, and checkpoints to resume from."""
+"""The training loop of adapters: iterations with a schedule, a log with a line for each, checkpoints to resume from."""
 
 from __future__ import annotations
 
@@ -40,10 +40,8 @@ class Stage:
             self.learning_rate * min(1.0, (iteration + 1) / self.warm_up) * (self.fall_to + (1 - self.fall_to) * fall)
         )
 
-    def parts(
-        self, rows: Sequence[Row], length: Callable[[Row], int] = lambda row: len(row.ids)
-    ) -> Iterator[Sequence[Row]]:  # type: ignore[attr-defined]
-        """Rows of like lengths, that many at once, so that little is filled up."""
+    def parts(self, rows: Sequence[Row], length: Callable[[Row], int]) -> Iterator[Sequence[Row]]:
+        """Rows of like lengths, so many at once, so that little is filled up."""
         ordered = sorted(rows, key=length)
         for first in range(0, len(ordered), self.part):
             yield ordered[first : first + self.part]

@@ -1,4 +1,4 @@
-"""A language model that is trained: frozen weights of a GGUF file or a folder, and a LoRA adapter (arXiv 2106.09685)."""
+"""A language model that is trained: frozen weights of a GGUF file or a folder, and a LoRA adapter (2106.09685)."""
 
 from __future__ import annotations
 

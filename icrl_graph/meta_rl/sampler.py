@@ -55,7 +55,7 @@ class Sampler:
             ids, logprobs = await self._ask(trial, sample)
             text = self._model.text(ids)
             ended = self._model.end_text() if ids[-1] == self._model.end else ""
-            recorder.wrote(text + ended, ids, rounds, logprobs=logprobs)
+            recorder.wrote(text, ids, rounds, end=ended, logprobs=logprobs)
             rounds += 1
             return text
 
@@ -79,8 +79,11 @@ class Sampler:
         for one, answer in zip(asked, self._sampled([one.sample for one in asked]), strict=True):
             one.answered.set_result(answer)
 
-    @torch.no_grad()
     def _sampled(self, samples: Sequence[Sample]) -> list[tuple[list[int], list[float]]]:
+        with torch.no_grad():
+            return self._draw(samples)
+
+    def _draw(self, samples: Sequence[Sample]) -> list[tuple[list[int], list[float]]]:
         if not self._cache.holds(samples):
             self._cache = _Cache(self._model, samples)
         answers: list[tuple[list[int], list[float]]] = [([], []) for _ in samples]

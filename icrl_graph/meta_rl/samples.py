@@ -1,9 +1,9 @@
 """What a language model read and wrote in a trial, by tokens: what its trainer learns from.
 
-A trial is a chat that grows. The tokens that were sampled are kept as they were sampled, for the same text may be cut into
-other tokens; only what is new in a prompt is encoded. Where a prompt does not begin with all that came before it (a
-template that drops earlier thoughts, a layout or a memory that writes the history anew), a new sample begins: each sample
-is a sequence that the model has really read.
+A trial is a chat that grows. The tokens that were sampled are kept as they were sampled, for the same text may be cut
+into other tokens; only what is new in a prompt is encoded. Where a prompt does not begin with all that came before it
+(a template that drops earlier thoughts, a layout or a memory that writes the history anew), a new sample begins: each
+sample is a sequence that the model has really read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from icrl_graph.state.episode import Message
-
 
 Odds = Mapping[int, float]
 """Probabilities of tokens."""
@@ -55,12 +54,14 @@ class Recorder:
 
     Attributes:
         samples: what was read and written so far; one, if every prompt continued the one before.
+        chat: the latest prompt and its answer.
     """
 
     def __init__(self, encode: Callable[[str], list[int]], render: Callable[[Sequence[Message]], str]) -> None:
         self._encode, self._render = encode, render
         self._text = ""
         self.samples: list[Sample] = []
+        self.chat: list[Message] = []
 
     def read(self, messages: Sequence[Message]) -> Sample:
         """The sample that a prompt continues, or a new one; its tokens end where the answer begins."""
@@ -69,7 +70,7 @@ class Recorder:
             self.samples.append(Sample())
             self._text = ""
         self.samples[-1].ids += self._encode(text[len(self._text) :])
-        self._text = text
+        self._text, self.chat = text, list(messages)
         return self.samples[-1]
 
     def wrote(
@@ -78,15 +79,17 @@ class Recorder:
         ids: Sequence[int],
         episode: int,
         *,
+        end: str = "",
         logprobs: Sequence[float] = (),
         targets: Sequence[Odds] = (),
     ) -> None:
         """Add an answer to the latest sample.
 
         Args:
-            text: the answer as prompts will show it, with what marks its end if that was written.
-            ids: its tokens.
+            text: the answer as prompts will show it.
+            ids: its tokens, with those that mark its end.
             episode: its number, from 0.
+            end: what marks its end as text, if that was written.
             logprobs: of its tokens, where they were sampled.
             targets: of its tokens, where a teacher tells them.
         """
@@ -94,4 +97,5 @@ class Recorder:
         start = len(sample.ids)
         sample.ids += ids
         sample.answers.append(Answer(start, len(sample.ids), episode, tuple(logprobs), tuple(targets)))
-        self._text += text
+        self._text += text + end
+        self.chat = [*self.chat, {"role": "assistant", "content": text}]

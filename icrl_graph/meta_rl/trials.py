@@ -17,9 +17,8 @@ from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.meta_rl.language_model import LanguageModel
 from icrl_graph.meta_rl.losses import token_odds
 from icrl_graph.meta_rl.sampler import Sampler
-from icrl_graph.meta_rl.samples import Sample
+from icrl_graph.meta_rl.samples import Recorder, Sample
 from icrl_graph.state.episode import Message
-
 
 Odds = Mapping[str, float]
 """How likely each answer is."""
@@ -51,12 +50,14 @@ class Trial:
         returns: the reward of each episode; an episode without a score counts 0.
         answers: what was answered in each.
         samples: what the model read and wrote.
+        chat: the last prompt with its answer.
     """
 
     instance: str
     returns: tuple[float, ...]
     answers: tuple[str, ...]
     samples: tuple[Sample, ...]
+    chat: tuple[Message, ...]
 
 
 def play(
@@ -86,7 +87,7 @@ def play(
             run = await _run(instance, sampler.player(number, recorder), episodes, seed, options)
         finally:
             sampler.ended()
-        return _trial(instance, run, recorder.samples)
+        return _trial(instance, run, recorder)
 
     async def all_trials() -> list[Trial]:
         return list(await asyncio.gather(*(trial(*one) for one in enumerate(instances))))
@@ -123,14 +124,15 @@ def teach(
         recorder.read(messages)
         odds = teacher(messages)
         text = careless(messages, rng) or rng.choices([*odds], [*odds.values()])[0]
-        ids = model.encode(ended := text + model.end_text())
-        told = [(model.encode(other + model.end_text()), chance) for other, chance in odds.items()]
-        recorder.wrote(ended, ids, rounds, targets=token_odds(told, ids))
+        end = model.end_text()
+        ids = model.encode(text + end)
+        told = [(model.encode(other + end), chance) for other, chance in odds.items()]
+        recorder.wrote(text, ids, rounds, end=end, targets=token_odds(told, ids))
         rounds += 1
         return text
 
     run = asyncio.run(_run(instance, answer, episodes, seed, {}))
-    return _trial(instance, run, recorder.samples)
+    return _trial(instance, run, recorder)
 
 
 async def _run(instance: Instance, player: Any, episodes: int, seed: int, options: Mapping[str, Any]) -> Result:
@@ -141,6 +143,12 @@ async def _run(instance: Instance, player: Any, episodes: int, seed: int, option
     )
 
 
-def _trial(instance: Instance, run: Result, samples: Sequence[Sample]) -> Trial:
+def _trial(instance: Instance, run: Result, recorder: Recorder) -> Trial:
     answers = tuple(str(episode.get("response") or "") for episode in run.episodes)
-    return Trial(instance.name, tuple(reward or 0.0 for reward in run.rewards), answers, tuple(samples))
+    return Trial(
+        instance.name,
+        tuple(reward or 0.0 for reward in run.rewards),
+        answers,
+        tuple(recorder.samples),
+        tuple(recorder.chat),
+    )

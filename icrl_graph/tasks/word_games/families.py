@@ -117,7 +117,7 @@ def _odds_of_amounts(game: Game, seen: Seen) -> Odds:
     least = -1.0 if richest is None else known[richest]
     poorer = sum(amount < least for amount in AMOUNTS) - len(known) + 1 if known else 0
     none_richer = math.comb(poorer, len(others)) / math.comb(len(AMOUNTS) - len(known), len(others))
-    odds = {(word,): (1 - none_richer) / len(others) for word in others}
+    odds: dict[Answer, float] = {(word,): (1 - none_richer) / len(others) for word in others}
     return odds if richest is None else {(richest,): none_richer, **odds}
 
 
