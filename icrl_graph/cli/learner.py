@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,26 +11,56 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from icrl_graph.cli.shared import Json, app, check_port, err, errors_reported, out, progress_bar, write
+from icrl_graph.cli.shared import Json, app, check_port, err, errors_reported, out, progress_bar, warn, write
+from icrl_graph.errors import MissingExtra
 from icrl_graph.meta_rl import RECIPES
+from icrl_graph.meta_rl.credit import CREDITS
+from icrl_graph.models.gguf import sha256
 from icrl_graph.models.learners import LEARNERS, find_learner
 from icrl_graph.state.formatting import command
 from icrl_graph.testing.dialects import DIALECTS
 
+WORDS = "icrl-smollm2"
+"""The learner that is a language model."""
+TRAINED = (*RECIPES, WORDS)
 
-@app.command(epilog="Examples:\n\n  icrl train hidden-color --out runs/learner\n\n  icrl train game24")
+
+@app.command(
+    epilog="Examples:\n\n  icrl train hidden-color --out runs/learner\n\n  icrl train game24\n\n"
+    "  icrl train icrl-smollm2 --credit own --seed 1 --out runs/own"
+)
 def train(
-    learner: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}.", autocompletion=lambda: [*RECIPES])],
+    learner: Annotated[str, typer.Argument(help=f"One of {', '.join(TRAINED)}.", autocompletion=lambda: [*TRAINED])],
     out_dir: Annotated[Path, typer.Option("--out", help="The folder for the weights.")] = Path("runs/learner"),
     iterations: Annotated[
-        int | None, typer.Option(min=1, metavar="<int>", help="Fewer than the recipe's, to try it out.")
+        int | None, typer.Option(min=1, metavar="<int>", help="Fewer than the recipe's, to try it out; of each stage.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="<int>", help=f"{WORDS}: of all that is drawn.")] = None,
+    credit: Annotated[
+        str | None, typer.Option(help=f"{WORDS}: how later episodes count for earlier ones: {CREDITS}.")
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, metavar="<int>", help=f"{WORDS}: of each trial of the second stage.")
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(help=f"{WORDS}: another model, a GGUF file or a folder; default that of local:smollm2."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a shipped learner by its recipe (one CPU core, PyTorch)."""
+    """Train a shipped learner by its recipe (on CPU, PyTorch).
+
+    The same command on the same folder resumes the training of a language model; the others take minutes.
+    """
     with errors_reported():
-        if learner not in RECIPES:
-            raise ValueError(f"unknown learner {learner!r}; choose one of {', '.join(RECIPES)}")
+        if learner not in TRAINED:
+            raise ValueError(f"unknown learner {learner!r}; choose one of {', '.join(TRAINED)}")
+        own = {"--seed": seed, "--credit": credit, "--episodes": episodes, "--base": base}
+        if learner == WORDS:
+            _train_words(out_dir, iterations, base, as_json, seed=seed, credit=credit, episodes=episodes)
+            return
+        if given := [option for option, value in own.items() if value is not None]:
+            raise ValueError(f"{' and '.join(given)} {'are' if given[1:] else 'is'} for {WORDS} alone")
         recipes = RECIPES[learner]()
         from icrl_graph.meta_rl.layers import export  # needs PyTorch, as the recipes do
 
@@ -57,6 +88,40 @@ def _train(recipe: Any, run_recipe: Any, console: Console) -> tuple[Any, float]:
             progress.update(bar, completed=done, description=f"loss {loss:.4f}")
 
         return run_recipe(recipe, show), losses[-1]
+
+
+def _train_words(
+    out_dir: Path, iterations: int | None, base: Path | None, as_json: bool, *, seed: int | None, **reinforcement: Any
+) -> None:
+    """Run both stages of the language model's recipe, each under a bar."""
+    from icrl_graph.meta_rl import word_learner  # needs PyTorch
+    from icrl_graph.meta_rl.pictures import draw_training
+    from icrl_graph.models.local import smollm2
+
+    common: dict[str, Any] = {"iterations": iterations, "seed": seed}
+    common = {name: value for name, value in common.items() if value is not None}
+    asked = {name: value for name, value in reinforcement.items() if value is not None}
+    first, second = word_learner.Distillation(**common), word_learner.Reinforcement(**common, **asked)
+    console = err if as_json else out
+    with progress_bar(console) as progress:
+        stages = {"distil": first.iterations, "reinforce": second.iterations}
+        bars = {stage: progress.add_task(stage, total=total) for stage, total in stages.items()}
+
+        def show(stage: str, done: int, facts: Mapping[str, Any]) -> None:
+            name, value = next(iter(facts.items()))
+            progress.update(bars[stage], completed=done, description=f"{stage}: {name} {value:.2f}")
+
+        adapter = word_learner.train(base or smollm2(), out_dir, first, second, show)
+    picture = out_dir / "training.png"
+    try:
+        draw_training(out_dir, picture)
+    except MissingExtra as missing:
+        warn(f"No picture was drawn: {missing}")
+    if as_json:
+        typer.echo(json.dumps({"adapter": str(adapter), "sha256": sha256(adapter)}))
+    else:
+        write(f"Written to {adapter}. Does it learn in its context?", console)
+        write(f"  {command('meta-eval', f'local:{adapter}', '--instances', '32')}", console)
 
 
 @app.command(

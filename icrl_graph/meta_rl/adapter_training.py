@@ -82,6 +82,15 @@ def fit(
     model.save(folder)
 
 
+def is_done(folder: Path, stage: Stage) -> bool:
+    """Whether a folder holds this training, whole, with its adapter.
+
+    Raises:
+        ValueError: it holds one with other settings.
+    """
+    return (folder / "adapter_model.safetensors").exists() and _checkpoint(stage, folder)["done"] == stage.iterations
+
+
 def _save(model: LanguageModel, optimizer: Any, stage: Stage, folder: Path, done: int) -> None:
     weights = [weight.detach() for weight in model.parameters()]
     state = {"stage": asdict(stage), "done": done, "weights": weights, "optimizer": optimizer.state_dict()}
@@ -90,17 +99,11 @@ def _save(model: LanguageModel, optimizer: Any, stage: Stage, folder: Path, done
 
 
 def _restore(model: LanguageModel, optimizer: Any, stage: Stage, folder: Path) -> int:
-    """Go on from the checkpoint of a folder, if there is one; returns how many iterations are done.
-
-    Raises:
-        ValueError: it is one of another stage.
-    """
+    """Go on from the checkpoint of a folder, if there is one; returns how many iterations are done."""
     if not (folder / CHECKPOINT).exists():
         (folder / LOG).unlink(missing_ok=True)
         return 0
-    state = torch.load(folder / CHECKPOINT, weights_only=True)
-    if state["stage"] != asdict(stage):
-        raise ValueError(f"{folder} holds a training with other settings: {state['stage']}; choose another folder")
+    state = _checkpoint(stage, folder)
     with torch.no_grad():
         for weight, saved in zip(model.parameters(), state["weights"], strict=True):
             weight.copy_(saved)
@@ -109,3 +112,15 @@ def _restore(model: LanguageModel, optimizer: Any, stage: Stage, folder: Path) -
     lines = (folder / LOG).read_text().splitlines(keepends=True)
     (folder / LOG).write_text("".join(lines[:done]))
     return done
+
+
+def _checkpoint(stage: Stage, folder: Path) -> dict[str, Any]:
+    """The checkpoint of a folder.
+
+    Raises:
+        ValueError: it is one of another training.
+    """
+    state: dict[str, Any] = torch.load(folder / CHECKPOINT, weights_only=True)
+    if state["stage"] != asdict(stage):
+        raise ValueError(f"{folder} holds a training with other settings, {state['stage']}: choose another folder")
+    return state

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -44,29 +46,20 @@ class LanguageModel:
         Raises:
             ValueError: it has no chat template.
         """
-        from peft import LoraConfig, PeftModel, get_peft_model
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
         is_gguf = base.suffix == ".gguf"
         where: dict[str, Any] = {"gguf_file": base.name} if is_gguf else {}
-        folder = base.parent if is_gguf else base
-        tokenizer = AutoTokenizer.from_pretrained(folder, **where)
-        if not tokenizer.chat_template:
-            raise ValueError(
-                f"{base} has no chat template, so it is not known how it reads a chat: take an instruct model"
-            )
         whole: dict[str, Any] = {"quantization_config": GgufConfig(dequantize=True)} if is_gguf else {}
-        weights = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **where, **whole)
-        if adapter is not None:
-            return cls(PeftModel.from_pretrained(weights, adapter, is_trainable=True), tokenizer)
-        lora = lora or Lora()
-        config = LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            target_modules=list(lora.modules),
-            layers_to_transform=list(range(lora.first_layer, weights.config.num_hidden_layers)),
-        )
-        return cls(get_peft_model(weights, config), tokenizer)
+        folder = base.parent if is_gguf else base
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, **where)
+            if not tokenizer.chat_template:
+                raise ValueError(
+                    f"{base} has no chat template, so it is not known how it reads a chat: take an instruct model"
+                )
+            weights = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **where, **whole)
+            return cls(_adapted(weights, adapter, lora or Lora()), tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text; marks of the template are one token each."""
@@ -111,3 +104,34 @@ class LanguageModel:
     def save(self, folder: Path) -> None:
         """Write the adapter, as PEFT reads it."""
         self.model.save_pretrained(folder)
+
+
+def _adapted(weights: Any, adapter: Path | None, lora: Lora) -> Any:
+    """A model with an adapter that was saved, or a new one."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if adapter is not None:
+        return PeftModel.from_pretrained(weights, adapter, is_trainable=True)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=list(lora.modules),
+        layers_to_transform=list(range(lora.first_layer, weights.config.num_hidden_layers)),
+    )
+    return get_peft_model(weights, config)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars of weights that are loaded, and no word of peft's on what it will have to call otherwise one day."""
+    from transformers.utils import logging
+
+    had_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
+    finally:
+        if had_bars:
+            logging.enable_progress_bar()

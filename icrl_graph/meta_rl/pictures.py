@@ -1,7 +1,8 @@
-"""A picture of what players come to, episode by episode."""
+"""Pictures of what players come to, episode by episode, and of how a training went."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from icrl_graph.benchmarks.report.pictures import draw_curve, figure
 from icrl_graph.meta_rl.evaluation import Learning
 
 COLUMNS = 3
+STAGES = {"distil": "divergence from the teacher, nats", "reinforce": "mean reward"}
+"""What the logs of the stages of a training say, by their folders."""
 
 
 def draw(groups: Sequence[Learning], path: Path) -> None:
@@ -30,4 +33,25 @@ def draw(groups: Sequence[Learning], path: Path) -> None:
         axes.axis("off")
     grid[0, 0].set(ylabel="reward")
     drawing.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    drawing.savefig(path, dpi=130)
+
+
+def draw_training(folder: Path, path: Path) -> None:
+    """How far a model was from its teacher by iteration, and what its trials then came to, first to last episode.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    drawing = figure(10, 3.8)
+    for axes, (stage, label) in zip(drawing.subplots(1, 2), STAGES.items(), strict=True):
+        log = folder / stage / "log.jsonl"
+        lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        episodes = max(len(line["by_episode"]) for line in lines)
+        for episode in range(episodes):
+            points = [(line["iteration"], *line["by_episode"][episode : episode + 1]) for line in lines]
+            whole = [point for point in points if len(point) > 1]
+            shade = 0.25 + 0.75 * episode / max(1, episodes - 1)
+            axes.plot(*zip(*whole, strict=True), color=COLORS[0], alpha=shade, label=f"episode {episode + 1}", lw=1)
+        axes.set(xlabel="iteration", title=label)
+    drawing.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=8, frameon=False)
     drawing.savefig(path, dpi=130)

@@ -34,6 +34,9 @@ class Sampler:
         seed: of all that it draws.
         temperature: above 0.
         max_tokens: of an answer, its end included.
+
+    Attributes:
+        error: what the model failed by, if it did; a graph takes it for the failure of an attempt, and goes on.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Sampler:
         self._temperature, self._max_tokens = temperature, max_tokens
         self._draws = torch.Generator().manual_seed(seed)
         self._asked: list[_Asked] = []
+        self.error: Exception | None = None
         self._cache = _Cache(model, [])
 
     def player(self, trial: int, recorder: Recorder) -> RunnableLambda[Any, Any]:
@@ -76,7 +80,14 @@ class Sampler:
         if not self._asked or len(self._asked) < self._running:
             return
         asked, self._asked = sorted(self._asked, key=lambda one: one.trial), []
-        for one, answer in zip(asked, self._sampled([one.sample for one in asked]), strict=True):
+        try:
+            answers = self._sampled([one.sample for one in asked])
+        except Exception as error:
+            self.error = error
+            for one in asked:
+                one.answered.set_exception(error)
+            return
+        for one, answer in zip(asked, answers, strict=True):
             one.answered.set_result(answer)
 
     def _sampled(self, samples: Sequence[Sample]) -> list[tuple[list[int], list[float]]]:
@@ -133,7 +144,7 @@ class _Cache:
             input_ids=ids,
             attention_mask=self._mask,
             position_ids=(read + mask.cumsum(1) - 1).clamp(min=0),
-            past_key_values=self._values,
+            cache=self._values,
             use_cache=True,
         ).last_hidden_state
         logits = network.lm_head(hidden[:, -1]).float()

@@ -92,7 +92,10 @@ def play(
     async def all_trials() -> list[Trial]:
         return list(await asyncio.gather(*(trial(*one) for one in enumerate(instances))))
 
-    return asyncio.run(all_trials())
+    trials = asyncio.run(all_trials())
+    if sampler.error is not None:
+        raise sampler.error
+    return trials
 
 
 def teach(

@@ -13,20 +13,24 @@ Three families are trained; `closeness` and `mastermind` are held out, as are ot
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 
-from icrl_graph.meta_rl.adapter_training import Stage
+from icrl_graph.meta_rl.adapter_training import Stage, fit, is_done
 from icrl_graph.meta_rl.credit import advantages
+from icrl_graph.meta_rl.export import gguf
 from icrl_graph.meta_rl.language_model import LanguageModel
 from icrl_graph.meta_rl.losses import imitation, reinforcement, told
+from icrl_graph.meta_rl.pytorch import torch
 from icrl_graph.meta_rl.samples import Sample
 from icrl_graph.meta_rl.trials import Instance, Odds, play, teach
+from icrl_graph.models.gguf import facts, sha256
 from icrl_graph.state.episode import Message
 from icrl_graph.tasks.word_games import references
 from icrl_graph.tasks.word_games.answers import earned, write_answer
@@ -54,7 +58,7 @@ CARELESS = 1 / 3, 0.3
 class Distillation(Stage):
     """The first stage."""
 
-    iterations: int = 360
+    iterations: int = 240
     learning_rate: float = 1.5e-3
     trials: int = 8
     """In an iteration."""
@@ -77,6 +81,53 @@ class Reinforcement(Stage):
     scale: str = "std"
     entropy: float = 0.0
     """The weight of entropy in the loss."""
+
+
+STAGES: Sequence[str] = ("distil", "reinforce")
+"""In their order; each has a folder of its name."""
+Progress = Callable[[str, int, Mapping[str, Any]], None]
+"""Called after each iteration with the stage, the iteration (from 1) and what it came to."""
+
+
+def train(
+    base: Path, folder: Path, distillation: Distillation, reinforcement: Reinforcement, progress: Progress | None = None
+) -> Path:
+    """Run both stages; in the same folder they go on where they were, and give the same weights as without a break.
+
+    Args:
+        base: the GGUF file, or the folder of Hugging Face's form, that is trained.
+        folder: gets a folder for each stage, with its log, checkpoint and adapter, and at the end `adapter.gguf`.
+        distillation: the first stage.
+        reinforcement: the second one.
+        progress: see `Progress`.
+
+    Returns:
+        The adapter, which `local:PATH` runs.
+
+    Raises:
+        ValueError: the model has no chat template, or the folder holds a training with other settings.
+    """
+    torch.manual_seed(distillation.seed)
+    folders = {stage: folder / stage for stage in STAGES}
+    done = is_done(folders["distil"], distillation)
+    model = LanguageModel.load(base, folders["distil"] if done else None)
+    stages: tuple[tuple[str, Any, Any], ...] = (
+        ("distil", distillation, distil),
+        ("reinforce", reinforcement, reinforce),
+    )
+    for name, stage, step in stages:
+        if not (name == "distil" and done):
+            fit(model, step, stage, folders[name], None if progress is None else partial(progress, name))
+    adapter = folder / "adapter.gguf"
+    of_base = facts(base) if base.suffix == ".gguf" else {}
+    gguf(
+        model,
+        adapter,
+        base_name=base.stem,
+        base_hash=sha256(base) if of_base else "",
+        license=str(of_base.get("general.license", "")),
+    )
+    return adapter
 
 
 def distil(model: LanguageModel, recipe: Distillation, iteration: int) -> dict[str, Any]:
