@@ -96,16 +96,19 @@ def _files_of(name: str, base: str | None) -> tuple[Path, Path | None]:
         ValueError: there is none, it is no GGUF, or the adapter is one of another model.
         MissingExtra: the package with the model is not installed.
     """
-    path = smollm2() if name == "smollm2" else SHIPPED[name] if name in SHIPPED else _named(name)
+    if name == "smollm2":
+        return smollm2(), None
+    path = SHIPPED[name] if name in SHIPPED else _named(name)
     told = facts(path)
     if told.get("general.type") != "adapter":
         if base is not None:
             raise ValueError(f"a base is for an adapter, and {name!r} is a whole model")
         return path, None
-    model = smollm2() if base is None else _named(base)
     wanted = told.get(BASE_HASH)
-    if wanted is None and base is None:
-        raise ValueError(f"the adapter {name!r} does not say what it was trained on: give the model's file as base")
+    if base is None and wanted is None:
+        raise ValueError(f"the adapter {name!r} does not tell what it was trained on: give the model's file as base")
+    model = smollm2() if base is None else _named(base)
+    facts(model)
     if wanted is not None and (found := sha256(model)) != wanted:
         raise ValueError(
             f"the adapter {name!r} was trained on a file of sha256 {wanted}, and {model} has {found}: give that file "
