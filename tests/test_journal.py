@@ -16,6 +16,7 @@ from icrl_graph.errors import BudgetExceeded, JournalError, ModelError
 from icrl_graph.execution.budget import Budget, exhausted
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import Driver, Flow, Meter
+from icrl_graph.execution.event_loop import uncancelled
 from icrl_graph.execution.journal import Journal, MemoryJournal, Reply
 from icrl_graph.execution.sql_journals import SqliteJournal
 from icrl_graph.testing import ScriptedModel
@@ -383,3 +384,28 @@ def test_what_models_within_a_call_have_used_counts_although_the_call_fails(perf
         perform(meter.read(_one(RunnableLambda(fails_after))), budget=budget)
     for spent in (budget.spent, meter.usage):
         assert (spent["calls"], spent["input"], spent["output"]) == (1, 10, 2)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_what_is_being_saved_is_saved_however_often_it_is_cancelled(times: int) -> None:
+    """LangGraph cancels twice: when a sibling has failed, and when the run ends."""
+    done: list[str] = []
+
+    async def save(may_end: asyncio.Event) -> None:
+        await may_end.wait()
+        done.append("saved")
+
+    async def run() -> None:
+        may_end = asyncio.Event()
+        saving = asyncio.create_task(uncancelled(save(may_end)))
+        for _ in range(times):
+            await asyncio.sleep(0)
+            saving.cancel()
+        await asyncio.sleep(0)
+        assert not saving.done()
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await saving
+
+    asyncio.run(run())
+    assert done == ["saved"]

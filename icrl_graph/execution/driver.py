@@ -17,7 +17,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -31,7 +31,7 @@ from langgraph.errors import GraphBubbleUp, GraphDrained
 from icrl_graph.errors import BudgetExceeded, JournalError, ModelError, ThreadBusy
 from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call, contained, run_blocking
-from icrl_graph.execution.event_loop import EventLoop
+from icrl_graph.execution.event_loop import EventLoop, uncancelled
 from icrl_graph.execution.journal import Journal, MemoryJournal, Reply, journal_errors
 from icrl_graph.execution.prices import Prices
 from icrl_graph.execution.queue import await_slot, wait_for_slot
@@ -199,7 +199,7 @@ class Driver:
                 await asyncio.shield(asyncio.wrap_future(leader)) if is_async else leader.result()
             reply = await self._make(call, key, budget, is_async)
         with journal_errors():
-            await _uncancelled(journal.aput(id, thread, reply)) if is_async else journal.put(id, thread, reply)
+            await uncancelled(journal.aput(id, thread, reply)) if is_async else journal.put(id, thread, reply)
         return reply
 
     async def _make(self, call: Call, key: Key, budget: Budget, is_async: bool) -> Reply:
@@ -290,13 +290,3 @@ class _Leaders:
             raise
         finally:
             done.set_result(None)
-
-
-async def _uncancelled(work: Coroutine[Any, Any, None]) -> None:
-    """Await what must not be left half done; a cancellation comes after it."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise

@@ -16,14 +16,33 @@ from collections.abc import Awaitable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
-from typing import Any
+from typing import Any, TypeVar
 
 from icrl_graph.execution.queue import interrupted
 
+_Any = TypeVar("_Any")
 GRACE = 1.0
 """Seconds within which a loop must answer after a call was given up on; else it is blocked, and left alone."""
 CLOSING = 5.0
 """Seconds that the tasks and generators which are left in a loop have for their end."""
+
+
+async def uncancelled(work: Awaitable[_Any]) -> _Any:
+    """Await what must not be left half done; a cancellation comes after it, however often there is one.
+
+    LangGraph cancels what is left of a step twice: when a part of it has failed, and when the run ends.
+    """
+    task, cancelled = asyncio.ensure_future(work), None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # else asyncio would complain that nobody has looked at it
+        raise cancelled
+    return task.result()
 
 
 class EventLoop:

@@ -15,6 +15,7 @@ from typing import Any
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 
+from icrl_graph.execution.event_loop import uncancelled
 from icrl_graph.execution.langgraph_internals import PlainSerializer
 from icrl_graph.execution.thread_lock import driving
 
@@ -56,12 +57,12 @@ async def async_saver_of(path: str | PathLike[str] | None, thread_id: str) -> As
 
     database_file(path, _WHAT).parent.mkdir(parents=True, exist_ok=True)
     with driving(path, thread_id):
-        connection = await _surely(_connected(aiosqlite.connect(**_database(path), timeout=PATIENCE)))
+        connection = await _opened(aiosqlite.connect(**_database(path), timeout=PATIENCE))
         saver = AsyncSqliteSaver(connection, serde=PlainSerializer())
         try:
             yield saver
         finally:
-            await _surely(_closed(saver))
+            await uncancelled(_closed(saver))
 
 
 _WHAT = (
@@ -125,19 +126,14 @@ def _database(path: str | PathLike[str]) -> dict[str, Any]:
     return {"database": f"{file.resolve().as_uri()}?{how}", "uri": True}
 
 
-async def _surely(work: Any) -> Any:
-    """Await to its end what must not be left half done; a cancellation comes after it, and closes what was opened."""
-    task = asyncio.ensure_future(work)
+async def _opened(connection: Any) -> Any:
+    """Open a connection; a cancellation comes after that, and closes it."""
+    task = asyncio.ensure_future(connection)
     try:
-        return await asyncio.shield(task)
+        return await uncancelled(task)
     except asyncio.CancelledError:
-        if (opened := await task) is not None:
-            await opened.close()
+        await uncancelled(task.result().close())
         raise
-
-
-async def _connected(connection: Any) -> Any:
-    return await connection
 
 
 async def _closed(saver: Any) -> None:
