@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from icrl_graph.benchmarks.experiment import make_plan
 from icrl_graph.benchmarks.results import Cell
 from icrl_graph.cli.shared import app
-from icrl_graph.meta_rl.evaluation import CONTROLS, SUITES, Learning, arms, chosen_items, learning
+from icrl_graph.meta_rl.evaluation import CONTROLS, SUITES, Learning, arms, chosen_items, claims, learning
 from icrl_graph.testing import OpenAIServer
 
 WORDS = SUITES["words"]
@@ -91,8 +91,8 @@ def test_the_tables_fit_a_terminal_and_end_with_what_they_show(tmp_path: Path) -
     lines = done.stdout.splitlines()
     assert done.exit_code == 0
     assert max(map(len, lines[:10])) <= 80
-    rows = [" ".join(line.split()[:2]) for line in lines[:12] if "[" in line]
-    assert [row.split()[0] for row in rows] == ["icrl", "zero", "shuffled", "no", "random", "teacher"]
+    rows = [" ".join(line.split()[:2]) for line in lines[:13] if "[" in line]
+    assert [row.split()[0] for row in rows] == ["icrl", "zero", "shuffled", "no", "swapped", "random", "teacher"]
     assert "order:words: " in done.stdout
 
 
@@ -113,7 +113,9 @@ def test_a_rise_that_comes_without_rewards_too_is_no_learning() -> None:
     group = shown(icrl=[[0, 1, 1, 1]] * 20)
     assert group["rise"]["low"] > 0  # type: ignore[operator]
     assert not group["learns"]
-    assert group["says"].endswith("not clearly above zero, shuffled, no memory: that is not learning from its context")
+    assert group["says"].endswith(
+        "not clearly above zero, shuffled, no memory, swapped: that is not learning from its context"
+    )
 
 
 @pytest.mark.parametrize("control", ["zero", "shuffled", "no_memory"])
@@ -174,3 +176,43 @@ def test_a_wrong_suite_or_task_is_an_error_before_anything_is_played(
     assert done.exit_code == 2
     assert told in " ".join(done.output.split())
     assert not (tmp_path / "new").exists()
+
+
+def test_histories_are_swapped_within_a_group_and_say_nothing_of_the_task(tmp_path: Path) -> None:
+    options = ["--item", "prize:words:*", "--instances", "6", "--episodes", "3"]
+    (group,) = groups_of(tmp_path, WORDS.references["teacher"], *options)
+    tasks = [json.loads(line) for line in (tmp_path / "swapped.jsonl").read_text().splitlines()]
+    assert [len(task["task"]) for task in tasks] == [1, 3, 5] * 6  # the task, then answers and their rewards
+    told = [[message["content"] for message in task["task"]] for task in tasks]
+    chats = [json.loads(line)["episodes"] for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    own = {tuple(episode["response"] for episode in episodes[:2]) for episodes in chats}
+    assert all(tuple(texts[1::2]) in own for texts in told[2::3])
+    assert len(group["players"]["swapped"]["reward"]) == 3
+    played = (tmp_path / "swapped" / "results.jsonl").read_bytes()
+    assert groups_of(tmp_path, WORDS.references["teacher"], *options) == [group]
+    assert (tmp_path / "swapped" / "results.jsonl").read_bytes() == played
+
+
+def test_what_may_be_spent_in_total_holds_for_swapped_histories_too(tmp_path: Path) -> None:
+    """The six arms of the benchmark make 72 calls, swapped histories would make 12 more."""
+    options = ["--item", "prize:words:*", "--instances", "3", "--episodes", "4", "--out", str(tmp_path)]
+    spent = meta_eval(WORDS.references["random"], "--total-calls", "77", *options)
+    assert spent.exit_code == 1
+    rows = [json.loads(line) for line in (tmp_path / "swapped" / "results.jsonl").read_text().splitlines()]
+    assert sum(row["usage"]["calls"] for row in rows) <= 5
+    assert meta_eval(WORDS.references["random"], "--total-calls", "84", *options).exit_code == 0
+
+
+def test_claims_tell_splits_and_families_held_out_apart() -> None:
+    groups: Any = [
+        {"group": "prize:words", "learns": True},
+        {"group": "order:words", "learns": False},
+        {"group": "prize:seeds", "learns": True},
+    ]
+    assert claims(groups, WORDS) == [
+        "On other games of its words, it learns in its context in prize.",
+        "On new words, it learns in its context in prize; that is not shown in order.",
+    ]
+    assert claims(groups, WORDS, ["prize"])[-1] == "On new words of families held out, that is not shown in order."
+    with pytest.raises(ValueError, match="no task of the family 'maze' was played; choose from prize, order"):
+        claims(groups, WORDS, ["maze"])

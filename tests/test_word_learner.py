@@ -84,7 +84,8 @@ def test_a_template_that_drops_earlier_thoughts_begins_a_new_sample() -> None:
 @given(seed=st.integers(0, 10**6))
 def test_the_odds_of_a_teacher_are_those_by_which_it_draws(family: str, seed: int) -> None:
     game, secret = (drawn := instance(family, "train", seed)).game, drawn.secret
-    kind, rng, seen = FAMILIES[family], Random(seed), []
+    kind, rng = FAMILIES[family], Random(seed)
+    seen: list[tuple[tuple[str, ...], float]] = []
     for _ in range(rng.randrange(4)):
         answer = rng.choice([*kind.odds(game, seen)])
         seen.append((answer, kind.pay(game.options, answer, secret)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,10 +29,12 @@ from icrl_graph.cli.shared import (
     write,
 )
 from icrl_graph.errors import MissingExtra
+from icrl_graph.state.episode import add_usage
 from icrl_graph.state.formatting import MISSING, between, cost, number, score, share, table
 
 if TYPE_CHECKING:
     from icrl_graph.benchmarks.api import Comparison
+    from icrl_graph.benchmarks.results import Cell, Row
     from icrl_graph.benchmarks.statistics import Difference
     from icrl_graph.meta_rl.evaluation import Learning, Suite
 
@@ -50,6 +52,10 @@ def meta_eval(
         typer.Option(metavar="<str>", help="Tasks by a pattern such as 'prize:words:*'; may be repeated."),
     ] = None,
     instances: Annotated[int, typer.Option(min=2, help="Tasks of each group.")] = 256,
+    trained: Annotated[
+        list[str] | None,
+        typer.Option("--trained-on", metavar="<str>", help="A family that the model was trained on; may be repeated."),
+    ] = None,
     episodes: Annotated[int | None, typer.Option(min=2, help="Episodes of each; default the suite's own.")] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="The folder; default a new one in runs/.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Most runs, and calls in flight, at once.")] = 8,
@@ -66,27 +72,47 @@ def meta_eval(
     it, and print what those print.
     """
     from icrl_graph.benchmarks.experiment import make_plan
-    from icrl_graph.meta_rl.evaluation import arms, chosen_items, find_suite
+    from icrl_graph.meta_rl.evaluation import benchmark_arms, chosen_items, find_suite, swapped_plan
+    from icrl_graph.meta_rl.swapped import joined
 
     with errors_reported():
         found = find_suite(suite)
         plan, _ = make_plan(
-            found.benchmark, [*arms(found).values()], model=model, items=chosen_items(found, item or [], instances),
+            found.benchmark, benchmark_arms(found), model=model, items=chosen_items(found, item or [], instances),
             rounds=episodes or found.episodes, concurrency=concurrency, base_url=base_url, total_usd=total_usd,
             total_calls=total_calls, total_seconds=total_seconds, options={"prices": parse_json(prices, "--prices")},
         )  # fmt: skip
     folder = out_dir or Path("runs") / time.strftime("meta-%Y%m%d-%H%M%S")
-    play_comparison(plan, folder, as_json, lambda comparison, as_json: _print_learning(comparison, found, as_json))
+    whole: list[Comparison] = []
+
+    def show(comparison: Comparison, as_json: bool) -> None:
+        if found.evaluator and not (comparison.failures or comparison.left):
+            whole.append(comparison)  # the control of swapped histories is played on its rows
+        else:
+            _print_learning(comparison, found, comparison.rows, trained or [], as_json)
+
+    play_comparison(plan, folder, as_json, show)
+    for first in whole:
+        with errors_reported():
+            second = swapped_plan(first.plan, first.rows, found, folder / "swapped.jsonl")
+
+        def show_both(comparison: Comparison, as_json: bool, first: Comparison = first) -> None:
+            rows = {**first.rows, **joined(comparison.rows)}
+            _print_learning(first, found, rows, trained or [], as_json)
+
+        play_comparison(second, folder / "swapped", as_json, show_both)
 
 
-def _print_learning(comparison: Comparison, suite: Suite, as_json: bool) -> None:
-    """Print what a comparison shows, and draw it; without scipy or matplotlib, as much as there is."""
-    from icrl_graph.meta_rl.evaluation import learning
+def _print_learning(
+    comparison: Comparison, suite: Suite, rows: Mapping[Cell, Row], trained: Sequence[str], as_json: bool
+) -> None:
+    """Print what the rows of a comparison show, and draw it; without scipy or matplotlib, as much as there is."""
+    from icrl_graph.meta_rl.evaluation import claims, learning
     from icrl_graph.meta_rl.pictures import draw
 
     folder = comparison.folder
     try:
-        groups = learning(comparison.plan, comparison.rows, suite)
+        groups = learning(comparison.plan, rows, suite)
     except MissingExtra as missing:
         warn(f"The results are in {folder}. No table: {missing}")
         return
@@ -95,10 +121,12 @@ def _print_learning(comparison: Comparison, suite: Suite, as_json: bool) -> None
     else:
         for shown in _tables(groups):
             out.print(shown)
+        for claim in claims(groups, suite, trained):
+            write(claim)
         write(
             "new: answers not given before, after nothing but failures. regret: to the last player, over all episodes."
         )
-        write(f"Spent: {cost(comparison.usage)}. Saved in {folder}.")
+        write(f"Spent: {cost(add_usage(*(row.get('usage', {}) for row in rows.values())))}. Saved in {folder}.")
     if not groups:
         return
     try:

@@ -10,26 +10,31 @@ the p@k of LaMer (arXiv 2512.16848), is that of any of the first k; it rises wit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from typing_extensions import TypedDict
 
+from icrl_graph.benchmarks.experiment import make_plan
 from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.results import Cell, Row
 from icrl_graph.benchmarks.statistics import Bracket, Difference, Estimate, difference, estimate
 from icrl_graph.benchmarks.summary import Table, tables_of
+from icrl_graph.meta_rl import swapped
 from icrl_graph.state.choices import pick
-from icrl_graph.state.episode import answer_of
+from icrl_graph.state.episode import add_usage, answer_of
 
 CONTROLS: Mapping[str, str] = {
     "zero": "icrl+show=zero",
     "shuffled": "icrl+show=shuffled",
     "no memory": "icrl+memory=none",
+    "swapped": swapped.ARM,
 }
 """What takes away what could be learnt from: all rewards are 0, each is one of another task, no prompt shows an earlier
-episode."""
+episode, each shows those of another task."""
 
 
 class Suite(NamedTuple):
@@ -42,11 +47,22 @@ class Suite(NamedTuple):
     """Of each task, where nothing else is asked for."""
     controls: Mapping[str, str]
     """The arms that have nothing to learn from, by name."""
+    evaluator: str = ""
+    """What rewards an answer, by name, where histories are swapped."""
+    splits: Mapping[str, str] = {}
+    """By the name of a split, what its tasks have new."""
 
 
 _WORDS, _GAMES = "icrl_graph.tasks.word_games.references", "icrl_graph.environments.games.references"
 SUITES: Mapping[str, Suite] = {
-    "words": Suite("words", {"random": f"{_WORDS}:uniform", "teacher": f"{_WORDS}:posterior"}, 8, CONTROLS),
+    "words": Suite(
+        "words",
+        {"random": f"{_WORDS}:uniform", "teacher": f"{_WORDS}:posterior"},
+        8,
+        CONTROLS,
+        "icrl_graph.tasks.word_games.answers:earned",
+        {"seeds": "other games of its words", "words": "new words", "wordings": "new words and wordings"},
+    ),
     "games": Suite(
         "games",
         {"random": f"{_GAMES}:random", "within": f"{_GAMES}:within", "across": f"{_GAMES}:across"},
@@ -62,6 +78,32 @@ def arms(suite: Suite) -> dict[str, str]:
     return {"icrl": "icrl", **suite.controls, **references}
 
 
+def benchmark_arms(suite: Suite) -> list[str]:
+    """The arms that the benchmark plays: all but that of swapped histories."""
+    return [arm for arm in arms(suite).values() if arm != swapped.ARM]
+
+
+def swapped_plan(plan: Plan, rows: Mapping[Cell, Row], suite: Suite, path: Path) -> Plan:
+    """Write the tasks of swapped histories into a file; returns the plan that plays them by the same model.
+
+    What a comparison may spend in total is what the first has left.
+    """
+    count = swapped.write(rows, group_of, path)
+    numbers = {name: getattr(plan, name) for name in ("model", "base_url", "concurrency", "send_seed")}
+    spent = add_usage(*(row.get("usage", {}) for row in rows.values()))
+    kinds = {"total_usd": "usd", "total_calls": "calls"}
+    left = {
+        total: most - (spent.get(kind) or 0)
+        for total, kind in kinds.items()
+        if (most := getattr(plan, total)) is not None
+    }
+    made, _ = make_plan(
+        path, [swapped.PLAYED], evaluator=suite.evaluator, limit=count, rounds=1, solved_at=plan.solved_at,
+        options=plan.options, **numbers, **left,
+    )  # fmt: skip
+    return made
+
+
 def chosen_items(suite: Suite, patterns: Sequence[str], count: int) -> list[str]:
     """The first tasks of each group of a suite, all groups or those of some patterns.
 
@@ -70,7 +112,7 @@ def chosen_items(suite: Suite, patterns: Sequence[str], count: int) -> list[str]
     """
     groups: dict[str, list[str]] = {}
     for item in find_benchmark(suite.benchmark).choose(patterns):
-        groups.setdefault(_group(item), []).append(item)
+        groups.setdefault(group_of(item), []).append(item)
     return [item for items in groups.values() for item in items[:count]]
 
 
@@ -117,7 +159,8 @@ def learning(plan: Plan, rows: Mapping[Cell, Row], suite: Suite) -> list[Learnin
         suite: what it is of.
 
     Returns:
-        A group of which some arm has no run that has ended shows nothing, and is left out.
+        A group of which some arm has no run that has ended shows nothing, and is left out; the control of swapped
+        histories may be missing.
 
     Raises:
         MissingExtra: scipy is not installed.
@@ -125,22 +168,61 @@ def learning(plan: Plan, rows: Mapping[Cell, Row], suite: Suite) -> list[Learnin
     groups: dict[str, dict[Cell, Row]] = {}
     for cell, row in rows.items():
         if "error" not in row:
-            groups.setdefault(_group(cell.item), {})[cell] = row
-    tables = {group: tables_of(plan, played) for group, played in groups.items()}
-    return [_learning(group, suite, of) for group, of in tables.items() if of.keys() >= {*arms(suite).values()}]
+            groups.setdefault(group_of(cell.item), {})[cell] = row
+    every = replace(plan, arms=[*arms(suite).values()])
+    tables = {group: tables_of(every, played) for group, played in groups.items()}
+    return [_learning(group, suite, of) for group, of in tables.items() if of.keys() >= {*benchmark_arms(suite)}]
 
 
-def _group(item: str) -> str:
+def claims(groups: Sequence[Learning], suite: Suite, trained: Sequence[str] = ()) -> list[str]:
+    """What all groups together show, in words: for each split, the families in which a model learns in its context.
+
+    Args:
+        groups: as `learning` gives them, named "family:split".
+        suite: what they are of.
+        trained: the families that the model was trained on, which the others are told apart from; none if that is not
+            known.
+
+    Raises:
+        ValueError: there is no such family among the groups.
+    """
+    shown = {tuple(group["group"].split(":")): group["learns"] for group in groups}
+    families = list(dict.fromkeys(family for family, _ in shown))
+    if unknown := [family for family in trained if family not in families]:
+        raise ValueError(f"no task of the family {unknown[0]!r} was played; choose from {', '.join(families)}")
+    held_out = [family for family in families if family not in trained]
+    kinds = (
+        {" of families that it was trained on": trained, " of families held out": held_out}
+        if trained
+        else {"": families}
+    )
+    return [
+        _claim(f"{new}{kind}", learns)
+        for kind, of in kinds.items()
+        for split, new in suite.splits.items()
+        if (learns := {family: shown[family, split] for family in of if (family, split) in shown})
+    ]
+
+
+def _claim(where: str, learns: Mapping[str, bool]) -> str:
+    yes, no = ([family for family, does in learns.items() if does is wanted] for wanted in (True, False))
+    told = {"it learns in its context": yes, "that is not shown": no}
+    parts = [f"{what} in {', '.join(of)}" for what, of in told.items() if of]
+    return f"On {where}, {'; '.join(parts)}."
+
+
+def group_of(item: str) -> str:
+    """The group of a task."""
     return item.rpartition(":")[0]
 
 
 def _learning(group: str, suite: Suite, tables: Mapping[str, Table]) -> Learning:
-    players = {name: tables[arm] for name, arm in arms(suite).items()}
+    players = {name: tables[arm] for name, arm in arms(suite).items() if arm in tables}
     best, share = [*players][-1], "reward" in players["icrl"].scale.shares
     first, last = (players["icrl"].reward[..., at] for at in (0, -1))
     rise = difference(last, first, share=share)
     later = _later(players["icrl"])
-    over = {name: difference(later, _later(players[name]), share=share) for name in suite.controls}
+    over = {name: difference(later, _later(players[name]), share=share) for name in suite.controls if name in players}
     return Learning(
         group=group,
         tasks=len(first),
