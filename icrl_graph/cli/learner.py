@@ -20,14 +20,14 @@ from icrl_graph.models.learners import LEARNERS, find_learner
 from icrl_graph.state.formatting import command
 from icrl_graph.testing.dialects import DIALECTS
 
-WORDS = "icrl-smollm2"
+WORDS = "words"
 """The learner that is a language model."""
 TRAINED = (*RECIPES, WORDS)
 
 
 @app.command(
     epilog="Examples:\n\n  icrl train hidden-color --out runs/learner\n\n  icrl train game24\n\n"
-    "  icrl train icrl-smollm2 --credit own --seed 1 --out runs/own"
+    "  icrl train words --credit own --seed 1 --out runs/own"
 )
 def train(
     learner: Annotated[str, typer.Argument(help=f"One of {', '.join(TRAINED)}.", autocompletion=lambda: [*TRAINED])],
@@ -48,9 +48,9 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a shipped learner by its recipe (on CPU, PyTorch).
+    """Train a shipped learner, or a language model on word games, by its recipe (on CPU, PyTorch).
 
-    The same command on the same folder resumes the training of a language model; the others take minutes.
+    The training of the language model takes more than an hour; the same command on the same folder resumes it.
     """
     with errors_reported():
         if learner not in TRAINED:

@@ -1,4 +1,4 @@
-"""How `icrl-smollm2` was made: a small language model that learns in its context to play word games.
+"""How a small language model is trained to learn in its context, on word games.
 
 Two stages, both on trials of eight episodes, played by the loop that users deploy (`trials`):
 
