@@ -54,10 +54,7 @@ class LanguageModel:
         folder = base.parent if is_gguf else base
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, **where)
-            if not tokenizer.chat_template:
-                raise ValueError(
-                    f"{base} has no chat template, so it is not known how it reads a chat: take an instruct model"
-                )
+            check_template(tokenizer, base)
             weights = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **where, **whole)
             return cls(_adapted(weights, adapter, lora or Lora()), tokenizer)
 
@@ -104,6 +101,14 @@ class LanguageModel:
     def save(self, folder: Path) -> None:
         """Write the adapter, as PEFT reads it."""
         self.model.save_pretrained(folder)
+
+
+def check_template(tokenizer: Any, model: Any) -> None:
+    """Raise `ValueError` if the tokenizer of a model has no chat template."""
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"{model} has no chat template, so it is not known how it reads a chat: take an instruct model"
+        )
 
 
 def _adapted(weights: Any, adapter: Path | None, lora: Lora) -> Any:

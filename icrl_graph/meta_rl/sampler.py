@@ -44,7 +44,7 @@ class Sampler:
     ) -> None:
         self._model, self._running = model, trials
         self._temperature, self._max_tokens = temperature, max_tokens
-        self._draws = torch.Generator().manual_seed(seed)
+        self._draws = torch.Generator(model.model.device).manual_seed(seed)
         self._asked: list[_Asked] = []
         self.error: Exception | None = None
         self._cache = _Cache(model, [])
@@ -122,7 +122,8 @@ class _Cache:
 
         self._model, self._samples = model, list(samples)
         self._values = DynamicCache()
-        self._mask = torch.zeros(len(samples), 0, dtype=torch.long)
+        self._device = model.model.device
+        self._mask = torch.zeros(len(samples), 0, dtype=torch.long, device=self._device)
         self._logits: Any = None
         self.read = [0] * len(samples)
         """Tokens of each that it has read."""
@@ -134,19 +135,18 @@ class _Cache:
 
     def feed(self, new: Sequence[Sequence[int]]) -> Any:
         """Read more tokens of each; returns the logits after the last of each, shape (rows, words)."""
-        network, end = self._model.model.get_base_model(), self._model.end
-        width = max(map(len, new))
-        ids = torch.tensor([[end] * (width - len(row)) + list(row) for row in new])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in new])
-        read = torch.tensor(self.read)[:, None]
+        width, end = max(map(len, new)), self._model.end
+        ids = torch.tensor([[end] * (width - len(row)) + list(row) for row in new], device=self._device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in new], device=self._device)
+        read = torch.tensor(self.read, device=self._device)[:, None]
         self._mask = torch.cat([self._mask, mask], 1)
-        hidden = network.model(
+        logits = self._model.model(
             input_ids=ids,
             attention_mask=self._mask,
             position_ids=(read + mask.cumsum(1) - 1).clamp(min=0),
             cache=self._values,
             use_cache=True,
-        ).last_hidden_state
-        logits = network.lm_head(hidden[:, -1]).float()
+            logits_to_keep=1,
+        ).logits[:, -1]
         self.read = [before + len(row) for before, row in zip(self.read, new, strict=True)]
-        return logits
+        return logits.float()

@@ -67,6 +67,7 @@ def play(
     *,
     seed: int = 0,
     temperature: float = 1.0,
+    max_response_tokens: int = 8,
     **options: Any,
 ) -> list[Trial]:
     """Play a trial of each instance by a model, all side by side.
@@ -77,9 +78,10 @@ def play(
         episodes: of each trial.
         seed: of all that is drawn.
         temperature: of sampling, above 0.
+        max_response_tokens: of an answer, its end included.
         options: of `create_icrl`, ahead of those of the instances, such as `show="zero"`.
     """
-    sampler = Sampler(model, len(instances), seed=seed, temperature=temperature)
+    sampler = Sampler(model, len(instances), seed=seed, temperature=temperature, max_tokens=max_response_tokens)
 
     async def trial(number: int, instance: Instance) -> Trial:
         recorder = model.recorder()
