@@ -74,7 +74,8 @@ def fit(
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            print(json.dumps({"iteration": iteration + 1, **facts}), file=log, flush=True)
+            log.write(json.dumps({"iteration": iteration + 1, **facts}) + "\n")
+            log.flush()
             if (iteration + 1) % stage.save_every == 0 or iteration + 1 == stage.iterations:
                 _save(model, optimizer, stage, folder, iteration + 1)
             if progress is not None:
