@@ -31,7 +31,7 @@ from icrl_graph.prompts.text import number
 from icrl_graph.state import notebook
 from icrl_graph.state.checks import check_control, check_function
 from icrl_graph.state.choices import name_of_part
-from icrl_graph.state.episode import Episode, Message, Usage, plain, value_of, warnings_of
+from icrl_graph.state.episode import Episode, Message, Usage, outgrown, plain, value_of, warnings_of
 from icrl_graph.state.events import EpisodeEvent, episode_event
 from icrl_graph.state.formatting import cost, shorten
 from icrl_graph.state.loading import absolute
@@ -119,6 +119,7 @@ class Result:
             f"{self.usage.get('seconds', 0):.1f} s"
             + (f"; no reward: {shorten(reason)}" if reason else "")
             + "".join(f"; warning: {shorten(warning, 300)}" for warning in warnings)
+            + (f"; {cut}" if (cut := outgrown(self.episodes)) else "")
         )
 
     def __repr__(self) -> str:

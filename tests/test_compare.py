@@ -466,3 +466,17 @@ def test_an_item_of_a_custom_benchmark_is_a_task_of_icrl_run(outside: Path) -> N
     assert find_item("Answer in one word: yes or no?") is None
     done = icrl("run", "that.py:BENCH:long", "--model", "that.py:say", "--rounds", "2", "--out", "r", "--json")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_benchmark_whose_tasks_have_no_data_is_played() -> None:
+    plain = Benchmark("words", items=lambda: ["cat"], read=lambda name: {"task": name}, evaluator=lambda: 1.0)
+    done = compare(plain, "icrl", model=lambda: "word", rounds=1)
+    assert [row["task_data"] for row in done.rows.values()] == [{}]
+
+
+@pytest.mark.parametrize("made", [{"prompt": "cat"}, {"task": "cat", "data": {}}, "cat", None])
+def test_a_benchmark_that_reads_something_else_than_a_task_says_what_it_must_give(made: Any) -> None:
+    wrong = Benchmark("words", items=lambda: ["cat"], read=lambda name: made, evaluator=lambda: 1.0)
+    done = compare(wrong, "icrl", model=lambda: "word", rounds=1)
+    assert all("read must give" in reason and repr(made)[:30] in reason for reason in done.failures.values())
+    assert len(done.failures) == 1

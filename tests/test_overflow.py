@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.exceptions import ContextOverflowError
 
-from icrl_graph import RateLimit, aimprove, chat_model, create_best_of_n, create_icrl, improve, parse
+from icrl_graph import (
+    RateLimit,
+    aimprove,
+    chat_model,
+    compare,
+    create_best_of_n,
+    create_icrl,
+    improve,
+    parse,
+)
+from icrl_graph.benchmarks.benchmark import Benchmark
 from icrl_graph.execution.overflow import is_overflow
 from icrl_graph.execution.retry import is_transient
 from icrl_graph.prompts.memory import everything
@@ -18,6 +29,7 @@ from icrl_graph.prompts.plan import make_plan, shrink
 from icrl_graph.state.episode import Episode, LoopState, Plan, cost_of
 from icrl_graph.testing import OpenAIServer, ScriptedModel
 from icrl_graph.topologies.nodes import prompt
+from tests.command_line import icrl
 from tests.helpers import GAME, play
 from tests.overflow_wordings import OTHERS, OVERFLOWS
 from tests.raw_http import COMPLETION, RawServer, answer
@@ -92,6 +104,35 @@ def test_the_shrunk_prompt_is_recorded_and_can_be_made_again() -> None:
     state = LoopState(inputs=GAME, settings=frozen, episodes=episodes)
     sent = [asked for asked in model.prompts if len(parse(asked).attempts) <= 3]
     assert [prompt(state, graph.parts, at) for at in range(6)] == sent
+
+
+def test_that_the_history_was_shortened_is_told_by_the_result_the_commands_and_the_notes_of_a_comparison(
+    tmp_path: Path,
+) -> None:
+    told = "from round 5 on prompts leave out the oldest attempts"
+    with OpenAIServer(lambda: "1" * 400, context=600) as server:
+        model = chat_model("openai:any", base_url=server.base_url)
+        assert told in repr(improve("Guess.", lambda: 0.5, model=model, rounds=6))
+        assert told not in repr(improve("Guess.", lambda: 0.5, model=model, rounds=3))
+        tasks = Benchmark(
+            "two tasks", items=lambda: ["a", "b"], read=lambda item: {"task": item}, evaluator=lambda: 0.5
+        )
+        notes = str(compare(tasks, "icrl", model=model, rounds=6))
+        assert "icrl: in 2 of 2 runs the history was shortened: in one, " + told in " ".join(notes.split())
+        (tmp_path / "half.py").write_text("def half():\n    return 0.5\n")
+        options = [
+            "--model",
+            "openai:any",
+            "--base-url",
+            server.base_url,
+            "--evaluator",
+            f"{tmp_path}/half.py:half",
+            "--out",
+            str(tmp_path / "run"),
+        ]
+        run = icrl("run", "Guess.", *options, "--rounds", "6")
+        assert told in " ".join(run.stderr.split())
+        assert told in " ".join(icrl("show", str(tmp_path / "run")).stdout.split())
 
 
 @pytest.mark.parametrize("create", [create_icrl, create_best_of_n])

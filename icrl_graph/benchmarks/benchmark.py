@@ -68,6 +68,20 @@ class Benchmark:
     limit: int | None = 50
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def inputs(self, name: str) -> dict[str, Any]:
+        """The task of a name, as the input of a graph.
+
+        Raises:
+            ValueError: there is no such task, or `read` gives something else.
+        """
+        made = self.read(name)
+        if not isinstance(made, Mapping) or not {"task"} <= made.keys() <= {"task", "task_data"}:
+            raise ValueError(
+                f'read must give {{"task": ..., "task_data": ...}} for a name, the latter if there is any; got '
+                f"{made!r:.80} for {name!r}"
+            )
+        return {"task_data": {}, **made}
+
     def choose(self, patterns: Sequence[str] = ()) -> list[str]:
         """The names of its tasks, all or some.
 
@@ -89,7 +103,7 @@ class Benchmark:
             return matching
         if set(pattern) & set("*?"):
             raise ValueError(f"no task is named like {pattern!r}; they are {', '.join(names[:5])}, ...")
-        self.read(pattern)
+        self.inputs(pattern)
         return [pattern]
 
 

@@ -169,4 +169,4 @@ def find_item(text: str) -> Item | None:
     if not custom and not (colon and (_shipped(name) or name in installed("benchmark"))):
         return None
     benchmark = find_benchmark(name)
-    return Item(benchmark.read(item), benchmark)
+    return Item(benchmark.inputs(item), benchmark)

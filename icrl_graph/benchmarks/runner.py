@@ -74,7 +74,7 @@ def _check_tasks(experiment: Experiment, rows: Mapping[Cell, Row]) -> None:
     """Raise if a task has changed since it was played under its name."""
     for cell in {cell.item: cell for cell, row in rows.items() if "error" not in row}.values():
         try:
-            inputs = experiment.benchmark.read(cell.item)
+            inputs = experiment.benchmark.inputs(cell.item)
         except ValueError:
             continue  # it was removed, and is not played again
         if any(rows[cell][name] != inputs[name] for name in ("task", "task_data")):
@@ -93,7 +93,7 @@ async def _play(
     control: RunControl | None,
 ) -> Row:
     """The row of one run."""
-    inputs, arm, graph = experiment.benchmark.read(cell.item), experiment.arms[cell.arm], experiment.graphs[cell.arm]
+    inputs, arm, graph = experiment.benchmark.inputs(cell.item), experiment.arms[cell.arm], experiment.graphs[cell.arm]
     if arm.draws_from is not None:
         pool = _pool(arm, cell, rows)
         if not pool:

@@ -232,7 +232,7 @@ def _round_printer(console: Console) -> Callable[[EpisodeEvent], None]:
 def _print_result(result: Result, folder: Path, as_json: bool) -> None:
     from icrl_graph.cli.run_folder import as_json as plain
     from icrl_graph.prompts.text import number
-    from icrl_graph.state.episode import warnings_of
+    from icrl_graph.state.episode import outgrown, warnings_of
     from icrl_graph.state.selection import why_unreported
     from icrl_graph.topologies.settings import GIVEN_UP
 
@@ -249,6 +249,8 @@ def _print_result(result: Result, folder: Path, as_json: bool) -> None:
         warn(f"The answer has no reward: {reason}")
     for warning in warnings_of(result.episodes):
         warn(f"Beware: {warning}")
+    if cut := outgrown(result.episodes):
+        warn(f"Note: {cut}.")
     if result.stopped in GIVEN_UP:
         who = "model" if result.stopped == "failures" else "evaluator"
         again = f"Once it works again, resume with: {command('resume', folder)}"

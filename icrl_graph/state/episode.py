@@ -254,6 +254,16 @@ def warnings_of(episodes: Iterable[Episode]) -> list[str]:
     return list(dict.fromkeys(episode["warning"] for episode in episodes if "warning" in episode))
 
 
+def outgrown(episodes: Iterable[Episode]) -> str | None:
+    """That the history has outgrown the model's context, and from which round on; None if it has not."""
+    cut = next((episode["round"] + 1 for episode in episodes if episode.get("plan", {}).get("first")), None)
+    if cut is None:
+        return None
+    return (
+        f"from round {cut} on prompts leave out the oldest attempts: all together do not fit into the model's context"
+    )
+
+
 def is_lost(episode: Episode) -> bool:
     """Whether the provider has lost the attempt: its call failed, so that nothing is known of the method.
 
