@@ -84,7 +84,8 @@ def preview(
     usage: dict[str, Any] = graph.compile().invoke(inputs, {"recursion_limit": 1_000_000})["usage"]
     if policy.kind == "rollout":  # how long the prompts of its turns are is not known ahead
         settings = graph.settings().model_dump()
-        return Usage(calls=usage["calls"] + settings.get("n", settings.get("rounds", 1)) * (policy.calls - 1))
+        attempts = settings.get("n") or settings.get("rounds", 1) * settings.get("width", 1)
+        return Usage(calls=usage["calls"] + attempts * (policy.calls - 1))
     return cast(Usage, {name: amount for name, amount in usage.items() if name != "seconds"})
 
 

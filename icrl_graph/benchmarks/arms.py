@@ -6,6 +6,7 @@ best_of_n+n=1+schedule=cot        one answer, with a chain of thought
 reflexion+memory=reflections:1    any option that takes a name or a number
 icrl+model=my_policies.py:greedy  with its own model
 react                             one episode of many turns, thoughts ahead of each action (arXiv 2210.03629)
+icrl+width=2                      half as many rounds, of two attempts each
 icrl+thoughts=true                thoughts ahead of each action, in such episodes
 my_method.py:create_mine          a custom topology, by its create function
 """
@@ -66,7 +67,7 @@ class Arm:
         """What `improve` takes, beside the task, the model and the evaluator.
 
         Args:
-            rounds: attempts, one after another or side by side.
+            rounds: attempts, one after another or side by side; of a width that does not divide them, up to a round.
             shared: options of all arms; those that this topology does not take are left out.
             pool: the rewards of other tasks, where they are shown shuffled.
         """
@@ -78,7 +79,9 @@ class Arm:
         size = size_option(self.create)
         unused = {*(() if size == "rounds" else _OF_ROUNDS), *(() if self.topology == "icrl" else ("warmup",))}
         taken = {name: value for name, value in shared.items() if name not in unused}
-        return {size: rounds, **taken, **options, "topology": self.create}
+        width = {**taken, **options}.get("width", 1)  # of a wrong one the graph says what it should be
+        each = width if size == "rounds" and isinstance(width, int) and width > 0 else 1
+        return {size: -(-rounds // each), **taken, **options, "topology": self.create}
 
 
 def read_arm(text: str) -> Arm:
@@ -114,7 +117,7 @@ def read_arm(text: str) -> Arm:
     return Arm("+".join([name, *parts]), topology, create, {**defaults, **options}, model)
 
 
-_NUMBERS: Mapping[str, Callable[[str], float]] = {"temperature": float, "timeout": float, "max_response_tokens": int}
+_NUMBERS: Mapping[str, Callable[[str], float]] = {"temperature": float, "timeout": float, "max_response_tokens": int, "width": int}
 _OF_ROUNDS = (*EARLY_STOPS, "max_failures", "max_evaluator_failures")
 """Settings of which a topology without rounds has none."""
 _FIXED = ("evaluator", "metric", "topology", "reflector", "critic", "options", "seed")

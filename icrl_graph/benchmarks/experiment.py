@@ -24,7 +24,7 @@ from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models.addresses import FolderAddress
 from icrl_graph.models.policy import as_policy
 from icrl_graph.preview import preview
-from icrl_graph.prompts.plan import SCHEDULES
+from icrl_graph.prompts.plan import SCHEDULES, SPREADS
 from icrl_graph.prompts.text import text_of
 from icrl_graph.state.checks import check_above_0, check_counts, is_number
 from icrl_graph.state.choices import find, name_of_part
@@ -207,7 +207,8 @@ class Experiment:
     def _ask_by_own_names(self) -> bool:
         """Whether an arm may ask by names of its own: the options that all arms share may be meant for that one."""
         own = (arm for arm in self.arms.values() if arm.create not in TOPOLOGIES.values())
-        return any(own) or any(arm.options.get("schedule", "plain") not in SCHEDULES for arm in self.arms.values())
+        asked = [arm.options.get(kind) for arm in self.arms.values() for kind in ("schedule", "spread")]
+        return any(own) or any(name not in (None, *SCHEDULES, *SPREADS) for name in asked)
 
     def code(self) -> Code:
         """By arm, the fingerprints of its parts."""

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from icrl_graph.state.events import EpisodeEvent
 
 
-METHOD = ("rounds", "n", "memory", "schedule", "layout", "show", "retests", "seed")
+METHOD = ("rounds", "width", "spread", "n", "memory", "schedule", "layout", "show", "retests", "seed")
 """The settings in the first panel of the help."""
 
 

@@ -174,7 +174,7 @@ def _code(arm: str, shared: Mapping[str, Any]) -> list[str]:
 def _settings(saved: SavedSettings) -> dict[str, Any]:
     """The settings that differ from the defaults, and how many rounds or attempts there may be."""
     defaults = {**Settings().model_dump(), "n": None, "rounds": None}
-    fixed = () if saved.n is None else ("rounds", "memory")
+    fixed = () if saved.n is None else ("rounds", "width", "memory")
     values = {name: getattr(saved, name) for name in defaults if name not in ("model", *fixed)}
     changed = {name: value for name, value in values.items() if value != defaults[name]}
     return {name: file_names(value) if isinstance(value, str) else value for name, value in changed.items()}

@@ -37,6 +37,11 @@ CRITIQUE = (
     "made better. Don't give a new attempt yet."
 )
 REFINE = "Give an improved attempt. Follow the feedback on the last one, where it is given above."
+DIFFER = (
+    "{width} attempts are made at this moment from all that stands above, and none of them sees the others: this is "
+    "number {number}. Think of {width} ways to go on that differ from their first step on, the most promising first, "
+    "and take number {number} of them."
+)
 INSTRUCTIONS: Mapping[str, str] = {
     "explore": EXPLORE,
     "exploit": EXPLOIT,
@@ -50,7 +55,8 @@ INSTRUCTIONS: Mapping[str, str] = {
     "refine": REFINE,
 }
 """What a prompt may ask for, by name. A plain round shows the task and nothing else. Reflect and retry are of Reflexion
-(arXiv 2303.11366), critique and refine of Self-Refine (arXiv 2303.17651), cot as in arXiv 2205.11916."""
+(arXiv 2303.11366), critique and refine of Self-Refine (arXiv 2303.17651), cot as in arXiv 2205.11916. DIFFER is what the
+attempts of a round are told apart by, where they are made side by side."""
 
 NO_ANSWER = "(no answer)"
 """Stands in the history for an attempt that failed before it gave any text."""

@@ -96,7 +96,7 @@ class Episode(TypedDict, total=False):
     round: int
     """From 0."""
     candidate: int
-    """From 0; above 0 only where several attempts share a round, as in Best-of-N."""
+    """From 0; above 0 only where several attempts share a round: side by side, none sees the others."""
     model: str
     """Which of a topology's models wrote it, by its name there. Absent where there is one model alone."""
     plan: Plan

@@ -23,6 +23,7 @@ from icrl_graph.models.policy import Policy, as_policy, chat_models
 from icrl_graph.models.registry import load_model
 from icrl_graph.models.sampling import check_sampling
 from icrl_graph.models.structured import is_of_openai
+from icrl_graph.prompts.plan import Spread
 from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.state.checks import check_function, is_number
 from icrl_graph.state.choices import name_of_part
@@ -73,6 +74,11 @@ class Options(TypedDict, total=False):
     journal: Journal | None
     """Where paid replies are saved; default in the graph's store, else beside the checkpoints."""
     # settings; each can be overridden for one run by `context=`
+    width: int
+    """Attempts a round, side by side: all see the rounds before, none sees the others; default 1."""
+    spread: str | Spread
+    """What the attempts of a round after its first are asked for: "same" (the default), "explore", "differ" (each is
+    told to go another way, by its number), or a function of the round's instruction, its own number and the width."""
     warmup: int
     """Number of first rounds that see no history."""
     reward_label: str

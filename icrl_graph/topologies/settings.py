@@ -20,14 +20,14 @@ from icrl_graph.models.reasoning import check_tags
 from icrl_graph.prompts.ablations import ABLATIONS, ablation
 from icrl_graph.prompts.layouts import LAYOUTS
 from icrl_graph.prompts.memory import MEMORIES, memory
-from icrl_graph.prompts.plan import SCHEDULES
+from icrl_graph.prompts.plan import SCHEDULES, SPREADS
 from icrl_graph.state.checks import check_function
 from icrl_graph.state.choices import find, names_an_object, pick
 from icrl_graph.state.loading import absolute
 from icrl_graph.state.reward import OnError
 
 Custom = Mapping[str, Mapping[str, Any]]
-"""The custom parts that a graph was built with: kind ("memory", "schedule", "layout", "show") -> name -> function."""
+"""The custom parts that a graph was built with: kind (one of `_KINDS`) -> name -> function."""
 EARLY_STOPS = ("target", "patience")
 """The settings that end a run because of its rewards."""
 GIVEN_UP = ("failures", "evaluator")
@@ -126,6 +126,13 @@ class Settings(RunSettings):
     """The settings of a loop, with their defaults."""
 
     rounds: int = Field(default=8, ge=1, description="Rounds at most.")
+    width: int = Field(
+        default=1, ge=1, description="Attempts a round, side by side: all see the rounds before, none sees the others."
+    )
+    spread: str = Field(
+        default="same",
+        description=f"What the attempts of a round after its first are asked for: {_listed(list(SPREADS))}.",
+    )
     warmup: int = Field(default=0, ge=0, description="Number of first rounds that see no history.")
     memory: str = Field(default="all", description=f"Earlier attempts that a prompt shows: {_listed(MEMORIES)}.")
     schedule: str = Field(
@@ -190,18 +197,19 @@ class BestOfNSettings(RunSettings):
     n: int = Field(default=8, ge=1, description="Number of attempts, side by side.")
 
 
-_KINDS = ("memory", "schedule", "layout", "show")
+_KINDS = ("memory", "schedule", "spread", "layout", "show")
 _CALLED_WITH: Mapping[str, Sequence[str]] = {
     "memory": ("past",),
     "schedule": ("round", "past"),
+    "spread": ("instruction", "candidate", "width"),
     "layout": ("preamble", "task", "episodes", "instruction", "style"),
     "show": ("reward", "random"),
 }
-_NAMED: Mapping[str, Mapping[str, Any]] = {"schedule": SCHEDULES, "layout": LAYOUTS}
+_NAMED: Mapping[str, Mapping[str, Any]] = {"schedule": SCHEDULES, "spread": SPREADS, "layout": LAYOUTS}
 
 
 def part(kind: str, name: str, custom: Custom, *, imports: bool = False) -> Any:
-    """The memory, schedule, layout or ablation of a name; one that the graph was built with goes first.
+    """The part of a kind and name, such as a memory; one that the graph was built with goes first.
 
     Raises:
         ValueError: there is none of that name; names the choices.
@@ -346,6 +354,7 @@ class SavedSettings:
     """Attempts of a topology that has no rounds."""
     width: int = 1
     """Attempts a round, side by side."""
+    spread: str = "same"
     memory: str = "all"
     schedule: str = "plain"
     layout: str = "turns"

@@ -9,7 +9,7 @@ from langchain_core.runnables import Runnable
 from langgraph.config import get_stream_writer
 
 from icrl_graph.execution.node import PlainNode
-from icrl_graph.prompts.plan import chosen, is_builtin, make_plan
+from icrl_graph.prompts.plan import SPREADS, chosen, is_builtin, make_plan, spread_plan
 from icrl_graph.state.episode import Episode, LoopState, spent
 from icrl_graph.state.events import RoundEvent
 from icrl_graph.topologies.nodes.parts import Parts, check_schema_version
@@ -25,8 +25,9 @@ def build_context_node(parts: Parts) -> Runnable[Any, Any]:
         number = past[-1]["round"] + 1 if past else 0
         memory, schedule = parts.pick("memory", settings), parts.pick("schedule", settings)
         plan = make_plan(number, past, memory, schedule, settings.warmup)
+        spread = parts.pick("spread", settings)
         if settings.instruction and settings.instruction["round"] == number:  # see `icrl_graph.topologies.revision`
-            plan = {**plan, "instruction": settings.instruction["text"]}
+            plan, spread = {**plan, "instruction": settings.instruction["text"]}, SPREADS["same"]
         width = settings.width
         if width > 1 and settings.max_calls is not None:  # side by side, they can't see what the others spend
             calls_each = parts.calls_each - 1 + parts.policy.calls
@@ -42,11 +43,12 @@ def build_context_node(parts: Parts) -> Runnable[Any, Any]:
                 attempts=width,
             )
         )
-        return {"episodes": [Episode(round=number, candidate=c, plan=plan) for c in range(width)]}
+        plans = spread_plan(plan, spread, width)
+        return {"episodes": [Episode(round=number, candidate=c, plan=each) for c, each in enumerate(plans)]}
 
     async def abuild_context(state: LoopState) -> dict[str, Any]:
         settings = SavedSettings.of(state["settings"])
-        if is_builtin(parts.pick("memory", settings)) and is_builtin(parts.pick("schedule", settings)):
+        if all(is_builtin(parts.pick(kind, settings)) for kind in ("memory", "schedule", "spread")):
             return build_context(state)
         return await asyncio.to_thread(build_context, state)  # a custom one may block
 

@@ -67,7 +67,7 @@ def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
         _emit(settings, episodes, len(patches))
         return {
             "episodes": patches,
-            "stopped": state.get("stopped") or stop_reason(settings, episodes, parts.calls_ahead(settings)),
+            "stopped": state.get("stopped") or stop_reason(settings, episodes, parts.calls_ahead(settings, episodes)),
         }
 
     return node("evaluate", evaluate, parts.evaluator.part, parts)

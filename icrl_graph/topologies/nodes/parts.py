@@ -20,6 +20,7 @@ from icrl_graph.execution.node import PlainNode
 from icrl_graph.execution.prices import cost
 from icrl_graph.models.policy import Policy, as_policy, chat_models, same_model
 from icrl_graph.prompts.layouts import Shows
+from icrl_graph.prompts.plan import latest_round
 from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.prompts.text import CHARACTERS, text_of
 from icrl_graph.state.episode import Episode, LoopState, Message, Usage, add_usage, paid_calls, spent, upsert
@@ -93,10 +94,16 @@ class Parts:
         prices = [cost(model, usage, self.driver.prices) or 0.0 for model in self.models]
         return {**usage, "usd": max(prices, default=0.0)}
 
-    def calls_ahead(self, settings: SavedSettings) -> int:
-        """Paid calls that must be left for a round to begin: its own, and those that judge the leaders again once."""
+    def calls_ahead(self, settings: SavedSettings, episodes: Sequence[Episode] = ()) -> int:
+        """Paid calls that must be left for a round to begin: its own, and those that judge the leaders again once.
+
+        Args:
+            settings: the run's.
+            episodes: those so far, where the attempts of the latest round are yet to be reflected on, side by side.
+        """
         is_retested = settings.retests and self.choose is best and self.selector is None
-        return self.calls_each + (LEADERS * self.evaluator.calls if is_retested else 0)
+        beside = max(0, sum("response" in each for each in latest_round(episodes)) - 1)
+        return self.calls_each + beside * self.extra_calls + (LEADERS * self.evaluator.calls if is_retested else 0)
 
     def policy_of(self, settings: SavedSettings, name: str = MAIN) -> Policy:
         """A model of the graph, or the one that the settings name in its place.
@@ -132,7 +139,7 @@ class Parts:
         return f"{source} and human" if settings.revised and source != "human" else source
 
     def pick(self, kind: str, settings: SavedSettings) -> Any:
-        """The memory, schedule, layout or ablation ("show") that the settings name."""
+        """The memory, schedule, spread, layout or ablation ("show") that the settings name."""
         return part(kind, getattr(settings, kind), self.schema.custom)
 
 

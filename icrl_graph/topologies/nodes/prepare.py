@@ -89,7 +89,7 @@ def _resumed(parts: Parts, state: LoopState, changed: Mapping[str, Any]) -> dict
     ended = state.get("stopped") is not None and not open_rounds
     # what was interrupted in a round begins it again, and finds in the journal what was answered
     episodes = [episode for episode in state["episodes"] if episode["round"] not in open_rounds]
-    calls = parts.calls_ahead(SavedSettings.of(state["settings"]))
+    calls = parts.calls_ahead(SavedSettings.of(state["settings"]), episodes)
     saved = more_rounds(state["settings"], episodes, state["more"], changed, calls, ended)
     check_settings(parts, saved)
     again = [e for e in episodes if "retests" in e or "reported" in e]  # the leaders of then
