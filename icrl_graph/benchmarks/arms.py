@@ -117,7 +117,12 @@ def read_arm(text: str) -> Arm:
     return Arm("+".join([name, *parts]), topology, create, {**defaults, **options}, model)
 
 
-_NUMBERS: Mapping[str, Callable[[str], float]] = {"temperature": float, "timeout": float, "max_response_tokens": int, "width": int}
+_NUMBERS: Mapping[str, Callable[[str], float]] = {
+    "temperature": float,
+    "timeout": float,
+    "max_response_tokens": int,
+    "width": int,
+}
 _OF_ROUNDS = (*EARLY_STOPS, "max_failures", "max_evaluator_failures")
 """Settings of which a topology without rounds has none."""
 _FIXED = ("evaluator", "metric", "topology", "reflector", "critic", "options", "seed")

@@ -220,7 +220,8 @@ def _round_printer(console: Console) -> Callable[[EpisodeEvent], None]:
     from icrl_graph.prompts.text import number
 
     def show(event: EpisodeEvent) -> None:
-        line = f"round {event['round'] + 1:<3} {event['instruction'][:10]:10} reward {number(event['reward']):>8}  "
+        place = f"{event['round'] + 1}{'.' + str(event['candidate'] + 1) if event['candidate'] else ''}"
+        line = f"round {place:<3} {event['instruction'][:10]:10} reward {number(event['reward']):>8}  "
         line += f"best {number(event['best']):>8}  "
         write(line + shorten(event["response"] or "", max(20, console.width - len(line))), console)
         if event["error"] is not None:

@@ -50,13 +50,12 @@ def _explore(instruction: str, candidate: int, width: int) -> str:
 
 
 def _differ(instruction: str, candidate: int, width: int) -> str:
-    return fill(DIFFER, width=width, number=candidate + 1) if candidate else instruction
+    return fill(DIFFER, width=width, number=candidate + 1) if width > 1 else instruction
 
 
 SPREADS: Mapping[str, Spread] = {"same": _same, "explore": _explore, "differ": _differ}
-"""same: all of them the same. explore: all but the first explore. differ: each but the first is told to go another way
-than the others, by its number. The first is always asked what the schedule says, so that the prompt of the next round
-begins with its prompt."""
+"""same: all of them the same. explore: all but the first explore. differ: each is told its number, and by that to go
+another way than the others."""
 
 
 def spread_plan(plan: Plan, spread: Spread, width: int) -> list[Plan]:

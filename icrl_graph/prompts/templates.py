@@ -55,8 +55,8 @@ INSTRUCTIONS: Mapping[str, str] = {
     "refine": REFINE,
 }
 """What a prompt may ask for, by name. A plain round shows the task and nothing else. Reflect and retry are of Reflexion
-(arXiv 2303.11366), critique and refine of Self-Refine (arXiv 2303.17651), cot as in arXiv 2205.11916. DIFFER is what the
-attempts of a round are told apart by, where they are made side by side."""
+(arXiv 2303.11366), critique and refine of Self-Refine (arXiv 2303.17651), cot as in arXiv 2205.11916. `DIFFER` tells
+the attempts of a round apart, where they are made side by side."""
 
 NO_ANSWER = "(no answer)"
 """Stands in the history for an attempt that failed before it gave any text."""
@@ -153,6 +153,24 @@ WRITING_RUBRIC = (
 )
 """The task and the judge's rubric of `icrl_graph.tasks.writing.items`; the task is that of Tree of Thoughts (arXiv
 2305.10601), the words are ours."""
+
+_TOLD_APART = re.compile(
+    re.escape(DIFFER)
+    .replace(r"\{width\}", r"(?P<width>\d+)", 1)
+    .replace(r"\{width\}", "(?P=width)")
+    .replace(r"\{number\}", r"(?P<number>\d+)", 1)
+    .replace(r"\{number\}", "(?P=number)")
+)
+
+
+def told_apart(instruction: str) -> tuple[int, int]:
+    """Which of how many attempts that are made side by side an instruction speaks to, as (number from 0, width).
+
+    The inverse of `DIFFER`, for players that are functions; (0, 1) for every other instruction.
+    """
+    told = _TOLD_APART.fullmatch(instruction)
+    return (int(told["number"]) - 1, int(told["width"])) if told else (0, 1)
+
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from random import Random
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -146,6 +147,8 @@ class OpenAIServer:
             if objection in self._dialect.refusals:
                 self.counts[objection] += 1
                 return self._refuse(body, objection, **facts)
+        messages = body["messages"] if self._context is None else wire.cut(body["messages"], self._context)
+        cached = self._cached(messages)  # as it arrives: what is still being answered is not there yet
         await asyncio.sleep(self._latency + SLOW * (fault == "slow"))
         if fault is not None:
             self.counts[fault] += 1
@@ -158,7 +161,6 @@ class OpenAIServer:
         if fault == "hang":
             await self._stop.wait()
             return web.Response()
-        messages = body["messages"] if self._context is None else wire.cut(body["messages"], self._context)
         offered = {"messages": messages, "rng": Random(body.get("seed")), "temperature": body.get("temperature")}
         try:
             silent = fault in ("empty", "refused", "filtered")
@@ -167,7 +169,7 @@ class OpenAIServer:
             problem = {"error": {"message": str(refusal), "type": "invalid_request_error", "code": "unknown_task"}}
             return web.json_response(problem, status=400)
         self.counts["answered"] += 1
-        completion = self._completion(body, messages, text, fault)
+        completion = self._completion(body, messages, text, fault, cached)
         self.reported.append({"model": completion.get("model"), **completion["usage"]})
         if body.get("stream"):
             pieces = wire.events(completion, self._dialect, (body.get("stream_options") or {}).get("include_usage"))
@@ -220,10 +222,10 @@ class OpenAIServer:
         return (text[: 4 * end], reason) if wire.tokens(text) > end else (text, "stop")
 
     def _completion(
-        self, body: Mapping[str, Any], messages: Sequence[Message], text: str, fault: Fault | None
+        self, body: Mapping[str, Any], messages: Sequence[Message], text: str, fault: Fault | None, cached: int
     ) -> dict[str, Any]:
-        prompt = wire.text_of(messages)
-        read = wire.tokens(prompt)
+        read = wire.tokens(wire.text_of(messages))
+        self._cache.update(self._prefixes(messages))
         text, finish = self._ended(body, text, read, fault)
         written, (message, thought) = wire.tokens(text), wire.message_of(text, self._dialect.reasoning)
         if fault == "refused":
@@ -232,7 +234,7 @@ class OpenAIServer:
             "prompt_tokens": read,
             "completion_tokens": written,
             "total_tokens": read + written,
-            "prompt_tokens_details": {"cached_tokens": self._cached(prompt)},
+            "prompt_tokens_details": {"cached_tokens": cached},
         }
         if self._dialect.reasoning == "hidden":
             usage["completion_tokens_details"] = {"reasoning_tokens": wire.tokens(thought)}
@@ -247,15 +249,14 @@ class OpenAIServer:
         }
         return {name: value for name, value in completion.items() if value is not None}
 
-    def _cached(self, prompt: str) -> int:
-        """Tokens of the longest prefix that was sent before, in whole blocks; four characters are a token."""
-        step = 4 * self._cache_block
-        if not step:
-            return 0
-        prefixes = [hash(prompt[:end]) for end in range(step, len(prompt) + 1, step)]
-        hits = next((i for i, prefix in enumerate(prefixes) if prefix not in self._cache), len(prefixes))
-        self._cache.update(prefixes)
-        return hits * self._cache_block
+    def _cached(self, messages: Sequence[Message]) -> int:
+        """Tokens of the longest prefix that was answered before, in whole blocks."""
+        return self._cache_block * sum(1 for _ in takewhile(self._cache.__contains__, self._prefixes(messages)))
+
+    def _prefixes(self, messages: Sequence[Message]) -> list[int]:
+        """Hashes of a prompt's prefixes of whole blocks; four characters are a token."""
+        step, prompt = 4 * self._cache_block, wire.text_of(messages) if self._cache_block else ""
+        return [hash(prompt[:end]) for end in range(step, len(prompt) + 1, step)] if step else []
 
 
 async def _models(request: web.Request) -> web.Response:

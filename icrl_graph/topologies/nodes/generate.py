@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from icrl_graph.prompts.incremental import PromptSettings, next_prompt
 from icrl_graph.prompts.layouts import Shows, Style, render
 from icrl_graph.prompts.plan import shrink
 from icrl_graph.prompts.text import step_line
+from icrl_graph.state.choices import unbound
 from icrl_graph.state.episode import Episode, LoopState, Message, Plan, add_usage, plain, warnings_of
 from icrl_graph.state.events import ResponseEvent
 from icrl_graph.state.reward import Reward
@@ -154,7 +155,6 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
         plan, meter, is_guess = latest["plan"], Meter(), False
         prompt_settings = _prompt_settings(state, settings, parts, parts.shows)
         cache, cache_key = parts.driver.run_cache, ("rendered", latest["candidate"])
-        shares_prompt = policy.cache.waits and settings.width > 1
         read = partial(read_response, tags=settings.reasoning_tags)
         unkeyed = {"reasoning_tags": settings.reasoning_tags} if policy.response_schema else {}
         tries: list[Answered] = []
@@ -182,7 +182,7 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
                         policy.input(marked),
                         read,
                         {**marks, **kwargs},
-                        shares_prompt=shares_prompt,
+                        shares_prompt=_shared(messages, latest, settings, policy, not past or breaks > 0),
                         unkeyed_kwargs=unkeyed,
                     )
                 reply = yield from meter.read(single(call))
@@ -232,6 +232,20 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
 
     policy = parts.policies[model]
     return node(name, generate, policy.part, parts, policy.discard, answers=True)
+
+
+def _shared(
+    messages: Sequence[Message], episode: Episode, settings: SavedSettings, policy: Policy, is_new: bool
+) -> Hashable:
+    """What the prompts of a round have in common, where one call of it is to go ahead for a provider's cache.
+
+    That is so where the cache holds nothing of the prompt yet. Else it holds all but the newest round, and it goes
+    ahead only with a model that streams: of that the others wait for the first piece alone, not for the whole answer.
+    """
+    streams = getattr(unbound(policy.responder.part), "streaming", False)
+    if not (policy.cache.waits and settings.width > 1 and (is_new or streams)):
+        return None
+    return str(messages) if settings.spread == "same" else (settings.run, episode["round"])
 
 
 def sampling_of(
