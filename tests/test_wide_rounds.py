@@ -160,7 +160,7 @@ def test_siblings_of_a_player_of_game_of_24_take_different_ways() -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("method", LOOPS)
-@pytest.mark.parametrize("cap", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("cap", [2, 4, 5, 7])
 def test_a_cap_of_calls_in_a_wide_round_loses_no_attempt_that_was_paid(method: str, way: str, cap: int) -> None:
     model = ScriptedModel(words)
     result = WAYS[way](**GAME, score=nearness, model=model, topology=method, width=3, rounds=9, max_calls=cap)
@@ -185,7 +185,7 @@ def test_a_cap_of_tokens_in_a_wide_round_loses_no_attempt_that_was_paid(way: str
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("method", LOOPS)
-@pytest.mark.parametrize("fails_at", [2, 4, 6, 8, 11])
+@pytest.mark.parametrize("fails_at", [2, 6, 11])
 def test_a_wide_run_that_breaks_off_pays_nothing_twice_but_what_was_in_flight(
     method: str, way: str, fails_at: int, tmp_path: Path
 ) -> None:
