@@ -61,7 +61,7 @@ def benchmarks(as_json: Json = False) -> None:
 class BenchCommand(SettingsCommand):
     """`icrl bench`, with options for when its runs stop."""
 
-    panels: ClassVar = {"When to stop a run": ("target", "patience", *BUDGETS)}
+    panels: ClassVar = {"When to stop a run": ("target", "patience", "stop", "confirmations", *BUDGETS)}
 
 
 @app.command(

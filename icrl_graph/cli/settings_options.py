@@ -88,8 +88,10 @@ def _choices(name: str) -> list[str]:
     from icrl_graph.prompts.layouts import LAYOUTS
     from icrl_graph.prompts.memory import MEMORIES
     from icrl_graph.prompts.plan import SCHEDULES
+    from icrl_graph.state.stop_rules import STOP_RULES
 
-    names = {"memory": MEMORIES, "schedule": SCHEDULES, "layout": LAYOUTS, "show": ABLATIONS}.get(name, ())
+    parts = {"memory": MEMORIES, "schedule": SCHEDULES, "layout": LAYOUTS, "show": ABLATIONS, "stop": STOP_RULES}
+    names = parts.get(name, ())
     return ["".join(each.partition(":")[:2]) for each in names]
 
 

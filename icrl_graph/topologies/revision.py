@@ -141,7 +141,7 @@ def _revision(
     patches: list[Episode] = []
     if reward is not ... or comment is not None:
         patches = [_patch(parts, settings, _attempt(episodes, number, candidate), reward, comment)]
-    stopped = stop_reason(settings, upsert(episodes, [patches]), parts.calls_ahead(settings))
+    stopped = stop_reason(settings, upsert(episodes, [patches]), parts.calls_ahead(settings), parts.is_enough(settings))
     return {"episodes": patches, "settings": saved, "stopped": stopped}
 
 

@@ -94,9 +94,21 @@ class Parts:
         return {**usage, "usd": max(prices, default=0.0)}
 
     def calls_ahead(self, settings: SavedSettings) -> int:
-        """Paid calls that must be left for a round to begin: its own, and those that judge the leaders again once."""
+        """Paid calls that must be left for a round to begin: its own, and those that judge again.
+
+        That is, those that confirm a success, and those that judge the leaders once more.
+        """
+        confirming = ((settings.confirmations or 1) - 1) * self.evaluator.calls
         is_retested = settings.retests and self.choose is best and self.selector is None
-        return self.calls_each + (LEADERS * self.evaluator.calls if is_retested else 0)
+        return self.calls_each + confirming + (LEADERS * self.evaluator.calls if is_retested else 0)
+
+    def is_enough(self, settings: SavedSettings) -> Callable[[Sequence[float]], bool] | None:
+        """The stop rule of a run, of the rewards so far; None if it has none."""
+        rule = self.pick("stop", settings)
+        if rule is None:
+            return None
+        highest = settings.target if settings.target is not None or self.bounds is None else self.bounds[1]
+        return lambda rewards: bool(rule(rewards, highest, self.calls_each))
 
     def policy_of(self, settings: SavedSettings, name: str = MAIN) -> Policy:
         """A model of the graph, or the one that the settings name in its place.
@@ -132,7 +144,7 @@ class Parts:
         return f"{source} and human" if settings.revised and source != "human" else source
 
     def pick(self, kind: str, settings: SavedSettings) -> Any:
-        """The memory, schedule, layout or ablation ("show") that the settings name."""
+        """The memory, schedule, layout, ablation ("show") or stop rule that the settings name."""
         return part(kind, getattr(settings, kind), self.schema.custom)
 
 
