@@ -121,6 +121,15 @@ def bench(
             rich_help_panel=SIZE,
         ),
     ] = None,
+    allocate: Annotated[
+        int | None,
+        typer.Option(
+            metavar="CALLS",
+            help="In place of --rounds: paid calls for all runs of a method together, split evenly over them, and, "
+            "beside it, handed out to the tasks where they help most.",
+            rich_help_panel=SIZE,
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each method on each task.", rich_help_panel=SIZE)] = 1,
     evaluator: Annotated[
         str | None,
@@ -192,7 +201,7 @@ def bench(
             judge_base_url=judge_base_url, temperature=temperature, concurrency=concurrency,
             requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, attempts=attempts,
             call_timeout=call_timeout, total_usd=total_usd, total_calls=total_calls, total_seconds=total_seconds,
-            send_seed=not no_seed,
+            send_seed=not no_seed, allocate=allocate,
             options={
                 **chosen_settings(context, assignments or [], [Settings, BestOfNSettings], RESERVED),
                 "prices": parse_json(prices, "--prices"), "system": system,

@@ -105,10 +105,11 @@ class Parts:
     def is_enough(self, settings: SavedSettings) -> Callable[[Sequence[float]], bool] | None:
         """The stop rule of a run, of the rewards so far; None if it has none."""
         rule = self.pick("stop", settings)
-        if rule is None:
-            return None
-        highest = settings.target if settings.target is not None or self.bounds is None else self.bounds[1]
-        return lambda rewards: bool(rule(rewards, highest, self.calls_each))
+        return rule and (lambda rewards: bool(rule(rewards, self.highest(settings), self.calls_each)))
+
+    def highest(self, settings: SavedSettings) -> float | None:
+        """The highest reward that counts: the target, else the upper bound; None if neither is known."""
+        return settings.target if settings.target is not None or self.bounds is None else self.bounds[1]
 
     def policy_of(self, settings: SavedSettings, name: str = MAIN) -> Policy:
         """A model of the graph, or the one that the settings name in its place.
