@@ -156,7 +156,7 @@ class Settings(RunSettings):
     confirmations: int | None = Field(
         default=None,
         ge=1,
-        description="Passes of the evaluator that must all reach the target; the lowest is the reward. Default: 1.",
+        description="Passes of the evaluator that a success takes; the lowest is the reward. Default: 1.",
     )
     max_failures: int = Field(
         default=3, ge=1, description="Stop after this many rounds in a row whose calls have failed."
