@@ -11,6 +11,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from icrl_graph import improve
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies import create_icrl
+from tests.helpers import thread
 
 
 def judge(*values: Any) -> Any:
@@ -88,9 +89,9 @@ def test_a_killed_run_pays_no_pass_twice(tmp_path: Any) -> None:
 
 def test_who_asks_for_more_rounds_needs_no_target() -> None:
     graph = create_icrl(lambda messages: "a", judge(*[0.0] * 5), rounds=2, target=1.0, confirmations=2)
-    compiled, config = graph.compile(InMemorySaver()), {"configurable": {"thread_id": "1"}}
-    compiled.invoke({"task": "task"}, config)  # type: ignore[arg-type]
-    assert compiled.invoke({"more": 2}, config)["rounds_done"] == 4  # type: ignore[arg-type]
+    compiled, config = graph.compile(InMemorySaver()), thread()
+    compiled.invoke({"task": "task"}, config)
+    assert compiled.invoke({"more": 2}, config)["rounds_done"] == 4
 
 
 def test_confirmations_without_a_target_are_refused() -> None:

@@ -53,7 +53,7 @@ def test_the_higher_the_price_the_earlier_a_run_stops() -> None:
 
 
 def test_the_calls_of_a_judge_are_part_of_the_price_of_an_attempt() -> None:
-    judge = RunnableLambda(lambda given: 0.2)
+    judge: Any = RunnableLambda(lambda given: 0.2)
     by_function, by_judge = (played(part, target=1.0, stop="gain:0.05") for part in (lambda: 0.2, judge))
     assert (len(by_function.episodes), len(by_judge.episodes)) == (7, 3)
 

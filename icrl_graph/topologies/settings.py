@@ -220,6 +220,8 @@ def part(kind: str, name: str | None, custom: Custom, *, imports: bool = False) 
     Raises:
         ValueError: there is none of that name; names the choices.
     """
+    if name is None:
+        return None
     functions = custom.get(kind, {})
     if name in functions:
         return functions[name]
