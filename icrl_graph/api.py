@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -74,7 +75,7 @@ class Result:
     """The source of the rewards: "oracle" (a function or tool), "judged" (what may hold a model), "self-judged" or
     "human"."""
     stopped: str
-    """Why it ended: rounds, success, plateau, calls, tokens, usd, time, failures (of the model) or evaluator."""
+    """Why it ended: rounds, success, plateau, gain, calls, tokens, usd, time, failures (of the model) or evaluator."""
     usage: Usage
     """What all of it cost."""
     episodes: Sequence[Episode]
@@ -269,6 +270,16 @@ async def aplay(
                         tell(values)
             whole = step.is_last
         return _result(await compiled.aget_state(config))
+
+
+async def arounds(graph: Graph, path: str | PathLike[str], thread_id: str) -> int:
+    """How many rounds a saved run was given at most; 0 of one that has not begun."""
+    if not Path(path).exists():
+        return 0
+    async with async_saver_of(path, thread_id) as saver:
+        stored = await graph.compile(checkpointer=saver).aget_state(_config(thread_id))
+    saved = stored.values.get("settings")
+    return SavedSettings.of(saved).rounds if saved else 0
 
 
 def check(

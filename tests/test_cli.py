@@ -432,7 +432,7 @@ def test_the_version_is_printed() -> None:
 @pytest.mark.parametrize("command", ["run", "bench"])
 def test_options_of_settings_have_the_names_and_the_help_of_the_fields(command: str) -> None:
     shown = " ".join(re.sub(r"[│╭╰─]", " ", icrl(command, "--help").stdout).split())
-    names = {"target", "patience", "max_calls", "max_tokens", "max_usd", "max_seconds"}
+    names = {"target", "patience", "stop", "confirmations", "max_calls", "max_tokens", "max_usd", "max_seconds"}
     names |= {"memory", "schedule", "layout", "show", "retests", "seed"} if command == "run" else set()
     for name in names:
         assert f"--{name.replace('_', '-')} <" in shown

@@ -67,6 +67,7 @@ def compare(
     total_calls: int | None = None,
     total_seconds: float | None = None,
     send_seed: bool = True,
+    allocate: int | None = None,
     folder: str | PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
     control: RunControl | None = None,
@@ -112,6 +113,9 @@ def compare(
         total_seconds: seconds that the comparison may take by the clock, the same.
         send_seed: whether models that take a seed get one, the same for all arms; without it, what this package draws
             is not repeatable either.
+        allocate: paid calls for all runs of an arm together, in place of rounds: each arm is played twice, with them
+            split evenly over its tasks, and with them handed out attempt by attempt to the tasks where they are
+            expected to help most. Needs `target` or `bounds`. Arms without rounds, such as best_of_n, are played once.
         folder: new, or one that holds the same comparison. Default a new temporary one, which is not deleted; give one
             wherever calls cost money.
         on_progress: called with a `Progress` whenever something has happened; default a progress bar, if standard error
@@ -162,6 +166,7 @@ def compare(
         total_calls=total_calls,
         total_seconds=total_seconds,
         send_seed=send_seed,
+        allocate=allocate,
         options=options,
     )
     with _folder(folder) as path, _progress(on_progress) as report:

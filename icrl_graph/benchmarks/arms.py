@@ -7,6 +7,7 @@ reflexion+memory=reflections:1    any option that takes a name or a number
 icrl+model=my_policies.py:greedy  with its own model
 react                             one episode of many turns, thoughts ahead of each action (arXiv 2210.03629)
 icrl+width=2                      half as many rounds, of two attempts each
+icrl+allocate=400                 400 calls for all its tasks together, handed out to where they help most
 icrl+thoughts=true                thoughts ahead of each action, in such episodes
 my_method.py:create_mine          a custom topology, by its create function
 """
@@ -43,6 +44,8 @@ class Arm:
         create: the create function.
         options: those that differ from the topology's and the benchmark's.
         model: "provider:name" or "path.py:name", where it is another than that of the comparison.
+        allocate: paid calls for all its runs together, handed out to where they help most (see
+            `icrl_graph.benchmarks.allocation`); None where each run makes its own.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Arm:
     create: Callable[..., Graph]
     options: Mapping[str, Any] = field(default_factory=dict)
     model: str | None = None
+    allocate: int | None = None
 
     @property
     def draws_from(self) -> str | None:
@@ -113,8 +117,8 @@ def read_arm(text: str) -> Arm:
             options[option] = _value(option, value, parameters)
         except ValueError as error:
             raise ValueError(f"the arm {text!r}: {error}") from None
-    model = options.pop("model", None)
-    return Arm("+".join([name, *parts]), topology, create, {**defaults, **options}, model)
+    model, allocate = options.pop("model", None), options.pop("allocate", None)
+    return Arm("+".join([name, *parts]), topology, create, {**defaults, **options}, model, allocate)
 
 
 _NUMBERS: Mapping[str, Callable[[str], float]] = {
@@ -122,6 +126,7 @@ _NUMBERS: Mapping[str, Callable[[str], float]] = {
     "timeout": float,
     "max_response_tokens": int,
     "width": int,
+    "allocate": int,
 }
 _OF_ROUNDS = (*EARLY_STOPS, "max_failures", "max_evaluator_failures")
 """Settings of which a topology without rounds has none."""
@@ -167,6 +172,27 @@ def read_arms(arms: str | Sequence[str]) -> list[Arm]:
         if arm.draws_from is not None and arm.draws_from not in names:
             raise ValueError(f"the arm {arm.name!r} draws from the rewards of {arm.draws_from!r}: add that one, too")
     return read
+
+
+def allocated_to(arm: str) -> int | None:
+    """The calls that are allocated to an arm; read from its name alone, so nothing is imported."""
+    return next((int(option[9:]) for option in arm.split("+") if option.startswith("allocate=")), None)
+
+
+def split_and_allocated(arms: Sequence[Arm], calls: int, runs: int) -> list[str]:
+    """Arms at equal totals: each with its calls split evenly over its runs and, if it has rounds, with them allocated.
+
+    Args:
+        arms: as they were read.
+        calls: of each run, where they are split evenly.
+        runs: of each arm.
+    """
+    ways = [
+        [f"{arm.name}+max_calls={calls}"]
+        + [f"{arm.name}+allocate={calls * runs}"] * (size_option(arm.create) == "rounds")
+        for arm in arms
+    ]
+    return [name for names in ways for name in names]
 
 
 def makes_independent_attempts(arm: str) -> bool:

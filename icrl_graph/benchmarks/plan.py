@@ -208,7 +208,8 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
         merged = plan
     else:
         saved = read_plan(folder)
-        fixed = [name for name in Plan.__dataclass_fields__ if name not in (*_MAY_GROW, *_MAY_CHANGE)]
+        grows = ("arms",) if any("+allocate=" in arm for arm in saved.arms) else _MAY_GROW  # calls are handed out once
+        fixed = [name for name in Plan.__dataclass_fields__ if name not in (*grows, *_MAY_CHANGE)]
         pairs = [(name, getattr(saved, name), _plain(getattr(plan, name))) for name in fixed]
         if changed := [f"{name} {before!r} -> {after!r}" for name, before, after in pairs if _plain(before) != after]:
             raise ThreadMismatch(f"{folder} holds another comparison ({', '.join(changed)}); give another folder")

@@ -16,13 +16,12 @@ from typing import Any, cast
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import RunControl
 
-from icrl_graph.api import OnEpisode
 from icrl_graph.benchmarks.arms import graph_of
 from icrl_graph.benchmarks.experiment import check_totals, evaluator_of
 from icrl_graph.benchmarks.plan import Again, Plan, open_folder, read_plan
 from icrl_graph.benchmarks.results import Cell, Row, checked_results
 from icrl_graph.benchmarks.runner import chosen
-from icrl_graph.benchmarks.scheduler import OnProgress, Progress, fill, thread
+from icrl_graph.benchmarks.scheduler import OnAttempt, OnProgress, Progress, fill, thread
 from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator
 from icrl_graph.execution.sql_journals import SqliteJournal
 from icrl_graph.models.addresses import FolderAddress
@@ -69,7 +68,7 @@ def rejudge(
         "on_error": merged.options.get("on_error"),
     }
 
-    async def work(cell: Cell, rejudged: Mapping[Cell, Row], on_episode: OnEpisode) -> Row:
+    async def work(cell: Cell, rejudged: Mapping[Cell, Row], on_episode: OnAttempt) -> Row:
         row = rows[cell]
         episodes, rewarded_by = row["episodes"], row["rewarded_by"]
         if evaluator is not None:

@@ -44,18 +44,30 @@ def tables(summary: Summary) -> Iterator[Table | Text]:
     """The arms, how they differ from the first, and what must be known to read that."""
     measures, calls = summary["measures"], summary["equal_calls"]
     size = f"{summary['tasks']} tasks x {summary['seeds']} seeds, within {calls} calls"
+    totals = dict.fromkeys(summary["allocated"].values())
+    size += f" each, or {' or '.join(map(str, totals))} allocated" if totals else ""
     counts = ("unanswered", "unscored")
     missing = [name for name in counts if any(method[name] for method in summary["methods"])]  # type: ignore[literal-required]
     title = f"{summary['benchmark']}, {size}, {summary['model']}"
     is_open = any("scored" in least_scored(method)[1] for method in summary["methods"])
-    arms = table(title, "method", *measures, *(["scored"] if is_open else []), "by round", *missing, "calls")
+    arms = table(
+        title,
+        "method",
+        *measures,
+        *(["scored"] if is_open else []),
+        "by round",
+        *missing,
+        "calls",
+        *(["in total"] if totals else []),
+    )
     for method in summary["methods"]:
         scores = (between(method["equal"][name], score) for name in measures)
         scored = [scored_of(method)] if is_open else []
         by_round = "→".join(level(method["reward"][at], score) for at in (0, -1))
         calls_each = f"{method['usage']['calls'] / method['runs']:.1f}"
+        in_total = [str(method["usage"]["calls"])] if totals else []
         missed = (str(method[name]) for name in missing)  # type: ignore[literal-required]
-        arms.add_row(Text(method["arm"]), *scores, *scored, by_round, *missed, calls_each)
+        arms.add_row(Text(method["arm"]), *scores, *scored, by_round, *missed, calls_each, *in_total)
     yield arms
     if summary["pairs"]:
         title = f"Against {summary['pairs'][0]['against']}, over the same tasks"

@@ -61,7 +61,7 @@ def benchmarks(as_json: Json = False) -> None:
 class BenchCommand(SettingsCommand):
     """`icrl bench`, with options for when its runs stop."""
 
-    panels: ClassVar = {"When to stop a run": ("target", "patience", *BUDGETS)}
+    panels: ClassVar = {"When to stop a run": ("target", "patience", "stop", "confirmations", *BUDGETS)}
 
 
 @app.command(
@@ -118,6 +118,15 @@ def bench(
         int | None,
         typer.Option(
             help="Attempts per task, in rounds or side by side; default the benchmark's own, mostly 8.",
+            rich_help_panel=SIZE,
+        ),
+    ] = None,
+    allocate: Annotated[
+        int | None,
+        typer.Option(
+            metavar="CALLS",
+            help="In place of --rounds: paid calls for all runs of a method together, split evenly over them, and, "
+            "beside it, handed out to the tasks where they help most.",
             rich_help_panel=SIZE,
         ),
     ] = None,
@@ -192,7 +201,7 @@ def bench(
             judge_base_url=judge_base_url, temperature=temperature, concurrency=concurrency,
             requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, attempts=attempts,
             call_timeout=call_timeout, total_usd=total_usd, total_calls=total_calls, total_seconds=total_seconds,
-            send_seed=not no_seed,
+            send_seed=not no_seed, allocate=allocate,
             options={
                 **chosen_settings(context, assignments or [], [Settings, BestOfNSettings], RESERVED),
                 "prices": parse_json(prices, "--prices"), "system": system,

@@ -57,7 +57,7 @@ class RunCommand(SettingsCommand):
 
     panels: ClassVar = {
         "Method (the defaults are the topology's)": METHOD,
-        "When to stop": ("target", "patience", *BUDGETS),
+        "When to stop": ("target", "patience", "stop", "confirmations", *BUDGETS),
     }
 
 

@@ -88,8 +88,16 @@ def _choices(name: str) -> list[str]:
     from icrl_graph.prompts.layouts import LAYOUTS
     from icrl_graph.prompts.memory import MEMORIES
     from icrl_graph.prompts.plan import SCHEDULES, SPREADS
+    from icrl_graph.state.stop_rules import STOP_RULES
 
-    kinds = {"memory": MEMORIES, "schedule": SCHEDULES, "spread": SPREADS, "layout": LAYOUTS, "show": ABLATIONS}
+    kinds = {
+        "memory": MEMORIES,
+        "schedule": SCHEDULES,
+        "spread": SPREADS,
+        "layout": LAYOUTS,
+        "show": ABLATIONS,
+        "stop": STOP_RULES,
+    }
     names: Iterable[str] = kinds.get(name, ())
     return ["".join(each.partition(":")[:2]) for each in names]
 

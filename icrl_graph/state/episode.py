@@ -197,7 +197,7 @@ class Output(TypedDict, total=False):
     itself) or "human"."""
     rounds_done: int
     stopped: str | None
-    """Why it ended: rounds, success, plateau, calls, tokens, usd, time, failures (of the model) or evaluator."""
+    """Why it ended: rounds, success, plateau, gain, calls, tokens, usd, time, failures (of the model) or evaluator."""
     usage: Usage
 
 

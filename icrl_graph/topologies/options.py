@@ -30,6 +30,7 @@ from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Message
 from icrl_graph.state.fingerprint import fingerprint, fingerprint_of_value
 from icrl_graph.state.reward import OnError, check_on_error, check_target
+from icrl_graph.state.stop_rules import StopRule, check_stops
 from icrl_graph.state.unicode import cleaned
 from icrl_graph.topologies import settings
 from icrl_graph.topologies.nodes.parts import Parts
@@ -87,6 +88,12 @@ class Options(TypedDict, total=False):
     """Stop when a reward reaches this."""
     patience: int | None
     """Stop after this many rounds without a better reward."""
+    stop: str | StopRule | None
+    """Stop once another attempt is not worth its price: "gain:PRICE", the reward that one paid call must be expected to
+    gain (see `icrl_graph.state.stop_rules`; needs `target` or `bounds`), or a function."""
+    confirmations: int | None
+    """For noisy verifiers: an attempt whose reward reaches the target is judged again until this many passes in a row
+    have reached it, or one has not. The lowest is its reward, so that the run stops on success only when confirmed."""
     on_error: OnError | None
     """The reward of an attempt on which its evaluator, metric or selector raises, such as 0, or "unscored"; the model
     reads what was raised. Default None: unscored, and the model reads nothing of it. The failure of a judge's model or
@@ -175,7 +182,9 @@ def assemble(
     check_on_error(
         schema.model_fields["on_error"].default if bound.on_error is None else bound.on_error, chosen.get("bounds")
     )
-    check_target(schema().model_dump().get("target"), chosen.get("bounds"))
+    values = schema().model_dump()
+    check_target(values.get("target"), chosen.get("bounds"))
+    check_stops(values.get("stop"), values.get("confirmations"), values.get("target"), chosen.get("bounds"))
     sampling, tokens = chosen.get("sampling") or {}, chosen.get("max_response_tokens")
     limit = {} if tokens is None else {"max_tokens": tokens}  # LangChain's name of it
     if any(each.kind != "chat" for each in responders):

@@ -57,7 +57,7 @@ def next_step(graph: Graph, stored: StateSnapshot, inputs: Mapping[str, Any], wa
     if not changes:
         return None
     later = SavedSettings.of(longer)
-    reason = stop_reason(later, episodes, graph.parts.calls_ahead(later, episodes))
+    reason = stop_reason(later, episodes, graph.parts.calls_ahead(later, episodes), graph.parts.is_enough(later))
     return Step(update={"settings": longer, "stopped": reason})
 
 

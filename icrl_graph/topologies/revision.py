@@ -141,7 +141,8 @@ def _revision(
     patches: list[Episode] = []
     if reward is not ... or comment is not None:
         patches = [_patch(parts, settings, _attempt(episodes, number, candidate), reward, comment)]
-    stopped = stop_reason(settings, upsert(episodes, [patches]), parts.calls_ahead(settings, episodes))
+    ahead, is_enough = parts.calls_ahead(settings, episodes), parts.is_enough(settings)
+    stopped = stop_reason(settings, upsert(episodes, [patches]), ahead, is_enough)
     return {"episodes": patches, "settings": saved, "stopped": stopped}
 
 

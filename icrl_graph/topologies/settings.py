@@ -25,10 +25,11 @@ from icrl_graph.state.checks import check_function
 from icrl_graph.state.choices import find, names_an_object, pick
 from icrl_graph.state.loading import absolute
 from icrl_graph.state.reward import OnError
+from icrl_graph.state.stop_rules import STOP_RULES, stop_rule
 
 Custom = Mapping[str, Mapping[str, Any]]
 """The custom parts that a graph was built with: kind (one of `_KINDS`) -> name -> function."""
-EARLY_STOPS = ("target", "patience")
+EARLY_STOPS = ("target", "patience", "stop", "confirmations")
 """The settings that end a run because of its rewards."""
 GIVEN_UP = ("failures", "evaluator")
 """What stopped a run that is to go on once its model, or its evaluator, works again."""
@@ -155,6 +156,15 @@ class Settings(RunSettings):
     patience: int | None = Field(
         default=None, ge=1, description="Stop after this many rounds without a better reward: plateau."
     )
+    stop: str | None = Field(
+        default=None,
+        description=f"Stop once another attempt is not worth its price, a reward for each call: {STOP_RULES[0]}.",
+    )
+    confirmations: int | None = Field(
+        default=None,
+        ge=1,
+        description="Passes of the evaluator that a success takes; the lowest is the reward. Default: 1.",
+    )
     max_failures: int = Field(
         default=3, ge=1, description="Stop after this many rounds in a row whose calls have failed."
     )
@@ -197,29 +207,35 @@ class BestOfNSettings(RunSettings):
     n: int = Field(default=8, ge=1, description="Number of attempts, side by side.")
 
 
-_KINDS = ("memory", "schedule", "spread", "layout", "show")
+_KINDS = ("memory", "schedule", "spread", "layout", "show", "stop")
 _CALLED_WITH: Mapping[str, Sequence[str]] = {
     "memory": ("past",),
     "schedule": ("round", "past"),
     "spread": ("instruction", "candidate", "width"),
     "layout": ("preamble", "task", "episodes", "instruction", "style"),
     "show": ("reward", "random"),
+    "stop": ("rewards", "highest", "calls"),
 }
 _NAMED: Mapping[str, Mapping[str, Any]] = {"schedule": SCHEDULES, "spread": SPREADS, "layout": LAYOUTS}
+_FINDERS: Mapping[str, Callable[..., Any]] = {"memory": memory, "show": ablation, "stop": stop_rule}
 
 
-def part(kind: str, name: str, custom: Custom, *, imports: bool = False) -> Any:
+def part(kind: str, name: str | None, custom: Custom, *, imports: bool = False) -> Any:
     """The part of a kind and name, such as a memory; one that the graph was built with goes first.
+
+    None is no part, where a setting may name none.
 
     Raises:
         ValueError: there is none of that name; names the choices.
     """
+    if name is None:
+        return None
     functions = custom.get(kind, {})
     if name in functions:
         return functions[name]
     if kind in _NAMED:
         return find(kind, name, {**_NAMED[kind], **functions}, imports=imports)
-    return memory(name, imports=imports) if kind == "memory" else ablation(name, imports=imports)
+    return _FINDERS[kind](name, imports=imports)
 
 
 def schema(
@@ -362,6 +378,8 @@ class SavedSettings:
     reward_label: str = "Reward"
     target: float | None = None
     patience: int | None = None
+    stop: str | None = None
+    confirmations: int | None = None
     max_failures: int = 3
     max_evaluator_failures: int | None = None
     on_error: OnError | None = None

@@ -95,15 +95,28 @@ class Parts:
         return {**usage, "usd": max(prices, default=0.0)}
 
     def calls_ahead(self, settings: SavedSettings, episodes: Sequence[Episode] = ()) -> int:
-        """Paid calls that must be left for a round to begin: its own, and those that judge the leaders again once.
+        """Paid calls that must be left for a round to begin: its own, and those that judge again.
+
+        That is, those that confirm a success, and those that judge the leaders once more.
 
         Args:
             settings: the run's.
             episodes: those so far, where the attempts of the latest round are yet to be reflected on, side by side.
         """
+        confirming = ((settings.confirmations or 1) - 1) * self.evaluator.calls
         is_retested = settings.retests and self.choose is best and self.selector is None
         beside = max(0, sum("response" in each for each in latest_round(episodes)) - 1)
-        return self.calls_each + beside * self.extra_calls + (LEADERS * self.evaluator.calls if is_retested else 0)
+        again = confirming + (LEADERS * self.evaluator.calls if is_retested else 0)
+        return self.calls_each + beside * self.extra_calls + again
+
+    def is_enough(self, settings: SavedSettings) -> Callable[[Sequence[float]], bool] | None:
+        """The stop rule of a run, of the rewards so far; None if it has none."""
+        rule = self.pick("stop", settings)
+        return rule and (lambda rewards: bool(rule(rewards, self.highest(settings), self.calls_each)))
+
+    def highest(self, settings: SavedSettings) -> float | None:
+        """The highest reward that counts: the target, else the upper bound; None if neither is known."""
+        return settings.target if settings.target is not None or self.bounds is None else self.bounds[1]
 
     def policy_of(self, settings: SavedSettings, name: str = MAIN) -> Policy:
         """A model of the graph, or the one that the settings name in its place.
@@ -139,7 +152,7 @@ class Parts:
         return f"{source} and human" if settings.revised and source != "human" else source
 
     def pick(self, kind: str, settings: SavedSettings) -> Any:
-        """The memory, schedule, spread, layout or ablation ("show") that the settings name."""
+        """The memory, schedule, spread, layout, ablation ("show") or stop rule that the settings name."""
         return part(kind, getattr(settings, kind), self.schema.custom)
 
 

@@ -17,6 +17,7 @@ from icrl_graph.execution.sql_journals import follow_thread
 from icrl_graph.models.policy import chat_models
 from icrl_graph.state.episode import Episode, LoopState, Message, Output, upsert
 from icrl_graph.state.reward import check_on_error, check_target
+from icrl_graph.state.stop_rules import check_stops
 from icrl_graph.state.unicode import cleaned
 from icrl_graph.topologies.nodes.parts import SCHEMA_VERSION, Parts, check_schema_version, made_of
 from icrl_graph.topologies.settings import SavedSettings, overrides, resolve
@@ -67,6 +68,7 @@ def check_settings(parts: Parts, saved: Mapping[str, Any]) -> None:
     if parts.evaluator.on_error is None:
         check_on_error(settings.on_error, parts.bounds)
     check_target(settings.target, parts.bounds)
+    check_stops(settings.stop, settings.confirmations, settings.target, parts.bounds)
     policies = [parts.policy_of(settings, name) for name in parts.policies]
     if settings.max_usd is not None:
         named = chat_models(*(policy.responder.part for policy in policies), parts.replaced(parts.plain, settings).part)
