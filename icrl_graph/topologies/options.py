@@ -95,6 +95,11 @@ class Options(TypedDict, total=False):
     max_evaluator_failures: int | None
     """Stop after this many attempts in a row that the evaluator has failed to judge, while none is scored yet; 0 or
     None: never. One that has a reward by `on_error`, or whose exception the model reads, is none of them."""
+    feedback_limit: int | None
+    """Tokens of an attempt's feedback in a prompt, about: longer feedback is cut in the middle, with a mark. The whole
+    of it stays with the attempt."""
+    latest_feedback_limit: int | None
+    """The same for the latest round; default None: whole. If both are the same, prompts only grow."""
     max_calls: int | None
     """Budget of paid calls: stop before one would pass it."""
     max_tokens: int | None

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from icrl_graph.models.reasoning import check_tags
 from icrl_graph.prompts.ablations import ABLATIONS, ablation
+from icrl_graph.prompts.feedback import SHORTEST, FeedbackLimits
 from icrl_graph.prompts.layouts import LAYOUTS
 from icrl_graph.prompts.memory import MEMORIES, memory
 from icrl_graph.prompts.plan import SCHEDULES
@@ -156,6 +157,25 @@ class Settings(RunSettings):
         ge=0,
         description="Stop after this many failures of the evaluator in a row, while nothing is scored; 0: never.",
     )
+    feedback_limit: int | None = Field(
+        default=None,
+        ge=SHORTEST,
+        description="Tokens of an attempt's feedback in a prompt, about: longer feedback is cut in the middle.",
+    )
+    latest_feedback_limit: int | None = Field(
+        default=None,
+        ge=SHORTEST,
+        description="The same for the latest attempt, from feedback_limit on. Default: whole.",
+    )
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> Self:
+        earlier, latest = self.feedback_limit, self.latest_feedback_limit
+        if latest is not None and (earlier is None or latest < earlier):
+            raise ValueError(
+                f"latest_feedback_limit={latest} is for a feedback_limit of as many tokens or fewer, which is {earlier}"
+            )
+        return self
 
 
 class ReflexionSettings(Settings):
@@ -355,6 +375,8 @@ class SavedSettings:
     patience: int | None = None
     max_failures: int = 3
     max_evaluator_failures: int | None = None
+    feedback_limit: int | None = None
+    latest_feedback_limit: int | None = None
     on_error: OnError | None = None
     retests: int = 0
     reasoning_tags: str | None = None
@@ -391,6 +413,11 @@ class SavedSettings:
         """The budgets that are set, by what they cap."""
         caps = {"calls": self.max_calls, "tokens": self.max_tokens, "usd": self.max_usd, "time": self.max_seconds}
         return {name: cap for name, cap in caps.items() if cap is not None}
+
+    @property
+    def feedback_limits(self) -> FeedbackLimits:
+        """How much of the feedback a prompt shows."""
+        return FeedbackLimits(self.feedback_limit, self.latest_feedback_limit)
 
     def replacement(self, name: str) -> str | None:
         """The model that takes the place of one of the graph's, if any."""

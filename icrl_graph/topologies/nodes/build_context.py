@@ -24,7 +24,7 @@ def build_context_node(parts: Parts) -> Runnable[Any, Any]:
         settings, past = SavedSettings.of(state["settings"]), state["episodes"]
         number = past[-1]["round"] + 1 if past else 0
         memory, schedule = parts.pick("memory", settings), parts.pick("schedule", settings)
-        plan = make_plan(number, past, memory, schedule, settings.warmup)
+        plan = make_plan(number, settings.feedback_limits.apply(past), memory, schedule, settings.warmup)
         if settings.instruction and settings.instruction["round"] == number:  # see `icrl_graph.topologies.revision`
             plan = {**plan, "instruction": settings.instruction["text"]}
         width = settings.width

@@ -23,6 +23,7 @@ from icrl_graph.execution.room import Answered, lacks_room, unread
 from icrl_graph.models.policy import Policy
 from icrl_graph.models.responses import failed_call, read_response
 from icrl_graph.prompts import ablations
+from icrl_graph.prompts.feedback import FeedbackLimits
 from icrl_graph.prompts.incremental import PromptSettings, next_prompt
 from icrl_graph.prompts.layouts import Shows, Style, render
 from icrl_graph.prompts.plan import shrink
@@ -53,7 +54,8 @@ def rendered(
 
 
 def _prompt_settings(state: LoopState, settings: SavedSettings, parts: Parts, shows: Shows) -> PromptSettings:
-    style = Style(shows, settings.reward_label, parts.instructions)
+    limits = settings.feedback_limits if "shown" in shows else FeedbackLimits()
+    style = Style(shows, settings.reward_label, parts.instructions, limits)
     return PromptSettings(parts.preamble, state["inputs"]["task"], style, parts.pick("layout", settings))
 
 

@@ -52,7 +52,7 @@ def reflect_node(
         remember = memory or parts.pick("memory", settings)
         plan = make_plan(
             len(episodes),
-            episodes,
+            settings.feedback_limits.apply(episodes),
             lambda past: [*remember(past), len(past) - 1],
             lambda number, past: instruction,
         )
