@@ -33,6 +33,7 @@ from icrl_graph.state.loading import absolute
 from icrl_graph.state.reward import LARGEST, Reward
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import TOPOLOGIES, build
+from icrl_graph.topologies.settings import SWITCH
 
 Objects = Mapping[str, Any]
 """Objects that were passed in place of names, by field of the plan: benchmark, model, judge, evaluator, metric."""
@@ -162,7 +163,10 @@ class Experiment:
     def arguments(self, arm: str, pool: Sequence[Reward] = ()) -> dict[str, Any]:
         """What `improve` takes for an arm, beside the task."""
         shared = {**self.plan.shared(), "metric": self.metric}
-        return {**self.arms[arm].arguments(self.plan.rounds, shared, pool), "model": self.policies[arm]}
+        arguments = {**self.arms[arm].arguments(self.plan.rounds, shared, pool), "model": self.policies[arm]}
+        if SWITCH in arguments:
+            arguments[SWITCH] = self.plan.load_switch(arguments[SWITCH])
+        return arguments
 
     @cached_property
     def policies(self) -> Mapping[str, Any]:
@@ -257,6 +261,9 @@ def prepare(plan: Plan, objects: Objects = NO_OBJECTS) -> Experiment:
         **{arm.model: _model_of(arm, plan) for arm in arms.values() if arm.model},
     }
     metric = _part("metric", plan, objects) or benchmark.metric
+    switches = SWITCH in plan.options or any(SWITCH in arm.options for arm in arms.values())
+    if plan.switch_base_url is not None and not switches and not isinstance(plan.switch_base_url, FolderAddress):
+        raise ValueError("switch_base_url is the server of a model to switch to: name that by switch_model, too")
     experiment = Experiment(plan, benchmark, arms, models, evaluator, metric)
     asked = [
         name for graph in experiment.graphs.values() for name in graph.parts.chat_models()

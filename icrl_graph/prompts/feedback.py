@@ -44,6 +44,14 @@ class FeedbackLimits(NamedTuple):
         return next(i for i, each in enumerate(episodes) if each["round"] == newest)
 
 
+def check_limits(earlier: int | None, latest: int | None) -> None:
+    """Raise `ValueError` if the limit of the latest round is below that of earlier ones, or stands alone."""
+    if latest is not None and (earlier is None or latest < earlier):
+        raise ValueError(
+            f"latest_feedback_limit={latest} is for a feedback_limit of as many tokens or fewer, which is {earlier}"
+        )
+
+
 def shorten(text: str, tokens: int) -> str:
     """A text without its middle, so that with the mark in its place it has so many tokens; a short one as it is.
 

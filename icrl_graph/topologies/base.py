@@ -31,7 +31,7 @@ from icrl_graph.state.episode import Input, LoopState, Output
 from icrl_graph.state.selection import best, on_copies
 from icrl_graph.topologies import nodes
 from icrl_graph.topologies.options import assemble
-from icrl_graph.topologies.settings import MAIN, RunSettings, Settings
+from icrl_graph.topologies.settings import MAIN, SWITCH, RunSettings, Settings
 
 
 class Graph(StateGraph[LoopState, Any, Any, Any]):
@@ -79,8 +79,9 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         parts: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        if MAIN in (models or {}):
-            raise ValueError(f"the name {MAIN!r} is that of the graph's own model; give further models other names")
+        for name in (MAIN, SWITCH):
+            if name in (models or {}):
+                raise ValueError(f"the name {name!r} is that of the graph's own model; give further models other names")
         self.parts = assemble(
             base,
             {MAIN: model, **(models or {})},
@@ -166,7 +167,7 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         """
         is_custom = (
             self.parts.schema.model_fields["schedule"].default not in SCHEDULES or self.nodes.keys() - self._shipped
-        )
+        ) or self.parts.schema().model_dump().get("switch_schedule") not in (None, *SCHEDULES)
         if self.any_names or is_custom:
             return
         for option, choices in (("instructions", self._asked_by - {"default"}), ("sampling", self._asked_by)):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
@@ -35,6 +35,10 @@ GIVEN_UP = ("failures", "evaluator")
 """What stopped a run that is to go on once its model, or its evaluator, works again."""
 MAIN = "model"
 """The name of a graph's own model, among several."""
+SWITCH = "switch_model"
+"""The name of the one that a run switches to."""
+SWITCHED = (SWITCH, "switch_memory", "switch_schedule")
+"""The settings that say what a run switches to."""
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -113,8 +117,8 @@ class RunSettings(BaseModel):
     def _known(cls, value: Any, info: Any) -> Any:
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ValueError("a whole number has at most 64 bits, as what saves it")
-        if info.field_name in _KINDS:
-            part(info.field_name, value, cls.custom)
+        if value is not None and (kind := _KIND_OF.get(info.field_name)):
+            part(kind, value, cls.custom)
         if info.field_name == "reasoning_tags":
             check_tags(value)
         if info.field_name == "model" and isinstance(value, Mapping):
@@ -168,14 +172,16 @@ class Settings(RunSettings):
         description="The same for the latest attempt, from feedback_limit on. Default: whole.",
     )
 
-    @model_validator(mode="after")
-    def _limits_fit(self) -> Self:
-        earlier, latest = self.feedback_limit, self.latest_feedback_limit
-        if latest is not None and (earlier is None or latest < earlier):
-            raise ValueError(
-                f"latest_feedback_limit={latest} is for a feedback_limit of as many tokens or fewer, which is {earlier}"
-            )
-        return self
+    switch_after: int | None = Field(
+        default=None,
+        ge=1,
+        description="Switch to another model, memory or schedule after this many rounds without a better reward.",
+    )
+    switch_model: str | None = Field(
+        default=None, description="The model to switch to: provider:name, as openai:gpt-4.1."
+    )
+    switch_memory: str | None = Field(default=None, description="The memory to switch to.")
+    switch_schedule: str | None = Field(default=None, description="The schedule to switch to.")
 
 
 class ReflexionSettings(Settings):
@@ -192,10 +198,10 @@ class SelfRefineSettings(Settings):
     retests: Literal[0] = Field(default=0, description="The reward chooses nothing.")
     show: Literal["hidden"] = Field(default="hidden", description="Not even a memory sees a reward.")
 
-    @field_validator("memory")
+    @field_validator("memory", "switch_memory")
     @classmethod
-    def _needs_no_reward(cls, value: str) -> str:
-        if getattr(part("memory", value, cls.custom), "ranks_by_reward", False):
+    def _needs_no_reward(cls, value: str | None) -> str | None:
+        if value is not None and getattr(part("memory", value, cls.custom), "ranks_by_reward", False):
             raise ValueError("this memory ranks by reward, which Self-Refine hides; choose all, last:N or tokens:N")
         return value
 
@@ -210,7 +216,11 @@ class BestOfNSettings(RunSettings):
     n: int = Field(default=8, ge=1, description="Number of attempts, side by side.")
 
 
-_KINDS = ("memory", "schedule", "layout", "show")
+_KIND_OF: Mapping[str, str] = {
+    **{kind: kind for kind in ("memory", "schedule", "layout", "show")},
+    **{f"switch_{kind}": kind for kind in ("memory", "schedule")},
+}
+"""By the names of settings that name a part, of which kind that is."""
 _CALLED_WITH: Mapping[str, Sequence[str]] = {
     "memory": ("past",),
     "schedule": ("round", "past"),
@@ -253,19 +263,22 @@ def schema(
     """
     custom: dict[str, dict[str, Callable[..., Any]]] = {}
     named = dict(defaults)
-    for kind in _KINDS:
-        if callable(value := named.get(kind)):
-            check_function(kind, value, *_CALLED_WITH[kind])
-            named[kind] = getattr(value, "__name__", type(value).__name__)
-            custom[kind] = {named[kind]: value}
+    for setting, kind in _KIND_OF.items():
+        functions = custom.setdefault(kind, {})
+        if callable(value := named.get(setting)):
+            check_function(setting, value, *_CALLED_WITH[kind])
+            named[setting] = name = getattr(value, "__name__", type(value).__name__)
+            if functions.get(name, value) is not value:
+                raise ValueError(f"{setting} and {kind} are two functions of the name {name!r}; give them two names")
+            functions[name] = value
         elif isinstance(value, str) and names_an_object(value):
-            named[kind] = name = absolute(value)
-            custom[kind] = {name: part(kind, name, {}, imports=True)}
-            if not callable(custom[kind][name]):
-                raise ValueError(f"{kind}={value!r} is a function, got {custom[kind][name]!r:.80}")
-            check_function(kind, custom[kind][name], *_CALLED_WITH[kind])
+            named[setting] = name = absolute(value)
+            functions[name] = part(kind, name, {}, imports=True)
+            if not callable(functions[name]):
+                raise ValueError(f"{setting}={value!r} is a function, got {functions[name]!r:.80}")
+            check_function(setting, functions[name], *_CALLED_WITH[kind])
     members = {
-        "custom": custom,
+        "custom": {kind: functions for kind, functions in custom.items() if functions},
         "parts": dict(parts or {}),
         "models": tuple(models),
         "made": True,
@@ -377,6 +390,10 @@ class SavedSettings:
     max_evaluator_failures: int | None = None
     feedback_limit: int | None = None
     latest_feedback_limit: int | None = None
+    switch_after: int | None = None
+    switch_model: str | None = None
+    switch_memory: str | None = None
+    switch_schedule: str | None = None
     on_error: OnError | None = None
     retests: int = 0
     reasoning_tags: str | None = None
@@ -422,7 +439,7 @@ class SavedSettings:
     def replacement(self, name: str) -> str | None:
         """The model that takes the place of one of the graph's, if any."""
         names = {MAIN: self.model} if self.model is None or isinstance(self.model, str) else self.model
-        return names.get(name)
+        return names.get(name, self.switch_model if name == SWITCH else None)
 
 
 _SAVED = frozenset(each.name for each in fields(SavedSettings))

@@ -12,6 +12,7 @@ from icrl_graph.execution.budget import dearest, exhausted
 from icrl_graph.state.episode import Episode, add_usage, answer_of, cost_of, is_lost, paid_calls, spent
 from icrl_graph.state.selection import best, best_value
 from icrl_graph.topologies.settings import SavedSettings
+from icrl_graph.topologies.switching import switch_round
 
 
 def stop_reason(settings: SavedSettings, episodes: Sequence[Episode], calls_each: int = 1) -> str | None:
@@ -32,7 +33,8 @@ def stop_reason(settings: SavedSettings, episodes: Sequence[Episode], calls_each
         if replied < 0:
             return "failures"
         return "rounds" if sum(e["round"] == number for e in episodes) >= settings.width else "calls"
-    if top is not None and settings.patience is not None and number - max(top["round"], before) >= settings.patience:
+    since = max(before, (switch_round(settings, episodes) or 0) - 1)  # patience begins anew with a switch
+    if top is not None and settings.patience is not None and number - max(top["round"], since) >= settings.patience:
         return "plateau"
     return _cap_reached(settings, episodes, calls_each) or ("evaluator" if _is_unjudged(settings, episodes) else None)
 

@@ -145,13 +145,14 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
     Args:
         parts: what the graph is built of.
         name: the node's; its costs stand under it.
-        model: which of the graph's models answers.
+        model: which of the graph's models answers; the main one until the run switches to another.
     """
-    several = {"model": model} if len(parts.policies) > 1 else {}
 
     def generate(state: LoopState, settings: SavedSettings, budget: Budget) -> Flow:
         *past, latest = state["episodes"]
-        policy = parts.policy_of(settings, model)
+        answering = parts.answering(settings, latest) if model == MAIN else model
+        several = {"model": answering} if len(parts.policies) > 1 or parts.switches_model(settings) else {}
+        policy = parts.policy_of(settings, answering)
         kwargs = sampling_of(policy, parts, settings, latest, latest["plan"]["instruction"])
         plan, meter, is_guess = latest["plan"], Meter(), False
         prompt_settings = _prompt_settings(state, settings, parts, parts.shows)

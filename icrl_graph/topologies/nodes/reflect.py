@@ -17,10 +17,11 @@ from icrl_graph.models.responses import failure, read_response
 from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.memory import Memory
 from icrl_graph.prompts.plan import make_plan, shrink
-from icrl_graph.state.episode import Episode, LoopState, spent, upsert
+from icrl_graph.state.episode import Episode, LoopState, spent, switched, upsert
 from icrl_graph.topologies.nodes.generate import rendered, sampling_of
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node
 from icrl_graph.topologies.settings import SavedSettings
+from icrl_graph.topologies.switching import after_switch
 
 
 def reflect_node(
@@ -49,14 +50,16 @@ def reflect_node(
         latest = episodes[-1]
         if "response" not in latest:
             return {}
-        remember = memory or parts.pick("memory", settings)
+        used = settings if switched(latest) is None else after_switch(settings)
+        remember = memory or parts.pick("memory", used)
         plan = make_plan(
             len(episodes),
             settings.feedback_limits.apply(episodes),
             lambda past: [*remember(past), len(past) - 1],
             lambda number, past: instruction,
         )
-        writer, meter = parts.replaced(policy, settings) if is_main_model else policy, Meter()
+        writer = parts.writer(settings, parts.answering(settings, latest)) if is_main_model else policy
+        meter = Meter()
         kwargs = sampling_of(writer, parts, settings, latest, instruction)
         read, reply = partial(read_response, tags=settings.reasoning_tags), None
         while reply is None:
