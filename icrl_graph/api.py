@@ -105,7 +105,7 @@ class Result:
 
         Judges and writers of reflections stand by themselves: evaluate, select, reflector, critic.
         """
-        parts = self.made.parts if self.made is not None else {}
+        parts = self.made["parts"] if self.made is not None else {}
         return spent_by_model(self.episodes, next((name for name in ("reflector", "critic") if name in parts), None))
 
     def to_pandas(self) -> Any:

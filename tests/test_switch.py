@@ -115,31 +115,26 @@ def test_patience_begins_anew_with_the_switch() -> None:
     assert (run.stopped, _who(vars(run))) == ("plateau", ["cheap"] * 3 + ["strong"] * 2)
 
 
-def test_a_killed_run_takes_the_same_turn_and_pays_for_nothing_twice(tmp_path: Any) -> None:
-    class Killed(BaseException):
-        pass
-
-    def killed_once(event: Any) -> None:
+def test_a_run_that_was_broken_off_takes_the_same_turn_and_pays_for_nothing_twice(tmp_path: Any) -> None:
+    def broken_off(event: Any) -> None:
         if event["round"] == 2:
-            raise Killed
+            raise KeyError("broken off")
 
     models = _models(["0.2", "0.1", "0.1"], ["0.1", "0.4"])
     call: Any = {**models, "rounds": 5, "switch_after": 2, "path": tmp_path / "run.sqlite"}
-    with pytest.raises(Killed):
-        improve("Say it.", score, **call, on_episode=killed_once)
+    with pytest.raises(KeyError):
+        improve("Say it.", score, **call, on_episode=broken_off)
     run = improve("Say it.", score, **call)
     assert _who(vars(run)) == ["cheap"] * 3 + ["strong"] * 2
     assert [len(model.prompts) for model in models.values()] == [3, 2]
 
 
 def test_once_switched_a_run_stays_so_also_with_more_rounds() -> None:
-    graph = create_icrl(
-        ScriptedModel(["0.2", "0.1"]), score, switch_model=ScriptedModel(["0.9", "0.1"]), switch_after=1
-    )
-    compiled, thread = graph.compile(checkpointer=InMemorySaver()), {"configurable": {"thread_id": "1"}}
-    compiled.invoke(TASK, thread, context={"rounds": 3})
-    state = compiled.invoke({"more": 1}, thread)
-    assert _who(state) == ["cheap", "cheap", "strong", "strong"]
+    models = _models(["0.2", "0.1"], ["0.9", "0.1"])
+    graph = create_icrl(models.pop("model"), score, **models, switch_after=1).compile(checkpointer=InMemorySaver())
+    graph.invoke(TASK, thread(), context={"rounds": 3})
+    graph.invoke({"more": 1}, thread())
+    assert _who(graph.get_state(thread()).values) == ["cheap", "cheap", "strong", "strong"]
 
 
 def test_a_context_may_name_what_one_run_switches_to() -> None:

@@ -426,6 +426,7 @@ def rejudge(
             again=again,
             solved_at=solved_at if anew or solved_at is not None else saved.solved_at,
             base_url=None,  # of the models, of which none is asked
+            switch_base_url=None,
             judge_base_url=judge_base_url,
             total_usd=total_usd,
             total_calls=total_calls,
