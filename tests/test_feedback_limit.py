@@ -77,7 +77,7 @@ def test_what_is_shown_whole_once_breaks_no_prompt_cache(layout: str) -> None:
 
 def test_with_one_limit_for_all_a_prompt_begins_with_the_one_before() -> None:
     model = ScriptedModel(list("abcd"))
-    limits = {"feedback_limit": 50, "latest_feedback_limit": 50}
+    limits: Any = {"feedback_limit": 50, "latest_feedback_limit": 50}
     improve("Say it.", _score, model=model, rounds=4, schedule="plain", **limits)
     assert model.prompts[3][: len(model.prompts[2])] == model.prompts[2]
     assert all(MARK in text for text in _told(model.prompts[3]))
@@ -90,7 +90,7 @@ def test_the_newest_feedback_may_have_a_larger_limit() -> None:
 
 
 def test_a_memory_of_tokens_counts_feedback_as_the_prompt_shows_it() -> None:
-    def shown(**limits: int) -> int:
+    def shown(**limits: Any) -> int:
         model = ScriptedModel(list("abcdef"))
         improve("Say it.", _score, model=model, rounds=6, memory="tokens:1000", **limits)
         return len(_told(model.prompts[5]))
