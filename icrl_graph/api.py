@@ -32,7 +32,17 @@ from icrl_graph.prompts.text import number
 from icrl_graph.state import notebook
 from icrl_graph.state.checks import check_control, check_function
 from icrl_graph.state.choices import name_of_part
-from icrl_graph.state.episode import Episode, Message, Usage, outgrown, plain, value_of, warnings_of
+from icrl_graph.state.episode import (
+    Episode,
+    Message,
+    Usage,
+    outgrown,
+    plain,
+    spent_by_model,
+    told_switch,
+    value_of,
+    warnings_of,
+)
 from icrl_graph.state.events import EpisodeEvent, episode_event
 from icrl_graph.state.formatting import cost, shorten
 from icrl_graph.state.loading import absolute
@@ -90,6 +100,15 @@ class Result:
         """The reward of every attempt, in order; None where unscored."""
         return [value_of(episode) for episode in self.episodes]
 
+    @property
+    def usage_by_model(self) -> dict[str, Usage]:
+        """What each of several models cost: "model" and, after a switch, "switch_model".
+
+        Judges and writers of reflections stand by themselves: evaluate, select, reflector, critic.
+        """
+        parts = self.made["parts"] if self.made is not None else {}
+        return spent_by_model(self.episodes, next((name for name in ("reflector", "critic") if name in parts), None))
+
     def to_pandas(self) -> Any:
         """Its attempts as a pandas DataFrame, a row each; rounds and candidates are counted from 1.
 
@@ -120,7 +139,7 @@ class Result:
             f"{self.usage.get('seconds', 0):.1f} s"
             + (f"; no reward: {shorten(reason)}" if reason else "")
             + "".join(f"; warning: {shorten(warning, 300)}" for warning in warnings)
-            + (f"; {cut}" if (cut := outgrown(self.episodes)) else "")
+            + "".join(f"; {note}" for note in (told_switch(self.episodes), outgrown(self.episodes)) if note)
         )
 
     def __repr__(self) -> str:

@@ -44,16 +44,16 @@ async def hand_out(
     may_go_on: Callable[[], bool],
     concurrency: int = 1,
 ) -> dict[Cell, Played]:
-    """Play attempts until no other can be paid or gain anything.
+    """Play rounds until no other can be paid or gain anything.
 
     Args:
         runs: how far each of them is; of a tie the earlier one comes first.
         total: paid calls of all of them together.
-        calls_each: paid calls that an attempt takes, an episode of many turns counted as one.
+        calls_each: paid calls that a round takes, an episode of many turns counted as one.
         highest: the highest reward that counts.
         play: plays a run up to a number of rounds.
-        may_go_on: whether another attempt may begin.
-        concurrency: attempts at once. With several, which one comes next depends on which ends first.
+        may_go_on: whether another round may begin.
+        concurrency: rounds at once. With several, which one comes next depends on which ends first.
 
     Returns:
         How far they are then.

@@ -62,6 +62,7 @@ def compare(
     solved_at: float | None = None,
     base_url: str | None = None,
     judge_base_url: str | None = None,
+    switch_base_url: str | None = None,
     temperature: float | None = None,
     total_usd: float | None = None,
     total_calls: int | None = None,
@@ -105,6 +106,7 @@ def compare(
         base_url: an OpenAI-compatible server for models that are named; default OPENAI_BASE_URL. A user name and a
             password in it (`http://user:password@...`) are used, and not saved.
         judge_base_url: the same for the judge; default `base_url`.
+        switch_base_url: the same for the models that runs switch to (`switch_model`).
         temperature: for every call of the model.
         total_usd: US dollars for all runs together, those of earlier calls with this folder included. Once it is spent,
             no call is begun; what is left is told (`Comparison.left`), and the same call with a higher total does it.
@@ -161,6 +163,7 @@ def compare(
         solved_at=solved_at,
         base_url=base_url,
         judge_base_url=judge_base_url,
+        switch_base_url=switch_base_url,
         temperature=temperature,
         total_usd=total_usd,
         total_calls=total_calls,

@@ -8,6 +8,7 @@ icrl+model=my_policies.py:greedy  with its own model
 react                             one episode of many turns, thoughts ahead of each action (arXiv 2210.03629)
 icrl+width=2                      half as many rounds, of two attempts each
 icrl+allocate=400                 400 calls for all its tasks together, handed out to where they help most
+icrl+switch_after=3+switch_model=openai:gpt-4.1  another model once three rounds have brought no better reward
 icrl+thoughts=true                thoughts ahead of each action, in such episodes
 my_method.py:create_mine          a custom topology, by its create function
 """
@@ -26,7 +27,7 @@ from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import build, find_topology, size_option
 from icrl_graph.topologies.options import at_temperature
-from icrl_graph.topologies.settings import EARLY_STOPS
+from icrl_graph.topologies.settings import EARLY_STOPS, SWITCH, SWITCHED
 
 SHORTHANDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {"react": ("best_of_n", {"n": "1", "thoughts": True})}
 """Arms with a name: their topology and options."""
@@ -128,7 +129,10 @@ _NUMBERS: Mapping[str, Callable[[str], float]] = {
     "width": int,
     "allocate": int,
 }
-_OF_ROUNDS = (*EARLY_STOPS, "max_failures", "max_evaluator_failures")
+_OF_ROUNDS = (
+    *(*EARLY_STOPS, "max_failures", "max_evaluator_failures"),
+    *("feedback_limit", "latest_feedback_limit", "switch_after", *SWITCHED),
+)
 """Settings of which a topology without rounds has none."""
 _FIXED = ("evaluator", "metric", "topology", "reflector", "critic", "options", "seed")
 
@@ -208,4 +212,6 @@ def graph_of(plan: Plan, arm: str) -> Graph:
         NotImported: it has custom parts, and nothing is to be imported.
     """
     arguments = read_arm(arm).arguments(plan.rounds, plan.shared(), pool=[Reward(value=0.0)])
+    if SWITCH in arguments:
+        arguments[SWITCH] = lambda: ""
     return build(model=lambda: "", evaluator=lambda: 0.0, **arguments)

@@ -33,7 +33,7 @@ from icrl_graph.state.loading import absolute
 from icrl_graph.state.reward import LARGEST, Reward
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import TOPOLOGIES, build, size_option
-from icrl_graph.topologies.settings import SavedSettings
+from icrl_graph.topologies.settings import SWITCH, SavedSettings
 
 Objects = Mapping[str, Any]
 """Objects that were passed in place of names, by field of the plan: benchmark, model, judge, evaluator, metric."""
@@ -177,7 +177,10 @@ class Experiment:
     def arguments(self, arm: str, pool: Sequence[Reward] = ()) -> dict[str, Any]:
         """What `improve` takes for an arm, beside the task."""
         shared = {**self.plan.shared(), "metric": self.metric}
-        return {**self.arms[arm].arguments(self.plan.rounds, shared, pool), "model": self.policies[arm]}
+        arguments = {**self.arms[arm].arguments(self.plan.rounds, shared, pool), "model": self.policies[arm]}
+        if SWITCH in arguments:
+            arguments[SWITCH] = self.plan.load_switch(arguments[SWITCH])
+        return arguments
 
     @cached_property
     def policies(self) -> Mapping[str, Any]:
@@ -222,7 +225,8 @@ class Experiment:
     def _ask_by_own_names(self) -> bool:
         """Whether an arm may ask by names of its own: the options that all arms share may be meant for that one."""
         own = (arm for arm in self.arms.values() if arm.create not in TOPOLOGIES.values())
-        asked = [arm.options.get(kind) for arm in self.arms.values() for kind in ("schedule", "spread")]
+        kinds = ("schedule", "switch_schedule", "spread")
+        asked = [arm.options.get(kind) for arm in self.arms.values() for kind in kinds]
         return any(own) or any(name not in (None, *SCHEDULES, *SPREADS) for name in asked)
 
     def code(self) -> Code:
@@ -273,6 +277,9 @@ def prepare(plan: Plan, objects: Objects = NO_OBJECTS) -> Experiment:
         **{arm.model: _model_of(arm, plan) for arm in arms.values() if arm.model},
     }
     metric = _part("metric", plan, objects) or benchmark.metric
+    switches = SWITCH in plan.options or any(SWITCH in arm.options for arm in arms.values())
+    if plan.switch_base_url is not None and not switches and not isinstance(plan.switch_base_url, FolderAddress):
+        raise ValueError("switch_base_url is the server of a model to switch to: name that by switch_model, too")
     experiment = Experiment(plan, benchmark, arms, models, evaluator, metric)
     asked = [
         name for graph in experiment.graphs.values() for name in graph.parts.chat_models()
@@ -290,13 +297,13 @@ def _check_allocated(experiment: Experiment) -> None:
             continue
         parts = experiment.graphs[name].parts
         settings = SavedSettings.of(parts.schema().model_dump())
+        a_round = settings.width * parts.calls_of_attempt(settings)
         wrong = {
             "it has no rounds": size_option(arm.create) != "rounds",
             "it draws from the rewards of another arm": arm.draws_from is not None,
             "its leaders are judged again whenever it ends": settings.retests or parts.selector is not None,
             "give target or bounds, the highest reward that counts": parts.highest(settings) is None,
-            f"{runs} runs take {runs * parts.calls_ahead(settings)} calls for their first attempts": arm.allocate
-            < runs * parts.calls_ahead(settings),
+            f"{runs} runs take {runs * a_round} calls for their first attempts": arm.allocate < runs * a_round,
         }
         if reason := next((reason for reason, is_wrong in wrong.items() if is_wrong), None):
             raise ValueError(f"the arm {name!r}: its calls can't be allocated: {reason}")

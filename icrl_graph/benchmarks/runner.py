@@ -183,9 +183,10 @@ class _Allocated:
         begun = [cell for cell in cells if cell not in ended]
         played = {**ended, **dict(zip(begun, await asyncio.gather(*map(so_far, begun)), strict=True))}
         if not ended:  # else all was handed out before a row was made
-            total, calls_each = experiment.arms[self._arm].allocate or 0, graph.parts.calls_ahead(settings)
+            total = experiment.arms[self._arm].allocate or 0
+            a_round = settings.width * graph.parts.calls_of_attempt(settings)
             highest, concurrency = graph.parts.highest(settings) or 0.0, experiment.plan.concurrency
-            played = await hand_out(played, total, calls_each, highest, play_on, may_go_on, concurrency)
+            played = await hand_out(played, total, a_round, highest, play_on, may_go_on, concurrency)
         if not may_go_on():
             raise GraphDrained("the calls are not handed out yet")
         return played

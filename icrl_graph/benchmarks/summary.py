@@ -29,7 +29,17 @@ from icrl_graph.benchmarks.statistics import (
     difference,
     pass_at_k,
 )
-from icrl_graph.state.episode import Episode, Usage, add_usage, answer_of, is_lost, outgrown, value_of, warnings_of
+from icrl_graph.state.episode import (
+    Episode,
+    Usage,
+    add_usage,
+    answer_of,
+    is_lost,
+    outgrown,
+    told_switch,
+    value_of,
+    warnings_of,
+)
 from icrl_graph.state.formatting import shorten
 from icrl_graph.state.selection import was_judged_again
 
@@ -493,6 +503,8 @@ def _warnings(method: Method, table: Table, calls: int) -> Iterator[str]:
         yield f"{arm}: in {len(warned)} of {len(runs)} runs {warned[0]}."
     if cuts := [cut for row in runs if (cut := outgrown(row["episodes"]))]:
         yield f"{arm}: in {len(cuts)} of {len(runs)} runs the history was shortened: in one, {cuts[0]}."
+    if switches := [note for row in runs if (note := told_switch(row["episodes"]))]:
+        yield f"{arm}: {len(switches)} of {len(runs)} runs have switched: one {switches[0]}."
     again = was_judged_again(episodes)
     if again and any(one["tasks"] == 0 and "of" not in one for one in method["equal"].values()):
         yield (

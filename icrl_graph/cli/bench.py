@@ -24,6 +24,7 @@ from icrl_graph.cli.shared import (
     MaxResponseTokens,
     NoSeed,
     Prices,
+    SwitchBaseUrl,
     TotalCalls,
     TotalSeconds,
     TotalUsd,
@@ -165,6 +166,7 @@ def bench(
     no_seed: NoSeed = False,
     base_url: BaseUrl = None,
     judge_base_url: JudgeBaseUrl = None,
+    switch_base_url: SwitchBaseUrl = None,
     total_usd: TotalUsd = None,
     total_calls: TotalCalls = None,
     total_seconds: TotalSeconds = None,
@@ -198,8 +200,9 @@ def bench(
         plan, _ = make_plan(
             benchmark, topologies, model=model, judge=judge, rubric=rubric, evaluator=evaluator, metric=metric,
             items=item or [], limit=limit, rounds=rounds, seeds=seeds, solved_at=solved_at, base_url=base_url,
-            judge_base_url=judge_base_url, temperature=temperature, concurrency=concurrency,
-            requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, attempts=attempts,
+            judge_base_url=judge_base_url, switch_base_url=switch_base_url, temperature=temperature,
+            concurrency=concurrency, requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute, attempts=attempts,
             call_timeout=call_timeout, total_usd=total_usd, total_calls=total_calls, total_seconds=total_seconds,
             send_seed=not no_seed, allocate=allocate,
             options={
@@ -432,6 +435,7 @@ def rejudge(
             again=again,
             solved_at=solved_at if anew or solved_at is not None else saved.solved_at,
             base_url=None,  # of the models, of which none is asked
+            switch_base_url=None,
             judge_base_url=judge_base_url,
             total_usd=total_usd,
             total_calls=total_calls,

@@ -110,6 +110,10 @@ BaseUrl = Annotated[
 JudgeBaseUrl = Annotated[
     str | None, typer.Option(help="The judge's server; default that of --base-url.", rich_help_panel=CALLS)
 ]
+SwitchBaseUrl = Annotated[
+    str | None,
+    typer.Option(help="The server of the model to switch to; default that of --base-url.", rich_help_panel=CALLS),
+]
 Attempts = Annotated[
     int, typer.Option(help="Attempts per API call, retries of transient errors included.", rich_help_panel=CALLS)
 ]

@@ -38,8 +38,9 @@ class Rendered(NamedTuple):
     """How many episodes there were before it."""
     settings: PromptSettings
     shown: list[Episode]
+    """Those of its episodes that its successor shows in the same words."""
     opening: list[Message]
-    """The prompt up to its last instruction; only of "turns"."""
+    """The prompt up to the last of these; only of "turns"."""
     prefix: tuple[int, int] | None
     """What its successor should begin with: the length and the hash of a text; None for its opening, instructed."""
 
@@ -87,18 +88,21 @@ def _rendered(
     if layout is not turns:
         messages = render(preamble, task, past, plan, style, layout)
         return messages, Rendered(len(past), settings, [], [], _mark(_settled(messages, layout)))
+    settled, visible = style.feedback.settled(shown), style.feedback.apply(shown)
     known: list[Episode] = []
     opening = [*preamble, *as_messages(task)]
-    if last is not None and last.settings == settings and _same(last.shown, shown):
+    if last is not None and last.settings == settings and _same(last.shown, shown[:settled]):
         known, opening = last.shown, [*last.opening]
-    for episode in shown[len(known) :]:
+    for episode in visible[len(known) : settled]:
         add_turn(opening, episode, style)
     messages = [*opening]
+    for i, episode in enumerate(visible[settled:]):
+        add_turn(messages, episode, style, ends_settled=i == 0)
     instruct(messages, instruction)
-    if "response" in style.shows:
+    if "response" in style.shows and settled == len(shown):
         return messages, Rendered(len(past), settings, shown, opening, None)
     prefix = _text(opening).removesuffix(f"<{opening[-1]['role']}>")  # without answers in between one message grows
-    return messages, Rendered(len(past), settings, shown, opening, _mark(prefix))
+    return messages, Rendered(len(past), settings, shown[:settled], opening, _mark(prefix))
 
 
 def _same(known: Sequence[Episode], shown: Sequence[Episode]) -> bool:

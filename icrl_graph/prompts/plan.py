@@ -67,8 +67,18 @@ def spread_plan(plan: Plan, spread: Spread, width: int) -> list[Plan]:
     return [{**plan, "instruction": cleaned(instruction)} for instruction in asked]
 
 
-def make_plan(round: int, past: Sequence[Episode], memory: Memory, schedule: Schedule, warmup: int = 0) -> Plan:
-    """Decide what the prompt of a round is made of; the first `warmup` rounds show no history."""
+def make_plan(
+    round: int,
+    past: Sequence[Episode],
+    memory: Memory,
+    schedule: Schedule,
+    warmup: int = 0,
+    switched: int | None = None,
+) -> Plan:
+    """Decide what the prompt of a round is made of; the first `warmup` rounds show no history.
+
+    `switched` is the round from which on the run plays with another model, memory or schedule, if it does.
+    """
     try:
         shown = sorted(map(index, memory(_visible_to(memory, past)))) if round >= warmup else []
     except TypeError as error:
@@ -79,6 +89,8 @@ def make_plan(round: int, past: Sequence[Episode], memory: Memory, schedule: Sch
     if not isinstance(instruction, str):
         raise ValueError(f"the schedule must return the name of an instruction or a text, got {instruction!r:.80}")
     plan = Plan(shown=_ranges(shown), instruction=cleaned(instruction), left_out=len(past) - len(set(shown)))
+    if switched is not None:
+        plan["switched"] = switched
     first = max((each.get("plan", {}).get("first", 0) for each in latest_round(past)), default=0)
     return _from(plan, first) if first else plan
 
@@ -110,7 +122,7 @@ def _from(plan: Plan, first: int) -> Plan:
     shown = [i for start, end in plan["shown"] for i in range(start, end)]
     left = [i for i in shown if i >= first]
     left_out = plan["left_out"] + len(shown) - len(left)
-    return Plan(shown=_ranges(left), instruction=plan["instruction"], left_out=left_out, first=first)
+    return {**plan, "shown": _ranges(left), "left_out": left_out, "first": first}
 
 
 def is_builtin(part: Callable[..., Any]) -> bool:

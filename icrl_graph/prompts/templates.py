@@ -64,6 +64,9 @@ NO_ANSWER = "(no answer)"
 CUT = "(This attempt was cut off at its limit of tokens.)"
 """Follows an attempt in the history that ended so."""
 
+LEFT_OUT = "\n[... about {tokens} tokens left out ...]\n"
+"""Stands in the middle of feedback that is longer than its limit."""
+
 ANOTHER = "Give another attempt."
 """Follows an attempt of which nothing is shown, where nothing else is asked for: no prompt ends with the assistant's
 turn, which a chat model would continue, or refuse."""

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from icrl_graph.state.choices import Number, Numbered, choices, find
 
 StopRule = Callable[[Sequence[float], float | None, int], bool]
-"""Whether to stop, by the rewards so far (one or more), the highest that counts (the target, else the upper bound; None
-where neither is known), and the paid calls that another attempt takes, its judgements included."""
+"""Whether to stop, by the rewards so far (one or more; after a switch the best before it and those since), the highest
+that counts (the target, else the upper bound; None where neither is known), and the paid calls that another attempt
+takes, its judgements included."""
 
 
 def expected_gain(rewards: Sequence[float], highest: float) -> float:

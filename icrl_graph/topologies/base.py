@@ -31,7 +31,7 @@ from icrl_graph.state.episode import Input, LoopState, Output
 from icrl_graph.state.selection import best, on_copies
 from icrl_graph.topologies import nodes
 from icrl_graph.topologies.options import assemble
-from icrl_graph.topologies.settings import MAIN, RunSettings, Settings
+from icrl_graph.topologies.settings import MAIN, SWITCH, RunSettings, Settings
 
 
 class Graph(StateGraph[LoopState, Any, Any, Any]):
@@ -79,8 +79,9 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         parts: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        if MAIN in (models or {}):
-            raise ValueError(f"the name {MAIN!r} is that of the graph's own model; give further models other names")
+        for name in (MAIN, SWITCH):
+            if name in (models or {}):
+                raise ValueError(f"the name {name!r} is that of the graph's own model; give further models other names")
         self.parts = assemble(
             base,
             {MAIN: model, **(models or {})},
@@ -170,8 +171,9 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         Raises:
             ValueError: nothing does.
         """
-        fields, shipped = self.parts.schema.model_fields, {"schedule": SCHEDULES, "spread": SPREADS}
-        own = [kind for kind, names in shipped.items() if kind in fields and fields[kind].default not in names]
+        values = self.parts.schema().model_dump()
+        shipped = {"schedule": SCHEDULES, "switch_schedule": (None, *SCHEDULES), "spread": SPREADS}
+        own = [setting for setting, names in shipped.items() if setting in values and values[setting] not in names]
         is_custom = own or self.nodes.keys() - self._shipped
         if self.any_names or is_custom:
             return

@@ -23,7 +23,9 @@ from icrl_graph.models.policy import Policy, as_policy, chat_models
 from icrl_graph.models.registry import load_model
 from icrl_graph.models.sampling import check_sampling
 from icrl_graph.models.structured import is_of_openai
-from icrl_graph.prompts.plan import Spread
+from icrl_graph.prompts.feedback import check_limits
+from icrl_graph.prompts.memory import Memory
+from icrl_graph.prompts.plan import Schedule, Spread
 from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.state.checks import check_function, is_number
 from icrl_graph.state.choices import name_of_part
@@ -34,7 +36,8 @@ from icrl_graph.state.stop_rules import StopRule, check_stops
 from icrl_graph.state.unicode import cleaned
 from icrl_graph.topologies import settings
 from icrl_graph.topologies.nodes.parts import Parts
-from icrl_graph.topologies.settings import MAIN, RunSettings
+from icrl_graph.topologies.settings import MAIN, SWITCH, RunSettings
+from icrl_graph.topologies.switching import check_switch
 
 
 class Options(TypedDict, total=False):
@@ -108,6 +111,20 @@ class Options(TypedDict, total=False):
     max_evaluator_failures: int | None
     """Stop after this many attempts in a row that the evaluator has failed to judge, while none is scored yet; 0 or
     None: never. One that has a reward by `on_error`, or whose exception the model reads, is none of them."""
+    feedback_limit: int | None
+    """Tokens of an attempt's feedback in a prompt, about: longer feedback is cut in the middle, with a mark. The whole
+    of it stays with the attempt."""
+    latest_feedback_limit: int | None
+    """The same for the latest round; default None: whole. If both are the same, prompts only grow."""
+    switch_after: int | None
+    """Switch after this many rounds without a better reward, to one or more of the next three, for the rest of the run;
+    `patience` begins anew then."""
+    switch_model: Any
+    """The model to switch to, given as the first one is: a cheap model first, a strong one where that is stuck."""
+    switch_memory: str | Memory | None
+    """The memory to switch to."""
+    switch_schedule: str | Schedule | None
+    """The schedule to switch to."""
     max_calls: int | None
     """Budget of paid calls: stop before one would pass it."""
     max_tokens: int | None
@@ -157,6 +174,9 @@ def assemble(
         ValueError: an argument is wrong; the message names it, its value and the choices.
     """
     chosen, defaults = _sort(options, base)
+    if (second := defaults.get(SWITCH)) is not None:
+        models = {**models, SWITCH: second}
+        defaults = {name: value for name, value in defaults.items() if name != SWITCH or isinstance(value, str)}
     cache = chosen.get("cache") or "auto"
     named_models = {name: load_model(model) if isinstance(model, str) else model for name, model in models.items()}
     policies = {name: as_policy(model, cache) for name, model in named_models.items()}
@@ -185,6 +205,8 @@ def assemble(
     values = schema().model_dump()
     check_target(values.get("target"), chosen.get("bounds"))
     check_stops(values.get("stop"), values.get("confirmations"), values.get("target"), chosen.get("bounds"))
+    check_limits(values.get("feedback_limit"), values.get("latest_feedback_limit"))
+    check_switch(values, SWITCH in policies)
     sampling, tokens = chosen.get("sampling") or {}, chosen.get("max_response_tokens")
     limit = {} if tokens is None else {"max_tokens": tokens}  # LangChain's name of it
     if any(each.kind != "chat" for each in responders):
@@ -197,6 +219,9 @@ def assemble(
     if policy.kind != "chat" and chosen.get("cache") not in (None, "auto", "off"):
         remedy = "give it to rollout(cache=...)" if policy.actor else "the model is not a chat model"
         raise ValueError(f"cache={chosen['cache']!r} is for chat models only; {remedy}")
+    plain_switch = policies[SWITCH].responder if SWITCH in policies else None
+    if plain_switch is not None and policy.actor is not None and policies[SWITCH].actor is None:
+        policies[SWITCH] = policy.with_model(plain_switch)  # it acts in the same episodes
     extract = chosen.get("extract")
     if isinstance(extract, type) and issubclass(extract, BaseModel):
         policies = {name: _structured(each, extract, sampling, limit) for name, each in policies.items()}
@@ -208,6 +233,7 @@ def assemble(
         driver=Driver(chosen.get("journal"), chosen.get("prices"), chosen.get("rate_limit")),
         policies=policies,
         plain=policy.responder,
+        plain_switch=plain_switch,
         evaluator=bound,
         metric=measured,
         bounds=chosen.get("bounds"),

@@ -12,6 +12,7 @@ from icrl_graph.execution.budget import dearest, exhausted
 from icrl_graph.state.episode import Episode, add_usage, answer_of, cost_of, is_lost, paid_calls, spent, value_of
 from icrl_graph.state.selection import best, best_value
 from icrl_graph.topologies.settings import SavedSettings
+from icrl_graph.topologies.switching import switch_round
 
 
 def stop_reason(
@@ -38,11 +39,20 @@ def stop_reason(
         if replied < 0:
             return "failures"
         return "rounds" if sum(e["round"] == number for e in episodes) >= settings.width else "calls"
-    if top is not None and settings.patience is not None and number - max(top["round"], before) >= settings.patience:
+    switch = switch_round(settings, episodes) or 0  # patience and the stop rule begin anew with it
+    since = max(before, switch - 1)
+    if top is not None and settings.patience is not None and number - max(top["round"], since) >= settings.patience:
         return "plateau"
-    if is_enough and top is not None and is_enough([v for each in episodes if (v := value_of(each)) is not None]):
+    if is_enough and (rewards := _rewards(episodes, switch)) and is_enough(rewards):
         return "gain"
     return _cap_reached(settings, episodes, calls_each) or ("evaluator" if _is_unjudged(settings, episodes) else None)
+
+
+def _rewards(episodes: Sequence[Episode], switch: int) -> list[float]:
+    """The rewards so far; after a switch the best before it and those since, none of before it being like the next."""
+    since = [value for each in episodes if each["round"] >= switch and (value := value_of(each)) is not None]
+    before = best_value(each for each in episodes if each["round"] < switch)
+    return [before, *since] if since and before is not None else since
 
 
 def _is_unjudged(settings: SavedSettings, episodes: Sequence[Episode]) -> bool:

@@ -23,16 +23,17 @@ from icrl_graph.execution.room import Answered, lacks_room, unread
 from icrl_graph.models.policy import Policy
 from icrl_graph.models.responses import failed_call, read_response
 from icrl_graph.prompts import ablations
+from icrl_graph.prompts.feedback import FeedbackLimits
 from icrl_graph.prompts.incremental import PromptSettings, next_prompt
 from icrl_graph.prompts.layouts import Shows, Style, render
 from icrl_graph.prompts.plan import shrink
 from icrl_graph.prompts.text import step_line
 from icrl_graph.state.choices import unbound
-from icrl_graph.state.episode import Episode, LoopState, Message, Plan, add_usage, plain, warnings_of
+from icrl_graph.state.episode import Episode, LoopState, Message, Plan, add_usage, plain, switched, warnings_of
 from icrl_graph.state.events import ResponseEvent
 from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.nodes.parts import Extract, Parts, costs, identity, key_of, node, random_of
-from icrl_graph.topologies.settings import MAIN, SavedSettings
+from icrl_graph.topologies.settings import MAIN, SWITCH, SavedSettings
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ def rendered(
 
 
 def _prompt_settings(state: LoopState, settings: SavedSettings, parts: Parts, shows: Shows) -> PromptSettings:
-    style = Style(shows, settings.reward_label, parts.instructions)
+    limits = settings.feedback_limits if "shown" in shows else FeedbackLimits()
+    style = Style(shows, settings.reward_label, parts.instructions, limits)
     return PromptSettings(parts.preamble, state["inputs"]["task"], style, parts.pick("layout", settings))
 
 
@@ -144,13 +146,15 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
     Args:
         parts: what the graph is built of.
         name: the node's; its costs stand under it.
-        model: which of the graph's models answers.
+        model: which of the graph's models answers; the main one until the run switches to another.
     """
-    several = {"model": model} if len(parts.policies) > 1 else {}
 
     def generate(state: LoopState, settings: SavedSettings, budget: Budget) -> Flow:
         *past, latest = state["episodes"]
-        policy = parts.policy_of(settings, model)
+        answering = parts.answering(settings, latest) if model == MAIN else model
+        is_first = not past or (answering == SWITCH and switched(latest) == latest["round"])  # of this model
+        several = {"model": answering} if len(parts.policies) > 1 or parts.switches_model(settings) else {}
+        policy = parts.policy_of(settings, answering)
         kwargs = sampling_of(policy, parts, settings, latest, latest["plan"]["instruction"])
         plan, meter, is_guess = latest["plan"], Meter(), False
         prompt_settings = _prompt_settings(state, settings, parts, parts.shows)
@@ -182,7 +186,7 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
                         policy.input(marked),
                         read,
                         {**marks, **kwargs},
-                        shares_prompt=_shared(messages, latest, settings, policy, not past or breaks > 0),
+                        shares_prompt=_shared(messages, latest, settings, policy, is_first or breaks > 0),
                         unkeyed_kwargs=unkeyed,
                     )
                 reply = yield from meter.read(single(call))

@@ -18,10 +18,11 @@ from icrl_graph.models.responses import failure, read_response
 from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.memory import Memory
 from icrl_graph.prompts.plan import latest_round, make_plan, shrink
-from icrl_graph.state.episode import Episode, LoopState, spent, upsert
+from icrl_graph.state.episode import Episode, LoopState, spent, switched, upsert
 from icrl_graph.topologies.nodes.generate import rendered, sampling_of
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node
 from icrl_graph.topologies.settings import SavedSettings
+from icrl_graph.topologies.switching import after_switch
 
 
 def to_reflect_on(episodes: Sequence[Episode]) -> list[Episode]:
@@ -54,14 +55,16 @@ def reflect_node(
     def on_attempt(state: LoopState, settings: SavedSettings, episodes: Sequence[Episode]) -> Flow:
         """A patch for the last of these attempts, if anything was paid, and the cap that was reached, or None."""
         latest = episodes[-1]
-        remember = memory or parts.pick("memory", settings)
+        used = settings if switched(latest) is None else after_switch(settings)
+        remember = memory or parts.pick("memory", used)
         plan = make_plan(
             len(episodes),
-            episodes,
+            settings.feedback_limits.apply(episodes),
             lambda past: [*remember(past), len(past) - 1],
             lambda number, past: instruction,
         )
-        writer, meter = parts.replaced(policy, settings) if is_main_model else policy, Meter()
+        writer = parts.writer(settings, parts.answering(settings, latest)) if is_main_model else policy
+        meter = Meter()
         kwargs = sampling_of(writer, parts, settings, latest, instruction)
         read, reply = partial(read_response, tags=settings.reasoning_tags), None
         while reply is None:
