@@ -41,6 +41,8 @@ FAMILIES: Mapping[str, int] = {"prize": 3, "amounts": 3, "order": 2}
 """Those that are trained, with their shares."""
 SCALES: Sequence[Scale] = (UNIT, UNIT, UNIT, (0, 10), (0, 100), (-1, 1))
 """Ranges of rewards, one drawn for each trial."""
+SIZES: Mapping[str, Sequence[int]] = {"prize": range(2, 7), "amounts": range(2, 7)}
+"""How many options there are, where that is not the family's own: what rewards mean is learnt from few at first."""
 FORMS: Sequence[Mapping[str, Any]] = (
     *(6 * ({},)),
     {"reward_label": "Score"},
@@ -167,7 +169,7 @@ def _careless(chance: float, messages: Sequence[Message], rng: Random) -> str | 
 
 def _drawn(rng: Random, seed: int, form: Mapping[str, Any], scale: Scale) -> Instance:
     family = rng.choices([*FAMILIES], [*FAMILIES.values()])[0]
-    drawn = instance(family, "train", seed, scale=scale)
+    drawn = instance(family, "train", seed, scale=scale, sizes=SIZES.get(family, ()))
     return Instance(f"{family}:train:{seed}", drawn.inputs(), earned, form)
 
 
