@@ -47,9 +47,9 @@ def means(points: Sequence[Any]) -> list[float | None]:
 
 
 def test_a_player_that_reads_its_rewards_is_said_to_learn_in_its_context(tmp_path: Path) -> None:
-    (group,) = groups_of(tmp_path, WORDS.references["teacher"], "--item", "prize:words:*", "--instances", "12")
+    (group,) = groups_of(tmp_path, WORDS.references["teacher"], "--item", "prize:words:*", "--instances", "8")
     assert group["group"] == "prize:words"
-    assert group["tasks"] == 12
+    assert group["tasks"] == 8
     assert group["learns"]
     icrl = group["players"]["icrl"]
     assert icrl["success"][-1]["mean"] == 1.0
@@ -58,7 +58,7 @@ def test_a_player_that_reads_its_rewards_is_said_to_learn_in_its_context(tmp_pat
 
 
 def test_a_player_that_answers_blindly_is_not_though_it_has_often_been_right_once(tmp_path: Path) -> None:
-    (group,) = groups_of(tmp_path, WORDS.references["random"], "--item", "prize:words:*", "--instances", "12")
+    (group,) = groups_of(tmp_path, WORDS.references["random"], "--item", "prize:words:*", "--instances", "6")
     assert not group["learns"]
     assert group["says"] == "no rise that is clear of 0"
     icrl = group["players"]["icrl"]
@@ -179,10 +179,10 @@ def test_a_wrong_suite_or_task_is_an_error_before_anything_is_played(
 
 
 def test_histories_are_swapped_within_a_group_and_say_nothing_of_the_task(tmp_path: Path) -> None:
-    options = ["--item", "prize:words:*", "--instances", "6", "--episodes", "3"]
+    options = ["--item", "prize:words:*", "--instances", "3", "--episodes", "3"]
     (group,) = groups_of(tmp_path, WORDS.references["teacher"], *options)
     tasks = [json.loads(line) for line in (tmp_path / "swapped.jsonl").read_text().splitlines()]
-    assert [len(task["task"]) for task in tasks] == [1, 3, 5] * 6  # the task, then answers and their rewards
+    assert [len(task["task"]) for task in tasks] == [1, 3, 5] * 3  # the task, then answers and their rewards
     told = [[message["content"] for message in task["task"]] for task in tasks]
     chats = [json.loads(line)["episodes"] for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     own = {tuple(episode["response"] for episode in episodes[:2]) for episodes in chats}
@@ -194,13 +194,13 @@ def test_histories_are_swapped_within_a_group_and_say_nothing_of_the_task(tmp_pa
 
 
 def test_what_may_be_spent_in_total_holds_for_swapped_histories_too(tmp_path: Path) -> None:
-    """The six arms of the benchmark make 72 calls, swapped histories would make 12 more."""
-    options = ["--item", "prize:words:*", "--instances", "3", "--episodes", "4", "--out", str(tmp_path)]
-    spent = meta_eval(WORDS.references["random"], "--total-calls", "77", *options)
+    """The six arms of the benchmark make 24 calls, swapped histories would make 4 more."""
+    options = ["--item", "prize:words:*", "--instances", "2", "--episodes", "2", "--out", str(tmp_path)]
+    spent = meta_eval(WORDS.references["random"], "--total-calls", "26", *options)
     assert spent.exit_code == 1
     rows = [json.loads(line) for line in (tmp_path / "swapped" / "results.jsonl").read_text().splitlines()]
-    assert sum(row["usage"]["calls"] for row in rows) <= 5
-    assert meta_eval(WORDS.references["random"], "--total-calls", "84", *options).exit_code == 0
+    assert sum(row["usage"]["calls"] for row in rows) <= 2
+    assert meta_eval(WORDS.references["random"], "--total-calls", "28", *options).exit_code == 0
 
 
 def test_claims_tell_splits_and_families_held_out_apart() -> None:

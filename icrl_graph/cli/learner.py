@@ -14,8 +14,6 @@ from rich.console import Console
 from icrl_graph.cli.shared import Json, app, check_port, err, errors_reported, out, progress_bar, warn, write
 from icrl_graph.errors import MissingExtra
 from icrl_graph.meta_rl import RECIPES
-from icrl_graph.meta_rl.credit import CREDITS
-from icrl_graph.models.gguf import sha256
 from icrl_graph.models.learners import LEARNERS, find_learner
 from icrl_graph.state.formatting import command
 from icrl_graph.testing.dialects import DIALECTS
@@ -37,7 +35,8 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="<int>", help=f"{WORDS}: of all that is drawn.")] = None,
     credit: Annotated[
-        str | None, typer.Option(help=f"{WORDS}: how later episodes count for earlier ones: {CREDITS}.")
+        str | None,
+        typer.Option(help=f"{WORDS}: how later episodes count for earlier ones, such as sum, discounted:0.9 or own."),
     ] = None,
     episodes: Annotated[
         int | None, typer.Option(min=1, metavar="<int>", help=f"{WORDS}: of each trial of the second stage.")
@@ -96,6 +95,7 @@ def _train_words(
     """Run both stages of the language model's recipe, each under a bar."""
     from icrl_graph.meta_rl import word_learner  # needs PyTorch
     from icrl_graph.meta_rl.pictures import draw_training
+    from icrl_graph.models.gguf import sha256
     from icrl_graph.models.local import smollm2
 
     common: dict[str, Any] = {"iterations": iterations, "seed": seed}

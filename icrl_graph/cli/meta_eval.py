@@ -29,7 +29,6 @@ from icrl_graph.cli.shared import (
     write,
 )
 from icrl_graph.errors import MissingExtra
-from icrl_graph.state.episode import add_usage
 from icrl_graph.state.formatting import MISSING, between, cost, number, score, share, table
 
 if TYPE_CHECKING:
@@ -109,6 +108,7 @@ def _print_learning(
     """Print what the rows of a comparison show, and draw it; without scipy or matplotlib, as much as there is."""
     from icrl_graph.meta_rl.evaluation import claims, learning
     from icrl_graph.meta_rl.pictures import draw
+    from icrl_graph.state.episode import add_usage
 
     folder = comparison.folder
     try:

@@ -30,8 +30,10 @@ def facts(path: Path) -> dict[str, Fact]:
             if magic != b"GGUF":
                 raise ValueError(f"{str(path)!r} is no GGUF file: it begins with {magic!r}")
             return _facts(opened)
-    except (OSError, struct.error, UnicodeDecodeError, MemoryError, OverflowError) as error:
+    except OSError as error:
         raise ValueError(f"{str(path)!r} can't be read: {error}") from error
+    except (struct.error, UnicodeDecodeError) as error:
+        raise ValueError(f"{str(path)!r} is a damaged GGUF file: its header ends early, or is none") from error
 
 
 def _facts(opened: BinaryIO) -> dict[str, Fact]:
@@ -57,7 +59,7 @@ def _number(opened: BinaryIO, form: str) -> Fact:
 def _text(opened: BinaryIO) -> str:
     length = int(_number(opened, "<Q"))
     if length > 1 << 20:
-        raise ValueError("its header is damaged")
+        raise struct.error("longer than any text of a header")
     return opened.read(length).decode()
 
 
