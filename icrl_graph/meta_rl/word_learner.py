@@ -83,6 +83,8 @@ class Reinforcement(Stage):
     scale: str = "std"
     entropy: float = 0.0
     """The weight of entropy in the loss."""
+    max_response_tokens: int = 16
+    """Room for three words of several tokens each."""
 
 
 STAGES: Sequence[str] = ("distil", "reinforce")
@@ -180,7 +182,7 @@ def reinforce(model: LanguageModel, recipe: Reinforcement, iteration: int) -> di
     drawn = [_drawn(rng, first + at, {}, UNIT) for at in range(recipe.instances)]
     instances = [one for one in drawn for _ in range(recipe.group_size)]
     model.model.eval()
-    trials = play(model, instances, recipe.episodes, seed=first)
+    trials = play(model, instances, recipe.episodes, seed=first, max_response_tokens=recipe.max_response_tokens)
     returns = [trial.returns for trial in trials]
     gains = advantages(returns, [trial.instance for trial in trials], recipe.credit, recipe.scale)
     rows = [
