@@ -203,6 +203,13 @@ def test_what_may_be_spent_in_total_holds_for_swapped_histories_too(tmp_path: Pa
     assert meta_eval(WORDS.references["random"], "--total-calls", "28", *options).exit_code == 0
 
 
+def test_where_nothing_is_left_for_swapped_histories_the_rest_is_told(tmp_path: Path) -> None:
+    options = ["--item", "prize:words:*", "--instances", "2", "--episodes", "2", "--total-calls", "24", "--json"]
+    done = meta_eval(WORDS.references["random"], *options, "--out", str(tmp_path))
+    assert done.exit_code == 0
+    assert "swapped" not in json.loads(done.stdout)[0]["players"]
+
+
 def test_claims_tell_splits_and_families_held_out_apart() -> None:
     groups: Any = [
         {"group": "prize:words", "learns": True},
@@ -214,5 +221,11 @@ def test_claims_tell_splits_and_families_held_out_apart() -> None:
         "On new words, it learns in its context in prize; that is not shown in order.",
     ]
     assert claims(groups, WORDS, ["prize"])[-1] == "On new words of families held out, that is not shown in order."
-    with pytest.raises(ValueError, match="no task of the family 'maze' was played; choose from prize, order"):
-        claims(groups, WORDS, ["maze"])
+    assert claims(groups[1:2], WORDS, ["prize"]) == ["On new words of families held out, that is not shown in order."]
+
+
+def test_a_family_that_there_is_not_is_refused_before_anything_is_played(tmp_path: Path) -> None:
+    done = meta_eval(WORDS.references["random"], "--trained-on", "maze", "--out", str(tmp_path / "x"))
+    assert done.exit_code == 2
+    assert "unknown family 'maze'; choose" in " ".join(done.stderr.split())
+    assert not (tmp_path / "x").exists()

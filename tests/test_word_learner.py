@@ -240,6 +240,17 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
 
 
 @needs_torch
+def test_what_can_not_be_trained_is_refused_before_the_first_stage(base: Path, tmp_path: Path) -> None:
+    from icrl_graph.meta_rl.word_learner import Distillation, Reinforcement, train
+
+    with pytest.raises(ValueError, match="credit"):
+        Reinforcement(credit="theirs")
+    with pytest.raises(ValueError, match="there is no model at"):
+        train(tmp_path / "none", tmp_path, Distillation(), Reinforcement())
+    assert not (tmp_path / "distil").exists()
+
+
+@needs_torch
 def test_both_stages_make_an_adapter_that_names_its_base(base: Path, tmp_path: Path) -> None:
     from icrl_graph.meta_rl.word_learner import Distillation, Reinforcement, train
     from icrl_graph.models.gguf import facts

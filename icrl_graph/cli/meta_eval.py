@@ -71,11 +71,12 @@ def meta_eval(
     it, and print what those print.
     """
     from icrl_graph.benchmarks.experiment import make_plan
-    from icrl_graph.meta_rl.evaluation import benchmark_arms, chosen_items, find_suite, swapped_plan
+    from icrl_graph.meta_rl.evaluation import benchmark_arms, check_families, chosen_items, find_suite, swapped_plan
     from icrl_graph.meta_rl.swapped import joined
 
     with errors_reported():
         found = find_suite(suite)
+        check_families(found, trained or [])
         plan, _ = make_plan(
             found.benchmark, benchmark_arms(found), model=model, items=chosen_items(found, item or [], instances),
             rounds=episodes or found.episodes, concurrency=concurrency, base_url=base_url, total_usd=total_usd,
@@ -83,6 +84,7 @@ def meta_eval(
         )  # fmt: skip
     folder = out_dir or Path("runs") / time.strftime("meta-%Y%m%d-%H%M%S")
     whole: list[Comparison] = []
+    begun = time.monotonic()
 
     def show(comparison: Comparison, as_json: bool) -> None:
         if found.evaluator and not (comparison.failures or comparison.left):
@@ -93,7 +95,11 @@ def meta_eval(
     play_comparison(plan, folder, as_json, show)
     for first in whole:
         with errors_reported():
-            second = swapped_plan(first.plan, first.rows, found, folder / "swapped.jsonl")
+            seconds = None if total_seconds is None else max(1.0, total_seconds - (time.monotonic() - begun))
+            second = swapped_plan(first.plan, first.rows, found, folder / "swapped.jsonl", seconds)
+        if second is None:  # nothing is left to spend
+            _print_learning(first, found, first.rows, trained or [], as_json)
+            return
 
         def show_both(comparison: Comparison, as_json: bool, first: Comparison = first) -> None:
             rows = {**first.rows, **joined(comparison.rows)}

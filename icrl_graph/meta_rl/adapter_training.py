@@ -89,7 +89,8 @@ def is_done(folder: Path, stage: Stage) -> bool:
     Raises:
         ValueError: it holds one with other settings.
     """
-    return (folder / "adapter_model.safetensors").exists() and _checkpoint(stage, folder)["done"] == stage.iterations
+    done = (folder / CHECKPOINT).exists() and _checkpoint(stage, folder)["done"] == stage.iterations
+    return done and (folder / "adapter_model.safetensors").exists()
 
 
 def _save(model: LanguageModel, optimizer: Any, stage: Stage, folder: Path, done: int) -> None:

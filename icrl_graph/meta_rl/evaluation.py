@@ -83,10 +83,12 @@ def benchmark_arms(suite: Suite) -> list[str]:
     return [arm for arm in arms(suite).values() if arm != swapped.ARM]
 
 
-def swapped_plan(plan: Plan, rows: Mapping[Cell, Row], suite: Suite, path: Path) -> Plan:
+def swapped_plan(
+    plan: Plan, rows: Mapping[Cell, Row], suite: Suite, path: Path, seconds: float | None = None
+) -> Plan | None:
     """Write the tasks of swapped histories into a file; returns the plan that plays them by the same model.
 
-    What a comparison may spend in total is what the first has left.
+    What it may spend in total is what the first comparison has left, and seconds; None where nothing is left.
     """
     count = swapped.write(rows, group_of, path)
     numbers = {name: getattr(plan, name) for name in ("model", "base_url", "concurrency", "send_seed")}
@@ -97,9 +99,11 @@ def swapped_plan(plan: Plan, rows: Mapping[Cell, Row], suite: Suite, path: Path)
         for total, kind in kinds.items()
         if (most := getattr(plan, total)) is not None
     }
+    if min(left.values(), default=1) <= 0:
+        return None
     made, _ = make_plan(
         path, [swapped.PLAYED], evaluator=suite.evaluator, limit=count, rounds=1, solved_at=plan.solved_at,
-        options=plan.options, **numbers, **left,
+        options=plan.options, total_seconds=seconds, **numbers, **left,
     )  # fmt: skip
     return made
 
@@ -174,6 +178,13 @@ def learning(plan: Plan, rows: Mapping[Cell, Row], suite: Suite) -> list[Learnin
     return [_learning(group, suite, of) for group, of in tables.items() if of.keys() >= {*benchmark_arms(suite)}]
 
 
+def check_families(suite: Suite, families: Sequence[str]) -> None:
+    """Raise `ValueError` if a suite has no such family."""
+    known = {item.partition(":")[0]: None for item in find_benchmark(suite.benchmark).items()}
+    for family in families:
+        pick("family", family, known)
+
+
 def claims(groups: Sequence[Learning], suite: Suite, trained: Sequence[str] = ()) -> list[str]:
     """What all groups together show, in words: for each split, the families in which a model learns in its context.
 
@@ -182,14 +193,9 @@ def claims(groups: Sequence[Learning], suite: Suite, trained: Sequence[str] = ()
         suite: what they are of.
         trained: the families that the model was trained on, which the others are told apart from; none if that is not
             known.
-
-    Raises:
-        ValueError: there is no such family among the groups.
     """
     shown = {tuple(group["group"].split(":")): group["learns"] for group in groups}
     families = list(dict.fromkeys(family for family, _ in shown))
-    if unknown := [family for family in trained if family not in families]:
-        raise ValueError(f"no task of the family {unknown[0]!r} was played; choose from {', '.join(families)}")
     held_out = [family for family in families if family not in trained]
     kinds = (
         {" of families that it was trained on": trained, " of families held out": held_out}

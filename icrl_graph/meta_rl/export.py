@@ -36,9 +36,7 @@ def gguf(model: LanguageModel, path: Path, *, base_name: str = "", base_hash: st
     """
     from gguf import GGUFWriter
 
-    config = model.model.get_base_model().config
-    if config.model_type != "llama":
-        raise ValueError(f"only adapters of Llama models are written as GGUF, got one of {config.model_type!r}")
+    check_llama(model)
     unfinished = path.with_suffix(".unfinished")
     writer = GGUFWriter(unfinished, "llama")
     writer.add_type("adapter")
@@ -55,6 +53,12 @@ def gguf(model: LanguageModel, path: Path, *, base_name: str = "", base_hash: st
     writer.write_tensors_to_file()
     writer.close()
     os.replace(unfinished, path)
+
+
+def check_llama(model: LanguageModel) -> None:
+    """Raise `ValueError` for a model whose adapter can't be written as GGUF."""
+    if (kind := model.model.get_base_model().config.model_type) != "llama":
+        raise ValueError(f"only adapters of Llama models are written as GGUF, got one of {kind!r}")
 
 
 def _tensors(model: LanguageModel) -> dict[str, NDArray[np.float32]]:

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from icrl_graph.meta_rl.adapter_training import Stage, fit, is_done
-from icrl_graph.meta_rl.credit import advantages
-from icrl_graph.meta_rl.export import gguf
+from icrl_graph.meta_rl.credit import advantages, find_credit
+from icrl_graph.meta_rl.export import check_llama, gguf
 from icrl_graph.meta_rl.language_model import LanguageModel
 from icrl_graph.meta_rl.losses import imitation, reinforcement, told
 from icrl_graph.meta_rl.pytorch import torch
@@ -86,6 +86,9 @@ class Reinforcement(Stage):
     max_response_tokens: int = 16
     """Room for three words of several tokens each."""
 
+    def __post_init__(self) -> None:
+        find_credit(self.credit)  # now, not after the first stage
+
 
 STAGES: Sequence[str] = ("distil", "reinforce")
 """In their order; each has a folder of its name."""
@@ -109,12 +112,17 @@ def train(
         The adapter, which `local:PATH` runs.
 
     Raises:
-        ValueError: the model has no chat template, or the folder holds a training with other settings.
+        ValueError: there is no such model, it is no Llama or has no chat template, or the folder holds a training with
+            other settings.
     """
     torch.manual_seed(distillation.seed)
     folders = {stage: folder / stage for stage in STAGES}
+    if not base.exists():
+        raise ValueError(f"there is no model at {base}: give a GGUF file or a folder")
     done = is_done(folders["distil"], distillation)
+    is_done(folders["reinforce"], reinforcement)  # else it would say so after the first stage
     model = LanguageModel.load(base, folders["distil"] if done else None)
+    check_llama(model)
     stages: tuple[tuple[str, Any, Any], ...] = (
         ("distil", distillation, distil),
         ("reinforce", reinforcement, reinforce),

@@ -85,10 +85,11 @@ def draw_curve(axes: Any, curve: Sequence[Estimate], span: Iterable[float] | Non
 def label_axes(axes: Any, title: str, rounds: int) -> None:
     """Title, limits and grid of axes that hold shares or rewards by round."""
     ticks = [k for k in range(1, rounds + 1) if rounds <= 8 or k == 1 or k % 4 == 0]
-    axes.set(title=title, xlabel="round", ylim=(0, 1.02), xticks=ticks)
     _tidy(axes)
+    axes.set(title=title, xlabel="round", ylim=(0, 1.02), xticks=ticks)
 
 
 def _tidy(axes: Any) -> None:
+    axes.locator_params(axis="x", integer=True)  # rounds and calls are whole
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
