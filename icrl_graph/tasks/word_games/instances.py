@@ -48,7 +48,13 @@ class Instance(NamedTuple):
 
 
 def instance(
-    family: str, split: Split = "train", seed: int = 0, *, scale: Scale = UNIT, sizes: Sequence[int] = ()
+    family: str,
+    split: Split = "train",
+    seed: int = 0,
+    *,
+    scale: Scale = UNIT,
+    sizes: Sequence[int] = (),
+    is_mixed: bool = False,
 ) -> Instance:
     """A game, the same for the same arguments.
 
@@ -58,6 +64,8 @@ def instance(
         seed: its number, from 0.
         scale: the lowest and the highest reward, such as (0, 100) or (-1, 1); for training with other ranges.
         sizes: numbers of options to choose from, in place of the family's; for training with fewer or more.
+        is_mixed: whether the options are of no one category (`vocabularies.mixed`); for training of families without
+            a scale.
 
     Raises:
         ValueError: there is no such family or split, or the scale is empty.
@@ -74,6 +82,8 @@ def instance(
     if kind.on_scale:
         start = rng.randrange(len(words) - size + 1)
         options = words[start : start + size]
+    elif is_mixed:
+        thing, options = rng.choice(vocabularies.MIXED_NOUNS), vocabularies.mixed(size, rng)
     else:
         options = tuple(rng.sample(words, size))
     game = Game(family, options, rng.choice(kind.lengths), (float(scale[0]), float(scale[1])))
