@@ -392,3 +392,14 @@ def test_a_run_by_its_name_is_resumed_for_more_rounds(here: Path) -> None:
     assert icrl("resume", "out", "--more", "1").returncode == 0
     result = json.loads((here / "out" / "result.json").read_text())
     assert (len(result["episodes"]), result["usage"]["calls"], result["usage"]["usd"]) == (2, 2, 0)
+
+
+@real
+def test_the_demo_of_word_games_plays_it_beside_another_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("icrl_graph.benchmarks.demos.words.TRAINED", "icrl_graph.tasks.word_games.references:posterior")
+    done = icrl("demo", "words", "--tasks", "2")
+    assert done.returncode == 0, done.stderr
+    arms = {arm["name"]: arm for arm in json.loads((here / "runs/demo-words/summary.json").read_text())["arms"]}
+    assert arms["base model"]["calls"] == arms["icrl"]["calls"] == 2 * 8
+    assert all(0 <= point["mean"] <= 1 for point in arms["base model"]["reward"])
+    assert (here / "runs/demo-words/curves.png").exists()
