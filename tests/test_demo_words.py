@@ -12,12 +12,12 @@ from icrl_graph.tasks.word_games.wordings import HELD_OUT
 from tests.command_line import Done, icrl
 
 TEACHER = "icrl_graph.tasks.word_games.references:posterior"
-GAMES = 8
+GAMES = 6
 
 
 def talkative(messages: Any) -> str:
     """Names no word at first, and then says nothing at all."""
-    return "" if len(messages) > 1 else "I would like to play."
+    return "" if len(messages) > 1 else "I like to play."
 
 
 class Played(NamedTuple):
@@ -53,7 +53,7 @@ def test_it_begins_with_the_chat_of_a_game_and_what_the_base_model_says_in_it(pl
     *_, first, last = [line for line in played.done.stdout.splitlines() if line.startswith("  episode ")][:8:7]
     assert game.task in played.done.stdout.replace("\n", " ")
     assert first.split()[2] in game.game.options
-    assert first.endswith(f"{'I would like to play.':40} .00")
+    assert first.endswith("I like to play.  .00")
     assert "(nothing)" in last
 
 
@@ -93,7 +93,7 @@ def test_games_of_both_families_count_alike(played: Played) -> None:
 def test_a_player_that_learns_is_told_from_its_controls_and_from_what_does_not(played: Played) -> None:
     told = played.done.stdout
     assert played.arms["icrl"]["icrl_ahead"]["difference"] == 0
-    assert "it was training that has made it learn from its context." in told
+    assert "training has made the difference." in told
     assert "it is its own rewards that it learns from." in told
     assert "it does more than guess often." in told
     assert "these figures don't tell the two apart." in told
@@ -108,8 +108,9 @@ def test_it_says_where_its_results_and_its_curves_are(played: Played) -> None:
 # ----------------------------------------------------------------------------------------------------------- its parts
 
 
-def summary(rise: float, base_rise: float, ahead: float, teacher: float) -> Any:
-    """Of arms with these differences, each with an interval of .1 on both sides; `ahead` is that over the controls."""
+def summary(rise: float, over_base: float, over_controls: float, over_teacher: float) -> Any:
+    """Of arms with these differences, each with an interval of .1 on both sides."""
+    over = {"base model": over_base, "teacher": over_teacher}
 
     def about(value: float) -> dict[str, float]:
         return {"mean": value, "difference": value, "low": value - 0.1, "high": value + 0.1, "tasks": 24}
@@ -120,8 +121,8 @@ def summary(rise: float, base_rise: float, ahead: float, teacher: float) -> Any:
             "reward": [about(0.5)] * words.EPISODES,
             "by_family": {family: [about(0.5)] for family in words.FAMILIES},
             "valid": about(0.5),
-            "rise": about(base_rise if name == "base model" else rise),
-            "icrl_ahead": about(teacher if name == "teacher" else ahead),
+            "rise": about(rise),
+            "icrl_ahead": about(over.get(name, over_controls)),
         }
         for name in words.ARMS
     ]
@@ -131,14 +132,13 @@ def summary(rise: float, base_rise: float, ahead: float, teacher: float) -> Any:
 @pytest.mark.parametrize(
     ("figures", "said", "not_said"),
     [
-        ((0.5, 0.0, 0.5, -0.2), "something left to learn", "don't"),
-        ((0.05, 0.0, 0.5, -0.2), "These figures don't show that it learns.", "was training that"),
-        ((0.5, 0.4, 0.5, -0.2), "don't show that training makes the difference", "was training that"),
-        ((-0.3, -0.6, 0.5, -0.2), "don't show that training makes the difference", "was training that"),
-        ((0.5, 0.0, 0.05, -0.2), "don't show that it needs its own rewards", "it is its own rewards"),
-        ((0.5, 0.0, 0.05, -0.2), "don't show that it does more than guess often", ": it does more"),
-        ((0.5, 0.0, 0.5, 0.05), "don't tell the two apart", "left to learn"),
-        ((0.5, 0.0, 0.5, 0.2), "it is ahead of its teacher", "left to learn"),
+        ((0.5, 0.3, 0.5, -0.2), "there is something left to learn", "don't"),
+        ((0.05, 0.3, 0.5, -0.2), "These figures don't show that it learns.", "don't show that training"),
+        ((0.5, 0.05, 0.5, -0.2), "don't show that training makes a difference", "training has made"),
+        ((0.5, 0.3, 0.05, -0.2), "don't show that it needs its own rewards", "it is its own rewards"),
+        ((0.5, 0.3, 0.05, -0.2), "don't show that it does more than guess often", ": it does more"),
+        ((0.5, 0.3, 0.5, 0.05), "don't tell the two apart", "left to learn"),
+        ((0.5, 0.3, 0.5, 0.2), "it is ahead of its teacher", "left to learn"),
     ],
 )
 def test_each_sentence_draws_its_conclusion_from_an_interval(

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from langchain_core.messages import AIMessage
 from rich.table import Table
 from rich.text import Text
 from typing_extensions import TypedDict
@@ -25,32 +27,48 @@ from icrl_graph.benchmarks.report.pictures import draw_curve, figure, label_axes
 from icrl_graph.benchmarks.results import Row
 from icrl_graph.benchmarks.statistics import Difference, Estimate, curve, difference, estimate
 from icrl_graph.models.registry import load_model
+from icrl_graph.prompts.layouts import parse
 from icrl_graph.state.events import EpisodeEvent, is_episode
 from icrl_graph.state.formatting import plus_minus, share, shorten, table
 from icrl_graph.tasks.word_games.answers import earned, read_answer
 from icrl_graph.tasks.word_games.instances import GAMES, read_item
+from icrl_graph.tasks.word_games.references import Messages
+from icrl_graph.tasks.word_games.wordings import read
 from icrl_graph.topologies.methods import create_icrl
 
 TRAINED = "local:icrl-smollm2"
-BASE = "local:smollm2"
-"""The model that it was trained from."""
+BASE = f"{__name__}:base"
+"""The model that it was trained from, held to the words offered."""
 FAMILIES = ("prize", "amounts")
 MOST = GAMES * len(FAMILIES)
 """Games that there are."""
 EPISODES = 8
 LONGEST_ANSWER = 12
-"""Tokens: an answer is one word, and the base model goes on talking."""
+"""Tokens: an answer is one word, of a few of them."""
 CONCURRENCY = 4
 ARMS = {
     "icrl": "every prompt shows all earlier answers with their rewards",
     "best_of_n": "the same model, as many answers, no history",
     "zero": "as icrl, but every reward is shown as 0",
     "shuffled": "as icrl, but the rewards shown are other games' rewards",
-    "base model": "as icrl, by the model before its training",
+    "base model": "as icrl, by the model before its training, held to the words offered",
     "random": "any of the words offered",
     "teacher": "draws a secret that fits every reward, and answers what is best then",
 }
 _PLAYERS = "icrl_graph.tasks.word_games.references"
+
+
+@cache
+def _smollm2() -> Any:
+    return load_model("local:smollm2")
+
+
+def base(messages: Messages, rng: Random) -> AIMessage:
+    """What `local:smollm2` answers, held to the words that its game offers: left alone, it talks of other things."""
+    grammar = " | ".join(f'"{word}"' for word in read(parse(messages).task).options)
+    body = {"grammar": f"root ::= {grammar}"}
+    answer: AIMessage = _smollm2().invoke(messages, seed=rng.getrandbits(31), extra_body=body)
+    return answer
 
 
 def arms() -> dict[str, str]:
@@ -101,9 +119,9 @@ def opening(seed: int) -> Iterator[Text]:
     """
     (item,) = choose(1, seed)
     yield Text(str(read_item(item).task))
-    yield Text(f"  {'':11}{'after training':24}before", style="dim")
+    yield Text(f"  {'':11}{'trained model':24}base model", style="dim")
     for after, before in zip(_play(TRAINED, item, seed), _play(BASE, item, seed), strict=True):
-        yield Text.assemble(f"  episode {after['round'] + 1}  ", *_said(after, 16), "    ", *_said(before, 40))
+        yield Text.assemble(f"  episode {after['round'] + 1}  ", *_said(after), "    ", *_said(before))
     yield Text()
 
 
@@ -113,10 +131,10 @@ def _play(model: str, item: str, seed: int) -> Iterator[EpisodeEvent]:
     return filter(is_episode, graph.stream(inputs, context={"seed": seed}, stream_mode="custom"))
 
 
-def _said(episode: EpisodeEvent, width: int) -> tuple[str, tuple[str, str]]:
+def _said(episode: EpisodeEvent) -> tuple[str, tuple[str, str]]:
     """An answer, and its reward; green if none earns more."""
-    answer = "".join(filter(str.isprintable, shorten(episode["response"] or "(nothing)", width)))
-    return f"{answer:{width}}", (f"{share(episode['reward'] or 0.0):>4}", "green" if episode["metric"] else "")
+    answer = "".join(filter(str.isprintable, shorten(episode["response"] or "(nothing)", 16)))
+    return f"{answer:16}", (f"{share(episode['reward'] or 0.0):>4}", "green" if episode["metric"] else "")
 
 
 def plans(count: int, seed: int) -> dict[str, Plan]:
@@ -129,8 +147,7 @@ def plans(count: int, seed: int) -> dict[str, Plan]:
     Raises:
         MissingExtra: a model, or what serves it, is not installed.
     """
-    for model in (TRAINED, BASE):
-        load_model(model)  # before anything is written
+    load_model(TRAINED)  # before anything is written
     options = {"max_response_tokens": LONGEST_ANSWER, "bounds": [0, 1]}
     plan, _ = make_plan(
         "words", [*arms().values()], model=TRAINED, items=choose(count, seed), rounds=EPISODES, options=options,
@@ -191,7 +208,8 @@ def report(summary: Summary) -> Iterator[Table | str]:
     arms: dict[str, Any] = {arm["name"]: arm for arm in summary["arms"]}
     yield (
         f"Columns: mean reward of episode 1 to {EPISODES}; of the last one in each of the two games, one with a prize "
-        "behind one word and one with an amount for each; the share of answers that name one word offered.\n"
+        "behind one word and one with an amount for each; the share of answers that name one word offered, to which "
+        "the base model is held: left alone, it talks of other things.\n"
     )
     yield _table(summary)
     rise = {name: arm["rise"] for name, arm in arms.items()}
@@ -199,18 +217,18 @@ def report(summary: Summary) -> Iterator[Table | str]:
         f"From the first episode to the last icrl changes by {_signed(rise['icrl'])}; its weights never change."
         + ("" if rise["icrl"]["low"] > 0 else " These figures don't show that it learns.")
     )
-    yield (
-        f"The base model, from which it was trained, changes by {_signed(rise['base model'])}: "
-        + (
-            "it was training that has made it learn from its context."
-            if rise["icrl"]["low"] > max(0, rise["base model"]["high"])
-            else "these figures don't show that training makes the difference."
-        )
-    )
     ahead = {name: arm["icrl_ahead"] for name, arm in arms.items()}
     yield (
-        f"In the second half of the episodes icrl minus zero is {_signed(ahead['zero'])}, minus shuffled "
-        f"{_signed(ahead['shuffled'])}: "
+        f"The base model, from which it was trained, changes by {_signed(rise['base model'])}. In the second half of "
+        f"the episodes icrl minus base model is {_signed(ahead['base model'])}: "
+        + (
+            "training has made the difference."
+            if ahead["base model"]["low"] > 0
+            else "these figures don't show that training makes a difference."
+        )
+    )
+    yield (
+        f"There icrl minus zero is {_signed(ahead['zero'])}, minus shuffled {_signed(ahead['shuffled'])}: "
         + (
             "it is its own rewards that it learns from."
             if min(ahead[name]["low"] for name in ("zero", "shuffled")) > 0
@@ -218,7 +236,7 @@ def report(summary: Summary) -> Iterator[Table | str]:
         )
     )
     yield (
-        f"There icrl minus best_of_n is {_signed(ahead['best_of_n'])}, minus random {_signed(ahead['random'])}: "
+        f"And icrl minus best_of_n is {_signed(ahead['best_of_n'])}, minus random {_signed(ahead['random'])}: "
         + (
             "it does more than guess often."
             if min(ahead[name]["low"] for name in ("best_of_n", "random")) > 0
@@ -226,7 +244,7 @@ def report(summary: Summary) -> Iterator[Table | str]:
         )
     )
     yield (
-        f"And icrl minus the teacher is {_signed(ahead['teacher'])}: "
+        f"Minus the teacher it is {_signed(ahead['teacher'])}: "
         + (
             "there is something left to learn."
             if ahead["teacher"]["high"] < 0
