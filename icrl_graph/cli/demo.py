@@ -28,7 +28,7 @@ def demo(
     game: Annotated[str, typer.Argument(help="hidden-color, game24 or words.")] = "hidden-color",
     tasks: Annotated[
         int | None,
-        typer.Option(min=2, help="Held-out games to play; default 150 of hidden-color, 100 of game24, 16 of words."),
+        typer.Option(min=2, help="Held-out games to play; default 150 of hidden-color, 100 of game24, 12 of words."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Chooses the games.")] = 0,
     ranked: Annotated[
@@ -71,7 +71,7 @@ def _demo_hidden_color(tasks: int | None, seed: int, out_dir: Path, as_json: boo
 def _demo_words(tasks: int | None, seed: int, out_dir: Path, as_json: bool) -> None:
     from icrl_graph.benchmarks.demos import words
 
-    _show_demo(words, words.plans(_count(tasks, 16, words.MOST), seed), seed, 1, [], out_dir, as_json)
+    _show_demo(words, words.plans(_count(tasks, 12, words.MOST), seed), seed, 1, [], out_dir, as_json)
 
 
 def _demo_game24(
