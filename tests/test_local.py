@@ -393,3 +393,16 @@ def test_a_run_by_its_name_is_resumed_for_more_rounds(here: Path) -> None:
     assert icrl("resume", "out", "--more", "1").returncode == 0
     result = json.loads((here / "out" / "result.json").read_text())
     assert (len(result["episodes"]), result["usage"]["calls"], result["usage"]["usd"]) == (2, 2, 0)
+
+
+@real
+def test_the_demo_of_word_games_holds_it_to_the_words_that_a_game_offers(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TRAINED": "icrl_graph.tasks.word_games.references:posterior", "EPISODES": 2}.items():
+        monkeypatch.setattr(f"icrl_graph.benchmarks.demos.words.{name}", value)
+    done = icrl("demo", "words", "--tasks", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    arms = {arm["name"]: arm for arm in json.loads(done.stdout)["arms"]}
+    assert {arm["calls"] for arm in arms.values()} == {2 * 2}
+    assert arms["base model"]["valid"]["mean"] == 1
