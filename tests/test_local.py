@@ -73,7 +73,7 @@ def asked(model: LocalChatModel, path: str, **body: Any) -> httpx2.Response:
 
 
 def test_an_unknown_name_is_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match="unknown local model 'gpt-4'; choose 'smollm2' or the path of a .gguf file"):
+    with pytest.raises(ValueError, match="unknown local model 'gpt-4'; choose 'smollm2', 'icrl-smollm2' or the path"):
         chat_model("local:gpt-4")
 
 
