@@ -18,14 +18,14 @@ from icrl_graph.tasks.word_games.references import Messages, game_of
 from icrl_graph.tasks.word_games.wordings import Game
 
 
-def smollm2(messages: Messages, rng: Random) -> AIMessage:
+def smollm2(messages: Messages, rng: Random, temperature: float | None) -> AIMessage:
     """`local:smollm2`, constrained."""
-    return _answer("local:smollm2", messages, rng)
+    return _answer("local:smollm2", messages, rng, temperature)
 
 
-def icrl_smollm2(messages: Messages, rng: Random) -> AIMessage:
+def icrl_smollm2(messages: Messages, rng: Random, temperature: float | None) -> AIMessage:
     """`local:icrl-smollm2`, constrained."""
-    return _answer("local:icrl-smollm2", messages, rng)
+    return _answer("local:icrl-smollm2", messages, rng, temperature)
 
 
 def grammar(game: Game) -> str:
@@ -35,9 +35,10 @@ def grammar(game: Game) -> str:
     return f"root ::= {answer}\nword ::= {words}"
 
 
-def _answer(name: str, messages: Messages, rng: Random) -> AIMessage:
+def _answer(name: str, messages: Messages, rng: Random, temperature: float | None) -> AIMessage:
+    options: Any = {} if temperature is None else {"temperature": temperature}
     body = {"grammar": grammar(game_of(parse(messages)))}
-    answer: AIMessage = _model(name).invoke(messages, seed=rng.getrandbits(31), extra_body=body)
+    answer: AIMessage = _model(name).invoke(messages, seed=rng.getrandbits(31), extra_body=body, **options)
     return answer
 
 

