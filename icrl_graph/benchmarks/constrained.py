@@ -32,7 +32,7 @@ def grammar(game: Game) -> str:
     """A grammar (GBNF) of the answers to a game: as many of its words as an answer has, with commas between them."""
     answer = ' ", " '.join(game.length * ["word"])
     words = " | ".join(f'"{word}"' for word in game.options)
-    return f"root ::= {answer}\nword ::= {words}"
+    return f'root ::= " "? {answer}\nword ::= {words}'
 
 
 def _answer(name: str, messages: Messages, rng: Random, temperature: float | None) -> AIMessage:
