@@ -148,7 +148,12 @@ def train(
 
 def distil(model: LanguageModel, recipe: Distillation, iteration: int) -> dict[str, Any]:
     """An iteration of the first stage: adds up gradients, and says what it came to."""
-    samples = [_taught(model, recipe, iteration * recipe.trials + number) for number in range(recipe.trials)]
+    first = iteration * recipe.trials
+    return imitate(model, recipe, [_taught(model, recipe, first + number) for number in range(recipe.trials)])
+
+
+def imitate(model: LanguageModel, recipe: Stage, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Adds up the gradients of what a teacher wrote, whatever the games are, and says what it came to."""
     count = told(samples)
 
     def loss(part: Sequence[Sample]) -> tuple[Tensor, Imitation]:
