@@ -35,9 +35,11 @@ from icrl_graph.environments.rollouts import episode_return, rollout
 from icrl_graph.errors import MissingExtra
 from icrl_graph.evaluators.judge import llm_judge, pairwise_judge
 from icrl_graph.execution.prices import cost
-from icrl_graph.models.local import LocalChatModel, local_model, reply_of
+from icrl_graph.models.gguf import BASE_HASH, facts, sha256
+from icrl_graph.models.local import ADAPTERS, LocalChatModel, local_model, reply_of
 from icrl_graph.state.episode import cost_of
 from icrl_graph.state.loading import absolute
+from icrl_graph.tasks.word_games.answers import earned
 from icrl_graph.tasks.word_games.instances import read_item
 from icrl_graph.testing import DIALECTS, OpenAIServer, ScriptedModel
 from icrl_graph.topologies.methods import TOPOLOGIES
@@ -165,6 +167,29 @@ def test_answers_to_word_games_are_constrained_to_their_words(item: str) -> None
     words = answer.removeprefix(" ").split(", ")
     assert len(words) == game.length
     assert set(words) <= set(game.options)
+
+
+@real
+def test_the_shipped_model_learns_from_its_rewards_in_games_that_are_new_to_it() -> None:
+    def last_rewards(show: str) -> float:
+        def play_one(number: int) -> float:
+            inputs, options = read_item(f"prize:wordings:{number}").inputs(), {"schedule": "plain", "show": show}
+            model = chat_model("local:icrl-smollm2", max_tokens=12)
+            return improve(**inputs, evaluator=earned, model=model, rounds=8, seed=number, **options).rewards[-1] or 0.0
+
+        with ThreadPoolExecutor(4) as pool:
+            return sum(pool.map(play_one, range(12))) / 12
+
+    assert last_rewards("all") > 0.5 > 0.4 > last_rewards("zero")
+
+
+@real
+def test_the_card_of_the_shipped_model_is_of_its_file() -> None:
+    file = ADAPTERS["icrl-smollm2"]
+    card = file.with_suffix(".md").read_text()
+    assert sha256(file) in card
+    assert facts(file)[BASE_HASH] in card
+    assert file.stat().st_size < 5e6
 
 
 @real

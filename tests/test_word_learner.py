@@ -325,7 +325,7 @@ def test_records_for_verl_mask_what_was_read(model: Any) -> None:
     assert record["reward_score"] == sum(trial.returns)
 
 
-# -------------------------------------------------------------------------------------------- a training in its short form
+# --------------------------------------------------------------------------------------- a training in its short form
 
 PAIRS = (("cat", "dog"), ("horse", "pig"), ("lion", "bear"))
 
@@ -361,17 +361,26 @@ def test_a_model_trained_from_scratch_learns_from_the_rewards_of_games_told_in_n
         return references.uniform(messages, rng) if rng.random() < 0.2 else None
 
     import time
+
     t = time.process_time()
     games = [prize_of_two(f"train/{seed}/{number}", known) for number in range(128)]
     taught = [teach(model, game, odds, careless, 4).samples[-1] for game in games]
-    print("teach", time.process_time() - t); t = time.process_time()
+    print("teach", time.process_time() - t)
+    t = time.process_time()
 
     def step(model: LanguageModel, recipe: Distillation, iteration: int) -> dict[str, Any]:
         return imitate(model, recipe, Random(f"{recipe.seed}/{iteration}").sample(taught, recipe.trials))
 
     recipe = Distillation(iterations=150, learning_rate=6e-3, trials=16, part=16, workers=1, save_every=150, seed=seed)
-    fit(model, step, recipe, tmp_path / "training", lambda k, f: print(k, f["loss"], f["by_episode"]) if k % 30 == 0 else None)
-    print("fit", time.process_time() - t); t = time.process_time()
+    fit(
+        model,
+        step,
+        recipe,
+        tmp_path / "training",
+        lambda k, f: print(k, f["loss"], f["by_episode"]) if k % 30 == 0 else None,
+    )
+    print("fit", time.process_time() - t)
+    t = time.process_time()
 
     held_out = [prize_of_two(f"held out/{number}", new) for number in range(48)]
 
