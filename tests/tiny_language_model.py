@@ -21,7 +21,7 @@ def tiny_language_model(folder: Path, template: str | None = TEMPLATE) -> Path:
     return _written(folder, tokenizer, template, width=32, inner=48, key_heads=2)
 
 
-def language_model_of_words(folder: Path, words: Sequence[str]) -> Path:
+def language_model_of_words(folder: Path, words: Sequence[str], seed: int = 0) -> Path:
     """The same with a token for each of these words, wide enough to be trained from scratch in seconds."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -29,11 +29,19 @@ def language_model_of_words(folder: Path, words: Sequence[str]) -> Path:
     tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     template = "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}"
-    return _written(folder, tokenizer, template, width=64, inner=128, key_heads=4, initializer_range=0.15)
+    return _written(folder, tokenizer, template, width=64, inner=128, key_heads=4, seed=seed, initializer_range=0.15)
 
 
 def _written(
-    folder: Path, tokenizer: Any, template: str | None, *, width: int, inner: int, key_heads: int, **settings: Any
+    folder: Path,
+    tokenizer: Any,
+    template: str | None,
+    *,
+    width: int,
+    inner: int,
+    key_heads: int,
+    seed: int = 0,
+    **settings: Any,
 ) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -42,7 +50,7 @@ def _written(
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>")
     fast.chat_template = template
     fast.save_pretrained(folder)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(fast), hidden_size=width, intermediate_size=inner, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=key_heads, max_position_embeddings=4096, eos_token_id=fast.eos_token_id,
