@@ -189,6 +189,8 @@ LEARN = ("--model", "learner:hidden-color")
         (("demo", "--ranked", "24.csv"), "icrl demo game24 --ranked"),
         (("demo", "--workers", "2"), "icrl demo game24 --workers 2"),
         (("demo", "game24", "--ranked", "x", "--tasks", "3"), "can't be combined"),
+        (("demo", "words", "--tasks", "513"), "there are 512 held-out games"),
+        (("demo", "words", "--workers", "2"), "icrl demo game24 --workers 2"),
         (("serve", "chess"), "unknown learner 'chess'"),
         (("train", "chess"), "unknown learner 'chess'"),
         (("run", "hidden-color:#3b9", *LEARN, "--set", "warm=2"), "unknown setting 'warm'; choose among max_calls,"),
