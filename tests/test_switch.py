@@ -147,7 +147,7 @@ def test_a_context_may_name_what_one_run_switches_to() -> None:
 
 def test_what_each_model_cost_is_told_apart_by_its_prices() -> None:
     def of(**options: Any) -> Any:
-        models = {"model": _priced("cheap", "0.2", "0.1"), "switch_model": _priced("strong", "0.1", "0.4")}
+        models: Any = {"model": _priced("cheap", "0.2", "0.1"), "switch_model": _priced("strong", "0.1", "0.4")}
         return improve("Say it.", score, **models, rounds=4, switch_after=1, prices=PRICES, **options)
 
     run = of()
@@ -214,4 +214,4 @@ def test_a_switch_that_does_not_fit_is_refused_when_the_graph_is_built(options: 
 
 def test_attempts_side_by_side_have_nothing_to_switch() -> None:
     with pytest.raises(ValueError, match="unknown argument 'switch_after'"):
-        create_best_of_n(ScriptedModel(["1"]), score, switch_after=2)  # type: ignore[call-arg]
+        create_best_of_n(ScriptedModel(["1"]), score, switch_after=2)

@@ -198,8 +198,8 @@ def resume(
         saved = Run.read(folder)
         own = {"base_url": base_url or saved.base_url, "switch_base_url": switch_base_url or saved.switch_base_url}
         tell_addresses(folder, **own)
-    addresses = {"base_url": base_url, "switch_base_url": switch_base_url}
-    _follow(folder, as_json, partial(Run.resume, folder, more=more, **addresses))
+    again = partial(Run.resume, folder, more=more, base_url=base_url, switch_base_url=switch_base_url)
+    _follow(folder, as_json, again)
 
 
 def _follow(folder: Path, as_json: bool, play: Callable[..., Result]) -> None:

@@ -148,8 +148,7 @@ class Run:
             ValueError: the folder holds no run, or one of another version, or the run can't be extended.
         """
         run = cls.read(folder)
-        own = {"base_url": base_url or run.base_url, "switch_base_url": switch_base_url or run.switch_base_url}
-        run = replace(run, **own)
+        run = replace(run, base_url=base_url or run.base_url, switch_base_url=switch_base_url or run.switch_base_url)
         result = _play(run._arguments(), folder, on_episode, control)
         if not more or result.stopped in GIVEN_UP:
             return result
