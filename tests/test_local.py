@@ -173,7 +173,8 @@ def test_answers_to_word_games_are_constrained_to_their_words(item: str) -> None
 def test_the_shipped_model_learns_from_its_rewards_in_games_that_are_new_to_it() -> None:
     def last_rewards(show: str) -> float:
         def play_one(number: int) -> float:
-            inputs, options = read_item(f"prize:wordings:{number}").inputs(), {"schedule": "plain", "show": show}
+            inputs = read_item(f"prize:wordings:{number}").inputs()
+            options: dict[str, Any] = {"schedule": "plain", "show": show}
             model = chat_model("local:icrl-smollm2", max_tokens=12)
             return improve(**inputs, evaluator=earned, model=model, rounds=8, seed=number, **options).rewards[-1] or 0.0
 
@@ -188,7 +189,7 @@ def test_the_card_of_the_shipped_model_is_of_its_file() -> None:
     file = ADAPTERS["icrl-smollm2"]
     card = file.with_suffix(".md").read_text()
     assert sha256(file) in card
-    assert facts(file)[BASE_HASH] in card
+    assert str(facts(file)[BASE_HASH]) in card
     assert file.stat().st_size < 5e6
 
 
