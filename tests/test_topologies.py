@@ -481,7 +481,7 @@ def _constant(*values: float | None) -> Any:
         ({"target": -1.0}, [-2.0, -1.0], "success", 2),
         ({"patience": 2}, [0.1, 0.5, 0.5, 0.4], "plateau", 4),
         ({"patience": 2}, [None, None, 0.1, 0.1, 0.1], "plateau", 5),
-        ({"stop": "gain:0.1", "target": 1.0}, [0.0, None, 0.5, 0.2], "gain", 4),
+        ({"stop": "gain:0.1", "target": 1.0}, [0.0, None, 0.5], "gain", 3),
         ({"stop": "gain:0.1", "target": 1.0}, [0.0, 1.0], "success", 2),
         ({"stop": "gain:0", "bounds": (0, 1)}, [0.0, 1.0], "gain", 2),
         ({"max_calls": 3}, [0.1] * 3, "calls", 3),
