@@ -121,8 +121,9 @@ def test_a_spread_may_be_a_function() -> None:
 
     _, episodes = play(create_icrl(digest, nearness, width=2, rounds=1, spread=by_number))
     assert [each["plan"]["instruction"] for each in episodes] == ["explore 1/2", "explore 2/2"]
+    wrong: Any = lambda instruction, candidate, width: 3  # noqa: E731
     with pytest.raises(ValueError, match="the spread must return the name of an instruction or a text, got 3"):
-        play(create_icrl(digest, nearness, width=2, spread=lambda instruction, candidate, width: 3))
+        play(create_icrl(digest, nearness, width=2, spread=wrong))
 
 
 @pytest.mark.parametrize("layout", ["turns", "transcript"])

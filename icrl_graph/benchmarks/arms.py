@@ -123,7 +123,7 @@ _NUMBERS: Mapping[str, Callable[[str], float]] = {
     "max_response_tokens": int,
     "width": int,
 }
-_OF_ROUNDS = (*EARLY_STOPS, "max_failures", "max_evaluator_failures")
+_OF_ROUNDS = (*EARLY_STOPS, "max_failures", "max_evaluator_failures", "width", "spread")
 """Settings of which a topology without rounds has none."""
 _FIXED = ("evaluator", "metric", "topology", "reflector", "critic", "options", "seed")
 
