@@ -42,6 +42,20 @@ def test_rounds_are_attempts_side_by_side_for_best_of_n_and_an_arm_may_have_its_
     assert settings_of("icrl+rounds=2", rounds=6)["rounds"] == 2
 
 
+def test_an_arm_with_wide_rounds_has_as_many_attempts_as_the_others() -> None:
+    assert settings_of("icrl+width=2+spread=differ", rounds=6).items() >= {"rounds": 3, "width": 2}.items()
+    assert settings_of("icrl+width=4", rounds=6)["rounds"] == 2
+    assert settings_of("icrl+width=2+rounds=5", rounds=6)["rounds"] == 5
+    assert settings_of("reflexion", rounds=6, options={"width": 3})["rounds"] == 2
+    assert settings_of("best_of_n", rounds=6, options={"width": 3})["n"] == 6
+
+
+@pytest.mark.parametrize("wrong", ["0", "two"])
+def test_a_wrong_width_of_an_arm_is_told(wrong: str) -> None:
+    with pytest.raises(ValueError, match=f"the arm 'icrl.width={wrong}': .*width"):
+        settings_of(f"icrl+width={wrong}")
+
+
 def test_a_target_is_of_all_arms_but_those_that_can_not_stop_early() -> None:
     asked = {"target": 1.0, "patience": 2, "max_calls": 9}
     assert settings_of("reflexion", options=asked).items() >= asked.items()

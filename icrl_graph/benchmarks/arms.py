@@ -130,7 +130,7 @@ _NUMBERS: Mapping[str, Callable[[str], float]] = {
     "allocate": int,
 }
 _OF_ROUNDS = (
-    *(*EARLY_STOPS, "max_failures", "max_evaluator_failures"),
+    *(*EARLY_STOPS, "max_failures", "max_evaluator_failures", "width", "spread"),
     *("feedback_limit", "latest_feedback_limit", "switch_after", *SWITCHED),
 )
 """Settings of which a topology without rounds has none."""
