@@ -325,7 +325,7 @@ def test_records_for_verl_mask_what_was_read(model: Any) -> None:
     assert record["reward_score"] == sum(trial.returns)
 
 
-# ----------------------------------------------------------------------------------------- a training in its short form
+# ---------------------------------------------------------------------------------------- a training in its short form
 
 
 def prize_of_two(name: str, told: tuple[str, ...]) -> Any:

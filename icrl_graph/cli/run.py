@@ -80,7 +80,8 @@ def run(
     model: Annotated[
         str,
         typer.Option(
-            help="provider:name, local:smollm2, local:path.gguf, learner:hidden-color, learner:game24 or path.py:name.",
+            help="provider:name, local:smollm2, local:icrl-smollm2, local:path.gguf, "
+            "learner:hidden-color, learner:game24 or path.py:name.",
             autocompletion=model_names,
         ),
     ],

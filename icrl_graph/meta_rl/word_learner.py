@@ -43,7 +43,7 @@ FAMILIES: Sequence[str] = ("prize", "amounts")
 SCALES: Sequence[Scale] = (UNIT, UNIT, UNIT, (0, 10), (0, 100), (-1, 1))
 """Ranges of rewards, one drawn for each trial."""
 SIZES: Sequence[int] = (2, 3, 4, 5, 6)
-"""How many options there are: what rewards mean is learnt from few at first."""
+"""How many options there are in the first stage: what rewards mean is learnt from few at first."""
 MIXED = 1 / 2
 """The share of trials with words of all categories."""
 FORMS: Sequence[Mapping[str, Any]] = (
@@ -62,7 +62,7 @@ CARELESS = 1 / 3, 0.3
 class Distillation(Stage):
     """The first stage."""
 
-    iterations: int = 240
+    iterations: int = 200
     learning_rate: float = 1.5e-3
     trials: int = 8
     """In an iteration."""
@@ -74,7 +74,7 @@ class Distillation(Stage):
 class Reinforcement(Stage):
     """The second stage."""
 
-    iterations: int = 24
+    iterations: int = 16
     learning_rate: float = 2e-4
     fall_to: float = 0.5
     instances: int = 4
@@ -86,8 +86,8 @@ class Reinforcement(Stage):
     scale: str = "std"
     entropy: float = 0.0
     """The weight of entropy in the loss."""
-    max_response_tokens: int = 16
-    """Room for three words of several tokens each."""
+    max_response_tokens: int = 8
+    """Room for a word of several tokens."""
 
     def __post_init__(self) -> None:
         find_credit(self.credit)  # now, not after the first stage
@@ -173,7 +173,7 @@ def imitate(model: LanguageModel, recipe: Stage, samples: Sequence[Sample]) -> d
 def _taught(model: LanguageModel, recipe: Distillation, number: int) -> Sample:
     """What the teacher wrote in a trial; where each of its prompts is a chat of its own, in one of them."""
     rng = Random(f"distil/{recipe.seed}/{number}")
-    played = _drawn(rng, recipe.seed * 10**6 + number, rng.choice(FORMS), rng.choice(SCALES))
+    played = _drawn(rng, recipe.seed * 10**6 + number, rng.choice(FORMS), rng.choice(SCALES), SIZES)
     chance = CARELESS[1] if rng.random() < CARELESS[0] else 0.0
     episodes = min(recipe.episodes, len(played.inputs["task_data"]["options"]) + 2)
     if {"schedule", "layout"} & played.options.keys():  # each prompt is a sample of its own: one answer
@@ -183,16 +183,19 @@ def _taught(model: LanguageModel, recipe: Distillation, number: int) -> Sample:
 
 
 def _odds(messages: Sequence[Message]) -> Odds:
-    return {write_answer(answer): chance for answer, chance in references.posterior_odds(messages).items()}
+    """With a space ahead, as options are listed: most words are the same one token in both places then."""
+    return {f" {write_answer(answer)}": chance for answer, chance in references.posterior_odds(messages).items()}
 
 
 def _careless(chance: float, messages: Sequence[Message], rng: Random) -> str | None:
-    return references.uniform(messages, rng) if rng.random() < chance else None
+    return f" {references.uniform(messages, rng)}" if rng.random() < chance else None
 
 
-def _drawn(rng: Random, seed: int, form: Mapping[str, Any], scale: Scale) -> Instance:
+def _drawn(
+    rng: Random, seed: int, form: Mapping[str, Any] = {}, scale: Scale = UNIT, sizes: Sequence[int] = ()
+) -> Instance:
     family, is_mixed = rng.choice(FAMILIES), rng.random() < MIXED
-    drawn = instance(family, "train", seed, scale=scale, sizes=SIZES, is_mixed=is_mixed)
+    drawn = instance(family, "train", seed, scale=scale, sizes=sizes, is_mixed=is_mixed)
     return Instance(f"{family}:train:{seed}", drawn.inputs(), earned, form)
 
 
@@ -200,7 +203,7 @@ def reinforce(model: LanguageModel, recipe: Reinforcement, iteration: int) -> di
     """An iteration of the second stage: adds up gradients, and says what it came to."""
     rng = Random(f"reinforce/{recipe.seed}/{iteration}")
     first = 5 * 10**8 + recipe.seed * 10**6 + iteration * recipe.instances  # none that the teacher has played
-    drawn = [_drawn(rng, first + at, {}, UNIT) for at in range(recipe.instances)]
+    drawn = [_drawn(rng, first + at) for at in range(recipe.instances)]
     instances = [one for one in drawn for _ in range(recipe.group_size)]
     model.model.eval()
     trials = play(model, instances, recipe.episodes, seed=first, max_response_tokens=recipe.max_response_tokens)

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from langchain_core.messages import AIMessage
 from rich.table import Table
 from rich.text import Text
 from typing_extensions import TypedDict
@@ -27,17 +25,14 @@ from icrl_graph.benchmarks.report.pictures import draw_curve, figure, label_axes
 from icrl_graph.benchmarks.results import Row
 from icrl_graph.benchmarks.statistics import Difference, Estimate, curve, difference, estimate
 from icrl_graph.models.registry import load_model
-from icrl_graph.prompts.layouts import parse
 from icrl_graph.state.events import EpisodeEvent, is_episode
 from icrl_graph.state.formatting import plus_minus, share, shorten, table
 from icrl_graph.tasks.word_games.answers import earned, read_answer
 from icrl_graph.tasks.word_games.instances import GAMES, read_item
-from icrl_graph.tasks.word_games.references import Messages
-from icrl_graph.tasks.word_games.wordings import read
 from icrl_graph.topologies.methods import create_icrl
 
 TRAINED = "local:icrl-smollm2"
-BASE = f"{__name__}:base"
+BASE = "icrl_graph.benchmarks.constrained:smollm2"
 """The model that it was trained from, held to the words offered."""
 FAMILIES = ("prize", "amounts")
 MOST = GAMES * len(FAMILIES)
@@ -56,19 +51,6 @@ ARMS = {
     "teacher": "draws a secret that fits every reward, and answers what is best then",
 }
 _PLAYERS = "icrl_graph.tasks.word_games.references"
-
-
-@cache
-def _smollm2() -> Any:
-    return load_model("local:smollm2")
-
-
-def base(messages: Messages, rng: Random) -> AIMessage:
-    """What `local:smollm2` answers, held to the words that its game offers: left alone, it talks of other things."""
-    grammar = " | ".join(f'"{word}"' for word in read(parse(messages).task).options)
-    body = {"grammar": f"root ::= {grammar}"}
-    answer: AIMessage = _smollm2().invoke(messages, seed=rng.getrandbits(31), extra_body=body)
-    return answer
 
 
 def arms() -> dict[str, str]:

@@ -110,7 +110,7 @@ HELD_OUT_SCALES: Vocabulary = _split(
 MIXED_NOUNS: Words = ("word", "thing", "item", "name", "option")
 """What the words of `mixed` are called."""
 _SYLLABLES = _split({"": "ba ce di fo gu ka le mi no pu ra se ti vo lan mer tin dos bur kel"})[""]
-INVENTED = 0.3
+INVENTED = 0.2
 """The share of invented words among mixed ones."""
 
 
