@@ -176,12 +176,12 @@ def test_the_shipped_model_learns_from_its_rewards_in_games_that_are_new_to_it()
             inputs = read_item(f"prize:wordings:{number}").inputs()
             options: dict[str, Any] = {"schedule": "plain", "show": show}
             model = chat_model("local:icrl-smollm2", max_tokens=12)
-            return improve(**inputs, evaluator=earned, model=model, rounds=8, seed=number, **options).rewards[-1] or 0.0
+            return improve(**inputs, score=earned, model=model, rounds=8, seed=number, **options).rewards[-1] or 0.0
 
         with ThreadPoolExecutor(4) as pool:
             return sum(pool.map(play_one, range(12))) / 12
 
-    assert last_rewards("all") > 0.5 > 0.4 > last_rewards("zero")
+    assert last_rewards("true") > 0.5 > 0.4 > last_rewards("zero")
 
 
 @real

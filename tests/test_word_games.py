@@ -90,8 +90,8 @@ def test_a_game_is_made_of_family_split_and_seed_alone(family: str, split: Any) 
 def test_the_games_stay_what_they_are() -> None:
     """Figures are reported on them: a change of words, wordings or of the draw is a change of the benchmark."""
     assert instance("prize", "words", 17).task == (
-        "Guess my favorite instrument. It is one of piano, harp, guitar, organ, trumpet, banjo. It stays the same all "
-        "the time."
+        "Let us play a game. I picked a instrument out of piano, harp, guitar, organ, trumpet, banjo, and you try to "
+        "find out which. You can try again and again."
     )
     assert instance("mastermind", "wordings", 3).task == (
         "The safe wants two distinct labels from violin, cello, organ, piano. Every slot that matches raises your "

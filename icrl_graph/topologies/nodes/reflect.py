@@ -92,7 +92,8 @@ def reflect_node(
     def reflect(state: LoopState, settings: SavedSettings, _: Budget) -> Flow:
         episodes = state["episodes"]
         past = episodes[: len(episodes) - len(latest_round(episodes))]
-        flows = [on_attempt(state, settings, [*past, each]) for each in to_reflect_on(episodes)]
+        again = [each for each in latest_round(episodes) if "response" in each]  # a person has changed their rewards
+        flows = [on_attempt(state, settings, [*past, each]) for each in to_reflect_on(episodes) or again]
         if not flows:
             return {}
         done = [(yield from flows[0])] if len(flows) == 1 else (yield flows)
