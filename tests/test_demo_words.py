@@ -51,7 +51,7 @@ def means(curve: Any) -> list[float]:
 def test_it_begins_with_the_chat_of_a_game_and_what_the_base_model_says_in_it(played: Played) -> None:
     game = read_item(words.choose(1, seed=0)[0])
     *_, first, last = [line for line in played.done.stdout.splitlines() if line.startswith("  episode ")][:8:7]
-    assert game.task in played.done.stdout.replace("\n", " ")
+    assert game.task in " ".join(played.done.stdout.split())
     assert first.split()[2] in game.game.options
     assert first.endswith("I like to play.  .00")
     assert "(nothing)" in last
@@ -133,7 +133,7 @@ def summary(rise: float, over_base: float, over_controls: float, over_teacher: f
     ("figures", "said", "not_said"),
     [
         ((0.5, 0.3, 0.5, -0.2), "there is something left to learn", "don't"),
-        ((0.05, 0.3, 0.5, -0.2), "These figures don't show that it learns.", "don't show that training"),
+        ((0.05, 0.3, 0.5, -0.2), "these figures don't show that it learns", "don't show that training"),
         ((0.5, 0.05, 0.5, -0.2), "don't show that training makes a difference", "training has made"),
         ((0.5, 0.3, 0.05, -0.2), "don't show that it needs its own rewards", "it is its own rewards"),
         ((0.5, 0.3, 0.05, -0.2), "don't show that it does more than guess often", ": it does more"),

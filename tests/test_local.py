@@ -181,7 +181,8 @@ def test_the_shipped_model_learns_from_its_rewards_in_games_that_are_new_to_it()
         with ThreadPoolExecutor(4) as pool:
             return sum(pool.map(play_one, range(12))) / 12
 
-    assert last_rewards("true") > 0.5 > 0.4 > last_rewards("zero")
+    assert last_rewards("true") > 0.5
+    assert last_rewards("zero") < 0.4
 
 
 @real

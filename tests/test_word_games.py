@@ -139,6 +139,19 @@ def test_every_wording_tells_the_game() -> None:
     assert all(read(text) == game for game, text in every_text())
 
 
+@pytest.mark.parametrize(("family", "split"), [("closeness", "train"), ("prize", "words")])
+def test_mixed_options_are_refused_where_they_are_none_of_the_game(family: str, split: Any) -> None:
+    with pytest.raises(ValueError, match=f"mixed options are for training .* got '{family}', '{split}'"):
+        instance(family, split, is_mixed=True)
+
+
+def test_mixed_options_are_of_several_categories_of_training() -> None:
+    made = [instance("prize", "train", seed, sizes=[6], is_mixed=True).game.options for seed in range(20)]
+    of_one = [set(words) for words in vocabularies.TRAINING.values()]
+    assert not any(set(options) <= words for options in made for words in of_one)
+    assert not {word.casefold() for options in made for word in options} & HELD_OUT_WORDS
+
+
 @pytest.mark.parametrize("words", ALL_SCALES)
 def test_a_part_of_a_scale_is_read_off_its_ends(words: Any) -> None:
     wording = next(form for form in wordings.TRAINING["closeness"] if "{first}" in form and "{options}" not in form)

@@ -130,8 +130,15 @@ _NUMBERS: Mapping[str, Callable[[str], float]] = {
     "allocate": int,
 }
 _OF_ROUNDS = (
-    *(*EARLY_STOPS, "max_failures", "max_evaluator_failures", "width", "spread"),
-    *("feedback_limit", "latest_feedback_limit", "switch_after", *SWITCHED),
+    *EARLY_STOPS,
+    *SWITCHED,
+    "switch_after",
+    "max_failures",
+    "max_evaluator_failures",
+    "width",
+    "spread",
+    "feedback_limit",
+    "latest_feedback_limit",
 )
 """Settings of which a topology without rounds has none."""
 _FIXED = ("evaluator", "metric", "topology", "reflector", "critic", "options", "seed")
@@ -180,7 +187,8 @@ def read_arms(arms: str | Sequence[str]) -> list[Arm]:
 
 def allocated_to(arm: str) -> int | None:
     """The calls that are allocated to an arm; read from its name alone, so nothing is imported."""
-    return next((int(option[9:]) for option in arm.split("+") if option.startswith("allocate=")), None)
+    options = (option.partition("=") for option in arm.split("+"))
+    return next((int(value) for name, _, value in options if name == "allocate"), None)
 
 
 def split_and_allocated(arms: Sequence[Arm], calls: int, runs: int) -> list[str]:

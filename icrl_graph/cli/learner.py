@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -161,6 +161,7 @@ def serve(
     options: Any = {"latency": latency, "port": port, "dialect": dialect, "context": context}
     with errors_reported():
         check_port(port)
+        reply: Callable[..., Any]
         if learner.startswith("local:"):
             from icrl_graph.models.local import reply_of
 

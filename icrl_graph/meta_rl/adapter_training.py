@@ -32,7 +32,7 @@ class Stage:
     part: int = 2
     """Sequences that are computed at once."""
     workers: int = 2
-    """How many parts are computed side by side, each by one thread; the weights do not depend on it."""
+    """How many parts are computed side by side, each by one thread; their gradients do not depend on it."""
     seed: int = 0
     save_every: int = 10
     """Iterations between checkpoints."""
@@ -113,12 +113,14 @@ def add_gradients(
         return torch.autograd.grad(value, weights), fact
 
     facts = []
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for of_part, fact in pool.map(gradients, parts):
-            for weight, gradient in zip(weights, of_part, strict=True):
-                weight.grad = gradient if weight.grad is None else weight.grad + gradient
-            facts.append(fact)
-    torch.set_num_threads(threads)
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for of_part, fact in pool.map(gradients, parts):
+                for weight, gradient in zip(weights, of_part, strict=True):
+                    weight.grad = gradient if weight.grad is None else weight.grad + gradient
+                facts.append(fact)
+    finally:
+        torch.set_num_threads(threads)
     return facts
 
 

@@ -171,7 +171,7 @@ def imitate(model: LanguageModel, recipe: Stage, samples: Sequence[Sample]) -> d
 
 
 def _taught(model: LanguageModel, recipe: Distillation, number: int) -> Sample:
-    """What the teacher wrote in a trial; where each of its prompts is a chat of its own, in one of them."""
+    """What the teacher wrote in a trial; where each of its prompts is a chat of its own, in the last of them."""
     rng = Random(f"distil/{recipe.seed}/{number}")
     played = _drawn(rng, recipe.seed * 10**6 + number, rng.choice(FORMS), rng.choice(SCALES), SIZES)
     chance = CARELESS[1] if rng.random() < CARELESS[0] else 0.0

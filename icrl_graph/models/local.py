@@ -26,7 +26,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
@@ -132,8 +132,8 @@ def _files_of(name: str, base: str | None) -> tuple[Path, Path | None]:
     return model, path
 
 
-def reply_of(name: str, **options: Any) -> Callable[..., str]:
-    """A local model as a function that answers, so that it can stand behind a server of ours.
+def reply_of(name: str, **options: Any) -> Callable[..., Awaitable[str]]:
+    """A local model as an async function that answers, so that it can stand behind a server of ours.
 
     Args:
         name: such as "local:icrl-smollm2".
@@ -144,9 +144,9 @@ def reply_of(name: str, **options: Any) -> Callable[..., str]:
     """
     model = local_model(name.removeprefix("local:"), **options)
 
-    def reply(messages: Sequence[Message], rng: Random, temperature: float | None) -> str:
+    async def reply(messages: Sequence[Message], rng: Random, temperature: float | None) -> str:
         sampling: Any = {} if temperature is None else {"temperature": temperature}
-        return str(model.invoke(list(messages), seed=rng.getrandbits(31), **sampling).text)
+        return str((await model.ainvoke(list(messages), seed=rng.getrandbits(31), **sampling)).text)
 
     return reply
 

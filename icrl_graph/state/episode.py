@@ -343,8 +343,8 @@ def spent_by_model(episodes: Iterable[Episode], words_of: str | None = None) -> 
         again, by the names of their nodes, evaluate and select.
     """
     shares: dict[str, list[Usage]] = {}
+    others = {"evaluate": "evaluate", "select": "select"} | ({"reflect": words_of} if words_of else {})
     for episode in episodes:
-        others = {"evaluate": "evaluate", "select": "select"} | ({"reflect": words_of} if words_of else {})
         for node, usage in episode.get("costs", {}).items():
             if usage.get("calls"):
                 shares.setdefault(others.get(node) or episode.get("model", "model"), []).append(usage)

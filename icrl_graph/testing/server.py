@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from random import Random
 from types import TracebackType
@@ -45,6 +46,7 @@ class OpenAIServer:
     Args:
         reply: makes the answer: a function of those of `messages`, `rng` and `temperature` that it names. `rng` is
             seeded by the request's `seed`. A shipped learner: `icrl_graph.models.learners.LEARNERS["hidden-color"]`.
+            One that waits should be async: a sync one holds up all other requests meanwhile.
         latency: seconds before each answer.
         faults: injected faults, by the number of the call, from 1: "429" (with Retry-After), "500", "401", "reset"
             (the connection breaks), "hang" (no answer until the server ends), "slow" (half a second later),
@@ -72,7 +74,7 @@ class OpenAIServer:
 
     def __init__(
         self,
-        reply: Callable[..., str],
+        reply: Callable[..., str | Awaitable[str]],
         *,
         latency: float = 0.0,
         faults: Mapping[int, Fault] | None = None,
@@ -164,7 +166,8 @@ class OpenAIServer:
         offered = {"messages": messages, "rng": Random(body.get("seed")), "temperature": body.get("temperature")}
         try:
             silent = fault in ("empty", "refused", "filtered")
-            text = "" if silent else self._reply(**{name: offered[name] for name in self._names})
+            made = "" if silent else self._reply(**{name: offered[name] for name in self._names})
+            text = await made if inspect.isawaitable(made) else made
         except UnknownTask as refusal:
             problem = {"error": {"message": str(refusal), "type": "invalid_request_error", "code": "unknown_task"}}
             return web.json_response(problem, status=400)

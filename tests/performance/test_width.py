@@ -6,26 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from langchain_core.runnables import RunnableLambda
-
 from icrl_graph import aimprove, improve
-from tests.performance.lab import FULL, record
+from tests.performance.lab import FULL, record, slow_model
 
 LATENCY, CALLS, GOAL = 0.2, 16 if FULL else 8, 0.55
 
 
-def _slow(messages: Any) -> str:
-    time.sleep(LATENCY)
-    return "r" * 2000
-
-
-async def _aslow(messages: Any) -> str:
-    await asyncio.sleep(LATENCY)
-    return "r" * 2000
-
-
 def test_two_attempts_a_round_take_half_the_time(tmp_path: Path) -> None:
-    common: Any = {"model": RunnableLambda(_slow, afunc=_aslow), "score": lambda: 0.5}
+    common: Any = {"model": slow_model(LATENCY), "score": lambda: 0.5}
     ways: dict[str, Callable[..., Any]] = {
         "improve": improve,
         "aimprove": lambda *task, **options: asyncio.run(aimprove(*task, **options)),

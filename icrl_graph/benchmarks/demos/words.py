@@ -21,7 +21,7 @@ from icrl_graph.benchmarks import summary as summaries
 from icrl_graph.benchmarks.demos import Rows
 from icrl_graph.benchmarks.experiment import make_plan
 from icrl_graph.benchmarks.plan import Plan
-from icrl_graph.benchmarks.report.pictures import draw_curve, figure, label_axes
+from icrl_graph.benchmarks.report.pictures import draw_arms
 from icrl_graph.benchmarks.results import Row
 from icrl_graph.benchmarks.statistics import Difference, Estimate, curve, difference, estimate
 from icrl_graph.models.registry import load_model
@@ -194,37 +194,25 @@ def report(summary: Summary) -> Iterator[Table | str]:
         "the base model is held: left alone, it talks of other things.\n"
     )
     yield _table(summary)
-    rise = {name: arm["rise"] for name, arm in arms.items()}
+    rise, ahead = ({name: arm[what] for name, arm in arms.items()} for what in ("rise", "icrl_ahead"))
     yield (
-        f"From the first episode to the last icrl changes by {_signed(rise['icrl'])}; its weights never change."
-        + ("" if rise["icrl"]["low"] > 0 else " These figures don't show that it learns.")
+        f"From the first episode to the last icrl changes by {_signed(rise['icrl'])}: "
+        + _concluded("it gets better with frozen weights", "it learns", rise["icrl"])
+        + "."
     )
-    ahead = {name: arm["icrl_ahead"] for name, arm in arms.items()}
+    made = _concluded("training has made the difference", "training makes a difference", ahead["base model"])
     yield (
         f"The base model, from which it was trained, changes by {_signed(rise['base model'])}. In the second half of "
-        f"the episodes icrl minus base model is {_signed(ahead['base model'])}: "
-        + (
-            "training has made the difference."
-            if ahead["base model"]["low"] > 0
-            else "these figures don't show that training makes a difference."
-        )
+        f"the episodes icrl minus base model is {_signed(ahead['base model'])}: {made}."
     )
-    yield (
-        f"There icrl minus zero is {_signed(ahead['zero'])}, minus shuffled {_signed(ahead['shuffled'])}: "
-        + (
-            "it is its own rewards that it learns from."
-            if min(ahead[name]["low"] for name in ("zero", "shuffled")) > 0
-            else "these figures don't show that it needs its own rewards."
-        )
+    own = _concluded(
+        "it is its own rewards that it learns from", "it needs its own rewards", ahead["zero"], ahead["shuffled"]
     )
-    yield (
-        f"And icrl minus best_of_n is {_signed(ahead['best_of_n'])}, minus random {_signed(ahead['random'])}: "
-        + (
-            "it does more than guess often."
-            if min(ahead[name]["low"] for name in ("best_of_n", "random")) > 0
-            else "these figures don't show that it does more than guess often."
-        )
+    yield f"There icrl minus zero is {_signed(ahead['zero'])}, minus shuffled {_signed(ahead['shuffled'])}: {own}."
+    more = _concluded(
+        "it does more than guess often", "it does more than guess often", ahead["best_of_n"], ahead["random"]
     )
+    yield f"And icrl minus best_of_n is {_signed(ahead['best_of_n'])}, minus random {_signed(ahead['random'])}: {more}."
     yield (
         f"Minus the teacher it is {_signed(ahead['teacher'])}: "
         + (
@@ -235,6 +223,12 @@ def report(summary: Summary) -> Iterator[Table | str]:
             else "it is ahead of its teacher."
         )
     )
+
+
+def _concluded(claim: str, doubted: str, *differences: Difference) -> str:
+    """A claim, if all of these differences are above 0 with their intervals; else that this is not shown."""
+    lows = [each["low"] for each in differences]
+    return claim if all(low is not None and low > 0 for low in lows) else f"these figures don't show that {doubted}"
 
 
 def _table(summary: Summary) -> Table:
@@ -258,13 +252,8 @@ def plot(summary: Summary, path: Path) -> None:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    drawing = figure(10, 4.6)
-    left, right = drawing.subplots(1, 2, sharey=True)
-    for place, arm in enumerate(summary["arms"]):
-        draw_curve(left, arm["reward"], label=arm["name"], color=f"C{place}")
-        draw_curve(right, arm["success"], label=arm["name"], color=f"C{place}")
-    label_axes(left, "reward of the episode's answer", EPISODES)
-    label_axes(right, "share of games in which no answer earns more", EPISODES)
+    titles = {"reward": "reward of the episode's answer", "success": "share of games in which no answer earns more"}
+    drawing, (left, right) = draw_arms(summary["arms"], titles, EPISODES, 4.6)
     for axes in (left, right):
         axes.set(xlabel="episode")
     left.set_ylabel("mean over held-out games")

@@ -68,9 +68,11 @@ def instance(
             a scale.
 
     Raises:
-        ValueError: there is no such family or split, or the scale is empty.
+        ValueError: there is no such family or split, the scale is empty, or mixed options are none of this game.
     """
     _check(family, split, scale)
+    if is_mixed and (FAMILIES[family].on_scale or split != "train"):
+        raise ValueError(f"mixed options are for training of families without a scale, got {family!r}, {split!r}")
     kind, rng = FAMILIES[family], Random(f"{family}/{split}/{seed}")
     vocabulary = _vocabulary(split, kind.on_scale)
     thing = rng.choice(list(vocabulary))
