@@ -11,6 +11,7 @@ icrl+allocate=400                 400 calls for all its tasks together, handed o
 icrl+switch_after=3+switch_model=openai:gpt-4.1  another model once three rounds have brought no better reward
 icrl+thoughts=true                thoughts ahead of each action, in such episodes
 my_method.py:create_mine          a custom topology, by its create function
+dspy_refine                       an optimiser of another library (`icrl_graph.arena`)
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import build, find_topology, size_option
 from icrl_graph.topologies.options import at_temperature
-from icrl_graph.topologies.settings import EARLY_STOPS, SWITCH, SWITCHED
+from icrl_graph.topologies.settings import EARLY_STOPS, SWITCH, SWITCHED, Settings
 
 SHORTHANDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {"react": ("best_of_n", {"n": "1", "thoughts": True})}
 """Arms with a name: their topology and options."""
@@ -83,6 +84,7 @@ class Arm:
             options |= at_temperature(options.pop("temperature"))
         size = size_option(self.create)
         unused = {*(() if size == "rounds" else _OF_ROUNDS), *(() if self.topology == "icrl" else ("warmup",))}
+        unused |= Settings.model_fields.keys() - getattr(self.create, "settings", Settings).model_fields.keys()
         taken = {name: value for name, value in shared.items() if name not in unused}
         width = {**taken, **options}.get("width", 1)  # of a wrong one the graph says what it should be
         each = width if size == "rounds" and isinstance(width, int) and width > 0 else 1

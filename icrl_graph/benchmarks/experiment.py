@@ -300,6 +300,7 @@ def _check_allocated(experiment: Experiment) -> None:
         a_round = settings.width * parts.calls_of_attempt(settings)
         wrong = {
             "it has no rounds": size_option(arm.create) != "rounds",
+            "it can't be played for longer": not parts.schema.can_be_extended,
             "it draws from the rewards of another arm": arm.draws_from is not None,
             "its leaders are judged again whenever it ends": settings.retests or parts.selector is not None,
             "give target or bounds, the highest reward that counts": parts.highest(settings) is None,

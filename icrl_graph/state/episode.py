@@ -42,6 +42,8 @@ class Plan(TypedDict):
     """No prompt from here on shows an episode before this one: with them it did not fit into the model's context."""
     switched: NotRequired[int]
     """The round from which on the run plays with another model, memory or schedule; absent before it."""
+    program: NotRequired[str]
+    """The program of another library that wrote the prompts: they can't be made again."""
 
 
 class Step(TypedDict, total=False):
@@ -199,7 +201,8 @@ class Output(TypedDict, total=False):
     itself) or "human"."""
     rounds_done: int
     stopped: str | None
-    """Why it ended: rounds, success, plateau, gain, calls, tokens, usd, time, failures (of the model) or evaluator."""
+    """Why it ended: rounds, success, plateau, gain, calls, tokens, usd, time, failures (of the model), evaluator or, of a
+    program of another library, error."""
     usage: Usage
 
 

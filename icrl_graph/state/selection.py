@@ -140,6 +140,15 @@ def most_valued(episodes: Sequence[Episode]) -> Episode | None:
     return max(valued, key=lambda pair: pair[0])[1] if valued else None
 
 
+def selected_or(otherwise: Choose) -> Choose:
+    """Which episode gives the answer: what a selector valued most, or what is chosen otherwise where it valued none."""
+
+    def choose(episodes: Sequence[Episode]) -> Episode | None:
+        return most_valued(episodes) or otherwise(episodes)
+
+    return choose
+
+
 def best_value(episodes: Iterable[Episode]) -> float | None:
     """The highest value of any scored episode, or None."""
     return max((value for episode in episodes if (value := value_of(episode)) is not None), default=None)

@@ -63,6 +63,8 @@ class RunSettings(BaseModel):
     """The fingerprints of the options that prompts, answers and rewards follow from, such as `system`; saved, too."""
     models: ClassVar[Sequence[str]] = (MAIN,)
     """The names under which the graph has its models."""
+    can_be_extended: ClassVar[bool] = True
+    """Whether a run that has ended can be resumed for more rounds."""
     made: ClassVar[bool] = False
     """Whether `schema` made the class, for one graph."""
 

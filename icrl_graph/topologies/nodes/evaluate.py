@@ -32,38 +32,6 @@ from icrl_graph.topologies.stopping import stop_reason
 def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
     """Judge what the round has answered, decide what later prompts may see of it, and whether the run is over."""
 
-    def score(state: LoopState, episode: Episode) -> Flow:
-        if "response" not in episode:
-            return unscored(episode.get("error", "no response")), Usage()
-        if "answer" in episode and episode["answer"] is None:
-            return unscored(episode["error"]), Usage()
-        reward, usage = yield from confirmed(state, episode)
-        if parts.metric is not None:
-            measured, more = yield from ask(parts.metric, state, episode, None, parts.timeout)
-            reward, usage = {**reward, "metric": measured["value"]}, add_usage(usage, more)
-            if "error" in measured:
-                reward.setdefault("error", f"metric: {measured['error']}")
-        return reward, usage
-
-    def confirmed(state: LoopState, episode: Episode) -> Flow:
-        """The reward; of an attempt that reaches the target, the lowest of as many passes as must confirm it.
-
-        A pass without a score leaves it unscored: neither a success nor a failure is known.
-        """
-        settings = SavedSettings.of(state["settings"])
-        reward, usage = yield from ask(parts.evaluator, state, episode, parts.bounds, parts.timeout)
-        wanted = settings.confirmations or 1
-        for number in range(2, wanted + 1):
-            if settings.target is None or reward["value"] is None or reward["value"] < settings.target:
-                break
-            again, more = yield from ask(parts.evaluator, state, episode, parts.bounds, parts.timeout)
-            usage = add_usage(usage, more)
-            if again["value"] is None:
-                reward = unscored(f"pass {number} of {wanted}: {again.get('error', 'no score')}")
-            elif again["value"] < reward["value"]:
-                reward = again
-        return reward, usage
-
     def evaluate(state: LoopState, settings: SavedSettings, _: Budget) -> Flow:
         episodes = state["episodes"]
         todo = [episode for episode in episodes if "reward" not in episode]
@@ -72,7 +40,7 @@ def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
                 f"{unanswered} of the {len(todo)} attempts that build_context opened were sent to no node that answers "
                 "them: where a round has several, add_fan_out sends each on"
             )
-        flows = [score(state, episode) for episode in todo]
+        flows = [score(parts, state, episode) for episode in todo]
         judged = yield from all_of(flows, parts.evaluator, parts.metric)
         ablation = parts.pick("show", settings)
         patches: list[Episode] = []
@@ -83,11 +51,46 @@ def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
             patch["costs"] = costs(episode, "evaluate", usage)
             patches.append(patch)
         episodes = upsert(episodes, [patches])
-        _emit(settings, episodes, len(patches))
+        emit(settings, episodes, len(patches))
         over = stop_reason(settings, episodes, parts.calls_ahead(settings, episodes), parts.is_enough(settings))
         return {"episodes": patches, "stopped": state.get("stopped") or over}
 
     return node("evaluate", evaluate, parts.evaluator.part, parts)
+
+
+def score(parts: Parts, state: LoopState, episode: Episode) -> Flow:
+    """The reward of an attempt, with its metric; returns it and what it cost."""
+    if "response" not in episode:
+        return unscored(episode.get("error", "no response")), Usage()
+    if "answer" in episode and episode["answer"] is None:
+        return unscored(episode["error"]), Usage()
+    reward, usage = yield from _confirmed(parts, state, episode)
+    if parts.metric is not None:
+        measured, more = yield from ask(parts.metric, state, episode, None, parts.timeout)
+        reward, usage = {**reward, "metric": measured["value"]}, add_usage(usage, more)
+        if "error" in measured:
+            reward.setdefault("error", f"metric: {measured['error']}")
+    return reward, usage
+
+
+def _confirmed(parts: Parts, state: LoopState, episode: Episode) -> Flow:
+    """The reward; of an attempt that reaches the target, the lowest of as many passes as must confirm it.
+
+    A pass without a score leaves it unscored: neither a success nor a failure is known.
+    """
+    settings = SavedSettings.of(state["settings"])
+    reward, usage = yield from ask(parts.evaluator, state, episode, parts.bounds, parts.timeout)
+    wanted = settings.confirmations or 1
+    for number in range(2, wanted + 1):
+        if settings.target is None or reward["value"] is None or reward["value"] < settings.target:
+            break
+        again, more = yield from ask(parts.evaluator, state, episode, parts.bounds, parts.timeout)
+        usage = add_usage(usage, more)
+        if again["value"] is None:
+            reward = unscored(f"pass {number} of {wanted}: {again.get('error', 'no score')}")
+        elif again["value"] < reward["value"]:
+            reward = again
+    return reward, usage
 
 
 def ask(
@@ -212,7 +215,8 @@ def all_of(flows: list[Flow], *evaluators: BoundEvaluator | None) -> Flow:
     return judged
 
 
-def _emit(settings: SavedSettings, episodes: Sequence[Episode], new: int) -> None:
+def emit(settings: SavedSettings, episodes: Sequence[Episode], new: int) -> None:
+    """Tell who listens of the newest attempts, which were judged, and of what is spent of the caps."""
     write = get_stream_writer()
     for at in range(len(episodes) - new, len(episodes)):
         write(episode_event(episodes, at))

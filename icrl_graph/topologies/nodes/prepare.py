@@ -92,6 +92,8 @@ def _resumed(parts: Parts, state: LoopState, changed: Mapping[str, Any]) -> dict
     if not state.get("settings"):
         raise ValueError("there is no run on this thread to resume; give a task")
     check_schema_version(state["settings"])
+    if not parts.schema.can_be_extended:
+        raise ValueError("a run of another library's program can't be extended; start a new one with more rounds")
     open_rounds = {episode["round"] for episode in state["episodes"] if "reward" not in episode}
     ended = state.get("stopped") is not None and not open_rounds
     # what was interrupted in a round begins it again, and finds in the journal what was answered
