@@ -17,6 +17,7 @@ LAYERS = [  # a group may import only itself and what stands above it
     "evaluators",
     "environments",
     "topologies",
+    "arena",
     "api",
     "preview",
     "benchmarks",
@@ -26,7 +27,7 @@ LAYERS = [  # a group may import only itself and what stands above it
 ]
 EVERYWHERE_LAZY = {
     *("cloudpickle", "genai_prices", "openai", "langchain_openai", "psycopg", "sqlite3", "tenacity", "torch"),
-    *("jinja2", "langchain", "matplotlib", "plotly", "py4j", "scienceworld", "scipy"),
+    *("deepagents", "dspy", "gepa", "jinja2", "langchain", "matplotlib", "plotly", "py4j", "scienceworld", "scipy"),
 }
 HOME = {
     "models/http.py": {"openai"},

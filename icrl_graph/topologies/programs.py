@@ -35,7 +35,7 @@ from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_me
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from typing_extensions import override
 
 from icrl_graph.errors import BudgetExceeded, IcrlError, missing_extra
@@ -44,9 +44,11 @@ from icrl_graph.execution.budget import Budget
 from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import Flow, Meter, single
 from icrl_graph.execution.retry import describe, is_transient
+from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.responses import failure, read_response
+from icrl_graph.models.structured import is_of_openai
 from icrl_graph.prompts.text import text_of
-from icrl_graph.state.choices import name_of_part
+from icrl_graph.state.choices import unbound
 from icrl_graph.state.episode import Episode, LoopState, Message, Plan, Usage, add_usage, plain
 from icrl_graph.state.reward import Reward
 from icrl_graph.state.selection import Choose, best, selected_or
@@ -123,13 +125,17 @@ class Host:
         task: the task, with the system prompt and examples before it, as text.
         rounds: attempts at most.
         seed: a number for its own chance, the same again for a run that is resumed.
+        highest: the highest reward that counts: the target, else the upper bound; None if neither is known.
         worst: what `score` gives where the evaluator gives nothing: the lower of the bounds, else 0.
+        takes_form: whether the model takes a JSON schema as `response_format`; else a form is asked for by a tool.
     """
 
     task: str
     rounds: int
     seed: int
+    highest: float | None
     worst: float
+    takes_form: bool
     _line: _Line = field(repr=False)
 
     def ask(self, messages: str | Sequence[Message], **arguments: Any) -> AIMessage:
@@ -170,14 +176,13 @@ class Host:
 
     def chat_model(self) -> BaseChatModel:
         """The model as one of LangChain's, for programs that take such a one."""
-        return _HostedModel(host=self)
+        return _HostedModel(host=self, profile={"structured_output": self.takes_form})
 
 
 class _HostedModel(BaseChatModel):
     """`Host.ask` as a chat model."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-    host: Host
+    host: Any
 
     @property
     def _llm_type(self) -> str:
@@ -186,7 +191,8 @@ class _HostedModel(BaseChatModel):
     @override
     def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any) -> Runnable[Any, AIMessage]:
         chosen = {"tool_choice": tool_choice} if tool_choice else {}
-        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **chosen)
+        form = {name: kwargs[name] for name in ("response_format",) if name in kwargs}
+        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **chosen, **form)
 
     @override
     def _generate(
@@ -230,7 +236,7 @@ class ForeignGraph(Graph):
         self._package, self._extra, self._calls = package, extra, calls
         self.any_names = True
         del self.nodes["generate"]
-        self._add("generate", _program_node(self.parts, program, package))
+        self._add("generate", _program_node(self.parts, program))
         for source, target in (
             ("prepare", "build_context"),
             ("build_context", "generate"),
@@ -292,14 +298,24 @@ def foreign(
     return made_of
 
 
-def _program_node(parts: Parts, program: Program, name: str) -> Runnable[Any, Any]:
+def _program_node(parts: Parts, program: Program) -> Runnable[Any, Any]:
     """Run a program to its end, and serve what it asks for; whatever goes wrong in it is data."""
+    name = program.__name__.removeprefix("create_")
+
+    lines = dict[str, _Line]()
+
+    def discard(place: tuple[str, int, int]) -> None:
+        if (line := lines.pop(place[0], None)) is not None:
+            line.close()
 
     def generate(state: LoopState, settings: SavedSettings, budget: Budget) -> Flow:
-        line, served = _Line(), _Served(parts, state, settings, Plan(**_NO_HISTORY, instruction=name, program=name))
+        line = lines[settings.run] = _Line()
+        served = _Served(parts, state, settings, Plan(**_NO_HISTORY, instruction=name, program=name))
         task = text_of([*parts.preamble, {"role": "user", "content": text_of(state["inputs"]["task"])}])
         worst = 0.0 if parts.bounds is None else parts.bounds[0]
-        host = Host(task, settings.rounds, settings.seed or 0, worst, line)
+        policy = parts.policy_of(settings)
+        takes_form = policy.kind == "chat" and _takes_form(unbound(policy.part))
+        host = Host(task, settings.rounds, settings.seed or 0, parts.highest(settings), worst, takes_form, line)
         threading.Thread(target=partial(Context().run, _run, program, host), daemon=True, name="icrl-foreign").start()
         try:
             while served.stopped is None:
@@ -311,10 +327,10 @@ def _program_node(parts: Parts, program: Program, name: str) -> Runnable[Any, An
                 else:
                     yield from served.serve(request)
         finally:
-            line.close()
+            discard((settings.run, 0, 0))
         return {"episodes": served.episodes, "stopped": served.stopped}
 
-    return node("generate", generate, parts.policy.part, parts)
+    return node("generate", generate, parts.policy.part, parts, discard)
 
 
 _NO_HISTORY: Any = {"shown": [], "left_out": 0}
@@ -446,6 +462,10 @@ class _Served:
         elif self._cost:
             last, self._cost, cost = self.episodes[-1], Usage(), self._cost
             last["costs"] = costs(last, "generate", cost)
+
+
+def _takes_form(model: Any) -> bool:
+    return isinstance(model, FunctionModel) or is_of_openai(model)
 
 
 def _read(raw: Any, tags: str | None) -> dict[str, Any]:
