@@ -17,7 +17,7 @@ def create_deepagents_rubric(host: Host) -> str:
     from langchain.agents import create_agent
     from langchain.agents.middleware import AgentMiddleware
 
-    class Attempts(AgentMiddleware):  # type: ignore[type-arg, unused-ignore]
+    class Attempts(AgentMiddleware):  # type: ignore[misc, type-arg, unused-ignore]
         """Has each answer judged before the rubric's grader reads it; the agent does not see it."""
 
         def after_agent(self, state: Any, runtime: Any) -> None:

@@ -1,4 +1,6 @@
-"""LangGraph's reflection loop, as its tutorial has it (https://langchain-ai.github.io/langgraph/tutorials/reflection/reflection/).
+"""LangGraph's reflection loop, as its tutorial has it.
+
+https://langchain-ai.github.io/langgraph/tutorials/reflection/reflection/
 
 The package langgraph-reflection (0.0.1, of 2025) is the same loop around two graphs; it is not used, as it needs mypy
 where it runs and LangGraph 0.x. The tutorial's prompts are about essays; these ask for the same of any task.
@@ -9,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langgraph.graph import END, START, MessagesState, StateGraph
 
 from icrl_graph.state.selection import last_answered
 from icrl_graph.topologies.programs import Host, foreign
@@ -25,8 +28,6 @@ CRITICISE = (
 @foreign("langgraph", calls=lambda rounds: 2 * rounds - 1, otherwise=last_answered)
 def create_langgraph_reflection(host: Host) -> str:
     """LangGraph's reflection loop: the model criticises its answer and writes it anew; it sees no reward."""
-    from langgraph.graph import END, START, MessagesState, StateGraph
-
     model = host.chat_model()
 
     def generate(state: MessagesState) -> dict[str, Any]:

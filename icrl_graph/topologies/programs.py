@@ -407,8 +407,8 @@ class _Served:
             self.end("rounds")
             return None
         episode = self._attempt(response=cleaned(answer))
-        before: LoopState = {**self._state, "episodes": [*self.episodes, episode]}
-        reward, usage = yield from score(self._parts, before, episode)
+        state: LoopState = {**self._state, "episodes": self.episodes}
+        reward, usage = yield from score(self._parts, state, episode)
         episode |= {"reward": reward, "shown": reward, "costs": costs(episode, "evaluate", usage)}  # type: ignore[typeddict-item]
         emit(self._settings, self.episodes, 1)
         target, value = self._settings.target, reward["value"]
