@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ def _best(module: str, host: Host) -> str | None:
     """What a module of DSPy answers with. Its caches and retries are off, so that each answer is a call of its own."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else LiteLLM may ask the network for prices
     import dspy
+
+    logging.getLogger("dspy.predict.predict").setLevel(logging.ERROR)  # Refine gives its own adviser texts for numbers
 
     def reward(arguments: Mapping[str, Any], prediction: Any) -> float:
         return host.score(prediction.answer)
