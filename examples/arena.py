@@ -1,7 +1,4 @@
-"""A guessing game, and a player that reads what its prompt tells of earlier guesses, in whichever form (docs/arena.md).
-
-icrl bench examples/arena.py:benchmark --model examples/arena.py:player --topologies icrl,gepa,dspy_refine
-"""
+"""A guessing game, and a player that reads what a prompt tells of earlier guesses, in any form (docs/arena.md)."""
 
 import re
 from random import Random
@@ -34,8 +31,9 @@ benchmark = Benchmark(
 def player(messages: list[dict[str, Any]], rng: Random) -> str:
     """Guesses between the bounds that its prompt tells, halfway on average."""
     prompt = str(messages)
-    if "You are a grader" in prompt or "`advice`" in prompt:
-        return GRADE if "You are a grader" in prompt else ADVICE
+    for asked, words in {"You are a grader": GRADE, "`advice`": ADVICE}.items():
+        if asked in prompt:
+            return words
     low = max([0, *(int(n) + 1 for n in re.findall(r"(\d+) is too low", prompt))])
     high = min([999, *(int(n) - 1 for n in re.findall(r"(\d+) is too high", prompt))])
     guess = f"{rng.randint(low, high)}"

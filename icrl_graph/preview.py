@@ -28,8 +28,8 @@ from icrl_graph.prompts.text import CHARACTERS, text_of
 from icrl_graph.state.choices import name_of_part, unbound
 from icrl_graph.state.episode import Message, Usage
 from icrl_graph.state.reward import Reward
-from icrl_graph.topologies.programs import ForeignGraph
 from icrl_graph.topologies.methods import build
+from icrl_graph.topologies.programs import ForeignGraph
 from icrl_graph.topologies.settings import EARLY_STOPS, MAIN, SWITCH
 
 WORD = "word "

@@ -349,5 +349,3 @@ def test_a_chat_model_of_the_host_is_counted_like_its_own_asking() -> None:
 def test_a_program_may_not_stand_where_the_model_plays_episodes_of_many_turns() -> None:
     with pytest.raises(ValueError, match="plays no episodes of many turns"):
         improve("Write.", length, model=rollout(rising, Cellar, max_steps=2), topology=create_loop)
-
-

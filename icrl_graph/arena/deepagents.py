@@ -12,7 +12,7 @@ RUBRIC = "- The answer is correct, complete, and meets every requirement of the 
 
 @foreign("deepagents", extra="arena", calls=lambda rounds: 2 * rounds, otherwise=last_answered)
 def create_deepagents_rubric(host: Host) -> str:
-    """deepagents' RubricMiddleware: the model grades its answer by a rubric and writes it anew; it sees no reward."""
+    """RubricMiddleware of deepagents: the model grades its answer by a rubric and writes it anew; it sees no reward."""
     from deepagents.middleware.rubric import RubricMiddleware
     from langchain.agents import create_agent
     from langchain.agents.middleware import AgentMiddleware

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from icrl_graph.topologies.base import Graph, send_attempts
-    from icrl_graph.topologies.programs import Host, foreign
     from icrl_graph.topologies.methods import (
         TOPOLOGIES,
         build,
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
         create_self_refine,
         find_topology,
     )
+    from icrl_graph.topologies.programs import Host, foreign
     from icrl_graph.topologies.revision import arevise, revise
     from icrl_graph.topologies.settings import BestOfNSettings, RunSettings, Settings
     from icrl_graph.topologies.tool import as_tool
