@@ -31,13 +31,14 @@ benchmark = Benchmark(
 def player(messages: list[dict[str, Any]], rng: Random) -> str:
     """Guesses between the bounds that its prompt tells, halfway on average."""
     prompt = str(messages)
-    for asked, words in {"You are a grader": GRADE, "`advice`": ADVICE}.items():
-        if asked in prompt:
-            return words
+    if "You are a grader" in prompt or "`advice`" in prompt:
+        return ADVICE if "`advice`" in prompt else GRADE
     low = max([0, *(int(n) + 1 for n in re.findall(r"(\d+) is too low", prompt))])
     high = min([999, *(int(n) - 1 for n in re.findall(r"(\d+) is too high", prompt))])
     guess = f"{rng.randint(low, high)}"
-    return f"[[ ## answer ## ]]\n{guess}\n\n[[ ## completed ## ]]" if "[[ ## " in prompt else f"```\n{guess}\n```"
+    if "[[ ## " in prompt:
+        return f"[[ ## answer ## ]]\n{guess}\n\n[[ ## completed ## ]]"
+    return f"```\n{guess}\n```" if "```" in prompt else guess
 
 
 if __name__ == "__main__":
