@@ -6,8 +6,8 @@
     tasks.csv?task=question,target=answer,id=number
 
 What follows the question mark says from which columns tasks are made (`read_fields`). A data set of the hub is read by
-its rows endpoint (https://huggingface.co/docs/dataset-viewer/rows), and kept with a checksum in the user's cache, so that
-it is read once and stays what it was; where that fails, by the package `datasets`, if it is installed.
+its rows endpoint (https://huggingface.co/docs/dataset-viewer/rows), and kept with a checksum in the user's cache, so
+that it is read once and stays what it was; where that fails, by the package `datasets`, if it is installed.
 """
 
 from __future__ import annotations

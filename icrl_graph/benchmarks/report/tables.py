@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.datasets import HUB
+from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.summary import UNITS, Method, Summary, amount, scored_of
 from icrl_graph.errors import IcrlError
