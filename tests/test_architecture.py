@@ -33,6 +33,7 @@ HOME = {
     "models/http.py": {"openai"},
     "models/openai.py": {"openai", "langchain_openai"},
     "meta_rl/pytorch.py": {"torch"},
+    "tasks/mathematics/equality.py": {"math_verify"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

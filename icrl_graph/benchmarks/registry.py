@@ -15,6 +15,7 @@ from icrl_graph.benchmarks import games, scienceworld
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs, from_data
 from icrl_graph.benchmarks.datasets import HUB, is_data_set, split_name
 from icrl_graph.benchmarks.judges import judge_game24, judge_writing
+from icrl_graph.benchmarks.mathematics import MATHEMATICS
 from icrl_graph.environments.rollouts import episode_return
 from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator, bind_evaluator
 from icrl_graph.state.choices import find, installed
@@ -73,6 +74,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         limit=60,
         options={"schedule": "plain"},  # with the layout "turns", the default: a chat of answers and rewards alone
     ),
+    **MATHEMATICS,
     "games": Benchmark(
         about="11 games whose attempts are episodes of one hidden instance: ORBIT's seven, and smaller ones",
         items=games.items,
@@ -114,7 +116,8 @@ def find_benchmark(name: str | Benchmark) -> Benchmark:
     Args:
         name: of a shipped benchmark; an entry point of the group `icrl_graph.benchmarks`; "path.py:name" or
             "module:name" of a custom `Benchmark`; a data set, such as a .jsonl file of tasks or
-            "hf:owner/name?task=problem,target=answer" (see `icrl_graph.benchmarks.datasets`); or the `Benchmark` itself.
+            "hf:owner/name?task=problem,target=answer" (see `icrl_graph.benchmarks.datasets`); or the `Benchmark`
+            itself.
 
     Raises:
         ValueError: there is none of that name, it is not a `Benchmark`, or the file can't be read.

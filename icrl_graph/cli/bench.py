@@ -71,15 +71,16 @@ class BenchCommand(SettingsCommand):
     "--model openai:gpt-4.1-mini --rounds 16 --target 1\n\n"
     "  icrl bench writing --topologies icrl,best_of_n --model openai:gpt-4.1-mini --judge openai:gpt-4.1 --preview\n\n"
     "  icrl bench my_tasks.jsonl --topologies icrl,best_of_n --model openai:my-model --evaluator my_score.py:score\n\n"
-    "  icrl bench questions.csv --map task=question,target=answer --model openai:my-model --evaluator my_score.py:score",
+    "  icrl bench questions.csv --map task=question,target=answer --model openai:my-model "
+    "--evaluator my_score.py:score",
 )
 def bench(
     context: typer.Context,
     benchmark: Annotated[
         str,
         typer.Argument(
-            help="See icrl benchmarks; or a custom one, path.py:name; or a data set: a file (.jsonl, .csv, .parquet) or "
-            "one of Hugging Face's hub, hf:owner/name or hf:owner/name/config/split.",
+            help="See icrl benchmarks; or a custom one, path.py:name; or a data set: a file (.jsonl, .csv, .parquet) "
+            "or one of Hugging Face's hub, hf:owner/name or hf:owner/name/config/split.",
             autocompletion=benchmark_names,
         ),
     ],
