@@ -216,12 +216,13 @@ def attempts(*answers: str) -> list[dict[str, Any]]:
 )
 def test_the_majority_so_far_is_the_reward(before: list[str], answer: str, reward: float) -> None:
     [attempt] = attempts(answer)
-    assert majority(attempt["response"], attempts(*before)) == reward
+    assert majority(response=attempt["response"], history=attempts(*before)) == reward
 
 
 def test_the_majority_is_a_reward_of_a_run_that_knows_no_right_answer() -> None:
     model = ScriptedModel([f"<answer>{answer}</answer>" for answer in "1213"])
-    assert improve("Guess.", majority, model=model, rounds=4).rewards == [1, 0.5, 1, 0]
+    result = improve("Guess.", majority, model=model, rounds=4)
+    assert (result.rewards, result.rewarded_by) == ([1, 0.5, 1, 0], "self-judged")
 
 
 @with_math_verify

@@ -25,7 +25,7 @@ from icrl_graph.tasks.mathematics.answers import canonical, read_answer, read_ta
 PAPER_ROUNDS, PAPER_WARMUP = 40, 2
 FIELDS: Fields = MappingProxyType({"task": "problem", "target": "answer", "id": "problem_idx"})
 """The columns of MathArena's data sets."""
-EXTRACT = "icrl_graph.tasks.mathematics.answers:canonical_answer"
+EXTRACT = "mathematics"
 """The option by which equal answers count together, as for `select=majority`."""
 EXACT = replace(bind_evaluator(verify), on_error=UNSCORED)
 """The verifier. Whatever it raises is a fault of the task data or of this machine, and never a 0."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 from icrl_graph.errors import missing_extra
-from icrl_graph.evaluators.evaluator import BoundEvaluator
+from icrl_graph.evaluators.evaluator import BoundEvaluator, bind_evaluator
 from icrl_graph.evaluators.isolation import isolated
 from icrl_graph.state.loading import load
 from icrl_graph.state.reward import Reward
@@ -62,7 +63,7 @@ def compare(answer: str, target: str) -> Reward:
     try:
         reward: Reward = _workers()(answer=normal(answer), task_data={"target": normal(target)})
     except ChildProcessError as died:
-        if str(died) in _LIMITS:
+        if str(died).endswith(_LIMITS):
             return Reward(value=0.0, feedback="The answer is too large to be worked out.")
         raise
     return reward
@@ -86,8 +87,8 @@ def check_target(target: str) -> None:
         raise ValueError(f"the right answer {target!r} can't be read as a number or a formula")
 
 
-def majority(response: str, history: Sequence[Mapping[str, Any]]) -> float:
-    """The evaluator without labels: 1 if no answer so far is more frequent than this one, shared among equals.
+def agreement(response: str, history: Sequence[Mapping[str, Any]]) -> float:
+    """Without labels: 1 if no answer so far is more frequent than this one, shared among equals.
 
     The pseudo-reward of TR-ICRL (arXiv 2604.00438), over the attempts of a run up to this one. An attempt without an
     answer earns 0. The first one has nobody to disagree with, and earns 1.
@@ -101,6 +102,10 @@ def majority(response: str, history: Sequence[Mapping[str, Any]]) -> float:
     counts = Counter(each for each in (*before, answer) if each)
     most = max(counts.values(), default=0)
     return 1 / list(counts.values()).count(most) if answer and counts[answer] == most else 0.0
+
+
+majority = replace(bind_evaluator(agreement), name="majority", rewarded_by="self-judged")
+"""`agreement` as an evaluator. Nobody but the model says what is right, so its rewards are told as self-judged."""
 
 
 class _InWorker:
