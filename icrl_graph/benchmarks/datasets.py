@@ -82,7 +82,8 @@ def read_fields(text: str) -> Fields:
     Raises:
         ValueError: it has another form, names a field twice, or no task.
     """
-    pairs = [tuple(map(str.strip, pair.partition("=")[::2])) for pair in text.split(",")]
+    parts = (pair.partition("=") for pair in text.split(","))
+    pairs = [(field.strip(), column.strip()) for field, _, column in parts]
     fields = dict(pairs)
     if not all(field and column for field, column in pairs) or len(fields) < len(pairs) or "task" not in fields:
         raise ValueError(
@@ -101,7 +102,7 @@ def entry_of(row: Row, fields: Fields) -> Row:
     if not fields:
         return row
     cells = {field: _cell(row, column) for field, column in fields.items()}
-    top = {field: cells.pop(field) for field in ("task", "id") if field in cells}
+    top: dict[str, Any] = {field: cells.pop(field) for field in ("task", "id") if field in cells}
     return {**top, "task_data": cells}
 
 
