@@ -20,6 +20,8 @@ from icrl_graph.state.choices import find, installed
 from icrl_graph.state.loading import absolute
 from icrl_graph.state.reward import UNSCORED
 from icrl_graph.tasks import hidden_color
+from icrl_graph.tasks.abstracts import items as abstracts
+from icrl_graph.tasks.abstracts.overlap import recall
 from icrl_graph.tasks.game24 import game as puzzles
 from icrl_graph.tasks.game24 import puzzles as game24
 from icrl_graph.tasks.game24.verifier import grade
@@ -63,6 +65,13 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         read=lambda text: writing.task(writing.read_item(text)),
         evaluator=_exact(endings),
         judged=judge_writing,
+    ),
+    "abstracts": Benchmark(
+        about="12 abstracts to write from their titles, rewarded by the words in common; needs the extra abstracts",
+        items=lambda: [str(number) for number in range(len(abstracts.PAPERS))],
+        read=lambda text: abstracts.task(abstracts.read_item(text)),
+        evaluator=_exact(recall),
+        solved_at=None,
     ),
     "words": Benchmark(
         about="3840 games in English with a secret to find by its rewards: other games, new words, new wordings",

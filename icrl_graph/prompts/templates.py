@@ -148,6 +148,11 @@ WRITING_RUBRIC = (
 """The task and the judge's rubric of `icrl_graph.tasks.writing.items`; the task is that of Tree of Thoughts (arXiv
 2305.10601), the words are ours."""
 
+ABSTRACT_TASK = (
+    "Write the abstract of the paper with this title:\n{title}\nGive the abstract and nothing else, in one paragraph."
+)
+"""The task of `icrl_graph.tasks.abstracts.items`, that of arXiv 2506.06303, appendix C, in our words."""
+
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
