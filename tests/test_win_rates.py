@@ -42,7 +42,7 @@ def biased(messages):
     odds = 1.0 + 2.0 * math.tanh((len(first) - len(second)) / 300)
     return "A" if chance(first + "|" + second) < 1 / (1 + math.exp(-odds)) else "B"
 '''
-TASKS = 60
+TASKS = 50
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_what_has_no_answer_loses_without_a_question(played: Path) -> None:
         ({"against": "reflexion"}, "no arm 'reflexion' is in this comparison; choose one of icrl, best_of_n"),
         ({"against": "chess"}, "unknown topology 'chess'"),
         ({"rubric": ""}, "has no rubric of its own: give one, by which the judge compares answers"),
-        ({"judge": "judge"}, "unknown model 'judge'"),
+        ({"judge": "judge"}, "a model is named 'provider:name', such as 'openai:gpt-4.1-mini', got 'judge'"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_paid(played: Path, change: Any, message: str) -> None:
