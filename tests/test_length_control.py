@@ -27,7 +27,7 @@ def test_the_part_that_is_owed_to_length_is_removed(rate: float) -> None:
     samples = [judged(rate, 100, seed) for seed in range(30)]
     found = [length_controlled(*sample) for sample in samples]
     assert np.mean([wins.mean() for wins, _ in samples]) > rate + 0.05
-    assert np.mean([one["mean"] for one in found]) == pytest.approx(rate, abs=0.05)  # type: ignore[arg-type]
+    assert np.mean([one["mean"] for one in found]) == pytest.approx(rate, abs=0.05)
     assert sum(one["low"] <= rate <= one["high"] for one in found) >= 26  # type: ignore[operator]
 
 
@@ -45,15 +45,17 @@ SHARES = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=2, max_size=20)
 @given(SHARES)
 def test_of_answers_that_are_equally_long_it_is_the_plain_rate_with_wilsons_interval(shares: list[float]) -> None:
     wins = np.array(shares)[:, None]
-    found, plain = length_controlled(wins, np.zeros_like(wins)), estimate(wins, share=True)
+    found: Any = length_controlled(wins, np.zeros_like(wins))
+    plain = estimate(wins, share=True)
     assert found == {name: pytest.approx(value, abs=1e-5) for name, value in plain.items()}
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_rate_of_the_one_is_one_less_that_of_the_other(seed: int) -> None:
     wins, longer = judged(0.7, 25, seed)
-    one, other = length_controlled(wins, longer), length_controlled(1 - wins, -longer)
-    ends = [1 - one[name] for name in ("mean", "high", "low")]  # type: ignore[literal-required]
+    one: Any = length_controlled(wins, longer)
+    other = length_controlled(1 - wins, -longer)
+    ends = [1 - one[name] for name in ("mean", "high", "low")]
     assert [other["mean"], other["low"], other["high"]] == pytest.approx(ends, abs=1e-5)
 
 

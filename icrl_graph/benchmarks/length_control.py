@@ -50,15 +50,15 @@ def length_controlled(wins: Any, lengths: Any) -> Estimate:
     if won.shape != longer.shape or np.isnan(longer).any():
         raise ValueError(f"there must be a finite length for each win, got the shapes {won.shape} and {longer.shape}")
     scored = ~np.isnan(won)
-    told: dict[str, Any] = {"tasks": int(scored.any(axis=1).sum()), "unscored": int((~scored).sum())}
+    tasks, unscored = int(scored.any(axis=1).sum()), int((~scored).sum())
     apart = longer[scored]
     spread = float(apart.std(ddof=1)) if len(apart) > 1 else 0.0
     if not len(apart) or (spread == 0 and apart[0] != 0):
-        return Estimate(mean=None, low=None, high=None, **told)
+        return Estimate(mean=None, low=None, high=None, tasks=tasks, unscored=unscored)
     means = [task_means(np.where(scored, each, np.nan)) for each in (won, np.tanh(longer / (spread or 1.0)))]
     keep = ~np.isnan(means[0])
     mean, low, high = _solve(means[0][keep], means[1][keep])
-    return Estimate(mean=rounded(mean), low=rounded(low), high=rounded(high), **told)
+    return Estimate(mean=rounded(mean), low=rounded(low), high=rounded(high), tasks=tasks, unscored=unscored)
 
 
 def _solve(won: Array, longer: Array) -> tuple[float, float | None, float | None]:
