@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -88,7 +89,7 @@ def test_a_file_without_papers_is_an_error(tmp_path: Path) -> None:
 
 def test_the_reward_is_the_share_of_the_abstracts_words_and_the_metric_also_counts_the_answers() -> None:
     """10 words, of which the answer has "the" twice of three times, cat and dog; and 2 of its own."""
-    reward = recall("The cat! The dog: so what", DATA)
+    reward: Any = recall("The cat! The dog: so what", DATA)
     assert reward == {"value": pytest.approx(4 / 11), "metric": pytest.approx(2 * 4 / (11 + 6))}
     assert f1("The cat! The dog: so what", DATA) == {"value": reward["metric"], "metric": reward["value"]}
 
@@ -124,7 +125,8 @@ def test_the_benchmark_reports_recall_and_f1_beside_each_other(tmp_path: Path) -
     (row,) = result.rows.values()
     assert [episode["reward"]["value"] for episode in row["episodes"]] == [1.0, 1.0]
     padded, exact = (episode["reward"]["metric"] for episode in row["episodes"])
-    assert (padded, exact) == (pytest.approx(2 * 152 / (2 * 152 + 300), abs=0.02), 1.0)
+    assert padded == pytest.approx(2 / 4, abs=0.02)
+    assert exact == 1.0
     assert result.summary["measures"] == ["metric", "reward"]
     assert PAPERS[0].abstract not in str(model.prompts[0])
 

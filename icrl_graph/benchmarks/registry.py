@@ -23,6 +23,7 @@ from icrl_graph.state.reward import UNSCORED
 from icrl_graph.tasks import hidden_color
 from icrl_graph.tasks.abstracts import items as abstracts
 from icrl_graph.tasks.abstracts.overlap import recall
+from icrl_graph.tasks.abstracts.texts import PAPERS
 from icrl_graph.tasks.game24 import game as puzzles
 from icrl_graph.tasks.game24 import puzzles as game24
 from icrl_graph.tasks.game24.verifier import grade
@@ -77,7 +78,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "abstracts": Benchmark(
         about="12 abstracts to write from their titles, rewarded by the words in common; needs the extra abstracts",
-        items=lambda: [str(number) for number in range(len(abstracts.PAPERS))],
+        items=lambda: [str(number) for number in range(len(PAPERS))],
         read=lambda text: abstracts.task(abstracts.read_item(text)),
         evaluator=_exact(recall),
         solved_at=None,

@@ -131,8 +131,8 @@ def _prepare(plan: Plan) -> tuple[Plan, dict[Cell, Row], Evaluator | None]:
     if "against" in again:
         rows, evaluator = pairs(plan, rows, again["against"]), pairwise_of(plan, again)
     else:
-        named = {name: again[name] for name in ("evaluator", "judge", "rubric")}  # type: ignore[literal-required]
-        evaluator = evaluator_of(replace(plan, **named))
+        by = replace(plan, evaluator=again["evaluator"], judge=again["judge"], rubric=again["rubric"])
+        evaluator = evaluator_of(by)
     if evaluator is None and again["select"] is None:
         raise ValueError("name an evaluator or a judge, or what the answer is selected by")
     if evaluator is None and again["as_metric"]:

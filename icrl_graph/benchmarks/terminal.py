@@ -66,7 +66,7 @@ def _win_rates(plan: Plan, rates: Sequence[WinRate]) -> Iterator[Table | Text]:
     made = table(f"Win rates against {against}, judged by {judge}", *headings)
     for rate in rates:
         numbers = (share(rate["turned"]), number(rate["length"]), number(rate["other_length"]))
-        made.add_row(Text(rate["arm"]), *(between(rate[name], share) for name in ("rate", "controlled")), *numbers)  # type: ignore[literal-required]
+        made.add_row(Text(rate["arm"]), *(between(rate[name], share) for name in ("rate", "controlled")), *numbers)
     yield made
     yield Text(
         f"Turned: pairs on which the judge's verdict turns with their order. 1 less a rate is that of {against}."
