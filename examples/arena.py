@@ -36,9 +36,8 @@ def player(messages: list[dict[str, Any]], rng: Random) -> str:
     low = max([0, *(int(n) + 1 for n in re.findall(r"(\d+) is too low", prompt))])
     high = min([999, *(int(n) - 1 for n in re.findall(r"(\d+) is too high", prompt))])
     guess = f"{rng.randint(low, high)}"
-    if "[[ ## " in prompt:
-        return f"[[ ## answer ## ]]\n{guess}\n\n[[ ## completed ## ]]"
-    return f"```\n{guess}\n```" if "```" in prompt else guess
+    forms = {"[[ ## ": f"[[ ## answer ## ]]\n{guess}\n\n[[ ## completed ## ]]", "```": f"```\n{guess}\n```"}
+    return next((form for mark, form in forms.items() if mark in prompt), guess)
 
 
 if __name__ == "__main__":
