@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from icrl_graph.state.selection import last_answered
@@ -23,7 +24,11 @@ def create_deepagents_rubric(host: Host) -> str:
         def after_agent(self, state: Any, runtime: Any) -> None:
             host.judge(state["messages"][-1].text)
 
-    model = host.chat_model()
+    def with_fixed_tags(text: str) -> str:
+        """The grader's prompt has random tags, by which no reply would be found again; here those of a run are fixed."""
+        return re.sub(r"(?<=[a-z]-)[0-9a-f]{16}\b", f"{host.seed:016x}", text)
+
+    model = host.chat_model(with_fixed_tags)
     grading = RubricMiddleware(model=model, max_iterations=host.rounds)
     agent = create_agent(model, [], middleware=[grading, Attempts()])
     state = agent.invoke({"messages": [("user", host.task)], "rubric": RUBRIC}, {"recursion_limit": 20 * host.rounds})

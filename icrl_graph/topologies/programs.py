@@ -174,15 +174,21 @@ class Host:
         value = self.judge(answer)["value"]
         return self.worst if value is None else value
 
-    def chat_model(self) -> BaseChatModel:
-        """The model as one of LangChain's, for programs that take such a one."""
-        return _HostedModel(host=self, profile={"structured_output": self.takes_form})
+    def chat_model(self, rewrite: Callable[[str], str] = str) -> BaseChatModel:
+        """The model as one of LangChain's, for programs that take such a one.
+
+        Args:
+            rewrite: what is asked in place of a text, so that a run that is resumed asks the same again: such as
+                without the random marks in it.
+        """
+        return _HostedModel(host=self, rewrite=rewrite, profile={"structured_output": self.takes_form})
 
 
 class _HostedModel(BaseChatModel):
     """`Host.ask` as a chat model."""
 
     host: Any
+    rewrite: Callable[[str], str]
 
     @property
     def _llm_type(self) -> str:
@@ -199,7 +205,11 @@ class _HostedModel(BaseChatModel):
         self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
         arguments = {name: kwargs[name] for name in ("tools", "tool_choice", "response_format") if kwargs.get(name)}
-        answer = self.host.ask(convert_to_openai_messages(messages), **arguments, **({"stop": stop} if stop else {}))
+        prompt = convert_to_openai_messages(messages)
+        for message in prompt:
+            if isinstance(message["content"], str):
+                message["content"] = self.rewrite(message["content"])
+        answer = self.host.ask(prompt, **arguments, **({"stop": stop} if stop else {}))
         return ChatResult(generations=[ChatGeneration(message=answer)])
 
 
