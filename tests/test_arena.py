@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,8 @@ def test_every_optimiser_is_an_entry_point_of_a_short_file() -> None:
 
 @pytest.mark.parametrize("name", ["dspy_refine", "gepa", "deepagents_rubric"])
 def test_a_missing_package_names_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    for module in (PACKAGES[name], "gepa.optimize_anything", "deepagents.middleware.rubric"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtra, match=r"is not installed; run: pip install 'icrl-graph\[arena\]'"):
         improve("Guess.", GAME.evaluator, model=PLAYER, topology=ENTRY_POINTS[name])
 

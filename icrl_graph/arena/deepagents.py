@@ -11,7 +11,7 @@ from icrl_graph.topologies.programs import Host, foreign
 RUBRIC = "- The answer is correct, complete, and meets every requirement of the request."
 
 
-@foreign("deepagents", extra="arena", calls=lambda rounds: 2 * rounds, otherwise=last_answered)
+@foreign("deepagents.middleware.rubric", extra="arena", calls=lambda rounds: 2 * rounds, otherwise=last_answered)
 def create_deepagents_rubric(host: Host) -> str:
     """RubricMiddleware of deepagents: the model grades its answer by a rubric and writes it anew; it sees no reward."""
     from deepagents.middleware.rubric import RubricMiddleware

@@ -35,7 +35,7 @@ def _best(module: str, host: Host) -> str | None:
 
     lm = dspy.LM("openai/hosted", engine=_Engine(host), cache=False, num_retries=0)
     adapter = dspy.ChatAdapter(use_json_adapter_fallback=False)  # what can't be read costs one call, not two
-    with dspy.context(lm=lm, adapter=adapter):
+    with dspy.context(lm=lm, adapter=adapter, disable_history=True):
         threshold = math.inf if host.highest is None else host.highest
         optimiser = getattr(dspy, module)(dspy.Predict("task -> answer"), host.rounds, reward, threshold)
         prediction = optimiser(task=host.task)

@@ -8,7 +8,7 @@ from typing import Any
 from icrl_graph.topologies.programs import Host, foreign
 
 
-@foreign("gepa", extra="arena")
+@foreign("gepa.optimize_anything", extra="arena")
 def create_gepa(host: Host) -> str:
     """gepa.optimize_anything: the model proposes a new text from one of a Pareto front and the feedback on it."""
     from gepa.optimize_anything import (

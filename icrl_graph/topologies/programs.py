@@ -18,7 +18,7 @@ A run that was killed begins the program anew, which finds its replies in the jo
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -222,7 +222,7 @@ class ForeignGraph(Graph):
 
     Args:
         program: what `generate` runs.
-        package: the package that it is of.
+        package: the package that it is of, or a module of that.
         extra: the extra of icrl-graph that brings it, or None.
         calls: calls of the model that it makes at most, of the number of attempts.
         otherwise: which attempt gives the answer where the program has returned none, because a cap has ended it.
@@ -263,13 +263,16 @@ class ForeignGraph(Graph):
 
     @override
     def check_names(self) -> None:
-        """Check that the package is installed, before anything is paid; without it a saved run can be looked at.
+        """Import its package, before anything is paid, and in one thread; without it a saved run can be looked at.
 
         Raises:
-            MissingExtra: it is not.
+            MissingExtra: it can't be imported.
         """
-        if importlib.util.find_spec(self._package) is None:
-            raise missing_extra(self._package, self._extra or self._package)
+        try:
+            importlib.import_module(self._package)
+        except ImportError as error:
+            package = self._package.partition(".")[0]
+            raise missing_extra(package, self._extra or package) from error
 
 
 def foreign(
@@ -282,7 +285,7 @@ def foreign(
     """Make a topology of a program.
 
     Args:
-        package: the package that it imports, where it is called.
+        package: the package that it needs, or a module of that, such as "json"; the program imports it itself.
         extra: what brings it: an extra of icrl-graph.
         calls: calls of the model that it makes at most, of the number of attempts; for previews.
         otherwise: which attempt gives the answer where it returns none: default the one with the highest reward; for
