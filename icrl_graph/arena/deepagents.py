@@ -25,7 +25,7 @@ def create_deepagents_rubric(host: Host) -> str:
             host.judge(state["messages"][-1].text)
 
     def with_fixed_tags(text: str) -> str:
-        """The grader's prompt has random tags, by which no reply would be found again; here those of a run are fixed."""
+        """The grader's tags are random, and by them no reply would be found again; here those of a run are fixed."""
         return re.sub(r"(?<=[a-z]-)[0-9a-f]{16}\b", f"{host.seed:016x}", text)
 
     model = host.chat_model(with_fixed_tags)
