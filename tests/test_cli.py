@@ -304,7 +304,7 @@ def test_the_package_runs_as_a_module_and_tells_a_mistake_apart(tmp_path: Path) 
 
 def test_topologies_are_listed_and_drawn() -> None:
     listed = json.loads(icrl("topologies", "--json").stdout)
-    assert list(listed) == ["icrl", "reflexion", "self_refine", "best_of_n"]
+    assert list(listed)[:4] == ["icrl", "reflexion", "self_refine", "best_of_n"]  # then those of installed packages
     assert "evaluate -.-> build_context" in icrl("draw", "icrl").stdout
     assert len(json.loads(icrl("draw", "best_of_n", "--json").stdout)["nodes"]) == 7
 
@@ -361,7 +361,7 @@ def test_parts_of_installed_packages_are_listed_and_one_that_is_broken_hides_no_
     listed = json.loads(icrl("topologies", "--json").stdout)
     assert listed["wide"] == "Several attempts a round."
     assert "No module named 'no_such_module'" in listed["broken"]
-    assert "wide        Several attempts a round." in icrl("topologies").stdout
+    assert re.search(r"^wide +Several attempts a round\.$", icrl("topologies").stdout, re.M)
     assert "build_context -.-> generate" in icrl("draw", "wide").stdout
     listed = json.loads(icrl("benchmarks", "--json").stdout)
     assert "game24" in listed
