@@ -172,7 +172,7 @@ def test_a_program_without_an_answer_has_tried_and_failed() -> None:
 
 
 def test_unscored_stays_unscored_and_a_program_that_needs_a_number_gets_the_worst() -> None:
-    seen = []
+    seen = list[float]()
 
     @foreign("json")
     def scoring(host: Host) -> str:

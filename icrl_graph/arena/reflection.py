@@ -50,6 +50,7 @@ def create_langgraph_reflection(host: Host) -> str:
     graph.add_edge(START, "generate")
     graph.add_conditional_edges("generate", is_enough, ["reflect", END])
     graph.add_edge("reflect", "generate")
-    messages = {"messages": [HumanMessage(host.task)]}
-    answer: str = graph.compile().invoke(messages, {"recursion_limit": 4 * host.rounds})["messages"][-1].text  # type: ignore[arg-type]
+    asked: Any = {"messages": [HumanMessage(host.task)]}
+    state = graph.compile().invoke(asked, {"recursion_limit": 4 * host.rounds})
+    answer: str = state["messages"][-1].text
     return answer

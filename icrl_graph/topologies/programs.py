@@ -323,7 +323,7 @@ def _program_node(parts: Parts, program: Program) -> Runnable[Any, Any]:
 
     def generate(state: LoopState, settings: SavedSettings, budget: Budget) -> Flow:
         line = lines[settings.run] = _Line()
-        served = _Served(parts, state, settings, Plan(**_NO_HISTORY, instruction=name, program=name))
+        served = _Served(parts, state, settings, Plan(shown=[], left_out=0, instruction=name, program=name))
         task = text_of([*parts.preamble, {"role": "user", "content": text_of(state["inputs"]["task"])}])
         worst = 0.0 if parts.bounds is None else parts.bounds[0]
         policy = parts.policy_of(settings)
@@ -344,9 +344,6 @@ def _program_node(parts: Parts, program: Program) -> Runnable[Any, Any]:
         return {"episodes": served.episodes, "stopped": served.stopped}
 
     return node("generate", generate, parts.policy.part, parts, discard)
-
-
-_NO_HISTORY: Any = {"shown": [], "left_out": 0}
 
 
 def _run(program: Program, host: Host) -> None:
@@ -422,7 +419,7 @@ class _Served:
         episode = self._attempt(response=cleaned(answer))
         state: LoopState = {**self._state, "episodes": self.episodes}
         reward, usage = yield from score(self._parts, state, episode)
-        episode |= {"reward": reward, "shown": reward, "costs": costs(episode, "evaluate", usage)}  # type: ignore[typeddict-item]
+        episode["reward"], episode["shown"], episode["costs"] = reward, reward, costs(episode, "evaluate", usage)
         emit(self._settings, self.episodes, 1)
         target, value = self._settings.target, reward["value"]
         if target is not None and value is not None and value >= target:
