@@ -257,9 +257,9 @@ class ForeignGraph(Graph):
 
     def most_calls(self) -> int:
         """Calls of models that a run makes at most, as far as nothing fails."""
-        values = self.settings().model_dump()
-        calls = self._calls(values["rounds"]) + values["rounds"] * (self.parts.calls_each - 1)
-        return min(calls, values["max_calls"] or calls)
+        settings = SavedSettings.of(self.settings().model_dump())
+        calls = self._calls(settings.rounds) + settings.rounds * (self.parts.calls_each - 1)
+        return min(calls, settings.max_calls or calls)
 
     @override
     def check_names(self) -> None:
@@ -348,6 +348,7 @@ def _program_node(parts: Parts, program: Program) -> Runnable[Any, Any]:
 
 def _run(program: Program, host: Host) -> None:
     """Run a program in this thread, and tell how it has ended."""
+    ended: tuple[str, Any]
     try:
         ended = ("returned", program(host))
     except Ended:
