@@ -81,8 +81,9 @@ def compare(
     name alone, so only the same call resumes it, not `icrl resume`.
 
     Args:
-        benchmark: a name (see `icrl benchmarks`), "path.py:name" or "module:name" of a `Benchmark`, a .jsonl file of
-            tasks, or a `Benchmark`.
+        benchmark: a name (see `icrl benchmarks`), "path.py:name" or "module:name" of a `Benchmark`, a `Benchmark`, or
+            a data set: a file (.jsonl, .csv, .parquet) or "hf:owner/name", and from which columns its tasks are made,
+            as in "hf:owner/name?task=problem,target=answer" (see `icrl_graph.benchmarks.datasets`).
         arms: the methods, such as "icrl,best_of_n,icrl+show=zero+memory=last:5" or a list of them; the others are
             compared with the first. See `icrl_graph.benchmarks.arms`.
         model: a chat model, "provider:name", "path.py:name", a Runnable or a function; default the learner that plays

@@ -52,7 +52,7 @@ class Plan:
     """A comparison, in names and numbers. A name may also be "python:NAME", of an object that no folder can hold.
 
     Attributes:
-        benchmark: a name, "path.py:name" of a `Benchmark`, or a .jsonl file.
+        benchmark: a name, "path.py:name" of a `Benchmark`, or a data set with its fields.
         arms: as they are written.
         model: "provider:name", or "path.py:name" of an object.
         judge: the model that gives the rewards, or None.

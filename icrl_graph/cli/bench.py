@@ -71,14 +71,17 @@ class BenchCommand(SettingsCommand):
     "  icrl bench game24 --topologies icrl,reflexion,self_refine,best_of_n,best_of_n+n=1+schedule=long_cot "
     "--model openai:gpt-4.1-mini --rounds 16 --target 1\n\n"
     "  icrl bench writing --topologies icrl,best_of_n --model openai:gpt-4.1-mini --judge openai:gpt-4.1 --preview\n\n"
-    "  icrl bench my_tasks.jsonl --topologies icrl,best_of_n --model openai:my-model --evaluator my_score.py:score",
+    "  icrl bench my_tasks.jsonl --topologies icrl,best_of_n --model openai:my-model --evaluator my_score.py:score\n\n"
+    "  icrl bench questions.csv --map task=question,target=answer --model openai:my-model "
+    "--evaluator my_score.py:score",
 )
 def bench(
     context: typer.Context,
     benchmark: Annotated[
         str,
         typer.Argument(
-            help="See icrl benchmarks; or a custom one, path.py:name; or tasks, a .jsonl file.",
+            help="See icrl benchmarks; or a custom one, path.py:name; or a data set: a file (.jsonl, .csv, .parquet) "
+            "or one of Hugging Face's hub, hf:owner/name or hf:owner/name/config/split.",
             autocompletion=benchmark_names,
         ),
     ],
@@ -109,6 +112,16 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="<str>", help="A task, or a pattern such as 'find-*'; may be repeated.", rich_help_panel=SIZE
+        ),
+    ] = None,
+    fields: Annotated[
+        str | None,
+        typer.Option(
+            "--map",
+            metavar="FIELD=COLUMN,...",
+            help="From which columns of a data set its tasks are made, such as task=problem,target=answer,id=number: "
+            "task, id, and keys of the task data.",
+            rich_help_panel=SIZE,
         ),
     ] = None,
     limit: Annotated[
@@ -193,12 +206,14 @@ def bench(
 
     The same command on the same folder resumes it; arms, tasks and seeds may be added.
     """
+    from icrl_graph.benchmarks.datasets import with_fields
     from icrl_graph.benchmarks.experiment import make_plan, prepare
     from icrl_graph.topologies.settings import BestOfNSettings, Settings
 
     with errors_reported():
         plan, _ = make_plan(
-            benchmark, topologies, model=model, judge=judge, rubric=rubric, evaluator=evaluator, metric=metric,
+            with_fields(benchmark, fields) if fields else benchmark, topologies,
+            model=model, judge=judge, rubric=rubric, evaluator=evaluator, metric=metric,
             items=item or [], limit=limit, rounds=rounds, seeds=seeds, solved_at=solved_at, base_url=base_url,
             judge_base_url=judge_base_url, switch_base_url=switch_base_url, temperature=temperature,
             concurrency=concurrency, requests_per_minute=requests_per_minute,

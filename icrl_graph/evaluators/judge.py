@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from statistics import mean, pstdev
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
@@ -94,7 +95,7 @@ def llm_judge(
     if not (is_pair and -LARGEST <= scale[0] < scale[1] <= LARGEST):
         raise ValueError(f"scale is the lowest and the highest score, such as (1, 10), got {scale!r:.80}")
     lowest, highest = scale
-    policies = _policies(model, rubric, samples)
+    policies = policies_of(model, rubric, samples)
     judges = [(policy, _structured(policy)) for policy in policies for _ in range(samples)]
 
     def read(reply: Mapping[str, Any]) -> Judgement:
@@ -118,11 +119,11 @@ def llm_judge(
             highest=f"{highest:g}",
         )
         judgements = yield [ask(policy, question, read, structured) for policy, structured in judges]
-        reward = _mean(judgements)
+        reward = mean_of(judgements)
         valid = [judgement.words for judgement in judgements if judgement.value is not None]
         return Reward(**reward, feedback=valid[0]) if explain and valid else reward
 
-    name = f"llm_judge({_names(policies)}, {_digest(rubric, scale, samples, explain)})"
+    name = f"llm_judge({_names(policies)}, {digest_of(rubric, scale, samples, explain)})"
     return bind_judge(judge, policies, calls=len(policies) * samples, name=name, frame=JUDGE + rubric)
 
 
@@ -140,7 +141,7 @@ def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", sam
     Raises:
         ValueError: there is no rubric, or samples is below 1.
     """
-    policies = _policies(model, rubric, samples)
+    policies = policies_of(model, rubric, samples)
     read = verdict_reader({"a": 1.0, "b": 0.0, "c": 0.5})
 
     def both(policy: Policy, questions: Sequence[str]) -> Flow:
@@ -160,9 +161,9 @@ def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", sam
             fill(COMPARE, rubric=rubric, task=text_of(task), first=first, second=second)
             for first, second in (pair, pair[::-1])
         ]
-        return _mean((yield [both(policy, questions) for policy in policies for _ in range(samples)]))
+        return mean_of((yield [both(policy, questions) for policy in policies for _ in range(samples)]))
 
-    name = f"pairwise_judge({_names(policies)}, {_digest(rubric, reference, samples)})"
+    name = f"pairwise_judge({_names(policies)}, {digest_of(rubric, reference, samples)})"
     return bind_judge(judge, policies, calls=2 * len(policies) * samples, name=name, frame=COMPARE + rubric)
 
 
@@ -245,7 +246,8 @@ def _begun(before: str) -> str:
 _WORD = re.compile(r"[^\W_]+")
 
 
-def _policies(model: Any, rubric: str, samples: int) -> list[Policy]:
+def policies_of(model: Any, rubric: str, samples: int) -> list[Policy]:
+    """The models of a judge, its arguments checked."""
     if not (isinstance(rubric, str) and rubric.strip()):
         raise ValueError(f"rubric is a text that says what makes an answer good, got {rubric!r:.80}")
     if not (type(samples) is int and samples >= 1):
@@ -266,7 +268,15 @@ def _structured(policy: Policy) -> Policy:
         return policy
 
 
-def ask(policy: Policy, question: str, read: Read, structured: Policy | None = None) -> Flow:
+def ask(
+    policy: Policy,
+    question: str,
+    read: Read,
+    structured: Policy | None = None,
+    *,
+    read_reply: Callable[[Any], Mapping[str, Any]] = read_response,
+    kwargs: Mapping[str, Any] = MappingProxyType({}),
+) -> Flow:
     """Ask a judge; gives its `Judgement`. Without a valid verdict the plain model is asked once more.
 
     Args:
@@ -274,11 +284,13 @@ def ask(policy: Policy, question: str, read: Read, structured: Policy | None = N
         question: the whole prompt.
         read: reads the reply.
         structured: the same model with structured output, which is asked first; None for the plain one twice.
+        read_reply: makes of the raw reply what `read` gets, and what is saved.
+        kwargs: further arguments of the call.
     """
     judgement, messages = Judgement(None, ""), [{"role": "user", "content": cleaned(question)}]
     for judge in (structured or policy, policy):
         try:
-            reply = yield Call(judge.part, judge.input(messages), read_response)
+            reply = yield Call(judge.part, judge.input(messages), read_reply, kwargs)
             judgement = _read_whole(reply.value, read)
         except BudgetExceeded as over:  # one judgement is missing; what others have answered counts
             return Judgement(None, judgement.words or str(over))
@@ -300,7 +312,8 @@ def _read_whole(reply: Mapping[str, Any], read: Read) -> Judgement:
     return Judgement(None, "the judgement was cut off") if reply.get("cut") else read(reply)
 
 
-def _mean(judgements: Sequence[Judgement]) -> Reward:
+def mean_of(judgements: Sequence[Judgement]) -> Reward:
+    """The reward that several judgements come to; unscored, with the reason, if there is no verdict among them."""
     values = [judgement.value for judgement in judgements if judgement.value is not None]
     if not values:
         return Reward(value=None, error=f"the judge gave no verdict: {judgements[0].words}")
@@ -314,7 +327,7 @@ def _names(policies: Sequence[Policy]) -> str:
     return ", ".join(name_of_part(policy.part) for policy in policies)
 
 
-def _digest(*arguments: Any) -> str:
+def digest_of(*arguments: Any) -> str:
     """What distinguishes two judges of one model, in saved runs."""
     return hashlib.sha256(repr(arguments).encode()).hexdigest()[:8]
 
