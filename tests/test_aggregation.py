@@ -15,12 +15,13 @@ from icrl_graph import FunctionModel, ModelError, improve
 from icrl_graph.benchmarks.arms import read_arm
 from icrl_graph.evaluators.mathematics import majority
 from icrl_graph.preview import preview
-from icrl_graph.prompts.layouts import LAYOUTS, parse
+from icrl_graph.prompts.layouts import LAYOUTS, flat, parse
 from icrl_graph.prompts.memory import sample
 from icrl_graph.prompts.templates import AGGREGATE, DISTILL
 from icrl_graph.state.episode import Episode
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies.methods import create_icrl, create_reflexion, create_self_refine
+from icrl_graph.topologies.nodes import prompt
 from tests.helpers import GAME, digest, nearness, play, thread, without_cost
 from tests.promises.ways import WAYS
 from tests.test_wide_rounds import words
@@ -137,6 +138,17 @@ def test_an_extended_run_draws_of_its_last_round() -> None:
     drawn = [shown(each) for each in graph.get_state(thread()).values["episodes"][12:]]
     assert [len(each) for each in drawn] == [2] * 4
     assert all(8 <= at < 12 for each in drawn for at in each)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_prompt_of_each_attempt_of_a_round_is_made_again_from_what_it_drew(layout: str) -> None:
+    model = ScriptedModel(words)
+    graph = create_icrl(model, nearness, layout=layout, **AGGREGATED)
+    compiled = graph.compile(checkpointer=InMemorySaver())
+    compiled.invoke(GAME, thread())
+    state: Any = compiled.get_state(thread()).values
+    made = [flat(prompt(state, graph.parts, at)) for at in range(12)]
+    assert sorted(map(str, made)) == sorted(map(str, model.prompts))
 
 
 def test_events_tell_how_much_each_attempt_of_a_round_is_made_of() -> None:
