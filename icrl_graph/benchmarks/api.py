@@ -30,6 +30,7 @@ from icrl_graph.benchmarks.results import Cell, Row, checked_results, has_ended
 from icrl_graph.benchmarks.runner import run
 from icrl_graph.benchmarks.scheduler import Left, OnProgress
 from icrl_graph.benchmarks.summary import Summary, summarize
+from icrl_graph.benchmarks.win_rates import WinRate, win_rates
 from icrl_graph.errors import MissingExtra
 from icrl_graph.execution.run_file import local
 from icrl_graph.state import notebook
@@ -276,6 +277,16 @@ class Comparison:
         return summarize(self.plan, self.rows)
 
     @cached_property
+    def win_rates(self) -> list[WinRate]:
+        """How often each method's answers are better than those of one method: of what `icrl win-rates` has judged.
+
+        Raises:
+            ValueError: the answers were not compared with each other, or none of them yet.
+            MissingExtra: scipy is not installed (extra `report`).
+        """
+        return win_rates(self.plan, self.rows)
+
+    @cached_property
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Its tables by name, each a list of rows.
 
@@ -356,12 +367,12 @@ class Comparison:
     def __repr__(self) -> str:
         from rich.console import Console
 
-        from icrl_graph.benchmarks.terminal import tables
+        from icrl_graph.benchmarks.terminal import results
 
         text = io.StringIO()
         console = Console(file=text, width=WIDTH, color_system=None)
         try:
-            for table in tables(self.summary):
+            for table in results(self):
                 console.print(table)
         except (MissingExtra, ValueError) as error:
             text.write(f"No table: {error}.\n")

@@ -299,14 +299,15 @@ def _rejudge_command(plan: Any, folder: Path) -> str:
         "judge-base-url": without_credentials(plan.judge_base_url or (None if plan.again else plan.base_url)),
         "rubric": by["rubric"],
     }
+    pair = {"against": plan.again["against"]} if plan.again and "against" in plan.again else {}
     if options["evaluator"] is None and options["judge"] is None:
         return command("rejudge", "-h")
     named = [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
     flag = ["--as-metric"] if plan.again and plan.again["as_metric"] else []
+    named += [word for name, value in pair.items() for word in (f"--{name}", value)]
     unused = (f"{folder}-again{number}" for number in ("", *range(2, 1000)))
-    return command(
-        "rejudge", by["folder"], *named, *flag, "--out", next(name for name in unused if not Path(name).exists())
-    )
+    name = "win-rates" if pair else "rejudge"
+    return command(name, by["folder"], *named, *flag, "--out", next(out for out in unused if not Path(out).exists()))
 
 
 def _show_preview(experiment: Any, usages: Mapping[str, Any], console: Console) -> None:
@@ -343,7 +344,8 @@ def _show_totals(plan: Any, console: Console) -> None:
 
 def _print_results(comparison: Any, as_json: bool) -> None:
     """Print the tables of a comparison; without scipy, where its results are."""
-    from icrl_graph.benchmarks.terminal import tables
+    from icrl_graph.benchmarks.terminal import results
+    from icrl_graph.benchmarks.win_rates import is_of_pairs
 
     folder, failures = comparison.folder, comparison.failures
     if len(failures) == len(comparison.rows):
@@ -351,18 +353,17 @@ def _print_results(comparison: Any, as_json: bool) -> None:
             typer.echo(json.dumps({"methods": [], "failed": list(failures.values())}))
         return
     try:
-        summary = comparison.summary
+        summary = comparison.win_rates if is_of_pairs(comparison.plan) else comparison.summary
     except MissingExtra as missing:
         warn(f"The results are in {folder}. No table: {missing}")
         return
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    for table in tables(summary):
+    for table in results(comparison):
         out.print(table, width=None if out.is_terminal else 160)
-    write(
-        f"Spent: {cost(comparison.usage)}. Saved in {folder}. Curves, tests and every run: {command('report', folder)}"
-    )
+    more = "" if is_of_pairs(comparison.plan) else f" Curves, tests and every run: {command('report', folder)}"
+    write(f"Spent: {cost(comparison.usage)}. Saved in {folder}.{more}")
 
 
 @app.command(epilog="Examples:\n\n  icrl report runs/colors\n\n  icrl report runs/pangram")
@@ -435,7 +436,6 @@ def rejudge(
     The answers themselves are not paid again.
     """
     from icrl_graph.benchmarks.plan import Again, read_plan
-    from icrl_graph.benchmarks.rejudge import preview_rejudge
 
     with errors_reported():
         again = Again(
@@ -460,12 +460,19 @@ def rejudge(
             total_seconds=total_seconds,
             options={**saved.options, **({} if prices is None else {"prices": parse_json(prices, "--prices")})},
         )
-        usage = preview_rejudge(plan, response_tokens)
-        console = err if as_json else out
-        if preview and as_json:
-            typer.echo(json.dumps(usage))
-        elif preview or usage["calls"]:
-            write(f"About {cost(usage)}.", console)
-            _show_totals(plan, console)
+        show_cost_again(plan, response_tokens, preview, as_json)
     if not preview:
         play_comparison(plan, out_dir, as_json)
+
+
+def show_cost_again(plan: Any, response_tokens: int, preview: bool, as_json: bool) -> None:
+    """Print what judging the answers of a comparison again is estimated to cost."""
+    from icrl_graph.benchmarks.rejudge import preview_rejudge
+
+    usage = preview_rejudge(plan, response_tokens)
+    console = err if as_json else out
+    if preview and as_json:
+        typer.echo(json.dumps(usage))
+    elif preview or usage["calls"]:
+        write(f"About {cost(usage)}.", console)
+        _show_totals(plan, console)
