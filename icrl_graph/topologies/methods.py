@@ -49,7 +49,7 @@ def create_icrl(
     schedule: str | Schedule = "preset",
     layout: str | Layout = "turns",
     show: str | Show = "true",
-    select: str | Evaluator = "reward",
+    select: str = "reward",
     rounds: int = 8,
     **options: Unpack[Options],
 ) -> Graph:
@@ -72,7 +72,8 @@ def create_icrl(
         layout: "turns" (append-only chat), "transcript" (one message), or a function.
         show: what the model sees of its rewards: "true", "zero", "hidden", "outcome", "no_feedback", "random",
             "constant:X", "flip:P", or an ablation such as `shuffled(pool)`. (`reward_label` masks what they are.)
-        select: by what the answer is selected, as for `create_best_of_n`.
+        select: by what the answer is selected: "reward"; "majority", the answer that occurs most often (see `extract`);
+            "last_majority", that of the last round.
         rounds: how many attempts at most.
         options: see `Options`.
 
@@ -87,7 +88,9 @@ def create_icrl(
         >>> graph.invoke({"task": "Write a pangram."}, context={"rounds": 4})  # doctest: +SKIP
     """
     settings: Any = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
-    graph = Graph(model, evaluator, metric=metric, **_selection(select, options), **settings, **options)
+    choose = _checked(pick("selection", select, CHOOSERS), options)
+    common: Any = {"metric": metric, "choose": choose, "parts": {"select": None if choose is best else select}}
+    graph = Graph(model, evaluator, **common, **settings, **options)
     graph.add_edge("prepare", "build_context")
     graph.add_fan_out("build_context", "generate")
     graph.add_edge("generate", "evaluate")
@@ -107,7 +110,7 @@ def create_reflexion(
     schedule: str | Schedule = "retry",
     layout: str | Layout = "turns",
     show: str | Show = "true",
-    select: str | Evaluator = "reward",
+    select: str = "reward",
     rounds: int = 8,
     **options: Unpack[Options],
 ) -> Graph:
@@ -131,7 +134,7 @@ def create_reflexion(
         schedule: what each round asks for; "retry" tells the model to heed the reflections.
         layout: as for `create_icrl`.
         show: what is shown of a reward.
-        select: by what the answer is selected, as for `create_best_of_n`.
+        select: as for `create_icrl`.
         rounds: how many attempts at most.
         options: see `Options`.
 
@@ -144,13 +147,12 @@ def create_reflexion(
     settings: Any = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
     writer = None if reflector is None else as_policy(reflector, what="reflector")
     shows: Shows = ("response", "shown", "reflection") if show_attempts else ("reflection",)
-    common = _selection(select, options)
-    common["parts"] |= {"reflector": writer and writer.part, "attempts": "shown" if show_attempts else None}
-    common["parts"] |= {"distill": "rounds" if distill else None}
-    common |= {"metric": metric, "base": ReflexionSettings, "shows": shows}
-    common |= {"round_calls": 1} if distill else {"extra_calls": 1}
-    graph = Graph(model, evaluator, **common, **settings, **options)
-    asked = "distill" if distill else "reflect"
+    parts = {"reflector": writer and writer.part, "attempts": "shown" if show_attempts else None}
+    choose = _checked(pick("selection", select, CHOOSERS), options)
+    parts |= {"distill": "rounds" if distill else None, "select": None if choose is best else select}
+    common: Any = {"metric": metric, "base": ReflexionSettings, "shows": shows, "choose": choose, "parts": parts}
+    asked, calls = ("distill", {"round_calls": 1}) if distill else ("reflect", {"extra_calls": 1})
+    graph = Graph(model, evaluator, **common, **calls, **settings, **options)
     graph.add_reflect(asked, ("response", "shown"), writer, memory=last(1), whole_round=distill)
     return _reflecting(graph, distill)
 
@@ -223,8 +225,8 @@ def create_best_of_n(
         metric: gives the number that is reported, if it is another one.
         n: how many attempts; a budget of calls below it makes them fewer.
         select: by what the answer is selected: "reward"; "majority", the answer that occurs most often (see `extract`);
-            "last_majority", that of the last round; or another evaluator, such as a judge, so that the reward selects
-            nothing. `regret` says how much higher the best reward was than that of the answer.
+            or another evaluator, such as a judge, so that the reward selects nothing. `regret` says how much higher the
+            best reward was than that of the answer.
         schedule: what is asked for.
         options: see `Options`; of the settings, those of budgets, retests and the seed.
 
@@ -234,10 +236,11 @@ def create_best_of_n(
     Raises:
         ValueError: an argument is wrong.
     """
+    selector = None if isinstance(select, str) else bind_evaluator(select, "selector")
+    choose = _checked(most_valued if selector is not None else pick("selection", select, CHOOSERS), options)
     settings: Any = {"n": n, "schedule": schedule}
-    common = _selection(select, options)
-    common["parts"].setdefault("select", select)
-    graph = Graph(model, evaluator, metric=metric, base=BestOfNSettings, **common, **settings, **options)
+    common: Any = {"metric": metric, "base": BestOfNSettings, "parts": {"select": selector or select}}
+    graph = Graph(model, evaluator, choose=choose, selector=selector, **common, **settings, **options)
     graph.add_edge("prepare", "build_context")
     graph.add_fan_out("build_context", "generate")
     graph.add_edge("generate", "evaluate")
@@ -305,18 +308,11 @@ def build(topology: str | Callable[..., Graph], model: Any, evaluator: Evaluator
     return graph
 
 
-def _selection(select: str | Evaluator, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a `Graph` that say by what the answer is selected; a run is known by them if not by reward.
-
-    Raises:
-        ValueError: there is no such selection, or it does not go with the options.
-    """
-    selector = None if isinstance(select, str) else bind_evaluator(select, "selector")
-    choose = most_valued if selector is not None else pick("selection", select, CHOOSERS)
+def _checked(choose: Chooser, options: Mapping[str, Any]) -> Chooser:
+    """The way to choose the answer; raises `ValueError` if leaders are to be judged again, and it is not by reward."""
     if options.get("retests") and choose is not best:
         raise ValueError("retests require select='reward'; give that or no retests")
-    parts = {} if choose is best else {"select": selector or select}
-    return {"choose": choose, "selector": selector, "parts": parts}
+    return choose
 
 
 def _reflecting(graph: Graph, whole_round: bool = False) -> Graph:
