@@ -150,10 +150,12 @@ def create_reflexion(
     parts = {"reflector": writer and writer.part, "attempts": "shown" if show_attempts else None}
     choose = _checked(pick("selection", select, CHOOSERS), options)
     parts |= {"distill": "rounds" if distill else None, "select": None if choose is best else select}
-    common: Any = {"metric": metric, "base": ReflexionSettings, "shows": shows, "choose": choose, "parts": parts}
-    asked, calls = ("distill", {"round_calls": 1}) if distill else ("reflect", {"extra_calls": 1})
-    graph = Graph(model, evaluator, **common, **calls, **settings, **options)
-    graph.add_reflect(asked, ("response", "shown"), writer, memory=last(1), whole_round=distill)
+    calls = "round_calls" if distill else "extra_calls"
+    common: Any = {"base": ReflexionSettings, "shows": shows, "choose": choose, "parts": parts, calls: 1}
+    graph = Graph(model, evaluator, metric=metric, **common, **settings, **options)
+    graph.add_reflect(
+        "distill" if distill else "reflect", ("response", "shown"), writer, memory=last(1), whole_round=distill
+    )
     return _reflecting(graph, distill)
 
 
