@@ -194,7 +194,7 @@ def test_an_evaluator_may_ask_for_the_other_attempts_of_the_round(way: str) -> N
 def test_the_majority_of_a_wide_round_is_its_reward() -> None:
     turns = iter(["1", "1", "2", "2", "2", "3"])
     result = improve("Guess.", majority, model=lambda: f"<answer>{next(turns)}</answer>", width=3, rounds=2)
-    assert [sorted(result.rewards[at : at + 3]) for at in (0, 3)] == [[0, 1, 1], [0, 1, 1]]
+    assert [sorted(result.rewards[at : at + 3], key=str) for at in (0, 3)] == [[0, 1, 1], [0, 1, 1]]
     assert result.rewarded_by == "self-judged"
 
 
