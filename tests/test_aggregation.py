@@ -1,8 +1,10 @@
 """Aggregation over wide rounds: draws of the latest round, its majority, and one text about all of it."""
 
 import asyncio
+from itertools import count
 from pathlib import Path
 from random import Random
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -155,6 +157,23 @@ def test_events_tell_how_much_each_attempt_of_a_round_is_made_of() -> None:
     events: list[Any] = list(create_icrl(digest, nearness, **AGGREGATED).compile().stream(GAME, stream_mode="custom"))
     told = [(each["attempts"], each["shown"], each["left_out"]) for each in events if each["type"] == "round"]
     assert told == [(4, 0, 0), (4, 2, 2), (4, 2, 6)]
+
+
+@pytest.mark.parametrize("spread", ["same", "differ"])
+def test_attempts_that_drew_differently_do_not_wait_for_each_others_prompt(spread: str) -> None:
+    both, turns = Barrier(2), count()
+
+    def model(messages: Any) -> str:
+        if parse(messages).attempts:
+            both.wait(timeout=30)
+        return "7"
+
+    def one_each(past: Any, random: Random) -> list[int]:
+        return [next(turns) % 2] if past else []
+
+    options: Any = {"memory": one_each, "layout": "transcript", "spread": spread, "width": 2, "rounds": 2}
+    result = improve("Write. " * 3000, lambda: 0.5, model=FunctionModel(reply=model), **options)
+    assert [each.get("response") for each in result.episodes] == ["7"] * 4
 
 
 # ------------------------------------------------------------------------------------------------------------ majority
