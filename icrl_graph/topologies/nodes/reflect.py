@@ -18,7 +18,7 @@ from icrl_graph.models.responses import failure, read_response
 from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.memory import Memory, remembered
 from icrl_graph.prompts.plan import latest_round, make_plan, shrink
-from icrl_graph.state.episode import Episode, LoopState, spent, switched, upsert
+from icrl_graph.state.episode import Episode, LoopState, is_reflected_on, spent, switched, upsert
 from icrl_graph.topologies.nodes.generate import rendered, sampling_of
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node, random_of
 from icrl_graph.topologies.settings import SavedSettings
@@ -28,7 +28,7 @@ from icrl_graph.topologies.switching import after_switch
 def to_reflect_on(episodes: Sequence[Episode], whole_round: bool = False) -> list[Episode]:
     """Of the latest round, the answered attempts that were not reflected on; of a whole round, all of them or none."""
     answered = [each for each in latest_round(episodes) if "response" in each]
-    left = [each for each in answered if not {"reflection", "reflection_error"} & each.keys()]
+    left = [each for each in answered if not is_reflected_on(each)]
     return left if not whole_round or len(left) == len(answered) else []
 
 
@@ -97,8 +97,7 @@ def reflect_node(
     def reflect(state: LoopState, settings: SavedSettings, _: Budget) -> Flow:
         episodes = state["episodes"]
         past = episodes[: len(episodes) - len(latest_round(episodes))]
-        again = [each for each in latest_round(episodes) if "response" in each]  # a person has changed their rewards
-        todo = to_reflect_on(episodes, whole_round) or again
+        todo = to_reflect_on(episodes, whole_round)
         groups = [todo] * bool(todo) if whole_round else [[each] for each in todo]
         flows = [on_attempts(state, settings, past, group) for group in groups]
         if not flows:
