@@ -24,6 +24,7 @@ from icrl_graph.state.episode import Episode
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies.methods import create_icrl, create_reflexion, create_self_refine
 from icrl_graph.topologies.nodes import prompt
+from icrl_graph.topologies.revision import revise
 from tests.helpers import GAME, digest, nearness, play, thread, without_cost
 from tests.promises.ways import WAYS
 from tests.test_wide_rounds import words
@@ -297,3 +298,16 @@ def test_where_no_attempt_of_a_round_was_answered_there_is_no_text() -> None:
     model = ScriptedModel([RuntimeError("down")] * 3 + ["1", "2", "3"])
     result = improve(**GAME, score=nearness, model=model, **{**DISTILLED, "rounds": 2})
     assert (len(model.prompts), [each for each in result.episodes if "reflection" in each]) == (6, [])
+
+
+def test_a_text_about_a_round_is_written_anew_on_a_reward_that_a_person_changed() -> None:
+    options: Any = {name: value for name, value in DISTILLED.items() if name != "topology"}
+    model = ScriptedModel(noting)
+    graph = create_reflexion(model, nearness, **{**options, "rounds": 2}).compile(checkpointer=InMemorySaver())
+    graph.invoke(GAME, thread())
+    branch = revise(graph, thread(), 0, candidate=1, reward=0.125)
+    graph.invoke(None, branch)
+    episodes = graph.get_state(thread()).values["episodes"]
+    assert [at for at, each in enumerate(episodes) if "reflection" in each] == [2]
+    asked_again = [prompt for prompt in model.prompts if asked(prompt) == DISTILL]
+    assert [0.125 in [each.value for each in parse(prompt).attempts] for prompt in asked_again] == [False, True]
