@@ -213,6 +213,28 @@ def makes_independent_attempts(arm: str) -> bool:
     return SHORTHANDS.get(name, (name,))[0] == "best_of_n" or "memory=none" in options
 
 
+BLIND = ("zero", "hidden", "random", "constant", SHUFFLED)
+"""Ablations under which no prompt shows a true reward, up to their numbers."""
+
+
+def sees_rewards(arm: str) -> bool:
+    """Whether later attempts of an arm see the rewards of earlier ones; read from its name alone."""
+    shown = [option.removeprefix("show=").partition(":")[0] for option in arm.split("+") if option.startswith("show=")]
+    return not (makes_independent_attempts(arm) or arm.startswith("self_refine") or set(shown) & set(BLIND))
+
+
+def controls_of(arm: str, arms: Sequence[str]) -> list[str]:
+    """The arms that are an arm without its history, or without its true rewards; read from their names alone.
+
+    That is the same arm with `memory=none` or a `show` that hides the rewards, and plain Best-of-N.
+    """
+    if not sees_rewards(arm):
+        return []
+    own = set(arm.split("+"))
+    without = [other for other in arms if own < (parts := set(other.split("+"))) and len(parts - own) == 1]
+    return [other for other in arms if other == "best_of_n" or (other in without and not sees_rewards(other))]
+
+
 def graph_of(plan: Plan, arm: str) -> Graph:
     """The graph of an arm without a model or an evaluator: enough to make its prompts and its choices again.
 
