@@ -8,15 +8,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from icrl_graph.benchmarks.labels import Corrected
 from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.summary import UNITS, Method, Summary, amount, scored_of
 from icrl_graph.errors import IcrlError
 from icrl_graph.state.choices import names_an_object
-from icrl_graph.state.formatting import file_names
+from icrl_graph.state.formatting import MISSING, file_names
 
 ENDS = ("mean", "low", "high", "lowest", "highest")
-CURVES = ("reward", "metric", "best", "answer", "solved")
+CURVES = ("reward", "metric", "best", "answer", "solved", "new")
 
 
 def methods(summary: Summary) -> list[dict[str, Any]]:
@@ -29,6 +30,9 @@ def methods(summary: Summary) -> list[dict[str, Any]]:
             "last_reward": method["reward"][-1],
             "first_metric": method["metric"][0],
             "last_metric": method["metric"][-1],
+            "new_by_round": " ".join(
+                MISSING if at["mean"] is None else f"{at['mean']:.0%}"[:-1] for at in method["new"]
+            ),
             "each": {unit: amount(method["usage"], unit) / method["runs"] for unit in UNITS},
             "unpriced": method["usage"].get("unpriced", 0),
             "estimated": method["usage"].get("estimated", 0),
@@ -48,9 +52,18 @@ def for_readers(summary: Summary, plan: Plan) -> Summary:
         }
         for method in summary["methods"]
     ]
-    pairs = [{**pair, "arm": names[pair["arm"]], "against": names[pair["against"]]} for pair in summary["pairs"]]
+    pairs = {
+        kind: [{**pair, "arm": names[pair["arm"]], "against": names[pair["against"]]} for pair in summary[kind]]  # type: ignore[literal-required]
+        for kind in ("pairs", "learning")
+    }
     named = {name: file_names(summary[name]) for name in ("benchmark", "model")}
-    return cast(Summary, {**summary, **named, "methods": methods, "pairs": pairs})
+    return cast(Summary, {**summary, **named, "methods": methods, **pairs})
+
+
+def with_shown_names(corrected: Sequence[Corrected], plan: Plan) -> list[dict[str, Any]]:
+    """Corrected figures, with file names in place of paths."""
+    names: dict[str | None, str | None] = {None: None, **shown_names(plan.arms)}
+    return [{**one, "arm": names[one["arm"]], "against": names[one["against"]]} for one in corrected]
 
 
 def shown_names(arms: Sequence[str]) -> dict[str, str]:
@@ -103,7 +116,7 @@ def as_rows(summary: Summary) -> dict[str, list[dict[str, Any]]]:
             for method in summary["methods"]
             for task, estimate in method["by_task"].items()
         ],
-        "differences": [{"lowest": None, "highest": None, **pair} for pair in summary["pairs"]],
+        "differences": [{"lowest": None, "highest": None, **pair} for pair in summary["pairs"] + summary["learning"]],
     }
 
 
