@@ -129,12 +129,12 @@ def told(folder: Path, plan: Plan, rows: Mapping[Cell, Row], summary: Summary) -
     if found is None:
         return []
     first, tasks, seeds = found["plan"]["arms"][0], len(found["tasks"]), found["plan"]["seeds"]
-    least = "none" if found["least"] is None else share(found["least"])
+    least = "no difference" if found["least"] is None else f"a difference of {share(found['least'])}"
     departed = list(departures(found, plan, rows, saved_code_of(folder)))
     claimed = f"{first} has more {found['measure']} than {', '.join(found['claims'])}" if found["claims"] else "nothing"
     return [
         f"Registered on {found['at']}, before the first call (sha256 {found['sha256']}): {claimed}; "
-        f"{tasks} tasks x {seeds} seeds, of which a difference of {least} in what is solved is likely to be found.",
+        f"{tasks} tasks x {seeds} seeds, by which {least} in what is solved is likely to be found.",
         f"What was run is not what was registered: {'; '.join(departed)}."
         if departed
         else "What was run is what was registered.",

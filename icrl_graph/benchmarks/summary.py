@@ -149,6 +149,8 @@ class Summary(TypedDict):
     allocated, which is judged by all that it made."""
     allocated: dict[str, int]
     """By such a method, the calls that it could make in all its runs together."""
+    spans: dict[str, float]
+    """How far apart the lowest and the highest reward, and metric, of any attempt are."""
     measures: list[str]
     """What is compared, the most telling first: success (the share solved), metric, reward."""
     methods: list[Method]
@@ -183,6 +185,7 @@ def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
         seeds=len(first.runs[0]),
         equal_calls=calls,
         allocated={arm: total for arm in tables if (total := allocated_to(arm)) is not None},
+        spans={"reward": _span(tables, Table.reward), "metric": _span(tables, Table.metric)},
         measures=measures,
         methods=methods,
         usage=add_usage(*(row.get("usage", {}) for row in rows.values())),
@@ -213,6 +216,12 @@ def tables_of(plan: Plan, rows: Mapping[Cell, Row]) -> dict[str, Table]:
         for arm in plan.arms
         if arm in arms
     }
+
+
+def _span(tables: Mapping[str, Table], scores: cached_property[Any]) -> float:
+    known = np.concatenate([scores.__get__(table).ravel() for table in tables.values()])
+    known = known[np.isfinite(known)]
+    return float(np.ptp(known)) if len(known) else 0.0
 
 
 def _measures(plan: Plan, rows: Sequence[Row]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from icrl_graph.benchmarks.arms import controls_of, makes_independent_attempts, sees_rewards
-from icrl_graph.benchmarks.statistics import Difference
+from icrl_graph.benchmarks.statistics import Bracket, Difference
 from icrl_graph.benchmarks.summary import RISE, Method, Pair, Summary, amount, is_known
 from icrl_graph.state.episode import add_usage
 from icrl_graph.state.formatting import apart, between, chance, cost, listed, number, score, signed
@@ -86,23 +86,25 @@ def _best(summary: Summary) -> Iterator[str]:
         value = between(first["equal"][measure], score)
         yield f"{first['arm']} has a {has.format(value)}. It was compared with nothing."
         return
-    top = max(methods.values(), key=lambda method: _middle(method["equal"][measure]))
     better = [pair for pair in pairs if is_shown(pair) and _middle(pair) > 0]
     worse = [pair for pair in pairs if is_shown(pair) and _middle(pair) < 0]
     if better:
-        if top["arm"] not in {pair["arm"] for pair in better}:  # its interval is wider
-            top = methods[max(better, key=_middle)["arm"]]
-        beaten = [pair for pair in better if pair["arm"] == top["arm"]]
-        yield f"{top['arm']} is best: a {has.format(between(top['equal'][measure], score))}. " + _than(beaten, "more")
-        if others := [pair["arm"] for pair in better if pair["arm"] != top["arm"]]:
-            yield f"Better than {first['arm']}, too: {listed(others)}; they were not tested against {top['arm']}."
+        top = methods[max(better, key=_middle)["arm"]]
+        yield f"{top['arm']} is best: a {has.format(between(top['equal'][measure], score))}. {_than(better, 'more')}"
+        if len(better) > 1:
+            yield "These were not tested against each other."
     elif worse:
         yield f"{first['arm']} has a {has.format(between(first['equal'][measure], score))}. {_than(worse, 'less')}"
     else:
+        top = max(methods.values(), key=lambda method: _middle(method["equal"][measure]))
         yield (
-            f"No method is shown to be better than another by {_noun(measure)}: {top['arm']} is highest, with a "
+            f"No method is shown to differ from {first['arm']} by {_noun(measure)}: {top['arm']} is highest, with a "
             f"{has.format(between(top['equal'][measure], score))}."
         )
+    for other in summary["measures"][1:]:
+        for way, sign in (("more", 1), ("less", -1)):
+            if shown := [pair for pair in _pairs_of(summary, other) if is_shown(pair) and sign * _middle(pair) > 0]:
+                yield f"By {other}, {_than(shown, way)}"
     if unsure := [pair for pair in pairs if not is_shown(pair)]:
         told = "; ".join(f"{pair['arm']} {_size(pair)}" for pair in unsure)
         yield f"Not shown to differ from {first['arm']}: {told}."
@@ -110,13 +112,8 @@ def _best(summary: Summary) -> Iterator[str]:
 
 def _than(pairs: Sequence[Pair], way: str) -> str:
     """That arms have more, or less, than the one they were compared with."""
-    told = listed([f"{_size(pair)} for {pair['arm']}" if len(pairs) > 1 else _size(pair) for pair in pairs])
-    against = pairs[0]["against"]
-    if way == "more":
-        return f"Its difference from {against} is {told}."
-    return (
-        f"{listed([pair['arm'] for pair in pairs])} {'have' if len(pairs) > 1 else 'has'} less than {against}: {told}."
-    )
+    told = listed([f"{pair['arm']} ({_size(pair)})" for pair in pairs])
+    return f"{told} {'have' if len(pairs) > 1 else 'has'} {way} than {pairs[0]['against']}."
 
 
 def _size(difference: Difference) -> str:
@@ -231,11 +228,14 @@ def _money(summary: Summary) -> Iterator[str]:
     nodes = {node: amount(add_usage(*(m["spent_by"].get(node, {}) for m in methods)), unit) / total for node in NODES}
     if spent := [f"{share:.0%} {NODES[node]}" for node, share in nodes.items() if share > 0][:4]:
         yield f"By what for: {', '.join(spent)}." if len(spent) > 1 else f"All of it went into {NODES['generate']}."
-    each = [
-        f"{method['arm']} {between(method['per_solved'][unit])}" for method in methods if unit in method["per_solved"]
-    ]
+    each = [f"{m['arm']} {_each(m['per_solved'][unit])}" for m in methods if unit in m["per_solved"]]
     if each:
-        yield f"A solved task has cost, in {_UNITS[unit]}: {'; '.join(each)}."
+        yield f"For each task solved, in {_UNITS[unit]}: {'; '.join(each)}."
+
+
+def _each(spent: Bracket) -> str:
+    """What was spent for each task solved."""
+    return "solved none" if spent["mean"] is None and spent.get("lowest") is None else between(spent)
 
 
 _UNITS = {"usd": "dollars", "tokens": "tokens", "calls": "calls"}
@@ -246,7 +246,7 @@ _UNITS = {"usd": "dollars", "tokens": "tokens", "calls": "calls"}
 
 def _against(summary: Summary) -> Iterator[str]:
     for method in summary["methods"]:
-        yield from _hack(method)
+        yield from _hack(method, summary["spans"])
         yield from _leak(method)
         yield from _copies(method)
     yield from _gamed_answers(summary)
@@ -256,16 +256,20 @@ def _against(summary: Summary) -> Iterator[str]:
         yield f"{failed} runs failed and are in no figure."
 
 
-def _hack(method: Method) -> Iterator[str]:
-    """A reward that rises, and a metric that does not."""
+def _hack(method: Method, spans: Mapping[str, float]) -> Iterator[str]:
+    """A reward that rises, and a metric that does not: by less than half as much, each by how far it ranges."""
     rise, true = method["rise"], method["metric_rise"]
     if rise is None or true is None or not true["tasks"] or not (is_shown(rise) and _middle(rise) > 0):
         return
     told = f"{method['arm']}: within a run its reward rises by {_size(rise)}, and its metric"
+    most = true["high"] if true["high"] is not None else _middle(true)
+    is_apart = most / (spans["metric"] or 1.0) < _middle(rise) / (spans["reward"] or 1.0) / 2
     if is_shown(true) and _middle(true) < 0:
         yield f"{told} falls, {_size(true)}: the reward is gamed. Believe the metric."
+    elif is_apart:
+        yield f"{told} does not follow, {_size(true)}: the reward is gamed. Believe the metric."
     elif not is_shown(true):
-        yield f"{told} is not shown to, {_size(true)}: the reward may be gamed. Believe the metric."
+        yield f"{told} is not shown to, {_size(true)}: these tasks are too few to tell whether the reward is gamed."
 
 
 def _gamed_answers(summary: Summary) -> Iterator[str]:

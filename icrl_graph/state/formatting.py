@@ -36,7 +36,8 @@ def level(estimate: Mapping[str, Any], write: Callable[[float | None], str] = nu
 
 def between(estimate: Mapping[str, Any], write: Callable[[float | None], str] = number) -> str:
     """A mean with the ends of its interval, where it has one, and how much is scored, where that is not all."""
-    ends = "" if estimate["low"] is None else f" [{write(estimate['low'])} {write(estimate['high'])}]"
+    high = "∞" if estimate["high"] is None else write(estimate["high"])
+    ends = "" if estimate["low"] is None else f" [{write(estimate['low'])} {high}]"
     scored = f" ({estimate['scored']} of {estimate['of']})" if "scored" in estimate else ""
     return level(estimate, write) + ends + scored
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,8 @@ def _template(name: str) -> Any:
     )
     pages.filters.update(number=number, level=level, between=between, signed=signed, apart=apart, chance=chance)
     pages.filters.update(cost=cost, shorten=shorten, file_names=file_names)
-    pages.filters.update(folder_name=lambda folder: Path(folder).name, score=score, cell=_cell)
+    pages.filters.update(folder_name=lambda folder: Path(folder).name, cell=_cell)
+    pages.filters.update(score_between=partial(between, write=score), score_level=partial(level, write=score))
     return pages.get_template(name)
 
 
