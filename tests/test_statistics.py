@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from functools import cache
 from itertools import combinations
 from typing import Any
@@ -22,6 +23,7 @@ from icrl_graph.benchmarks.statistics import (
     detectable,
     difference,
     estimate,
+    majority_at_k,
     pass_at_k,
 )
 from icrl_graph.errors import MissingExtra
@@ -196,6 +198,34 @@ def test_pass_at_k_is_the_share_of_draws_that_hold_a_solved_attempt() -> None:
             for k in range(1, attempts + 1):
                 draws = [min(draw) < solved for draw in combinations(range(attempts), k)]
                 assert pass_at_k(attempts, solved, k) == sum(draws) / len(draws)
+
+
+def test_majority_at_k_is_the_share_of_draws_that_a_right_answer_wins() -> None:
+    answers = ["a", "b", "a", None, "c", "b"]
+    for k in range(1, 7):
+        won = []
+        for draw in combinations(answers, k):
+            counts = Counter(answer for answer in draw if answer is not None)
+            leaders = [answer for answer, count in counts.items() if count == max(counts.values())]
+            won.append(sum(answer in ("a", "c") for answer in leaders) / len(leaders) if leaders else 0)
+        assert majority_at_k(answers, {"a", "c"}, k) == pytest.approx(sum(won) / len(won))
+
+
+def test_majority_at_k_of_many_attempts_is_near_the_truth() -> None:
+    answers = ["a"] * 600 + ["b"] * 400
+    assert majority_at_k(answers, {"a"}, 3) == pytest.approx(0.6**3 + 3 * 0.6**2 * 0.4, abs=0.03)
+    assert majority_at_k(answers, {"a"}, 1000) == 1
+
+
+@pytest.mark.parametrize("answers", [[None, None], ["b", None]])
+def test_no_answer_never_wins_a_vote(answers: list[str | None]) -> None:
+    assert majority_at_k(answers, {"a"}, 2) == 0
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_a_vote_is_of_one_to_all_attempts(k: int) -> None:
+    with pytest.raises(ValueError, match="k is"):
+        majority_at_k(["a", "b"], {"a"}, k)
 
 
 def test_pass_at_k_is_exact_for_many_attempts() -> None:

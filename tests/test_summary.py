@@ -420,6 +420,19 @@ def test_pass_at_k_is_told_of_attempts_that_do_not_see_each_other_and_of_no_othe
     assert not any(method["pass_at"] for method in unmarked["methods"])
 
 
+def test_maj_at_k_counts_equal_answers_and_is_told_where_there_are_any() -> None:
+    def answering(arm: str, answers: str) -> Any:
+        row = played(arm, "a", *(float(answer == "x") for answer in answers))
+        for episode, answer in zip(row["episodes"], answers, strict=True):
+            episode["answer"] = "" if answer == "-" else answer
+        return row
+
+    rows = rows_of(answering("best_of_n", "xxyz"), answering("best_of_n+n=4", "xy-z"), answering("icrl", "xxyz"))
+    methods = summarize(plan("best_of_n", "best_of_n+n=4", "icrl"), rows)["methods"]
+    told = [{k: one["mean"] for k, one in method["majority_at"].items()} for method in methods]
+    assert told == [{"1": 0.5, "2": 0.5, "4": 1.0}, {}, {}]
+
+
 def test_there_is_no_pass_at_k_where_runs_stopped_once_they_were_solved() -> None:
     """How many attempts such a run has made tells whether it was solved: the estimate would be biased."""
     rows = rows_of(*(played("icrl+memory=none", item, 0.0, 1.0, stopped="success") for item in "ab"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from icrl_graph.benchmarks.api import Comparison, compare
     from icrl_graph.benchmarks.arms import Arm, read_arms
-    from icrl_graph.benchmarks.benchmark import Benchmark, from_file
+    from icrl_graph.benchmarks.benchmark import Benchmark, from_data, from_file
     from icrl_graph.benchmarks.registry import BENCHMARKS, find_benchmark
 
 _MODULES = {
@@ -18,10 +18,21 @@ _MODULES = {
     "Comparison": "api",
     "compare": "api",
     "find_benchmark": "registry",
+    "from_data": "benchmark",
     "from_file": "benchmark",
     "read_arms": "arms",
 }
-__all__ = ["BENCHMARKS", "Arm", "Benchmark", "Comparison", "compare", "find_benchmark", "from_file", "read_arms"]
+__all__ = [
+    "BENCHMARKS",
+    "Arm",
+    "Benchmark",
+    "Comparison",
+    "compare",
+    "find_benchmark",
+    "from_data",
+    "from_file",
+    "read_arms",
+]
 
 
 def __getattr__(name: str) -> Any:

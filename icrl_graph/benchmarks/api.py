@@ -32,6 +32,7 @@ from icrl_graph.benchmarks.runner import run
 from icrl_graph.benchmarks.scheduler import Left, OnProgress
 from icrl_graph.benchmarks.summary import Summary, summarize
 from icrl_graph.benchmarks.verdict import Verdict, verdict
+from icrl_graph.benchmarks.win_rates import WinRate, win_rates
 from icrl_graph.errors import MissingExtra
 from icrl_graph.execution.run_file import local
 from icrl_graph.state import notebook
@@ -84,8 +85,9 @@ def compare(
     name alone, so only the same call resumes it, not `icrl resume`.
 
     Args:
-        benchmark: a name (see `icrl benchmarks`), "path.py:name" or "module:name" of a `Benchmark`, a .jsonl file of
-            tasks, or a `Benchmark`.
+        benchmark: a name (see `icrl benchmarks`), "path.py:name" or "module:name" of a `Benchmark`, a `Benchmark`, or
+            a data set: a file (.jsonl, .csv, .parquet) or "hf:owner/name", and from which columns its tasks are made,
+            as in "hf:owner/name?task=problem,target=answer" (see `icrl_graph.benchmarks.datasets`).
         arms: the methods, such as "icrl,best_of_n,icrl+show=zero+memory=last:5" or a list of them; the others are
             compared with the first. See `icrl_graph.benchmarks.arms`.
         model: a chat model, "provider:name", "path.py:name", a Runnable or a function; default the learner that plays
@@ -297,6 +299,16 @@ class Comparison:
         return verdict(self.summary, self.registered)
 
     @cached_property
+    def win_rates(self) -> list[WinRate]:
+        """How often each method's answers are better than those of one method: of what `icrl win-rates` has judged.
+
+        Raises:
+            ValueError: the answers were not compared with each other, or none of them yet.
+            MissingExtra: scipy is not installed (extra `report`).
+        """
+        return win_rates(self.plan, self.rows)
+
+    @cached_property
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Its tables by name, each a list of rows.
 
@@ -385,12 +397,12 @@ class Comparison:
     def __repr__(self) -> str:
         from rich.console import Console
 
-        from icrl_graph.benchmarks.terminal import tables
+        from icrl_graph.benchmarks.terminal import results
 
         text = io.StringIO()
         console = Console(file=text, width=WIDTH, color_system=None)
         try:
-            for table in tables(self.summary, self.registered):
+            for table in results(self):
                 console.print(table)
         except (MissingExtra, ValueError) as error:
             text.write(f"No table: {error}.\n")
@@ -404,10 +416,10 @@ class Comparison:
         return f"{left}{failed}Spent: {cost(self.usage)}. Saved in {self.folder}"
 
     def _repr_html_(self) -> str:
-        from icrl_graph.benchmarks.terminal import tables
+        from icrl_graph.benchmarks.terminal import results
 
         try:
-            shown = [_as_html(table) for table in tables(self.summary, self.registered)]
+            shown = [_as_html(table) for table in results(self)]
             means = {method["arm"]: [point["mean"] for point in method["reward"]] for method in self.summary["methods"]}
             curves = [[arm, notebook.curve_html(values)] for arm, values in means.items()]
         except (MissingExtra, ValueError) as error:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from icrl_graph.benchmarks.datasets import HUB, Fields, Row, entry_of, read_rows
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.models.policy import Policy
 from icrl_graph.state.episode import plain
@@ -34,6 +36,7 @@ class Benchmark:
             out. Raises ValueError if there is none of that name.
         evaluator: the exact one, or None: then each comparison names one, or a judge.
         judged: makes an evaluator from a model that judges, or None.
+        rubric: what makes an answer good, for a judge that compares two of them, or None.
         solved_at: the metric from which a task counts as solved; None where nothing counts as solved.
         model: the name of the learner that plays it, where a comparison names no model.
         player: where a task is an episode of many turns: makes, from a model, a function that makes policies;
@@ -60,6 +63,7 @@ class Benchmark:
     read: Callable[[str], Inputs]
     evaluator: Evaluator | None = None
     judged: Callable[[Any], Evaluator] | None = None
+    rubric: str | None = None
     solved_at: float | None = 1.0
     model: str | None = None
     player: Callable[[Any], Callable[..., Policy]] | None = None
@@ -113,59 +117,82 @@ def from_file(path: Path) -> Benchmark:
     Raises:
         ValueError: the file or one of its lines can't be read; says which and why.
     """
+    return from_data(str(path))
+
+
+def from_data(source: str, fields: Fields = MappingProxyType({})) -> Benchmark:
+    """The tasks of a data set, a task from each row.
+
+    Args:
+        source: a file or a data set of the hub; see `icrl_graph.benchmarks.datasets`.
+        fields: from which columns a task is made, such as {"task": "problem", "target": "answer"}, which makes the
+            task data {"target": ...}; empty for rows that have `task` and, optionally, `task_data` and `id`.
+
+    Raises:
+        ValueError: the data set or one of its rows can't be read; says which and why.
+        MissingExtra: a package is missing that reads files of its kind.
+    """
     try:
-        stat = path.stat()
-        items = _tasks(path.resolve(), stat.st_mtime_ns, stat.st_size)
+        items = _tasks(*_as_of_now(source), tuple(fields.items()))
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the tasks of {path} can't be read: {error}") from None
+        raise ValueError(f"the tasks of {source} can't be read: {error}") from None
     except ValueError as error:
-        raise ValueError(f"{path}, {error}") from None
+        raise ValueError(f"{source}, {error}") from None
     if not items:
-        raise ValueError(f"{path} has no tasks")
+        raise ValueError(f"{source} has no tasks")
 
     def read(text: str) -> Inputs:
         if text not in items:
-            raise ValueError(f"{path} has no task {text!r}")
+            raise ValueError(f"{source} has no task {text!r}")
         return items[text]
 
-    return Benchmark(about=f"the tasks of {path}", items=lambda: list(items), read=read, solved_at=None)
+    return Benchmark(about=f"the tasks of {source}", items=lambda: list(items), read=read, solved_at=None)
+
+
+def _as_of_now(source: str) -> tuple[str, str, tuple[float, ...]]:
+    """What the tasks of a source are remembered by: of a file also its place, and when it was last changed."""
+    if source.startswith(HUB):
+        return source, source, ()
+    stat = Path(source).stat()
+    return source, str(Path(source).resolve()), (stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=2)
-def _tasks(path: Path, changed: int, size: int) -> Mapping[str, Inputs]:
-    """The tasks of a file by their ids, as of when it was last changed: a long one is read once."""
-    data = path.read_bytes()
+def _tasks(
+    source: str, place: str, changed: tuple[float, ...], fields: tuple[tuple[str, str], ...]
+) -> Mapping[str, Inputs]:
+    """The tasks of a data set by their ids: a long one is read once."""
     items: dict[str, Inputs] = {}
-    places: dict[str, list[int]] = {}
-    # in any Unicode, with or without a mark ahead; splitlines() would also split within a text
-    for number, line in enumerate(data.decode(json.detect_encoding(data)).split("\n"), 1):
-        if line.strip():
-            name, inputs = _read_line(line, f"line {number}")
-            name = str(number) if name is None else name
+    places: dict[str, list[str]] = {}
+    for where, row in read_rows(place):
+        unit, _, number = where.partition(" ")
+        try:
+            name, inputs = _read_row(row, dict(fields))
+            name = number if name is None else name
             if name in items:
-                raise ValueError(f"line {number}: duplicate id {name!r}; ids must differ")
-            items[name] = inputs
-            places.setdefault(json.dumps(inputs, sort_keys=True), []).append(number)
+                raise ValueError(f"duplicate id {name!r}; ids must differ")
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        items[name] = inputs
+        places.setdefault(json.dumps(inputs, sort_keys=True), []).append(number)
     for same in filter(lambda numbers: len(numbers) > 1, places.values()):
-        lines = ", ".join(map(str, same[:10])) + (", ..." if len(same) > 10 else "")
-        logger.warning("%s: lines %s hold the same task, and each counts as a task of its own", path, lines)
+        numbers = ", ".join(same[:10]) + (", ..." if len(same) > 10 else "")
+        told = "%s: %ss %s hold the same task, and each counts as a task of its own"
+        logger.warning(told, source, unit, numbers)
     return items
 
 
-def _read_line(line: str, where: str) -> tuple[str | None, Inputs]:
-    try:
-        entry = cleaned(json.loads(line))
-    except ValueError as error:
-        raise ValueError(f"{where}: not JSON: {error}") from None
+def _read_row(row: Row, fields: Fields) -> tuple[str | None, Inputs]:
+    entry = cleaned(entry_of(row, fields))
     has_task = isinstance(entry, dict) and "task" in entry
     if not has_task or (unknown := entry.keys() - {"id", "task", "task_data"}):
         problem = f"unknown {', '.join(sorted(unknown))}" if has_task else "no task"
-        raise ValueError(f"{where}: {problem}; a line holds an object with task and, optionally, task_data and id")
+        raise ValueError(
+            f"{problem}; a row holds task and, optionally, task_data and id; or say from which columns tasks are made, "
+            "as by --map task=question,target=answer"
+        )
     name, data = entry.get("id"), entry.get("task_data") or {}
     if not isinstance(data, dict):
-        raise ValueError(f"{where}: task_data must be an object, got {data!r:.80}")
-    try:
-        inputs = {"task": check_task(entry["task"]), "task_data": plain(data, "task_data")}
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise ValueError(f"task_data must be an object, got {data!r:.80}")
+    inputs = {"task": check_task(entry["task"]), "task_data": plain(data, "task_data")}
     return None if name is None else str(name), inputs

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -45,6 +45,8 @@ class Again(TypedDict):
     """The new judgement is the metric; the rewards stay as they were."""
     select: str | None
     """What selects the answer: reward, majority or last; None for each arm's own selection."""
+    against: NotRequired[str]
+    """The arm with whose answers those of the others were compared; then nothing but the answers was judged."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Plan:
     """A comparison, in names and numbers. A name may also be "python:NAME", of an object that no folder can hold.
 
     Attributes:
-        benchmark: a name, "path.py:name" of a `Benchmark`, or a .jsonl file.
+        benchmark: a name, "path.py:name" of a `Benchmark`, or a data set with its fields.
         arms: as they are written.
         model: "provider:name", or "path.py:name" of an object.
         judge: the model that gives the rewards, or None.

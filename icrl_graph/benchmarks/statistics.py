@@ -8,8 +8,9 @@ intervals are 95 % intervals, and the same data always give the same numbers. Sc
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
+from itertools import combinations
 from typing import Any, NotRequired
 
 import numpy as np
@@ -186,6 +187,39 @@ def pass_at_k(attempts: int, solved: int, k: int) -> float:
         raise ValueError(f"k is {k}, but must be from 1 to the {attempts} attempts")
     draws = math.comb(attempts, k)
     return (draws - math.comb(attempts - solved, k)) / draws
+
+
+ALL_DRAWS, SOME_DRAWS = 20_000, 4_000
+"""Of attempts for a vote: up to how many possible ones all are looked at, and else how many random ones."""
+
+
+def majority_at_k(answers: Sequence[str | None], right: Collection[str], k: int) -> float:
+    """Chance that the most frequent answer of k of the attempts, drawn without replacement, is right; in [0, 1].
+
+    Of answers that are as frequent one is drawn. Exact for up to 20 000 ways to draw; else from 4000 random draws,
+    always the same, with a standard error of .008 at most.
+
+    Args:
+        answers: of each attempt, in a form in which equal ones are the same; None, which never wins, for no answer.
+        right: the right ones.
+        k: 1 to the number of attempts.
+
+    Raises:
+        ValueError: k is out of range.
+    """
+    if not 1 <= k <= len(answers):
+        raise ValueError(f"k is {k}, but must be from 1 to the {len(answers)} attempts")
+    names = list(dict.fromkeys(answer for answer in answers if answer is not None))
+    is_given = np.array([[answer == name for name in names] for answer in answers], dtype=int)  # (attempts, names)
+    is_right = np.array([name in right for name in names], dtype=bool)
+    if math.comb(len(answers), k) <= ALL_DRAWS:
+        draws = np.array(list(combinations(range(len(answers)), k)))
+    else:
+        draws = np.random.default_rng(0).random((SOME_DRAWS, len(answers))).argpartition(k - 1, axis=1)[:, :k]
+    votes = sum(is_given[draws[:, place]] for place in range(k))  # (draws, names)
+    leads = (votes == votes.max(axis=1, initial=1, keepdims=True)) if names else np.zeros((len(draws), 0), dtype=bool)
+    wins = (leads & is_right).sum(axis=1) / np.maximum(leads.sum(axis=1), 1)
+    return float(wins.mean())
 
 
 def difference(ones: Any, others: Any, *, share: bool = False) -> Difference:

@@ -30,6 +30,7 @@ from icrl_graph.benchmarks.statistics import (
     curve,
     difference,
     estimate,
+    majority_at_k,
     pass_at_k,
     ratio,
 )
@@ -116,7 +117,11 @@ class Method(TypedDict):
     """At equal calls, by task: the metric of the answer where it is measured, else the first of the measures. Tasks
     that are named alike up to a colon, such as the variations of one, are one task here."""
     pass_at: dict[str, Bracket]
-    """By k, for attempts that don't see each other: the share of tasks solved by at least one of k."""
+    """By k, for attempts that don't see each other: the share of tasks solved by at least one of k. That of k = 1 is
+    the share of attempts that solve their task, which others call avg@n."""
+    majority_at: dict[str, Bracket]
+    """By k, for the same attempts where some give the same answer: the share of tasks that the most frequent answer of
+    k solves."""
     usage: Usage
     """Of the runs that have ended, without what judging them again has cost."""
     spent_by: dict[str, Usage]
@@ -521,6 +526,7 @@ def _method(arm: str, table: Table, measures: list[str], failed: int, calls: int
         budget={unit: _over_budget(table, unit, measures[0]) for unit in units},
         by_task=_by_task(table, by_task, within(by_task)),
         pass_at=_pass_at(arm, table) if "success" in measures else {},
+        majority_at=_majority_at(arm, table) if "success" in measures else {},
         usage=usage,
         spent_by=by_node,
         warnings=[],
@@ -609,25 +615,53 @@ def _over_budget(table: Table, unit: str, measure: str) -> list[Point]:
 
 
 def _pass_at(arm: str, table: Table) -> dict[str, Bracket]:
-    """Only of attempts that are independent of each other."""
-    if not makes_independent_attempts(arm):
-        return {}
-    if any(row["stopped"] == "success" for row in table.ended):
-        return {}  # how many attempts a run has made tells whether it was solved
-
-    def marks(table: Table) -> list[list[float]]:
-        """By task, of each attempt, whether it solves the task."""
-        tried = [[e for row in seeds if row is not None for e in row["episodes"]] for seeds in table.runs]
-        return [[s for e in task if (s := table.scale.of_attempt(e, "success")) is not None] for task in tried]
-
     def chances(k: int) -> Callable[[Table], Any]:
         return lambda table: [
-            [pass_at_k(len(task), round(sum(task)), k) if len(task) >= k else np.nan] for task in marks(table)
+            [pass_at_k(len(task), round(sum(score for _, score in task)), k) if len(task) >= k else np.nan]
+            for task in _marked(table)
         ]
 
-    counts = [len(task) for task in marks(replace(table, scale=replace(table.scale, unscored=0))) if task]
-    ks = [2**power for power in range(12) if 2**power <= min(counts, default=0)]
+    return {str(k): table.estimate("success", chances(k)) for k in _ks(arm, table)}
+
+
+MOST_VOTES = 64
+"""Of a majority, at most: a vote of more takes long to compute."""
+
+
+def _majority_at(arm: str, table: Table) -> dict[str, Bracket]:
+    def chance(task: Sequence[tuple[str | None, float]], k: int) -> float:
+        right = {answer for answer, score in task if answer is not None and score == 1}
+        return majority_at_k([answer for answer, _ in task], right, k) if len(task) >= k else np.nan
+
+    def chances(k: int) -> Callable[[Table], Any]:
+        return lambda table: [[chance(task, k)] for task in _marked(table)]
+
+    ks = [k for k in _ks(arm, table) if k <= MOST_VOTES]
+    answers = ([answer for answer, _ in task if answer is not None] for task in _marked(table)) if ks else ()
+    if all(len(set(task)) == len(task) for task in answers):  # texts of many words: each is an answer of its own
+        return {}
     return {str(k): table.estimate("success", chances(k)) for k in ks}
+
+
+def _ks(arm: str, table: Table) -> list[int]:
+    """Numbers of attempts that each task has; none where attempts are not independent of each other."""
+    if not makes_independent_attempts(arm):
+        return []
+    if any(row["stopped"] == "success" for row in table.ended):
+        return []  # how many attempts a run has made tells whether it was solved
+    counts = [len(task) for task in _marked(replace(table, scale=replace(table.scale, unscored=0))) if task]
+    return [2**power for power in range(12) if 2**power <= min(counts, default=0)]
+
+
+def _marked(table: Table) -> list[list[tuple[str | None, float]]]:
+    """By task, of each attempt that is scored, its answer, None where it is none, and whether it solves the task."""
+    tried = [[e for row in seeds if row is not None for e in row["episodes"]] for seeds in table.runs]
+    scored = [[(e, s) for e in task if (s := table.scale.of_attempt(e, "success")) is not None] for task in tried]
+    return [[(_named(answer_of(episode)), score) for episode, score in task] for task in scored]
+
+
+def _named(answer: Any) -> str | None:
+    return None if answer in (None, "") else as_json(answer)
 
 
 def spent_by(episodes: Sequence[Episode]) -> dict[str, Usage]:

@@ -11,10 +11,24 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.scheduler import OnProgress
 from icrl_graph.benchmarks.summary import Pair, Summary, least_scored, scored_of
 from icrl_graph.benchmarks.verdict import HEADINGS, verdict
-from icrl_graph.state.formatting import MISSING, apart, between, chance, cost, level, score, table
+from icrl_graph.benchmarks.win_rates import WinRate, doubts, is_of_pairs, judge_of
+from icrl_graph.state.formatting import (
+    MISSING,
+    apart,
+    between,
+    chance,
+    cost,
+    file_names,
+    level,
+    number,
+    score,
+    share,
+    table,
+)
 
 _UNITS = {"usd": "USD", "calls": "calls", "time": "s"}
 
@@ -41,6 +55,30 @@ def progress_bar(console: Console) -> Iterator[OnProgress]:
         yield show
 
 
+def results(comparison: Any) -> Iterator[Table | Text]:
+    """What a comparison came to: win rates, if its answers were compared with each other, else `tables`."""
+    if is_of_pairs(comparison.plan):
+        yield from _win_rates(comparison.plan, comparison.win_rates)
+    else:
+        yield from tables(comparison.summary, comparison.registered)
+
+
+def _win_rates(plan: Plan, rates: Sequence[WinRate]) -> Iterator[Table | Text]:
+    against, judge = file_names(rates[0]["against"]), file_names(judge_of(plan) or "")
+    headings = ("method", "wins", "at equal length", "turned", "characters", "of the other")
+    made = table(f"Win rates against {against}, judged by {judge}", *headings)
+    for rate in rates:
+        numbers = (share(rate["turned"]), number(rate["length"]), number(rate["other_length"]))
+        made.add_row(Text(rate["arm"]), *(between(rate[name], share) for name in ("rate", "controlled")), *numbers)
+    yield made
+    yield Text(
+        f"Turned: pairs on which the judge's verdict turns with their order. 1 less a rate is that of {against}."
+    )
+    unscored = sum(rate["rate"]["unscored"] for rate in rates)
+    missing = [f"{unscored} pairs have no verdict, and are left out."] if unscored else []
+    yield from (Text(f"! {line}", "yellow") for line in [*missing, *doubts(plan)])
+
+
 def tables(summary: Summary, registered: Sequence[str] = ()) -> Iterator[Table | Text]:
     """The verdict, the arms, how they differ from the first and how they learn, and what must be known to read that.
 
@@ -48,9 +86,9 @@ def tables(summary: Summary, registered: Sequence[str] = ()) -> Iterator[Table |
         summary: all figures.
         registered: what was claimed before it was run, and what has come of that, as sentences.
     """
-    told = verdict(summary, registered)
+    found = verdict(summary, registered)
     for part, heading in HEADINGS.items():
-        if sentences := told[part]:  # type: ignore[literal-required]
+        if sentences := found[part]:  # type: ignore[literal-required]
             yield Text.assemble((heading, "bold"), f" {' '.join(sentences)}")
     yield Text()
     measures, calls = summary["measures"], summary["equal_calls"]

@@ -71,14 +71,17 @@ class BenchCommand(SettingsCommand):
     "  icrl bench game24 --topologies icrl,reflexion,self_refine,best_of_n,best_of_n+n=1+schedule=long_cot "
     "--model openai:gpt-4.1-mini --rounds 16 --target 1\n\n"
     "  icrl bench writing --topologies icrl,best_of_n --model openai:gpt-4.1-mini --judge openai:gpt-4.1 --preview\n\n"
-    "  icrl bench my_tasks.jsonl --topologies icrl,best_of_n --model openai:my-model --evaluator my_score.py:score",
+    "  icrl bench my_tasks.jsonl --topologies icrl,best_of_n --model openai:my-model --evaluator my_score.py:score\n\n"
+    "  icrl bench questions.csv --map task=question,target=answer --model openai:my-model "
+    "--evaluator my_score.py:score",
 )
 def bench(
     context: typer.Context,
     benchmark: Annotated[
         str,
         typer.Argument(
-            help="See icrl benchmarks; or a custom one, path.py:name; or tasks, a .jsonl file.",
+            help="See icrl benchmarks; or a custom one, path.py:name; or a data set: a file (.jsonl, .csv, .parquet) "
+            "or one of Hugging Face's hub, hf:owner/name or hf:owner/name/config/split.",
             autocompletion=benchmark_names,
         ),
     ],
@@ -117,6 +120,16 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="<str>", help="A task, or a pattern such as 'find-*'; may be repeated.", rich_help_panel=SIZE
+        ),
+    ] = None,
+    fields: Annotated[
+        str | None,
+        typer.Option(
+            "--map",
+            metavar="FIELD=COLUMN,...",
+            help="From which columns of a data set its tasks are made, such as task=problem,target=answer,id=number: "
+            "task, id, and keys of the task data.",
+            rich_help_panel=SIZE,
         ),
     ] = None,
     limit: Annotated[
@@ -201,12 +214,14 @@ def bench(
 
     The same command on the same folder resumes it; arms, tasks and seeds may be added.
     """
+    from icrl_graph.benchmarks.datasets import with_fields
     from icrl_graph.benchmarks.experiment import make_plan, prepare
     from icrl_graph.topologies.settings import BestOfNSettings, Settings
 
     with errors_reported():
         plan, _ = make_plan(
-            benchmark, topologies, model=model, judge=judge, rubric=rubric, evaluator=evaluator, metric=metric,
+            with_fields(benchmark, fields) if fields else benchmark, topologies,
+            model=model, judge=judge, rubric=rubric, evaluator=evaluator, metric=metric,
             items=item or [], limit=limit, rounds=rounds, seeds=seeds, solved_at=solved_at, base_url=base_url,
             judge_base_url=judge_base_url, switch_base_url=switch_base_url, temperature=temperature,
             concurrency=concurrency, requests_per_minute=requests_per_minute,
@@ -299,14 +314,15 @@ def _rejudge_command(plan: Any, folder: Path) -> str:
         "judge-base-url": without_credentials(plan.judge_base_url or (None if plan.again else plan.base_url)),
         "rubric": by["rubric"],
     }
+    pair = {"against": plan.again["against"]} if plan.again and "against" in plan.again else {}
     if options["evaluator"] is None and options["judge"] is None:
         return command("rejudge", "-h")
     named = [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
     flag = ["--as-metric"] if plan.again and plan.again["as_metric"] else []
+    named += [word for name, value in pair.items() for word in (f"--{name}", value)]
     unused = (f"{folder}-again{number}" for number in ("", *range(2, 1000)))
-    return command(
-        "rejudge", by["folder"], *named, *flag, "--out", next(name for name in unused if not Path(name).exists())
-    )
+    name = "win-rates" if pair else "rejudge"
+    return command(name, by["folder"], *named, *flag, "--out", next(out for out in unused if not Path(out).exists()))
 
 
 def _show_preview(experiment: Any, usages: Mapping[str, Any], console: Console) -> None:
@@ -343,7 +359,8 @@ def _show_totals(plan: Any, console: Console) -> None:
 
 def _print_results(comparison: Any, as_json: bool) -> None:
     """Print the tables of a comparison; without scipy, where its results are."""
-    from icrl_graph.benchmarks.terminal import tables
+    from icrl_graph.benchmarks.terminal import results
+    from icrl_graph.benchmarks.win_rates import is_of_pairs
 
     folder, failures = comparison.folder, comparison.failures
     if len(failures) == len(comparison.rows):
@@ -351,18 +368,17 @@ def _print_results(comparison: Any, as_json: bool) -> None:
             typer.echo(json.dumps({"methods": [], "failed": list(failures.values())}))
         return
     try:
-        summary = comparison.summary
+        summary = comparison.win_rates if is_of_pairs(comparison.plan) else comparison.summary
     except MissingExtra as missing:
         warn(f"The results are in {folder}. No table: {missing}")
         return
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    for table in tables(summary, comparison.registered):
+    for table in results(comparison):
         out.print(table, width=None if out.is_terminal else 160)
-    write(
-        f"Spent: {cost(comparison.usage)}. Saved in {folder}. Curves, tests and every run: {command('report', folder)}"
-    )
+    more = "" if is_of_pairs(comparison.plan) else f" Curves, tests and every run: {command('report', folder)}"
+    write(f"Spent: {cost(comparison.usage)}. Saved in {folder}.{more}")
 
 
 @app.command(epilog="Examples:\n\n  icrl report runs/colors\n\n  icrl report runs/pangram")
@@ -443,7 +459,6 @@ def rejudge(
     The answers themselves are not paid again.
     """
     from icrl_graph.benchmarks.plan import Again, read_plan
-    from icrl_graph.benchmarks.rejudge import preview_rejudge
 
     with errors_reported():
         again = Again(
@@ -468,12 +483,19 @@ def rejudge(
             total_seconds=total_seconds,
             options={**saved.options, **({} if prices is None else {"prices": parse_json(prices, "--prices")})},
         )
-        usage = preview_rejudge(plan, response_tokens)
-        console = err if as_json else out
-        if preview and as_json:
-            typer.echo(json.dumps(usage))
-        elif preview or usage["calls"]:
-            write(f"About {cost(usage)}.", console)
-            _show_totals(plan, console)
+        show_cost_again(plan, response_tokens, preview, as_json)
     if not preview:
         play_comparison(plan, out_dir, as_json)
+
+
+def show_cost_again(plan: Any, response_tokens: int, preview: bool, as_json: bool) -> None:
+    """Print what judging the answers of a comparison again is estimated to cost."""
+    from icrl_graph.benchmarks.rejudge import preview_rejudge
+
+    usage = preview_rejudge(plan, response_tokens)
+    console = err if as_json else out
+    if preview and as_json:
+        typer.echo(json.dumps(usage))
+    elif preview or usage["calls"]:
+        write(f"About {cost(usage)}.", console)
+        _show_totals(plan, console)

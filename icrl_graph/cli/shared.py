@@ -27,7 +27,7 @@ from icrl_graph.state.formatting import command
 Function = TypeVar("Function", bound=Callable[..., Any])
 PANELS: Mapping[str, tuple[str, ...]] = {
     "Improve an answer": ("run", "resume", "show"),
-    "Compare methods": ("bench", "report", "rejudge", "meta-eval"),
+    "Compare methods": ("bench", "report", "rejudge", "win-rates", "export", "meta-eval"),
     "See what there is": ("benchmarks", "topologies", "draw"),
     "Try it offline": ("demo", "train", "serve"),
     "Look at graphs": ("studio",),

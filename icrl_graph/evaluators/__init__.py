@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from icrl_graph.evaluators.human import human_reward, reviewed
     from icrl_graph.evaluators.isolation import isolated
     from icrl_graph.evaluators.judge import llm_judge, pairwise_judge
+    from icrl_graph.evaluators.likelihood import likelihood_judge
     from icrl_graph.state.reward import Reward
 
 _HOME = {
@@ -18,6 +19,7 @@ _HOME = {
     "bind_evaluator": "evaluators.evaluator",
     "human_reward": "evaluators.human",
     "isolated": "evaluators.isolation",
+    "likelihood_judge": "evaluators.likelihood",
     "llm_judge": "evaluators.judge",
     "pairwise_judge": "evaluators.judge",
     "reviewed": "evaluators.human",
@@ -29,6 +31,7 @@ __all__ = [
     "bind_evaluator",
     "human_reward",
     "isolated",
+    "likelihood_judge",
     "llm_judge",
     "pairwise_judge",
     "reviewed",

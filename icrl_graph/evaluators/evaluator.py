@@ -56,8 +56,8 @@ class BoundEvaluator:
         models: the models that judge. If the policy's is among them, a run says "self-judged".
         frame: what each call asks beside the task and the response; for the estimate of a preview.
         asks: whether it asks a person, and so judges attempts one after another.
-        rewarded_by: the source of its rewards: "oracle", "judged" or "human"; None for what follows from `calls` and
-            `models`.
+        rewarded_by: the source of its rewards: "oracle", "judged", "self-judged" or "human"; None for what follows
+            from `calls` and `models`.
         on_error: the reward of an attempt on which it raises, or "unscored"; the model reads what was raised. None for
             what the graph's option says. The failure of a judge's model or its provider is always unscored.
 

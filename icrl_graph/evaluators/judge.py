@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from statistics import mean, pstdev
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
@@ -28,7 +29,7 @@ from icrl_graph.execution.driver import Flow
 from icrl_graph.execution.retry import describe
 from icrl_graph.models.policy import Policy, as_policy
 from icrl_graph.models.responses import is_permanent, read_response
-from icrl_graph.prompts.templates import COMPARE, JUDGE, fill
+from icrl_graph.prompts.templates import COMPARE, JUDGE, JUDGE_AGAINST, fill
 from icrl_graph.prompts.text import block, text_of
 from icrl_graph.state.checks import is_number
 from icrl_graph.state.choices import name_of_part
@@ -74,6 +75,7 @@ def llm_judge(
     scale: tuple[float, float] = (1, 10),
     samples: int = 1,
     explain: bool = False,
+    base: str | None = None,
 ) -> BoundEvaluator:
     """A judge that scores an answer by a rubric.
 
@@ -86,15 +88,19 @@ def llm_judge(
         scale: the lowest and the highest score. A score outside is not a verdict.
         samples: how often each judge is asked; the reward is the mean, its spread the standard deviation.
         explain: give the first judge's reasons as feedback, too.
+        base: an answer that the score is relative to, shown with every answer: the middle of the scale (5 of 1 to 10)
+            is for one that is as good. It never reaches a prompt of the policy.
 
     Raises:
-        ValueError: the scale is not two numbers in order, there is no rubric, or samples is below 1.
+        ValueError: the scale is not two numbers in order, there is no rubric, the base is empty, or samples is below 1.
     """
+    if base is not None and not (isinstance(base, str) and base.strip()):
+        raise ValueError(f"base is the text of an answer to compare with, got {base!r:.80}")
     is_pair = isinstance(scale, list | tuple) and len(scale) == 2 and all(map(is_number, scale))
     if not (is_pair and -LARGEST <= scale[0] < scale[1] <= LARGEST):
         raise ValueError(f"scale is the lowest and the highest score, such as (1, 10), got {scale!r:.80}")
     lowest, highest = scale
-    policies = _policies(model, rubric, samples)
+    policies = policies_of(model, rubric, samples)
     judges = [(policy, _structured(policy)) for policy in policies for _ in range(samples)]
 
     def read(reply: Mapping[str, Any]) -> Judgement:
@@ -108,28 +114,40 @@ def llm_judge(
             return Judgement(None, f"no score from {lowest:g} to {highest:g} in: {words[-80:]!r}")
         return Judgement(float(score), words)
 
+    relative = {} if base is None else {"base": block("attempt", base), "middle": f"{_middle(lowest, highest):g}"}
+    frame = JUDGE if base is None else JUDGE_AGAINST
+
     def judge(task: Any, response: str) -> Generator[Any, Any, Reward]:
         question = fill(
-            JUDGE,
+            frame,
             rubric=rubric,
             task=text_of(task),
             answer=block("attempt", response),
             lowest=f"{lowest:g}",
             highest=f"{highest:g}",
+            **relative,
         )
         judgements = yield [ask(policy, question, read, structured) for policy, structured in judges]
-        reward = _mean(judgements)
+        reward = mean_of(judgements)
         valid = [judgement.words for judgement in judgements if judgement.value is not None]
         return Reward(**reward, feedback=valid[0]) if explain and valid else reward
 
-    name = f"llm_judge({_names(policies)}, {_digest(rubric, scale, samples, explain)})"
-    return bind_judge(judge, policies, calls=len(policies) * samples, name=name, frame=JUDGE + rubric)
+    told = (rubric, scale, samples, explain) if base is None else (rubric, scale, samples, explain, base)
+    name = f"llm_judge({_names(policies)}, {digest_of(*told)})"
+    return bind_judge(judge, policies, calls=len(policies) * samples, name=name, frame=frame + rubric + (base or ""))
+
+
+def _middle(lowest: float, highest: float) -> float:
+    """Of a scale, where an answer is as good as the one to compare with: 5 of 1 to 10, as in arXiv 2506.06303."""
+    middle = (lowest + highest) / 2
+    return middle // 1 if highest - lowest > 2 else middle
 
 
 def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", samples: int = 1) -> BoundEvaluator:
     """A judge that compares an answer with a reference: 1 if the answer is better, 0 if the reference is, 0.5 if equal.
 
-    Each pair is shown in both orders; a judge whose verdict turns with the order counts as 0.5 (position bias).
+    Each pair is shown in both orders; a judge whose verdict turns with the order counts as 0.5 (position bias). The
+    spread is the standard deviation of all its verdicts: 0 where they agree.
 
     Args:
         model: the model that judges, or several of them.
@@ -140,15 +158,14 @@ def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", sam
     Raises:
         ValueError: there is no rubric, or samples is below 1.
     """
-    policies = _policies(model, rubric, samples)
+    policies = policies_of(model, rubric, samples)
     read = verdict_reader({"a": 1.0, "b": 0.0, "c": 0.5})
 
     def both(policy: Policy, questions: Sequence[str]) -> Flow:
         first, second = yield [ask(policy, question, read) for question in questions]
         if first.value is None or second.value is None:
-            return first if first.value is None else second
-        agree = first.value == 1 - second.value
-        return Judgement(first.value if agree else 0.5, first.words)
+            return [first if first.value is None else second]
+        return [first, second._replace(value=1 - second.value)]
 
     def judge(task: Any, response: str, task_data: Mapping[str, Any]) -> Generator[Any, Any, Reward]:
         if not isinstance(other := task_data.get(reference), str):
@@ -160,10 +177,19 @@ def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", sam
             fill(COMPARE, rubric=rubric, task=text_of(task), first=first, second=second)
             for first, second in (pair, pair[::-1])
         ]
-        return _mean((yield [both(policy, questions) for policy in policies for _ in range(samples)]))
+        verdicts = yield [both(policy, questions) for policy in policies for _ in range(samples)]
+        reward = mean_of([_agreed(pair) for pair in verdicts])
+        every = [one.value for pair in verdicts for one in pair if one.value is not None]
+        return {**reward, "spread": pstdev(every)} if every else reward
 
-    name = f"pairwise_judge({_names(policies)}, {_digest(rubric, reference, samples)})"
+    name = f"pairwise_judge({_names(policies)}, {digest_of(rubric, reference, samples)})"
     return bind_judge(judge, policies, calls=2 * len(policies) * samples, name=name, frame=COMPARE + rubric)
+
+
+def _agreed(verdicts: Sequence[Judgement]) -> Judgement:
+    """The verdict in both orders, 0.5 if they differ; where one is missing, that it is."""
+    first, last = verdicts[0], verdicts[-1]
+    return first if first.value == last.value else Judgement(0.5, first.words)
 
 
 class _Scored(BaseModel):
@@ -245,7 +271,8 @@ def _begun(before: str) -> str:
 _WORD = re.compile(r"[^\W_]+")
 
 
-def _policies(model: Any, rubric: str, samples: int) -> list[Policy]:
+def policies_of(model: Any, rubric: str, samples: int) -> list[Policy]:
+    """The models of a judge, its arguments checked."""
     if not (isinstance(rubric, str) and rubric.strip()):
         raise ValueError(f"rubric is a text that says what makes an answer good, got {rubric!r:.80}")
     if not (type(samples) is int and samples >= 1):
@@ -266,7 +293,15 @@ def _structured(policy: Policy) -> Policy:
         return policy
 
 
-def ask(policy: Policy, question: str, read: Read, structured: Policy | None = None) -> Flow:
+def ask(
+    policy: Policy,
+    question: str,
+    read: Read,
+    structured: Policy | None = None,
+    *,
+    read_reply: Callable[[Any], Mapping[str, Any]] = read_response,
+    kwargs: Mapping[str, Any] = MappingProxyType({}),
+) -> Flow:
     """Ask a judge; gives its `Judgement`. Without a valid verdict the plain model is asked once more.
 
     Args:
@@ -274,11 +309,13 @@ def ask(policy: Policy, question: str, read: Read, structured: Policy | None = N
         question: the whole prompt.
         read: reads the reply.
         structured: the same model with structured output, which is asked first; None for the plain one twice.
+        read_reply: makes of the raw reply what `read` gets, and what is saved.
+        kwargs: further arguments of the call.
     """
     judgement, messages = Judgement(None, ""), [{"role": "user", "content": cleaned(question)}]
     for judge in (structured or policy, policy):
         try:
-            reply = yield Call(judge.part, judge.input(messages), read_response)
+            reply = yield Call(judge.part, judge.input(messages), read_reply, kwargs)
             judgement = _read_whole(reply.value, read)
         except BudgetExceeded as over:  # one judgement is missing; what others have answered counts
             return Judgement(None, judgement.words or str(over))
@@ -300,7 +337,8 @@ def _read_whole(reply: Mapping[str, Any], read: Read) -> Judgement:
     return Judgement(None, "the judgement was cut off") if reply.get("cut") else read(reply)
 
 
-def _mean(judgements: Sequence[Judgement]) -> Reward:
+def mean_of(judgements: Sequence[Judgement]) -> Reward:
+    """The reward that several judgements come to; unscored, with the reason, if there is no verdict among them."""
     values = [judgement.value for judgement in judgements if judgement.value is not None]
     if not values:
         return Reward(value=None, error=f"the judge gave no verdict: {judgements[0].words}")
@@ -314,7 +352,7 @@ def _names(policies: Sequence[Policy]) -> str:
     return ", ".join(name_of_part(policy.part) for policy in policies)
 
 
-def _digest(*arguments: Any) -> str:
+def digest_of(*arguments: Any) -> str:
     """What distinguishes two judges of one model, in saved runs."""
     return hashlib.sha256(repr(arguments).encode()).hexdigest()[:8]
 

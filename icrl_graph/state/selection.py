@@ -55,7 +55,7 @@ def most_common(episodes: Sequence[Episode]) -> Episode | None:
     answered = [
         (json.dumps(answer, sort_keys=True), episode)
         for episode in episodes
-        if (answer := answer_of(episode)) is not None
+        if (answer := answer_of(episode)) not in (None, "")  # an empty one is nobody's vote
     ]
     counts = Counter(answer for answer, _ in answered)
     return max(answered, key=lambda pair: counts[pair[0]])[1] if answered else None

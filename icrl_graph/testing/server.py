@@ -30,6 +30,8 @@ Fault = Literal[
     "401", "404", "429", "500", "reset", "hang", "slow", "malformed", "truncated", "aborted", "empty", "refused",
     "filtered",
 ]  # fmt: skip
+Reply = str | Mapping[str, float]
+"""A text, or texts of one token each with their probabilities."""
 SLOW = 0.5
 """Seconds by which a slow answer is delayed."""
 REFUSAL = "I can't help with that."
@@ -45,7 +47,9 @@ class OpenAIServer:
 
     Args:
         reply: makes the answer: a function of those of `messages`, `rng` and `temperature` that it names. `rng` is
-            seeded by the request's `seed`. A shipped learner: `icrl_graph.models.learners.LEARNERS["hidden-color"]`.
+            seeded by the request's `seed`. It gives a text; or texts with their probabilities, such as
+            `{"YES": 0.8, "NO": 0.2}`, of which one is drawn, each a single token. A shipped learner:
+            `icrl_graph.models.learners.LEARNERS["hidden-color"]`.
             One that waits should be async: a sync one holds up all other requests meanwhile.
         latency: seconds before each answer.
         faults: injected faults, by the number of the call, from 1: "429" (with Retry-After), "500", "401", "reset"
@@ -74,7 +78,7 @@ class OpenAIServer:
 
     def __init__(
         self,
-        reply: Callable[..., str | Awaitable[str]],
+        reply: Callable[..., Reply | Awaitable[Reply]],
         *,
         latency: float = 0.0,
         faults: Mapping[int, Fault] | None = None,
@@ -167,12 +171,15 @@ class OpenAIServer:
         try:
             silent = fault in ("empty", "refused", "filtered")
             made = "" if silent else self._reply(**{name: offered[name] for name in self._names})
-            text = await made if inspect.isawaitable(made) else made
+            said = await made if inspect.isawaitable(made) else made
         except UnknownTask as refusal:
             problem = {"error": {"message": str(refusal), "type": "invalid_request_error", "code": "unknown_task"}}
             return web.json_response(problem, status=400)
+        text = said if isinstance(said, str) else offered["rng"].choices(list(said), list(said.values()))[0]
         self.counts["answered"] += 1
         completion = self._completion(body, messages, text, fault, cached)
+        if body.get("logprobs"):
+            completion["choices"][0]["logprobs"] = wire.logprobs(text, said, body.get("top_logprobs") or 0)
         self.reported.append({"model": completion.get("model"), **completion["usage"]})
         if body.get("stream"):
             pieces = wire.events(completion, self._dialect, (body.get("stream_options") or {}).get("include_usage"))

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from math import log
 from typing import Any
 
 from icrl_graph.state.episode import Message
@@ -69,6 +70,30 @@ def message_of(text: str, place: str) -> tuple[dict[str, Any], str]:
     return message, thought
 
 
+def logprobs(text: str, said: str | Mapping[str, float], top: int) -> dict[str, Any]:
+    """The log-probabilities of an answer's tokens.
+
+    Args:
+        text: the answer.
+        said: the same, of which each token is certain; or the answers that there are, with their probabilities, each
+            a single token.
+        top: how many alternatives each token has at most.
+    """
+    tokens = [text[i : i + 4] for i in range(0, len(text), 4)] if isinstance(said, str) else [text]
+
+    def told(odds: Mapping[str, float]) -> list[dict[str, Any]]:
+        return [
+            {"token": token, "bytes": list(token.encode()), "logprob": log(p)} for token, p in odds.items() if p > 0
+        ]
+
+    def entry(token: str) -> dict[str, Any]:
+        odds = {token: 1.0} if isinstance(said, str) else said
+        likeliest = sorted(told(odds), key=lambda each: -each["logprob"])[:top]
+        return {**told({token: odds[token]})[0], "top_logprobs": likeliest}
+
+    return {"content": [entry(token) for token in tokens]}
+
+
 def events(completion: Mapping[str, Any], dialect: Dialect, asked: bool | None) -> list[bytes]:
     """A completion as the events of a stream.
 
@@ -81,6 +106,8 @@ def events(completion: Mapping[str, Any], dialect: Dialect, asked: bool | None) 
     usage, (choice,) = frame.pop("usage"), frame.pop("choices")
     ended = [(delta, None) for delta in _deltas(choice["message"])] + [({}, choice["finish_reason"])]
     frames = [{**frame, "choices": [{"index": 0, "delta": delta, "finish_reason": end}]} for delta, end in ended]
+    if told := choice.get("logprobs"):
+        frames[0]["choices"][0]["logprobs"] = told
     if dialect.usage == "each":
         frames = [{**each, "usage": _so_far(usage, number)} for number, each in enumerate(frames, 1)]
     if dialect.usage == "last":

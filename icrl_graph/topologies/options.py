@@ -28,12 +28,13 @@ from icrl_graph.prompts.memory import Memory
 from icrl_graph.prompts.plan import Schedule, Spread
 from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.state.checks import check_function, is_number
-from icrl_graph.state.choices import name_of_part
+from icrl_graph.state.choices import find, name_of_part
 from icrl_graph.state.episode import Message
 from icrl_graph.state.fingerprint import fingerprint, fingerprint_of_value
 from icrl_graph.state.reward import OnError, check_on_error, check_target
 from icrl_graph.state.stop_rules import StopRule, check_stops
 from icrl_graph.state.unicode import cleaned
+from icrl_graph.tasks.mathematics.answers import canonical_answer
 from icrl_graph.topologies import settings
 from icrl_graph.topologies.nodes.parts import Parts
 from icrl_graph.topologies.settings import MAIN, SWITCH, RunSettings
@@ -63,8 +64,9 @@ class Options(TypedDict, total=False):
     inputs: Callable[[Mapping[str, Any], Random], Mapping[str, Any]] | None
     """Completes a run's input: called with `task` and `task_data` (None and {} where they are missing) and a random
     generator of the run's own; gives those that are to be replaced."""
-    extract: Callable[[str], Any] | type[BaseModel] | None
-    """Makes the answer of a response, in JSON-able values; a pydantic model instead asks for structured output."""
+    extract: Callable[[str], Any] | type[BaseModel] | str | None
+    """Makes the answer of a response, in JSON-able values; a pydantic model instead asks for structured output. May be
+    named, as "path.py:name" or "mathematics" (of `icrl_graph.tasks.mathematics`: equal numbers are equal answers)."""
     cache: str | None
     """How the model's provider learns what of a prompt to cache: "openai" (which requests belong together),
     "openai-marks" (also what to cache, as GPT-5.6 and later want it), "anthropic", "off"; default "auto", by the model.
@@ -257,6 +259,8 @@ _FINGERPRINTED = (
 def _sort(options: Mapping[str, Any], base: type[RunSettings]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The parts among the options, checked, and the rest, which are settings."""
     parts = {name: options[name] for name in _CHECKS if name in options}
+    if isinstance(parts.get("extract"), str):
+        parts["extract"] = find("extractor", parts["extract"], EXTRACTORS)
     defaults = {name: value for name, value in options.items() if name not in parts}
     first = [name for name in base.model_fields if name not in RunSettings.model_fields]
     choices = dict.fromkeys((*first, *_CHECKS, *base.model_fields))
@@ -302,6 +306,10 @@ def _maps_names_to(kind: type) -> Callable[[Any], bool]:
         return all(isinstance(name, str) and isinstance(held, kind) for name, held in value.items())
 
     return check
+
+
+EXTRACTORS: Mapping[str, Callable[[str], Any]] = {"mathematics": canonical_answer}
+"""By name, what makes an answer of a response."""
 
 
 _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {

@@ -124,12 +124,16 @@ def _rewards(summary: Summary, instruction: str) -> dict[str, Any]:
 
 
 def _pass_at_k(summary: Summary) -> Iterator[Chart]:
-    curves = {method["arm"]: method["pass_at"] for method in summary["methods"] if method["pass_at"]}
-    if curves:
-        values = {arm: list(curve.values()) for arm, curve in curves.items()}
-        spans = {arm: [float(k) for k in curve] for arm, curve in curves.items()}
-        what = "Share of tasks solved by at least one of k attempts that don't see each other; an oracle picks."
-        yield Chart("pass", "pass@k", what, _figure(summary, values, spans, "k", (-0.02, 1.02)))
+    attempts = "k attempts that don't see each other"
+    for field, name, title, what in (
+        ("pass_at", "pass", "pass@k", f"Share of tasks solved by at least one of {attempts}; an oracle picks."),
+        ("majority_at", "majority", "maj@k", f"Share of tasks that the most frequent answer of {attempts} solves."),
+    ):
+        curves: dict[str, Mapping[str, Estimate]] = {m["arm"]: m[field] for m in summary["methods"] if m[field]}  # type: ignore[literal-required]
+        if curves:
+            values = {arm: list(curve.values()) for arm, curve in curves.items()}
+            spans = {arm: [float(k) for k in curve] for arm, curve in curves.items()}
+            yield Chart(name, title, what, _figure(summary, values, spans, "k", (-0.02, 1.02)))
 
 
 def _bars(name: str, place: int) -> dict[str, Any]:

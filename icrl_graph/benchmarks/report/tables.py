@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from icrl_graph.benchmarks.datasets import HUB
 from icrl_graph.benchmarks.labels import Corrected
 from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.registry import find_benchmark
@@ -76,10 +77,12 @@ def shown_names(arms: Sequence[str]) -> dict[str, str]:
 def in_order(plan: Plan, tasks: Iterable[str]) -> list[str]:
     """Tasks in the order of their benchmark, those that are named alike up to a colon as one or apart.
 
-    A benchmark by path is not imported for it: its tasks, and others that it does not list, stay as they are.
+    A benchmark by path is not imported for it, and nothing is asked of the hub: their tasks, and others that it does
+    not list, stay as they are.
     """
+    stays = names_an_object(plan.benchmark) or plan.benchmark.startswith(HUB)
     try:
-        items = [] if names_an_object(plan.benchmark) else find_benchmark(plan.benchmark).choose(plan.items)
+        items = [] if stays else find_benchmark(plan.benchmark).choose(plan.items)
     except (ValueError, OSError, IcrlError):
         items = []
     places: dict[str, int] = {}

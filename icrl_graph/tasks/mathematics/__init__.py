@@ -1,0 +1,1 @@
+"""Competition mathematics: answers read out of responses, compared exactly; problems of this package's own."""
