@@ -46,7 +46,7 @@ def spent(rewards: Any) -> tuple[Any, Any]:
 
 
 def judged(rng: Any, tasks: int, bias: float) -> tuple[Any, Any]:
-    """What people would say, right in .4, and a judge that says it in 3 of 4 cases, else guesses, and is lenient, up to 1."""
+    """What people would say, and a judge that says it in 3 of 4 cases, else guesses, and is lenient, up to 1."""
     right = (rng.random((tasks, 1)) < 0.4).astype(float)
     said = np.where(rng.random((tasks, 1)) < 0.75, right, rng.random((tasks, 1)))
     return right, np.minimum(1.0, said + bias)

@@ -9,7 +9,7 @@ import pytest
 
 from icrl_graph.benchmarks.labels import FEWEST, corrected_by, prediction_powered, read_labels
 from icrl_graph.benchmarks.results import Cell
-from tests.test_summary import played, plan, rows_of
+from tests.test_summary import plan, played, rows_of
 
 NAN = np.nan
 

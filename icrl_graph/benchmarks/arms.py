@@ -11,6 +11,9 @@ icrl+allocate=400                 400 calls for all its tasks together, handed o
 icrl+switch_after=3+switch_model=openai:gpt-4.1  another model once three rounds have brought no better reward
 icrl+thoughts=true                thoughts ahead of each action, in such episodes
 my_method.py:create_mine          a custom topology, by its create function
+
+Sets of arms have names, too: `feedback` (icrl with and without the words that come with its rewards) and `controls`
+(icrl beside all that should not learn).
 """
 
 from __future__ import annotations
@@ -31,6 +34,11 @@ from icrl_graph.topologies.settings import EARLY_STOPS, SWITCH, SWITCHED
 
 SHORTHANDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {"react": ("best_of_n", {"n": "1", "thoughts": True})}
 """Arms with a name: their topology and options."""
+PRESETS: Mapping[str, str] = {
+    "feedback": "icrl,icrl+show=no_feedback",
+    "controls": "icrl,icrl+show=zero,icrl+show=shuffled,icrl+memory=none,best_of_n",
+}
+"""Sets of arms with a name. None of them is a default: each arm costs as much as the first."""
 SHUFFLED = "shuffled"
 """Of `show`: rewards drawn from those that the same arm without it got on other tasks."""
 
@@ -168,7 +176,9 @@ def read_arms(arms: str | Sequence[str]) -> list[Arm]:
         ValueError: there is none, one is wrong or a duplicate, or one is to be shown the shuffled rewards of an arm
             that is not there.
     """
-    texts = arms.split(",") if isinstance(arms, str) else arms
+    given = arms.split(",") if isinstance(arms, str) else arms
+    sets = (PRESETS[text.strip()].split(",") if text.strip() in PRESETS else [text] for text in given)
+    texts = [text for each in sets for text in each]
     try:
         read = [read_arm(text) for text in texts if text.strip()]
     except ValueError as error:

@@ -89,6 +89,7 @@ def bench(
         str,
         typer.Option(
             help="The methods to compare, such as icrl,best_of_n,icrl+show=zero; each is tested against the first. "
+            "Also controls (icrl beside all that should not learn) and feedback (icrl with and without words). "
             "After + stands model, or any setting or option of the topology, such as memory=last:5 or select=majority. "
             "A custom topology is path.py:name.",
             autocompletion=topology_names,
