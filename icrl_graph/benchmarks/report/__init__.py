@@ -3,7 +3,7 @@
 DIR/report.html      the verdict in words, curves, tests, costs, every run with its exact prompts; needs no network
 DIR/report.md        the verdict and the tables, for a README or an issue
 DIR/curves.png       what the methods come to by round and by budget
-DIR/*.csv            methods, rounds, budgets, tasks, differences
+DIR/*.csv            methods, rounds, budgets, tasks, differences, learning
 DIR/summary.json     all figures
 """
 
