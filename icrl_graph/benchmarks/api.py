@@ -312,9 +312,9 @@ class Comparison:
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Its tables by name, each a list of rows.
 
-        `methods`: an arm a row. `differences`: from the first arm, with intervals and tests; `learning`: the same of all
-        attempts. `rounds`, `budgets` and `tasks`: means by round, by what was spent and by task. `runs` and `attempts`:
-        everything that they are made of. Rounds and candidates are counted from 1.
+        `methods`: an arm a row. `differences`: from the first arm, with intervals and tests; `learning`: the same of
+        all attempts. `rounds`, `budgets` and `tasks`: means by round, by what was spent and by task. `runs` and
+        `attempts`: everything that they are made of. Rounds and candidates are counted from 1.
 
         Raises:
             ValueError: no run has ended.
