@@ -219,8 +219,13 @@ def split_and_allocated(arms: Sequence[Arm], calls: int, runs: int) -> list[str]
 
 def makes_independent_attempts(arm: str) -> bool:
     """Whether no attempt of an arm shows an earlier one; read from its name alone, so nothing is imported."""
-    name, *options = arm.split("+")
-    return SHORTHANDS.get(name, (name,))[0] == "best_of_n" or "memory=none" in options
+    return is_best_of_n(arm) or "memory=none" in arm.split("+")
+
+
+def is_best_of_n(arm: str) -> bool:
+    """Whether all attempts of an arm are made side by side; read from its name alone."""
+    name = arm.split("+")[0]
+    return SHORTHANDS.get(name, (name,))[0] == "best_of_n"
 
 
 BLIND = ("zero", "hidden", "random", "constant", SHUFFLED)
@@ -236,13 +241,18 @@ def sees_rewards(arm: str) -> bool:
 def controls_of(arm: str, arms: Sequence[str]) -> list[str]:
     """The arms that are an arm without its history, or without its true rewards; read from their names alone.
 
-    That is the same arm with `memory=none` or a `show` that hides the rewards, and plain Best-of-N.
+    That is the same arm with `memory=none` or a `show` that hides the rewards, and Best-of-N with the same model.
     """
     if not sees_rewards(arm):
         return []
     own = set(arm.split("+"))
-    without = [other for other in arms if own < (parts := set(other.split("+"))) and len(parts - own) == 1]
-    return [other for other in arms if other == "best_of_n" or (other in without and not sees_rewards(other))]
+    plain = {"best_of_n", *(option for option in own if option.startswith("model="))}
+    return [
+        other
+        for other in arms
+        if (parts := set(other.split("+"))) == plain
+        or (own < parts and len(parts - own) == 1 and not sees_rewards(other))
+    ]
 
 
 def graph_of(plan: Plan, arm: str) -> Graph:

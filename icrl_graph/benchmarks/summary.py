@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypedDict
 
-from icrl_graph.benchmarks.arms import allocated_to, controls_of, makes_independent_attempts
+from icrl_graph.benchmarks.arms import allocated_to, controls_of, is_best_of_n, makes_independent_attempts
 from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.results import Cell, Row
 from icrl_graph.benchmarks.scores import Scale, scale_of
@@ -257,7 +257,7 @@ def _may_be_compared(one: str, other: str, tables: Mapping[str, Table]) -> bool:
     Who stops at its best has a higher mean, also where all is chance.
     """
     has_ended = any(tables[arm].ends_by_rewards for arm in (one, other))
-    never_does = any(tables[arm].is_allocated or arm.startswith("best_of_n") for arm in (one, other))
+    never_does = any(tables[arm].is_allocated or is_best_of_n(arm) for arm in (one, other))
     return not (has_ended and never_does)
 
 
