@@ -144,7 +144,7 @@ def prediction_powered(labels: Any, predictions: Any) -> Estimate:
     known: dict[str, Any] = {"tasks": len(y) + len(rest), "unscored": int(np.isnan(predictions).sum())}
     if len(y) < FEWEST:
         return Estimate(mean=None, low=None, high=None, **known)
-    if not len(rest):
+    if len(rest) < 2:
         return estimate(y[:, None])
     spread = float(np.var(np.concatenate([seen, rest]), ddof=1))
     weight = 0.0 if spread == 0 else float(np.cov(y, seen)[0, 1]) / ((1 + len(y) / len(rest)) * spread)

@@ -219,7 +219,8 @@ def _money(summary: Summary) -> Iterator[str]:
     methods, used = summary["methods"], [method["usage"] for method in summary["methods"]]
     unit = next((unit for unit in ("usd", "tokens") if all(is_known(each, unit) for each in used)), "calls")
     total = sum(amount(each, unit) for each in used)
-    yield f"{cost(summary['usage'])} in all, runs that failed included."
+    failed = ", runs that failed included" if any(method["failed"] for method in methods) else ""
+    yield f"{cost(summary['usage'])} in all{failed}."
     if not total:
         return
     if len(methods) > 1:
