@@ -161,7 +161,7 @@ def test_attempts_without_a_score_are_told_as_the_least_and_the_most_that_they_c
         for one in made[:count]:
             for each in one["episodes"]:
                 each["reward"]["value"] = None
-        return [row(Cell(arm, one["item"], 0), one["episodes"]) for one in made]  # type: ignore[arg-type]
+        return [row(Cell(arm, one["item"], 0), one["episodes"]) for one in made]
 
     said, summary = told(silent("icrl", 4), silent("best_of_n", 0), options={"bounds": [0, 1]})
     (pair,) = summary["pairs"]

@@ -141,9 +141,9 @@ def prediction_powered(labels: Any, predictions: Any) -> Estimate:
     is_labelled = ~np.isnan(y) & ~np.isnan(seen)
     rest = every[np.isnan(y) & ~np.isnan(every)]
     y, seen = y[is_labelled], seen[is_labelled]
-    known: dict[str, Any] = {"tasks": len(y) + len(rest), "unscored": int(np.isnan(predictions).sum())}
+    count, unscored = len(y) + len(rest), int(np.isnan(predictions).sum())
     if len(y) < FEWEST:
-        return Estimate(mean=None, low=None, high=None, **known)
+        return Estimate(mean=None, low=None, high=None, tasks=count, unscored=unscored)
     if len(rest) < 2:
         return estimate(y[:, None])
     spread = float(np.var(np.concatenate([seen, rest]), ddof=1))
@@ -153,4 +153,5 @@ def prediction_powered(labels: Any, predictions: Any) -> Estimate:
     low = high = None
     if np.ptp(ones) + np.ptp(apart) > 1e-12:
         low, high = of_scipy("stats").ttest_ind(ones, apart, equal_var=False).confidence_interval(0.95)
-    return Estimate(mean=rounded(ones.mean() - apart.mean()), low=rounded(low), high=rounded(high), **known)
+    mean = rounded(ones.mean() - apart.mean())
+    return Estimate(mean=mean, low=rounded(low), high=rounded(high), tasks=count, unscored=unscored)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from typing_extensions import TypedDict
 
@@ -79,9 +79,9 @@ def register(plan: Plan, folder: Path, objects: Objects = NO_OBJECTS) -> Registe
             f"{folder} holds runs already, and what is claimed is registered before the first; give another"
         )
     open_folder(folder, plan, experiment.code())
-    made = Registered(**now, sha256=_sha256(now))
+    made: Any = {**now, "sha256": _sha256(now)}
     write_whole(folder / FILE, {"form": SCHEMA_VERSION, **made})
-    return made
+    return cast(Registered, made)
 
 
 _FROZEN = ("claims", "measure", "test", "tasks", "plan", "code")
@@ -120,7 +120,7 @@ def read_registered(folder: Path) -> Registered | None:
     if not (folder / FILE).exists():
         return None
     values: Any = read_versioned(folder / FILE, SCHEMA_VERSION, Registered.__annotations__, "registration")
-    return values  # type: ignore[no-any-return]
+    return cast(Registered, values)
 
 
 def told(folder: Path, plan: Plan, rows: Mapping[Cell, Row], summary: Summary) -> list[str]:
