@@ -15,7 +15,7 @@ from icrl_graph.benchmarks.arms import controls_of, makes_independent_attempts, 
 from icrl_graph.benchmarks.statistics import Bracket, Difference
 from icrl_graph.benchmarks.summary import RISE, Method, Pair, Summary, amount, is_known
 from icrl_graph.state.episode import add_usage
-from icrl_graph.state.formatting import apart, between, chance, cost, listed, number, score, signed
+from icrl_graph.state.formatting import MISSING, apart, between, cost, listed, number, score, signed
 
 ALPHA = 0.05
 """A corrected p below it is taken for a difference."""
@@ -123,7 +123,7 @@ def _size(difference: Difference) -> str:
 
 
 def _p(p: float | None) -> str:
-    return chance(p) if p is None or p < 0.001 else f"{p:.3f}".removeprefix("0") if p < 1 else "1"
+    return MISSING if p is None else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def _noun(measure: str) -> str:
