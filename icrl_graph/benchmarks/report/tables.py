@@ -12,6 +12,7 @@ from icrl_graph.benchmarks.datasets import HUB
 from icrl_graph.benchmarks.labels import Corrected
 from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.registry import find_benchmark
+from icrl_graph.benchmarks.statistics import Estimate
 from icrl_graph.benchmarks.summary import UNITS, Method, Summary, amount, scored_of
 from icrl_graph.errors import IcrlError
 from icrl_graph.state.choices import names_an_object
@@ -31,15 +32,25 @@ def methods(summary: Summary) -> list[dict[str, Any]]:
             "last_reward": method["reward"][-1],
             "first_metric": method["metric"][0],
             "last_metric": method["metric"][-1],
-            "new_by_round": " ".join(
-                MISSING if at["mean"] is None else f"{at['mean']:.0%}"[:-1] for at in method["new"]
-            ),
+            "new_by_round": _some(method["new"]),
             "each": {unit: amount(method["usage"], unit) / method["runs"] for unit in UNITS},
             "unpriced": method["usage"].get("unpriced", 0),
             "estimated": method["usage"].get("estimated", 0),
         }
         for method in summary["methods"]
     ]
+
+
+MOST_ROUNDS = 8
+"""Of a curve that stands in a cell."""
+
+
+def _some(curve: Sequence[Estimate]) -> str:
+    """The means of a curve of shares in per cent, of some rounds: the first, the last, and others evenly between."""
+    last = len(curve) - 1
+    places = dict.fromkeys(round(at * last / (MOST_ROUNDS - 1)) for at in range(MOST_ROUNDS))
+    means = [curve[at]["mean"] for at in (places if last >= MOST_ROUNDS else range(last + 1))]
+    return " ".join(MISSING if mean is None else f"{100 * mean:.0f}" for mean in means)
 
 
 def for_readers(summary: Summary, plan: Plan) -> Summary:
