@@ -124,7 +124,7 @@ class Parts:
         leaders = LEADERS * self.evaluator.calls if is_retested else 0
         return self.calls_of_attempt(settings) + beside * self.extra_calls + leaders
 
-    def is_enough(self, settings: SavedSettings) -> Callable[[Sequence[float]], bool] | None:
+    def is_enough(self, settings: SavedSettings) -> Callable[[Sequence[float | None]], bool] | None:
         """The stop rule of a run, of the rewards so far; None if it has none."""
         rule = self.pick("stop", settings)
         return rule and (lambda rewards: bool(rule(rewards, self.highest(settings), self.calls_each)))

@@ -18,7 +18,7 @@ from icrl_graph.models.responses import failure, read_response
 from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.memory import Memory
 from icrl_graph.prompts.plan import latest_round, make_plan, shrink
-from icrl_graph.state.episode import Episode, LoopState, spent, switched, upsert
+from icrl_graph.state.episode import Episode, LoopState, is_reflected_on, spent, switched, upsert
 from icrl_graph.topologies.nodes.generate import rendered, sampling_of
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node
 from icrl_graph.topologies.settings import SavedSettings
@@ -27,8 +27,7 @@ from icrl_graph.topologies.switching import after_switch
 
 def to_reflect_on(episodes: Sequence[Episode]) -> list[Episode]:
     """Of the latest round, the answered attempts that were not reflected on."""
-    told = {"reflection", "reflection_error"}
-    return [each for each in latest_round(episodes) if "response" in each and not told & each.keys()]
+    return [each for each in latest_round(episodes) if "response" in each and not is_reflected_on(each)]
 
 
 def reflect_node(
@@ -92,8 +91,7 @@ def reflect_node(
     def reflect(state: LoopState, settings: SavedSettings, _: Budget) -> Flow:
         episodes = state["episodes"]
         past = episodes[: len(episodes) - len(latest_round(episodes))]
-        again = [each for each in latest_round(episodes) if "response" in each]  # a person has changed their rewards
-        flows = [on_attempt(state, settings, [*past, each]) for each in to_reflect_on(episodes) or again]
+        flows = [on_attempt(state, settings, [*past, each]) for each in to_reflect_on(episodes)]
         if not flows:
             return {}
         done = [(yield from flows[0])] if len(flows) == 1 else (yield flows)
