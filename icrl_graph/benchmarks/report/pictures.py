@@ -11,7 +11,6 @@ from icrl_graph.benchmarks.statistics import Estimate
 from icrl_graph.benchmarks.summary import Method, Summary
 from icrl_graph.errors import missing_extra
 
-
 LEGEND = 130
 """Letters beside each other under the curves, a line of six among them for each."""
 
