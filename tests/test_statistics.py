@@ -25,6 +25,7 @@ from icrl_graph.benchmarks.statistics import (
     estimate,
     majority_at_k,
     pass_at_k,
+    ratio,
 )
 from icrl_graph.errors import MissingExtra
 
@@ -148,6 +149,38 @@ def test_seeds_that_disagree_make_a_share_surer() -> None:
     """Means .25 .5 .5 .75 have variance 1/24, so 6 times as many tasks count, over (3.182 / 1.96)^2: 9.10 in all."""
     found = estimate([[0, 0, 0, 1], [0, 1, 0, 1], [1, 0, 0, 1], [1, 1, 0, 1]], share=True)
     assert [found["low"], found["high"]] == pytest.approx([0.2277, 0.7723], abs=2e-4)
+
+
+@given(MARKS, st.lists(st.floats(1e-4, 1), min_size=1, max_size=8))
+@settings(max_examples=10)
+def test_shares_and_corrected_p_are_those_of_an_independent_library(marks: list[int], ps: list[float]) -> None:
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    found = estimate(np.array(marks)[:, np.newaxis], share=True)
+    wanted = proportion.proportion_confint(sum(marks), len(marks), method="wilson")
+    assert (found["low"], found["high"]) == pytest.approx(wanted, abs=1e-4)
+    adjusted = [one["adjusted"] for one in corrected([difference_of(p) for p in ps])]
+    assert adjusted == pytest.approx(list(multitest.multipletests(ps, method="holm")[1]), rel=1e-4)
+
+
+def test_a_ratio_has_the_interval_of_fieller_written_out() -> None:
+    """The ratios r at which the t test of amount - r * value against 0 is just at its limit."""
+    rng = np.random.default_rng(0)
+    amounts, values = 5 + rng.random(12), 1 + rng.random(12)
+    found = ratio(amounts[:, np.newaxis], values[:, np.newaxis])
+    assert found["mean"] == pytest.approx(amounts.mean() / values.mean(), abs=1e-6)
+    for end in (found["low"], found["high"]):
+        assert end is not None
+        assert stats.ttest_1samp(amounts - end * values, 0).pvalue == pytest.approx(0.05, abs=1e-4)
+
+
+def test_what_nothing_was_gained_by_has_no_price_and_what_may_be_nothing_no_upper_end() -> None:
+    assert ratio([[4.0], [5.0]], [[0.0], [0.0]])["mean"] is None
+    few = ratio([[8.0]] * 9, [[1.0]] + [[0.0]] * 8)
+    assert few["mean"] == 72.0
+    assert few["low"] is not None
+    assert 8 < few["low"] < 72
+    assert few["high"] is None
 
 
 def test_a_zero_has_no_sign() -> None:

@@ -265,6 +265,47 @@ def difference(ones: Any, others: Any, *, share: bool = False) -> Difference:
     )
 
 
+def ratio(amounts: Any, values: Any) -> Estimate:
+    """What is spent for one unit of what is gained, such as dollars for a solved task: a ratio of means over tasks.
+
+    The interval is Fieller's (J. Royal Statist. Soc. B 16, 1954) with Student's t: the ratios r that a t test of
+    amount - r * value being 0 does not refute, over tasks. `high` is None where it has no upper end: so little is
+    gained that it may be nothing.
+
+    Args:
+        amounts: what was spent, shape (tasks, seeds); NaN is not known.
+        values: what was gained, at least 0, of the same shape.
+
+    Raises:
+        ValueError: as in `estimate`.
+        MissingExtra: SciPy is not installed.
+    """
+    spent, gained = (task_means(checked(each, 2, False)) for each in (amounts, values))
+    known = ~np.isnan(spent + gained)
+    pairs = np.stack([spent[known], gained[known]])
+    count, means = pairs.shape[1], pairs.mean(axis=1) if known.any() else np.zeros(2)
+    low = high = None
+    if count > 1 and np.ptp(pairs, axis=1).max() > 1e-12:
+        spread = np.cov(pairs) * float(_scipy().t.isf(0.025, count - 1)) ** 2 / count
+        square, half, free = (
+            means[1] ** 2 - spread[1, 1],
+            means[0] * means[1] - spread[0, 1],
+            means[0] ** 2 - spread[0, 0],
+        )
+        root = math.sqrt(max(half**2 - square * free, 0.0))
+        if square > 0:
+            low, high = (half - root) / square, (half + root) / square
+        elif square < 0 and free > 0:  # the ratios below the negative of the two ends are refuted, and those between
+            low = (half - root) / square
+    return Estimate(
+        mean=rounded(means[0] / means[1]) if means[1] > 0 else None,
+        low=rounded(None if low is None else max(low, 0.0)),
+        high=rounded(high),
+        tasks=count,
+        unscored=int((~known).sum()),
+    )
+
+
 def bracketed_difference(plain: Difference, lowest: Difference, highest: Difference) -> Difference:
     """A difference of which some is unscored, by the lowest and the highest that it can be.
 

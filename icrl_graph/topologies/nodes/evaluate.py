@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -23,7 +23,7 @@ from icrl_graph.prompts import ablations
 from icrl_graph.prompts.text import text_of
 from icrl_graph.state.episode import Episode, LoopState, Usage, add_usage, answer_of, spent, upsert
 from icrl_graph.state.events import BudgetEvent, episode_event
-from icrl_graph.state.reward import UNSCORED, Reward, as_reward, unscored
+from icrl_graph.state.reward import UNSCORED, Reward, as_reward, data_in, unscored
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node, random_of
 from icrl_graph.topologies.settings import SavedSettings
 from icrl_graph.topologies.stopping import stop_reason
@@ -171,21 +171,11 @@ def _as_feedback(error: Exception, inputs: Mapping[str, Any], response: str) -> 
     """What the model sees of an exception: its type and its message, or its type alone where that shows task data."""
     name, message = type(error).__name__, str(error)
     known = f"{text_of(inputs['task'])}\n{response}"
-    told = (text for text in _texts(inputs["task_data"]) if text in message and text not in known)
-    if not message or any(re.search(rf"(?<!\w){re.escape(text)}(?!\w)", message) for text in told):
+    if not message or data_in(message, inputs["task_data"], known) is not None:
         return name
     return (
         f"{name}: {message}" if len(message) <= FEEDBACK_CHARACTERS else f"{name}: {message[:FEEDBACK_CHARACTERS]}..."
     )
-
-
-def _texts(data: Any) -> Iterator[str]:
-    """The texts and numbers in JSON values, as text."""
-    if isinstance(data, Mapping | list):
-        for held in data.values() if isinstance(data, Mapping) else data:
-            yield from _texts(held)
-    elif data is not None and not isinstance(data, bool) and (text := str(data).strip()):
-        yield text
 
 
 def _steps(episode: Episode) -> list[dict[str, Any]] | None:
