@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from icrl_graph.evaluators.evaluator import BoundEvaluator
@@ -49,14 +50,13 @@ def judge(answer: Any, task_data: Mapping[str, Any]) -> Reward:
         return Reward(value=None)
     try:
         instance = _read(answer) if isinstance(answer, str) else answer
-        errors = sorted(validator.iter_errors(instance), key=lambda error: list(map(str, error.absolute_path)))
+        errors = list(islice(validator.iter_errors(instance), TOLD + 1))
     except RecursionError:
         raise Refused("The JSON is nested too deeply.") from None
     if not errors:
         return Reward(value=1.0)
     told = [f"{error.json_path}: {error.message[:200]}" for error in errors[:TOLD]]
-    more = [f"... and {len(errors) - TOLD} more"] if len(errors) > TOLD else []
-    return Reward(value=0.0, feedback="\n".join(told + more))
+    return Reward(value=0.0, feedback="\n".join([*told, *(["..."] if len(errors) > TOLD else [])]))
 
 
 def _validator(schema: Any) -> Any:
