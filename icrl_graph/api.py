@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -31,7 +32,17 @@ from icrl_graph.prompts.text import number
 from icrl_graph.state import notebook
 from icrl_graph.state.checks import check_control, check_function
 from icrl_graph.state.choices import name_of_part
-from icrl_graph.state.episode import Episode, Message, Usage, outgrown, plain, value_of, warnings_of
+from icrl_graph.state.episode import (
+    Episode,
+    Message,
+    Usage,
+    outgrown,
+    plain,
+    spent_by_model,
+    told_switch,
+    value_of,
+    warnings_of,
+)
 from icrl_graph.state.events import EpisodeEvent, episode_event
 from icrl_graph.state.formatting import cost, shorten
 from icrl_graph.state.loading import absolute
@@ -74,7 +85,7 @@ class Result:
     """The source of the rewards: "oracle" (a function or tool), "judged" (what may hold a model), "self-judged" or
     "human"."""
     stopped: str
-    """Why it ended: rounds, success, plateau, calls, tokens, usd, time, failures (of the model) or evaluator."""
+    """Why it ended: rounds, success, plateau, gain, calls, tokens, usd, time, failures (of the model) or evaluator."""
     usage: Usage
     """What all of it cost."""
     episodes: Sequence[Episode]
@@ -88,6 +99,15 @@ class Result:
     def rewards(self) -> list[float | None]:
         """The reward of every attempt, in order; None where unscored."""
         return [value_of(episode) for episode in self.episodes]
+
+    @property
+    def usage_by_model(self) -> dict[str, Usage]:
+        """What each of several models cost: "model" and, after a switch, "switch_model".
+
+        Judges and writers of reflections stand by themselves: evaluate, select, reflector, critic.
+        """
+        parts = self.made["parts"] if self.made is not None else {}
+        return spent_by_model(self.episodes, next((name for name in ("reflector", "critic") if name in parts), None))
 
     def to_pandas(self) -> Any:
         """Its attempts as a pandas DataFrame, a row each; rounds and candidates are counted from 1.
@@ -119,7 +139,7 @@ class Result:
             f"{self.usage.get('seconds', 0):.1f} s"
             + (f"; no reward: {shorten(reason)}" if reason else "")
             + "".join(f"; warning: {shorten(warning, 300)}" for warning in warnings)
-            + (f"; {cut}" if (cut := outgrown(self.episodes)) else "")
+            + "".join(f"; {note}" for note in (told_switch(self.episodes), outgrown(self.episodes)) if note)
         )
 
     def __repr__(self) -> str:
@@ -269,6 +289,16 @@ async def aplay(
                         tell(values)
             whole = step.is_last
         return _result(await compiled.aget_state(config))
+
+
+async def arounds(graph: Graph, path: str | PathLike[str], thread_id: str) -> int:
+    """How many rounds a saved run was given at most; 0 of one that has not begun."""
+    if not Path(path).exists():
+        return 0
+    async with async_saver_of(path, thread_id) as saver:
+        stored = await graph.compile(checkpointer=saver).aget_state(_config(thread_id))
+    saved = stored.values.get("settings")
+    return SavedSettings.of(saved).rounds if saved else 0
 
 
 def check(

@@ -23,12 +23,13 @@ from icrl_graph.execution.calls import Call
 from icrl_graph.execution.driver import MIN_CACHED_CHARACTERS, single
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.policy import as_policy
+from icrl_graph.models.registry import load_model
 from icrl_graph.prompts.text import CHARACTERS, text_of
 from icrl_graph.state.choices import name_of_part, unbound
 from icrl_graph.state.episode import Message, Usage
 from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.methods import build
-from icrl_graph.topologies.settings import EARLY_STOPS, MAIN
+from icrl_graph.topologies.settings import EARLY_STOPS, MAIN, SWITCH
 
 WORD = "word "
 _NOT_REHEARSED = (*EARLY_STOPS, "extract", "bounds", "journal", "rate_limit", "sampling")
@@ -75,16 +76,19 @@ def preview(
     policy = as_policy(model)
     cache = None if isinstance(options.get("extract"), type) else options.get("cache") or "auto"
     answer_tokens = min(response_tokens, options.get("max_response_tokens") or response_tokens)
+    if (second := rehearsed.get(SWITCH)) is not None:
+        rehearsed[SWITCH] = _model(load_model(second) if isinstance(second, str) else second, answer_tokens, cache)
     answering = FunctionModel(reply=lambda: WORD) if policy.kind == "rollout" else _model(model, answer_tokens, cache)
     graph = build(topology, answering, stand_in(score, response_tokens), **rehearsed)
     for name, further in graph.parts.policies.items():
-        if name != MAIN:
+        if name not in (MAIN, SWITCH):
             graph.parts.policies[name] = as_policy(_model(further.responder.part, answer_tokens, cache))
     inputs: Any = {"task": task, "task_data": dict(task_data or {})}
     usage: dict[str, Any] = graph.compile().invoke(inputs, {"recursion_limit": 1_000_000})["usage"]
     if policy.kind == "rollout":  # how long the prompts of its turns are is not known ahead
         settings = graph.settings().model_dump()
-        return Usage(calls=usage["calls"] + settings.get("n", settings.get("rounds", 1)) * (policy.calls - 1))
+        attempts = settings.get("n") or settings.get("rounds", 1) * settings.get("width", 1)
+        return Usage(calls=usage["calls"] + attempts * (policy.calls - 1))
     return cast(Usage, {name: amount for name, amount in usage.items() if name != "seconds"})
 
 

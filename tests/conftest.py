@@ -21,8 +21,8 @@ os.environ.pop("OPENAI_API_KEY", None)
 os.environ.pop("OPENAI_BASE_URL", None)
 
 SLOW = {  # files that `make check` leaves out: together they take four fifths of the time of all tests
-    *("test_addresses", "test_bench_cli", "test_cli", "test_crash", "test_datasets", "test_dialects", "test_draining"),
-    "test_examples",
+    *("test_addresses", "test_bench_cli", "test_cli", "test_crash", "test_datasets", "test_demo_words"),
+    *("test_dialects", "test_draining", "test_examples"),
     *("test_faults", "test_game24_learner", "test_games", "test_hints", "test_isolation", "test_learner", "test_local"),
     "test_mathematics",
     *("test_meta_eval", "test_meta_rl", "test_players", "test_rejudge", "test_report", "test_results", "test_runner"),

@@ -62,18 +62,23 @@ def _edit(path: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
+_FIELDS = {"judge": "judge_base_url", "switch": "switch_base_url"}
+
+
 def _unfinished(here: Path, kind: str, server: Server) -> Done:
     """Make a folder, as somebody else might send it: a run or a comparison without a result, which names a server."""
     (here / "x").mkdir()
-    if kind == "run":
-        assert icrl("run", "hidden-color:#3b9", "--model", "openai:a", "--rounds", "1", "--out", "y").returncode == 0
+    if kind in ("run", "switch"):
+        switch = ("--rounds", "3", "--set", "switch_after=1", "--set", "switch_model=openai:b")
+        more = switch if kind == "switch" else ("--rounds", "1")
+        assert icrl("run", "hidden-color:#3b9", "--model", "openai:a", *more, "--out", "y").returncode == 0
         (here / "x" / "run.json").write_text((here / "y" / "run.json").read_text())
-        _edit(here / "x" / "run.json", base_url=server.base_url)
+        _edit(here / "x" / "run.json", **{_FIELDS.get(kind, "base_url"): server.base_url})
         return icrl("resume", "x")
     judged = ("--judge", "openai:judge", *RUBRIC) if kind == "judge" else ()
     assert _bench("y", *judged).returncode == 0
     (here / "x" / "bench.json").write_text((here / "y" / "bench.json").read_text())
-    _edit(here / "x" / "bench.json", **{"judge_base_url" if kind == "judge" else "base_url": server.base_url})
+    _edit(here / "x" / "bench.json", **{_FIELDS.get(kind, "base_url"): server.base_url})
     return icrl("resume", "x")
 
 
@@ -115,10 +120,19 @@ def test_a_judge_of_another_provider_is_not_asked_at_the_models_server(monkeypat
     assert asked == {"anthropic:judge": None}
 
 
+def test_a_model_to_switch_to_is_asked_by_the_rules_of_a_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, asked = Plan("x", ["icrl"], "openai:a", base_url="http://127.0.0.1:1/v1"), dict[str, Any]()
+    loads = "icrl_graph.benchmarks.plan.load_model"
+    monkeypatch.setattr(loads, lambda name, base_url, **_: asked.update({name: base_url}))
+    for name in ("anthropic:b", "openai:b"):
+        plan.load_switch(name)
+    assert asked == {"anthropic:b": None, "openai:b": "http://127.0.0.1:1/v1"}
+
+
 # ------------------------------------------------------------------------------------------------------------- the key
 
 
-@pytest.mark.parametrize("kind", ["run", "comparison", "judge"])
+@pytest.mark.parametrize("kind", ["run", "comparison", "judge", "switch"])
 def test_no_key_goes_to_a_server_that_only_the_folder_names(
     kind: str, here: Path, mine: Server, theirs: Server
 ) -> None:
@@ -126,16 +140,16 @@ def test_no_key_goes_to_a_server_that_only_the_folder_names(
     assert resumed.returncode == 0, resumed.stderr
     assert theirs.authorized_by
     assert not any(KEY in sent for sent in theirs.authorized_by)
-    option = "--judge-base-url" if kind == "judge" else "--base-url"
+    option = f"--{_FIELDS.get(kind, 'base_url').replace('_', '-')}"
     assert f"Asks {theirs.base_url}, which x names, without a key" in resumed.stderr
     assert f"give it: icrl resume x {option} {theirs.base_url}\n" in resumed.stderr
 
 
-@pytest.mark.parametrize("kind", ["run", "comparison", "judge"])
+@pytest.mark.parametrize("kind", ["run", "comparison", "judge", "switch"])
 def test_the_key_goes_where_the_command_line_says(kind: str, here: Path, mine: Server, theirs: Server) -> None:
     with Server(password="needed") as closed:
         assert _unfinished(here, kind, closed).returncode == 1
-    option = "--judge-base-url" if kind == "judge" else "--base-url"
+    option = f"--{_FIELDS.get(kind, 'base_url').replace('_', '-')}"
     resumed = icrl("resume", "x", option, theirs.base_url)
     assert resumed.returncode == 0, resumed.stderr
     assert set(theirs.authorized_by) == {f"Bearer {KEY}"}

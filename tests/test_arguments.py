@@ -136,6 +136,7 @@ def test_so_is_one_of_what_a_run_is_made_of(make: Any, message: str) -> None:
         ({"items": "one"}, "items is a list of names, got 'one'"),
         ({"base_url": 5}, "base_url is an address"),
         ({"judge_base_url": "http://127.0.0.1:1/v1"}, "judge_base_url is the judge's server: name the judge, too"),
+        ({"switch_base_url": "http://127.0.0.1:1/v1"}, "switch_base_url is the server of a model to switch to"),
         ({"temperature": "hot"}, "temperature must be 0 or more, got 'hot'"),
         ({"on_progress": 5}, "on_progress is a plain function"),
         ({"control": 5}, "control is a langgraph.runtime.RunControl, got 5"),

@@ -189,6 +189,8 @@ LEARN = ("--model", "learner:hidden-color")
         (("demo", "--ranked", "24.csv"), "icrl demo game24 --ranked"),
         (("demo", "--workers", "2"), "icrl demo game24 --workers 2"),
         (("demo", "game24", "--ranked", "x", "--tasks", "3"), "can't be combined"),
+        (("demo", "words", "--tasks", "513"), "there are 512 held-out games"),
+        (("demo", "words", "--workers", "2"), "icrl demo game24 --workers 2"),
         (("serve", "chess"), "unknown learner 'chess'"),
         (("train", "chess"), "unknown learner 'chess'"),
         (("run", "hidden-color:#3b9", *LEARN, "--set", "warm=2"), "unknown setting 'warm'; choose among max_calls,"),
@@ -432,7 +434,7 @@ def test_the_version_is_printed() -> None:
 @pytest.mark.parametrize("command", ["run", "bench"])
 def test_options_of_settings_have_the_names_and_the_help_of_the_fields(command: str) -> None:
     shown = " ".join(re.sub(r"[│╭╰─]", " ", icrl(command, "--help").stdout).split())
-    names = {"target", "patience", "max_calls", "max_tokens", "max_usd", "max_seconds"}
+    names = {"target", "patience", "stop", "confirmations", "max_calls", "max_tokens", "max_usd", "max_seconds"}
     names |= {"memory", "schedule", "layout", "show", "retests", "seed"} if command == "run" else set()
     for name in names:
         assert f"--{name.replace('_', '-')} <" in shown

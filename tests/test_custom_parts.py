@@ -18,7 +18,7 @@ from icrl_graph.state.choices import find
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies import Graph, send_attempts
 from tests.helpers import GAME, climber, nearness, play, thread, without_cost
-from tests.wide import WideSettings, create_wide
+from tests.wide import create_wide
 
 DUET = '''
 from icrl_graph.topologies import Graph
@@ -295,7 +295,7 @@ def test_a_preview_calls_none_of_several_models(duet: str) -> None:
 
 
 def test_attempts_of_a_round_that_no_node_answers_end_the_run_with_an_error() -> None:
-    graph = Graph(climber, nearness, base=WideSettings)
+    graph = Graph(climber, nearness, width=3)
     graph.add_edge("prepare", "build_context")
     graph.add_edge("build_context", "generate")
     graph.add_edge("generate", "evaluate")

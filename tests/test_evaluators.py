@@ -10,7 +10,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
-from icrl_graph.benchmarks.judges import judge_game24, judge_writing
+from icrl_graph.benchmarks.judges import judge_game24, judge_writing, judge_writing_relative
 from icrl_graph.evaluators import (
     BoundEvaluator,
     Reward,
@@ -45,6 +45,7 @@ JUDGES: dict[str, Callable[[Any], BoundEvaluator]] = {
     "pairwise_judge": lambda model: pairwise_judge(model, RUBRIC),
     "judge_game24": judge_game24,
     "judge_writing": judge_writing,
+    "judge_writing_relative": judge_writing_relative,
 }
 WRAPPERS: dict[str, Callable[[BoundEvaluator], BoundEvaluator]] = {
     "bound": bind_evaluator,
@@ -53,7 +54,7 @@ WRAPPERS: dict[str, Callable[[BoundEvaluator], BoundEvaluator]] = {
     "custom": halved,
     "custom, reviewed": lambda judge: reviewed(halved(judge)),
 }
-CALLS = {"llm_judge": 3, "pairwise_judge": 2, "judge_game24": 4, "judge_writing": 1}
+CALLS = {"llm_judge": 3, "pairwise_judge": 2, "judge_game24": 4, "judge_writing": 1, "judge_writing_relative": 1}
 
 
 @pytest.fixture(scope="module")

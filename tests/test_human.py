@@ -215,18 +215,26 @@ def test_a_vetoed_attempt_gives_no_answer() -> None:
     assert _episodes(graph)[1]["reward"] == {"value": None, "error": "vetoed by a person"}
 
 
-def test_with_reflexion_the_reflection_is_written_on_the_new_reward() -> None:
+@pytest.mark.parametrize("width", [1, 2])
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_with_reflexion_one_reflection_is_written_on_the_new_reward(width: int, number: int, is_async: bool) -> None:
     seen: list[Any] = []
 
     def reflector(messages: Any) -> str:
         seen.append(parse(messages).attempts[-1].value)
         return "Hm."
 
-    graph = _kept(create_reflexion(lambda: "7", nearness, reflector=reflector, rounds=2))
+    graph = _kept(create_reflexion(lambda: "7", nearness, reflector=reflector, rounds=3, width=width))
     graph.invoke(GAME, thread())
-    graph.invoke(None, revise(graph, thread(), 0, reward=0.125))
-    assert seen[0] == pytest.approx(0.65)
-    assert 0.125 in seen
+    assert seen == [pytest.approx(0.65)] * 2 * width
+    options: Any = {"candidate": width - 1, "reward": 0.125}
+    if is_async:
+        asyncio.run(graph.ainvoke(None, asyncio.run(arevise(graph, thread(), number, **options))))
+    else:
+        graph.invoke(None, revise(graph, thread(), number, **options))
+    assert seen[2 * width] == 0.125
+    assert seen.count(0.125) == 1
 
 
 def test_one_candidate_of_best_of_n_is_revised() -> None:

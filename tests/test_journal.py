@@ -284,7 +284,7 @@ def test_hearing_the_models_does_not_write_out_their_prompts_again(monkeypatch: 
 
 def _shared(prompt: str, part: Any, number: int) -> Flow:
     reply = yield Call(
-        part, [{"role": "user", "content": prompt}], lambda raw: raw, {"seed": number}, shares_prompt=True
+        part, [{"role": "user", "content": prompt}], lambda raw: raw, {"seed": number}, shares_prompt=prompt
     )
     return reply.value
 

@@ -319,12 +319,18 @@ def _prefers(word: str) -> Any:
 @pytest.mark.parametrize(("response", "value"), [("wine-dark", 1.0), ("blue", 0.5), ("SECRET SECRET", 0.5)])
 def test_a_pair_is_judged_in_both_orders(response: str, value: float) -> None:
     model = ScriptedModel(_prefers("wine"))
-    assert _rewarded(response, pairwise_judge(model, "Vivid?"))["reward"] == {"value": value}
+    assert _rewarded(response, pairwise_judge(model, "Vivid?"))["reward"] == {"value": value, "spread": 0.0}
     assert len(model.prompts) == 2
 
 
 def test_a_judge_with_position_bias_counts_as_undecided() -> None:
-    assert _rewarded("wine-dark", pairwise_judge(lambda: "A", "Vivid?"))["reward"]["value"] == 0.5
+    assert _rewarded("wine-dark", pairwise_judge(lambda: "A", "Vivid?"))["reward"] == {"value": 0.5, "spread": 0.5}
+
+
+def test_a_jury_of_which_one_turns_with_the_order_is_half_undecided() -> None:
+    judges = [lambda: "A", _prefers("wine")]
+    reward = _rewarded("wine-dark", pairwise_judge(judges, "Vivid?"))["reward"]
+    assert reward == {"value": 0.75, "spread": pytest.approx(3**0.5 / 4)}
 
 
 def test_the_worse_of_a_pair_earns_0() -> None:

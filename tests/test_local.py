@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
+from random import Random
 from runpy import run_path
 from typing import Any, Literal
 
@@ -28,15 +29,19 @@ from langchain_core.messages import convert_to_openai_messages
 from pydantic import BaseModel
 
 from icrl_graph import ModelError, RateLimit, chat_model, create_icrl, improve
+from icrl_graph.benchmarks import constrained
 from icrl_graph.environments.cellar import Cellar
 from icrl_graph.environments.rollouts import episode_return, rollout
 from icrl_graph.errors import MissingExtra
 from icrl_graph.evaluators.judge import llm_judge, pairwise_judge
 from icrl_graph.execution.prices import cost
-from icrl_graph.models.local import LocalChatModel, local_model
+from icrl_graph.models.gguf import BASE_HASH, facts, sha256
+from icrl_graph.models.local import ADAPTERS, LocalChatModel, local_model, reply_of
 from icrl_graph.state.episode import cost_of
 from icrl_graph.state.loading import absolute
-from icrl_graph.testing import DIALECTS, ScriptedModel
+from icrl_graph.tasks.word_games.answers import earned
+from icrl_graph.tasks.word_games.instances import read_item
+from icrl_graph.testing import DIALECTS, OpenAIServer, ScriptedModel
 from icrl_graph.topologies.methods import TOPOLOGIES
 from tests.command_line import ROOT, icrl
 from tests.helpers import play
@@ -73,7 +78,7 @@ def asked(model: LocalChatModel, path: str, **body: Any) -> httpx2.Response:
 
 
 def test_an_unknown_name_is_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match="unknown local model 'gpt-4'; choose 'smollm2' or the path of a .gguf file"):
+    with pytest.raises(ValueError, match="unknown local model 'gpt-4'; choose 'smollm2', 'icrl-smollm2' or the path"):
         chat_model("local:gpt-4")
 
 
@@ -146,6 +151,55 @@ def test_every_topology_plays_with_it(topology: str) -> None:
 def test_episodes_of_many_turns_are_played_with_it() -> None:
     _, episodes = play(create_icrl(rollout(small(), Cellar, max_steps=2), episode_return, rounds=1), {"task": "Win."})
     assert [cost_of(episode)["calls"] for episode in episodes] == [2]
+
+
+@real
+def test_every_answer_follows_a_grammar() -> None:
+    model = small(grammar='root ::= "yes" | "no"', extra_body={})
+    assert {model.invoke(TASK, seed=seed).text for seed in range(3)} <= {"yes", "no"}
+
+
+@real
+@pytest.mark.parametrize("item", ["prize:wordings:1", "order:words:1", "mastermind:words:2"])
+def test_answers_to_word_games_are_constrained_to_their_words(item: str) -> None:
+    game, *_ = made = read_item(item)
+    answer = constrained.smollm2([{"role": "user", "content": made.task}], Random(0), None).text
+    words = answer.removeprefix(" ").split(", ")
+    assert len(words) == game.length
+    assert set(words) <= set(game.options)
+
+
+@real
+def test_the_shipped_model_learns_from_its_rewards_in_games_that_are_new_to_it() -> None:
+    def last_rewards(show: str) -> float:
+        def play_one(number: int) -> float:
+            inputs = read_item(f"prize:wordings:{number}").inputs()
+            options: dict[str, Any] = {"schedule": "plain", "show": show}
+            model = chat_model("local:icrl-smollm2", max_tokens=12)
+            return improve(**inputs, score=earned, model=model, rounds=8, seed=number, **options).rewards[-1] or 0.0
+
+        with ThreadPoolExecutor(4) as pool:
+            return sum(pool.map(play_one, range(12))) / 12
+
+    assert last_rewards("true") > 0.5
+    assert last_rewards("zero") < 0.4
+
+
+@real
+def test_the_card_of_the_shipped_model_is_of_its_file() -> None:
+    file = ADAPTERS["icrl-smollm2"]
+    card = file.with_suffix(".md").read_text()
+    assert sha256(file) in card
+    assert str(facts(file)[BASE_HASH]) in card
+    assert file.stat().st_size < 5e6
+
+
+@real
+def test_what_icrl_serve_answers_is_what_the_model_answers() -> None:
+    model = small(**WHOLE, temperature=0.0)
+    with OpenAIServer(reply_of("local:smollm2", **OPTIONS | WHOLE)) as server:
+        served = chat_model("openai:any", base_url=server.base_url, api_key="none", temperature=0.0)
+        assert served.invoke(TASK, seed=1).text == model.invoke(TASK, seed=1).text
 
 
 class Color(BaseModel):
@@ -393,3 +447,16 @@ def test_a_run_by_its_name_is_resumed_for_more_rounds(here: Path) -> None:
     assert icrl("resume", "out", "--more", "1").returncode == 0
     result = json.loads((here / "out" / "result.json").read_text())
     assert (len(result["episodes"]), result["usage"]["calls"], result["usage"]["usd"]) == (2, 2, 0)
+
+
+@real
+def test_the_demo_of_word_games_holds_it_to_the_words_that_a_game_offers(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TRAINED": "icrl_graph.tasks.word_games.references:posterior", "EPISODES": 2}.items():
+        monkeypatch.setattr(f"icrl_graph.benchmarks.demos.words.{name}", value)
+    done = icrl("demo", "words", "--tasks", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    arms = {arm["name"]: arm for arm in json.loads(done.stdout)["arms"]}
+    assert {arm["calls"] for arm in arms.values()} == {2 * 2}
+    assert arms["base model"]["valid"]["mean"] == 1

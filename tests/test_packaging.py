@@ -1,10 +1,14 @@
 """What the package index shows, and what checks the repository: links, the fast tests, pre-commit, the workflow."""
 
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 import icrl_graph
@@ -75,3 +79,25 @@ def test_the_workflow_runs_what_ci_runs_with_the_least_permissions() -> None:
     assert steps[-1] == {"run": "bash .ci/run"}
     assert all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step["uses"]) for step in steps[:-1])
     assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"][0] in PROJECT["project"]["requires-python"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "plays"),
+    [("true", "icrl demo words"), ("false", "(VENV/model.log says why), so a small network plays.\nicrl demo")],
+)
+def test_make_demo_plays_the_language_model_where_it_answers_and_else_the_small_network(
+    answers: str, plays: str, tmp_path: Path
+) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("there is no make")
+    (tmp_path / "bin").mkdir()
+    for name, does in (("python", answers), ("icrl", 'echo "icrl $*"')):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    for stamp in ("pip", ".demo"):
+        (tmp_path / stamp).touch()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of `make test`
+    command = ["make", "demo", f"VENV={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.replace(str(tmp_path), "VENV").endswith(f"{plays}\n")

@@ -18,6 +18,7 @@ from icrl_graph.execution.journal import MemoryJournal
 from icrl_graph.models.policy import as_policy
 from icrl_graph.models.prompt_cache import AUTOMATIC, DIALECTS, OFF, dialect, takes_marks
 from icrl_graph.models.registry import chat_model
+from icrl_graph.prompts.feedback import FeedbackLimits
 from icrl_graph.prompts.layouts import LAYOUTS, Style, parse, render
 from icrl_graph.state.episode import Episode, Plan
 from icrl_graph.testing import ScriptedModel
@@ -107,13 +108,17 @@ def test_marks_for_what_is_not_a_chat_model_are_refused() -> None:
 # --------------------------------------------------------------------------------------------------- where they stand
 
 
-def _rounds(past: list[Episode], layout: str, task: Any = "Find it.") -> list[Any]:
+def _rounds(past: list[Episode], layout: str, task: Any = "Find it.", style: Style | None = None) -> list[Any]:
     """The prompts of a run: one before each episode, and one more."""
     plans = [
         Plan(shown=[[0, k]], instruction="explore" if k % 2 else "exploit", left_out=0) for k in range(len(past) + 1)
     ]
     told = [Episode(**{**episode, "plan": plan}) for episode, plan in zip(past, plans, strict=False)]
-    return [render([], task, told[:k], plans[k], Style(), LAYOUTS[layout]) for k in range(len(past) + 1)]
+    return [render([], task, told[:k], plans[k], style or Style(), LAYOUTS[layout]) for k in range(len(past) + 1)]
+
+
+_STYLES = st.sampled_from([Style(), Style(feedback=FeedbackLimits(16)), Style(feedback=FeedbackLimits(16, 20))])
+_PASTS = st.one_of(episodes(), episodes(lengthened=40))
 
 
 def _blocks(messages: Any, field: str) -> list[tuple[str, str, bool]]:
@@ -129,11 +134,11 @@ def _blocks(messages: Any, field: str) -> list[tuple[str, str, bool]]:
 tasks = st.one_of(answers, st.just(CHAT))
 
 
-@given(episodes(), tasks)
+@given(_PASTS, tasks, _STYLES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", DIALECTS)
-def test_marks_change_no_word(name: str, layout: str, past: list[Episode], task: Any) -> None:
-    for prompt in _rounds(past, layout, task):
+def test_marks_change_no_word(name: str, layout: str, past: list[Episode], task: Any, style: Style) -> None:
+    for prompt in _rounds(past, layout, task, style):
         marked, _ = DIALECTS[name].mark(prompt)
         assert ["".join(text for _, text, _ in _blocks([message], "")) for message in marked] == [
             "".join(text for _, text, _ in _blocks([message], "")) for message in prompt
@@ -142,10 +147,13 @@ def test_marks_change_no_word(name: str, layout: str, past: list[Episode], task:
         assert parse(marked) == parse(prompt)
 
 
-@given(episodes(), tasks)
+@given(_PASTS, tasks, _STYLES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_anthropic_finds_what_the_round_before_has_marked(layout: str, past: list[Episode], task: Any) -> None:
-    rounds = [_blocks(DIALECTS["anthropic"].mark(prompt)[0], "cache_control") for prompt in _rounds(past, layout, task)]
+def test_anthropic_finds_what_the_round_before_has_marked(
+    layout: str, past: list[Episode], task: Any, style: Style
+) -> None:
+    marked_rounds = (DIALECTS["anthropic"].mark(prompt)[0] for prompt in _rounds(past, layout, task, style))
+    rounds = [_blocks(prompt, "cache_control") for prompt in marked_rounds]
     for blocks in rounds:
         assert sum(marked for *_, marked in blocks) <= 4
     for earlier, later in pairwise(rounds[layout == "transcript" :]):  # its first prompt has nothing that comes again
@@ -155,11 +163,11 @@ def test_anthropic_finds_what_the_round_before_has_marked(layout: str, past: lis
             assert any(0 <= at + 1 - marks[-1] < 20 for at, (*_, marked) in enumerate(later) if marked)
 
 
-@given(episodes(), tasks)
-def test_openai_finds_what_the_round_before_has_marked(past: list[Episode], task: Any) -> None:
+@given(_PASTS, tasks, _STYLES)
+def test_openai_finds_what_the_round_before_has_marked(past: list[Episode], task: Any, style: Style) -> None:
     """A hit needs a mark at the very same place: of the prompt as one text, however it is cut."""
     field, places = "prompt_cache_breakpoint", []
-    for prompt in _rounds(past, "transcript", task):
+    for prompt in _rounds(past, "transcript", task, style):
         text, marks = "", []
         for role, piece, marked in _blocks(DIALECTS["openai-marks"].mark(prompt)[0], field):
             text += piece if text.endswith(f"<{role}>") else f"<{role}>{piece}" if not text else piece

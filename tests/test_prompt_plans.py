@@ -28,14 +28,14 @@ values = st.one_of(st.none(), st.floats(-1e6, 1e6).map(lambda x: float(format(x,
 
 
 @st.composite
-def episodes(draw: Any) -> list[Episode]:
+def episodes(draw: Any, lengthened: int = 1) -> list[Episode]:
     made = []
     for i in range(draw(st.integers(0, 4))):
         shown = Reward(value=draw(values))
         if draw(st.booleans()):
             shown["steps"] = draw(st.lists(values, min_size=1, max_size=3))
         if draw(st.booleans()):
-            shown["feedback"] = draw(answers)
+            shown["feedback"] = draw(answers) * lengthened
         plan = Plan(shown=[], instruction=draw(st.sampled_from([*SCHEDULES, "try a haiku"])), left_out=0)
         made.append(
             Episode(round=i, candidate=0, plan=plan, response=draw(answers), shown=shown, reward=Reward(value=777.125))

@@ -13,6 +13,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from icrl_graph.execution.run_cache import RunCache, digest
 from icrl_graph.prompts import incremental as growing
+from icrl_graph.prompts.feedback import FeedbackLimits
 from icrl_graph.prompts.incremental import PromptSettings, next_prompt
 from icrl_graph.prompts.layouts import LAYOUTS, Style, add_turn, render, turns
 from icrl_graph.prompts.memory import memory
@@ -50,15 +51,16 @@ def _lives(draw: st.DrawFn) -> list[tuple[str, Any]]:
     layout=st.sampled_from([*LAYOUTS.values(), _mine]),
     shows=st.sampled_from([("response", "shown"), ("response", "reflection"), ("reflection",)]),
     task=st.sampled_from(_TASKS),
+    feedback=st.sampled_from([FeedbackLimits(), FeedbackLimits(16), FeedbackLimits(16, 20), FeedbackLimits(16, 16)]),
     limit=st.integers(1, 3),
 )
 def test_a_prompt_is_what_rendering_from_scratch_gives(
-    lives: Any, named: str, layout: Any, shows: Any, task: Any, limit: int
+    lives: Any, named: str, layout: Any, shows: Any, task: Any, feedback: FeedbackLimits, limit: int
 ) -> None:
     """Of runs that take turns, with episodes that are edited and rounds that are taken back; so is its hash."""
     run_cache, choose, schedule = RunCache(limit), memory(named), SCHEDULES["preset"]
     pasts: list[list[Episode]] = [[] for _ in lives]
-    style = Style(shows)
+    style = Style(shows, feedback=feedback)
     for step in range(max(map(len, lives))):
         for run, life in enumerate(lives):
             if step >= len(life):
@@ -72,7 +74,7 @@ def test_a_prompt_is_what_rendering_from_scratch_gives(
             elif what == "back":
                 pasts[run] = past[: given % (len(past) + 1)]
             elif what == "label":
-                style = Style(shows, given)
+                style = Style(shows, given, feedback=feedback)
             elif what == "forget":
                 run_cache.forget(run)
             elif what == "round":
@@ -86,7 +88,8 @@ def test_a_prompt_is_what_rendering_from_scratch_gives(
                 messages[-1]["content"] = "whoever is asked may change what he is given"
                 response, value = given
                 made: Any = {"round": len(past), "candidate": 0, "plan": plan, "response": response}
-                made |= {"reward": {"value": value}, "shown": {"value": value}, "reflection": response}
+                shown = {"value": value, "feedback": f"{response}{len(past)}" * (len(past) % 3 * 20)}
+                made |= {"reward": {"value": value}, "shown": shown, "reflection": response}
                 pasts[run] = upsert(past, [[made]])
 
 

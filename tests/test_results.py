@@ -223,6 +223,7 @@ FASTER: dict[str, Any] = {
     "call_timeout": 9.0,
     "base_url": "http://127.0.0.1:1/v1",
     "judge_base_url": "http://127.0.0.1:2/v1",
+    "switch_base_url": "http://127.0.0.1:3/v1",
     "total_usd": 1.0,
     "total_calls": 9,
     "total_seconds": 9.0,

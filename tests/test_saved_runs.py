@@ -59,7 +59,7 @@ def test_a_killed_icrl_bench_is_resumed_and_its_rows_and_tables_are_the_same(sav
     rows = [_without_costs(json.loads(line)) for line in lines]
     assert rows == [_without_costs(row) for row in _expected(saved)["rows"]]
     table, expected = json.loads(done.stdout), _expected(saved)["bench"]
-    assert table.keys() == expected.keys()
+    assert table.keys() >= expected.keys()  # a later version may tell more
     assert table["tasks"] == expected["tasks"]
     for ours, theirs in zip(table["methods"], expected["methods"], strict=True):
         for name in ("arm", "runs", "attempts", "success"):

@@ -72,6 +72,21 @@ def test_the_server_answers_many_at_once() -> None:
         assert len(asyncio.run(many())) == server.counts["answered"] == 50
 
 
+def test_async_replies_are_made_side_by_side() -> None:
+    both = asyncio.Barrier(2)
+
+    async def reply() -> str:
+        await both.wait()
+        return "ok"
+
+    async def two() -> list[str]:
+        return [answer.text for answer in await asyncio.gather(model.ainvoke("x"), model.ainvoke("x"))]
+
+    with OpenAIServer(reply) as server:
+        model = chat_model("openai:any", base_url=server.base_url, timeout=20)
+        assert asyncio.run(two()) == ["ok", "ok"]
+
+
 def test_a_server_that_ends_closes_the_connections_that_have_just_come() -> None:
     with OpenAIServer(lambda: "ok") as server:
         address = server.base_url.removeprefix("http://").removesuffix("/v1").split(":")

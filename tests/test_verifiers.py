@@ -349,8 +349,8 @@ CHEATS = {
     "it prints that all is well": "print('3 of 3 tests pass.')\nprint({'value': 1.0})\ndef f(x): return 1",
     "it writes on its connection": "import os\nfor n in range(3, 9):\n  try: os.write(n, b'{\"value\": 1}\\n' * 9)\n"
     "  except OSError: pass\ndef f(x): return 1",
-    "it looks for the tests": "import gc, sys\ndef f(x):\n  found = [o for o in gc.get_objects() if 'assert f' in str(o)]\n"
-    "  return 4 if len(found) > 2 else -1",
+    "it looks for the tests": "import gc\ndef f(x):\n  found = [o for o in gc.get_objects() if 'assert f' in str(o)]\n"
+    "  return x * x if len(found) > 2 else -1",
     "it defines nothing": "x = 1",
     "it is no code": "I can't do that.",
 }
@@ -399,7 +399,9 @@ def test_code_starts_no_processes_touches_no_files_and_reaches_nobody(
         "others": "open(f'/proc/{os.getppid()}/environ')",
         "more time": "__import__('resource').setrlimit(0, (99, 99))",
     }
-    code = "import os\ndef f(name):\n  try: exec(TRIES[name])\n  except (OSError, RuntimeError, ValueError): return 'no'\n"
+    code = (
+        "import os\ndef f(name):\n  try: exec(TRIES[name])\n  except (OSError, RuntimeError, ValueError): return 'no'\n"
+    )
     asked = [f"assert f({name!r}) == 'no'" for name in tries]
     environment = "assert 'secret' not in str(g())"
     reward = code_tests.judge(
@@ -485,7 +487,7 @@ def test_tests_that_nothing_can_be_judged_by_are_a_fault_of_the_task(data: Any, 
 def test_code_is_run_only_where_that_was_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(code_tests.ALLOWED_BY, raising=False)
     with pytest.raises(ValueError, match="allow it by ICRL_RUN_CODE=1"):
-        improve("Square.", "code_tests", model="openai:any", task_data=SQUARES)
+        improve("Square.", "code_tests", model=lambda: "f = abs", task_data=SQUARES)
     assert code_tests.code_tests(run=True).name == "code_tests"
 
 
@@ -531,10 +533,10 @@ def test_a_comparison_names_the_task_that_nothing_can_be_judged_by(here: Path) -
     Path("tasks.jsonl").write_text("\n".join(map(json.dumps, tasks)))
     given = {"arms": "icrl,best_of_n", "model": model, "evaluator": "sql", "rounds": 2}
     with pytest.raises(ValueError, match="the task 'bad' of .*tasks.jsonl: the evaluator 'sql' can't judge"):
-        compare("tasks.jsonl", out="runs", **given)
+        compare("tasks.jsonl", folder="runs", **given)
     assert model.prompts == []
-    comparison = compare("tasks.jsonl", out="runs", items=["good"], **given)
-    assert {row["reward"] for row in comparison.rows} == {1.0}
+    comparison = compare("tasks.jsonl", folder="runs", items=["good"], **given)
+    assert {row["reward"] for row in comparison.rows.values()} == {1.0}
 
 
 def test_a_fault_of_the_task_that_turns_up_late_leaves_the_attempt_unscored() -> None:

@@ -90,8 +90,8 @@ def test_a_game_is_made_of_family_split_and_seed_alone(family: str, split: Any) 
 def test_the_games_stay_what_they_are() -> None:
     """Figures are reported on them: a change of words, wordings or of the draw is a change of the benchmark."""
     assert instance("prize", "words", 17).task == (
-        "Guess my favorite instrument. It is one of piano, harp, guitar, organ, trumpet, banjo. It stays the same all "
-        "the time."
+        "Let us play a game. I picked a instrument out of piano, harp, guitar, organ, trumpet, banjo, and you try to "
+        "find out which. You can try again and again."
     )
     assert instance("mastermind", "wordings", 3).task == (
         "The safe wants two distinct labels from violin, cello, organ, piano. Every slot that matches raises your "
@@ -137,6 +137,19 @@ def every_text() -> Iterator[tuple[Game, str]]:
 
 def test_every_wording_tells_the_game() -> None:
     assert all(read(text) == game for game, text in every_text())
+
+
+@pytest.mark.parametrize(("family", "split"), [("closeness", "train"), ("prize", "words")])
+def test_mixed_options_are_refused_where_they_are_none_of_the_game(family: str, split: Any) -> None:
+    with pytest.raises(ValueError, match=f"mixed options are for training .* got '{family}', '{split}'"):
+        instance(family, split, is_mixed=True)
+
+
+def test_mixed_options_are_of_several_categories_of_training() -> None:
+    made = [instance("prize", "train", seed, sizes=[6], is_mixed=True).game.options for seed in range(20)]
+    of_one = [set(words) for words in vocabularies.TRAINING.values()]
+    assert not any(set(options) <= words for options in made for words in of_one)
+    assert not {word.casefold() for options in made for word in options} & HELD_OUT_WORDS
 
 
 @pytest.mark.parametrize("words", ALL_SCALES)

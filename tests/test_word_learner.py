@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,11 +16,11 @@ from hypothesis import strategies as st
 
 from icrl_graph.meta_rl.samples import Recorder
 from icrl_graph.state.episode import Message
-from icrl_graph.tasks.word_games import references
-from icrl_graph.tasks.word_games.answers import earned
+from icrl_graph.tasks.word_games import references, wordings
+from icrl_graph.tasks.word_games.answers import data, earned, write_answer
 from icrl_graph.tasks.word_games.families import FAMILIES
 from icrl_graph.tasks.word_games.instances import instance
-from tests.tiny_language_model import tiny_language_model
+from tests.tiny_language_model import language_model_of_words, tiny_language_model
 
 needs_torch = pytest.mark.skipif(
     not os.environ.get("CI") and None in map(find_spec, ("torch", "transformers", "peft")),
@@ -322,3 +323,63 @@ def test_records_for_verl_mask_what_was_read(model: Any) -> None:
         {0: 1.5, 1: -0.5}[episode] for _, episode in sample.places()
     ]
     assert record["reward_score"] == sum(trial.returns)
+
+
+# ---------------------------------------------------------------------------------------- a training in its short form
+
+
+def prize_of_two(name: str, told: tuple[str, ...]) -> Any:
+    """A hidden prize behind one of two words, in one of these wordings."""
+    from icrl_graph.meta_rl.trials import Instance
+
+    rng = Random(name)
+    game = wordings.Game("prize", tuple(rng.sample(["cat", "dog"], 2)))
+    task = wordings.write(game, rng.choice(told), "animal", "This never changes.")
+    return Instance(name, {"task": task, "task_data": data(game, (rng.choice(game.options),))}, earned)
+
+
+def learner_from_scratch(folder: Path, told: tuple[str, ...], seed: int = 0) -> Any:
+    """A model of random weights that has seen what the teacher does in games with these wordings."""
+    from icrl_graph.meta_rl.adapter_training import fit
+    from icrl_graph.meta_rl.language_model import LanguageModel
+    from icrl_graph.meta_rl.trials import teach
+    from icrl_graph.meta_rl.word_learner import Distillation, imitate
+
+    words = re.findall(r"\w+|[^\w\s]", " ".join([*told, "cat dog animal This never changes. Reward: 0 1"]))
+    model = LanguageModel.load(language_model_of_words(folder, words, seed))
+    for name, weight in model.model.named_parameters():
+        weight.requires_grad_("lora" not in name)  # there is nothing yet that could be adapted
+
+    def odds(messages: Any) -> dict[str, float]:
+        return {write_answer(answer): chance for answer, chance in references.posterior_odds(messages).items()}
+
+    def careless(messages: Any, rng: Random) -> str | None:
+        return references.uniform(messages, rng) if rng.random() < 0.2 else None
+
+    games = [prize_of_two(f"train/{seed}/{number}", told) for number in range(96)]
+    taught = [teach(model, game, odds, careless, 4).samples[-1] for game in games]
+
+    def step(model: Any, recipe: Any, iteration: int) -> dict[str, Any]:
+        return imitate(model, recipe, Random(f"{recipe.seed}/{iteration}").sample(taught, recipe.trials))
+
+    recipe = Distillation(iterations=120, learning_rate=6e-3, trials=16, part=16, workers=1, save_every=120, seed=seed)
+    fit(model, step, recipe, folder / "training")
+    return model
+
+
+def mean_rewards(model: Any, told: tuple[str, ...], **options: Any) -> Any:
+    from icrl_graph.meta_rl.trials import play
+
+    games = [prize_of_two(f"held out/{number}", told) for number in range(32)]
+    trials = play(model, games, 4, max_response_tokens=2, **options)
+    return np.array([trial.returns for trial in trials]).mean(axis=0)
+
+
+@needs_torch
+@pytest.mark.slow
+def test_a_trained_model_learns_from_its_rewards_in_games_told_in_new_wordings(tmp_path: Path) -> None:
+    model = learner_from_scratch(tmp_path, wordings.TRAINING["prize"])
+    learned = mean_rewards(model, wordings.HELD_OUT["prize"])
+    zeroed = mean_rewards(model, wordings.HELD_OUT["prize"], show="zero")
+    assert learned[-1] > max(learned[0], zeroed[-1]) + 0.25
+    assert zeroed[-1] < zeroed[0] + 0.2

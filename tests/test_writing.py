@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from icrl_graph.benchmarks.judges import judge_writing
+from icrl_graph.benchmarks.experiment import make_plan, prepare
+from icrl_graph.benchmarks.judges import judge_writing, judge_writing_relative
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.prompts.templates import WRITING_RUBRIC
 from icrl_graph.tasks.writing import items as writing
 from icrl_graph.tasks.writing.items import ITEMS, item, items, load, read_item, task, tasks
-from icrl_graph.tasks.writing.texts import SENTENCES
+from icrl_graph.tasks.writing.texts import PASSAGE, SENTENCES
 from icrl_graph.tasks.writing.verifier import endings, plain
 from icrl_graph.testing import ScriptedModel
 from icrl_graph.topologies.methods import create_icrl
@@ -236,6 +237,35 @@ def test_the_policy_sees_the_score_and_never_the_metric() -> None:
 
     assert seen(GOOD) == seen(BAD)
     assert "7" in seen(GOOD)
+
+
+def test_relative_scores_are_asked_beside_one_fixed_passage_that_the_policy_never_sees() -> None:
+    judge, policy = ScriptedModel(["Score: 5", "Score: 8"]), ScriptedModel([GOOD] * 2)
+    output, _ = play(create_icrl(policy, judge_writing_relative(judge), rounds=2), task(item(0)))
+    question = judge.prompts[0][0]["content"]
+    assert question.index(PASSAGE) < question.index(GOOD)
+    assert "1 (far worse than the one to compare with) over 5 (as good) to 10 (far better)" in question
+    assert (output["reward"], output["metric"]) == (8.0, 1.0)
+    assert PASSAGE[:40] not in str(policy.prompts)
+
+
+def test_the_passage_is_four_paragraphs_without_a_sentence_of_a_task() -> None:
+    assert len(PASSAGE.split("\n\n")) == 4
+    assert not [sentence for sentence in SENTENCES if plain(sentence) in plain(PASSAGE)]
+
+
+def test_another_passage_is_another_judge_and_an_empty_one_none() -> None:
+    model = ScriptedModel(["Score: 7"])
+    names = {judge_writing(model, base=base).name for base in (None, PASSAGE, "Another one.")}
+    assert len(names) == 3
+    with pytest.raises(ValueError, match="base is the text of an answer to compare with, got ' '"):
+        judge_writing(model, base=" ")
+
+
+def test_the_relative_benchmark_has_no_rewards_without_a_judge() -> None:
+    plan, objects = make_plan("writing-relative", "icrl", model=ScriptedModel([GOOD]))
+    with pytest.raises(ValueError, match="has no evaluator of its own: name one, .* or a judge"):
+        prepare(plan, objects)
 
 
 def test_its_scale_may_be_another() -> None:

@@ -1,20 +1,13 @@
 """A custom method with several attempts a round."""
 
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import Field
-
-from icrl_graph.topologies import Graph, Settings
-
-
-class WideSettings(Settings):
-    namespace: ClassVar[str] = "wide"
-    width: int = Field(default=3, ge=1, description="Attempts a round, side by side.")
+from icrl_graph.topologies import Graph
 
 
 def create_wide(model: Any, evaluator: Any, *, width: int = 3, rounds: int = 4, **options: Any) -> Graph:
     """Several attempts a round, all from one history."""
-    graph = Graph(model, evaluator, base=WideSettings, width=width, rounds=rounds, **options)
+    graph = Graph(model, evaluator, width=width, rounds=rounds, **options)
     graph.add_edge("prepare", "build_context")
     graph.add_fan_out("build_context", "generate")
     graph.add_edge("generate", "evaluate")

@@ -30,6 +30,7 @@ from icrl_graph.benchmarks.results import Cell, Row, checked_results, has_ended
 from icrl_graph.benchmarks.runner import run
 from icrl_graph.benchmarks.scheduler import Left, OnProgress
 from icrl_graph.benchmarks.summary import Summary, summarize
+from icrl_graph.benchmarks.win_rates import WinRate, win_rates
 from icrl_graph.errors import MissingExtra
 from icrl_graph.execution.run_file import local
 from icrl_graph.state import notebook
@@ -62,11 +63,13 @@ def compare(
     solved_at: float | None = None,
     base_url: str | None = None,
     judge_base_url: str | None = None,
+    switch_base_url: str | None = None,
     temperature: float | None = None,
     total_usd: float | None = None,
     total_calls: int | None = None,
     total_seconds: float | None = None,
     send_seed: bool = True,
+    allocate: int | None = None,
     folder: str | PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
     control: RunControl | None = None,
@@ -105,6 +108,7 @@ def compare(
         base_url: an OpenAI-compatible server for models that are named; default OPENAI_BASE_URL. A user name and a
             password in it (`http://user:password@...`) are used, and not saved.
         judge_base_url: the same for the judge; default `base_url`.
+        switch_base_url: the same for the models that runs switch to (`switch_model`).
         temperature: for every call of the model.
         total_usd: US dollars for all runs together, those of earlier calls with this folder included. Once it is spent,
             no call is begun; what is left is told (`Comparison.left`), and the same call with a higher total does it.
@@ -113,6 +117,9 @@ def compare(
         total_seconds: seconds that the comparison may take by the clock, the same.
         send_seed: whether models that take a seed get one, the same for all arms; without it, what this package draws
             is not repeatable either.
+        allocate: paid calls for all runs of an arm together, in place of rounds: each arm is played twice, with them
+            split evenly over its tasks, and with them handed out attempt by attempt to the tasks where they are
+            expected to help most. Needs `target` or `bounds`. Arms without rounds, such as best_of_n, are played once.
         folder: new, or one that holds the same comparison. Default a new temporary one, which is not deleted; give one
             wherever calls cost money.
         on_progress: called with a `Progress` whenever something has happened; default a progress bar, if standard error
@@ -158,11 +165,13 @@ def compare(
         solved_at=solved_at,
         base_url=base_url,
         judge_base_url=judge_base_url,
+        switch_base_url=switch_base_url,
         temperature=temperature,
         total_usd=total_usd,
         total_calls=total_calls,
         total_seconds=total_seconds,
         send_seed=send_seed,
+        allocate=allocate,
         options=options,
     )
     with _folder(folder) as path, _progress(on_progress) as report:
@@ -268,6 +277,16 @@ class Comparison:
         return summarize(self.plan, self.rows)
 
     @cached_property
+    def win_rates(self) -> list[WinRate]:
+        """How often each method's answers are better than those of one method: of what `icrl win-rates` has judged.
+
+        Raises:
+            ValueError: the answers were not compared with each other, or none of them yet.
+            MissingExtra: scipy is not installed (extra `report`).
+        """
+        return win_rates(self.plan, self.rows)
+
+    @cached_property
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Its tables by name, each a list of rows.
 
@@ -348,12 +367,12 @@ class Comparison:
     def __repr__(self) -> str:
         from rich.console import Console
 
-        from icrl_graph.benchmarks.terminal import tables
+        from icrl_graph.benchmarks.terminal import results
 
         text = io.StringIO()
         console = Console(file=text, width=WIDTH, color_system=None)
         try:
-            for table in tables(self.summary):
+            for table in results(self):
                 console.print(table)
         except (MissingExtra, ValueError) as error:
             text.write(f"No table: {error}.\n")

@@ -6,6 +6,9 @@ best_of_n+n=1+schedule=cot        one answer, with a chain of thought
 reflexion+memory=reflections:1    any option that takes a name or a number
 icrl+model=my_policies.py:greedy  with its own model
 react                             one episode of many turns, thoughts ahead of each action (arXiv 2210.03629)
+icrl+width=2                      half as many rounds, of two attempts each
+icrl+allocate=400                 400 calls for all its tasks together, handed out to where they help most
+icrl+switch_after=3+switch_model=openai:gpt-4.1  another model once three rounds have brought no better reward
 icrl+thoughts=true                thoughts ahead of each action, in such episodes
 my_method.py:create_mine          a custom topology, by its create function
 """
@@ -24,7 +27,7 @@ from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import build, find_topology, size_option
 from icrl_graph.topologies.options import at_temperature
-from icrl_graph.topologies.settings import EARLY_STOPS
+from icrl_graph.topologies.settings import EARLY_STOPS, SWITCH, SWITCHED
 
 SHORTHANDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {"react": ("best_of_n", {"n": "1", "thoughts": True})}
 """Arms with a name: their topology and options."""
@@ -42,6 +45,8 @@ class Arm:
         create: the create function.
         options: those that differ from the topology's and the benchmark's.
         model: "provider:name" or "path.py:name", where it is another than that of the comparison.
+        allocate: paid calls for all its runs together, handed out to where they help most (see
+            `icrl_graph.benchmarks.allocation`); None where each run makes its own.
     """
 
     name: str
@@ -49,6 +54,7 @@ class Arm:
     create: Callable[..., Graph]
     options: Mapping[str, Any] = field(default_factory=dict)
     model: str | None = None
+    allocate: int | None = None
 
     @property
     def draws_from(self) -> str | None:
@@ -66,7 +72,7 @@ class Arm:
         """What `improve` takes, beside the task, the model and the evaluator.
 
         Args:
-            rounds: attempts, one after another or side by side.
+            rounds: attempts, one after another or side by side; of a width that does not divide them, up to a round.
             shared: options of all arms; those that this topology does not take are left out.
             pool: the rewards of other tasks, where they are shown shuffled.
         """
@@ -78,7 +84,9 @@ class Arm:
         size = size_option(self.create)
         unused = {*(() if size == "rounds" else _OF_ROUNDS), *(() if self.topology == "icrl" else ("warmup",))}
         taken = {name: value for name, value in shared.items() if name not in unused}
-        return {size: rounds, **taken, **options, "topology": self.create}
+        width = {**taken, **options}.get("width", 1)  # of a wrong one the graph says what it should be
+        each = width if size == "rounds" and isinstance(width, int) and width > 0 else 1
+        return {size: -(-rounds // each), **taken, **options, "topology": self.create}
 
 
 def read_arm(text: str) -> Arm:
@@ -110,12 +118,28 @@ def read_arm(text: str) -> Arm:
             options[option] = _value(option, value, parameters)
         except ValueError as error:
             raise ValueError(f"the arm {text!r}: {error}") from None
-    model = options.pop("model", None)
-    return Arm("+".join([name, *parts]), topology, create, {**defaults, **options}, model)
+    model, allocate = options.pop("model", None), options.pop("allocate", None)
+    return Arm("+".join([name, *parts]), topology, create, {**defaults, **options}, model, allocate)
 
 
-_NUMBERS: Mapping[str, Callable[[str], float]] = {"temperature": float, "timeout": float, "max_response_tokens": int}
-_OF_ROUNDS = (*EARLY_STOPS, "max_failures", "max_evaluator_failures")
+_NUMBERS: Mapping[str, Callable[[str], float]] = {
+    "temperature": float,
+    "timeout": float,
+    "max_response_tokens": int,
+    "width": int,
+    "allocate": int,
+}
+_OF_ROUNDS = (
+    *EARLY_STOPS,
+    *SWITCHED,
+    "switch_after",
+    "max_failures",
+    "max_evaluator_failures",
+    "width",
+    "spread",
+    "feedback_limit",
+    "latest_feedback_limit",
+)
 """Settings of which a topology without rounds has none."""
 _FIXED = ("evaluator", "metric", "topology", "reflector", "critic", "options", "seed")
 
@@ -161,6 +185,28 @@ def read_arms(arms: str | Sequence[str]) -> list[Arm]:
     return read
 
 
+def allocated_to(arm: str) -> int | None:
+    """The calls that are allocated to an arm; read from its name alone, so nothing is imported."""
+    options = (option.partition("=") for option in arm.split("+"))
+    return next((int(value) for name, _, value in options if name == "allocate"), None)
+
+
+def split_and_allocated(arms: Sequence[Arm], calls: int, runs: int) -> list[str]:
+    """Arms at equal totals: each with its calls split evenly over its runs and, if it has rounds, with them allocated.
+
+    Args:
+        arms: as they were read.
+        calls: of each run, where they are split evenly.
+        runs: of each arm.
+    """
+    ways = [
+        [f"{arm.name}+max_calls={calls}"]
+        + [f"{arm.name}+allocate={calls * runs}"] * (size_option(arm.create) == "rounds")
+        for arm in arms
+    ]
+    return [name for names in ways for name in names]
+
+
 def makes_independent_attempts(arm: str) -> bool:
     """Whether no attempt of an arm shows an earlier one; read from its name alone, so nothing is imported."""
     name, *options = arm.split("+")
@@ -174,4 +220,6 @@ def graph_of(plan: Plan, arm: str) -> Graph:
         NotImported: it has custom parts, and nothing is to be imported.
     """
     arguments = read_arm(arm).arguments(plan.rounds, plan.shared(), pool=[Reward(value=0.0)])
+    if SWITCH in arguments:
+        arguments[SWITCH] = lambda: ""
     return build(model=lambda: "", evaluator=lambda: 0.0, **arguments)

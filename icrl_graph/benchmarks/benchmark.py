@@ -36,6 +36,7 @@ class Benchmark:
             out. Raises ValueError if there is none of that name.
         evaluator: the exact one, or None: then each comparison names one, or a judge.
         judged: makes an evaluator from a model that judges, or None.
+        rubric: what makes an answer good, for a judge that compares two of them, or None.
         solved_at: the metric from which a task counts as solved; None where nothing counts as solved.
         model: the name of the learner that plays it, where a comparison names no model.
         player: where a task is an episode of many turns: makes, from a model, a function that makes policies;
@@ -62,6 +63,7 @@ class Benchmark:
     read: Callable[[str], Inputs]
     evaluator: Evaluator | None = None
     judged: Callable[[Any], Evaluator] | None = None
+    rubric: str | None = None
     solved_at: float | None = 1.0
     model: str | None = None
     player: Callable[[Any], Callable[..., Policy]] | None = None

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
-from icrl_graph.benchmarks.arms import Arm, read_arms
+from icrl_graph.benchmarks.arms import Arm, read_arms, split_and_allocated
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs
 from icrl_graph.benchmarks.plan import ADDRESSES, Code, Plan
 from icrl_graph.benchmarks.registry import canonical, find_benchmark
@@ -24,7 +24,7 @@ from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.models.addresses import FolderAddress
 from icrl_graph.models.policy import as_policy
 from icrl_graph.preview import preview
-from icrl_graph.prompts.plan import SCHEDULES
+from icrl_graph.prompts.plan import SCHEDULES, SPREADS
 from icrl_graph.prompts.text import text_of
 from icrl_graph.state.checks import check_above_0, check_counts, is_number
 from icrl_graph.state.choices import name_of_part
@@ -32,7 +32,8 @@ from icrl_graph.state.episode import Usage, plain
 from icrl_graph.state.loading import absolute
 from icrl_graph.state.reward import LARGEST, Reward
 from icrl_graph.topologies.base import Graph
-from icrl_graph.topologies.methods import TOPOLOGIES, build
+from icrl_graph.topologies.methods import TOPOLOGIES, build, size_option
+from icrl_graph.topologies.settings import SWITCH, SavedSettings
 
 Objects = Mapping[str, Any]
 """Objects that were passed in place of names, by field of the plan: benchmark, model, judge, evaluator, metric."""
@@ -55,6 +56,7 @@ def make_plan(
     rounds: int | None = None,
     solved_at: float | None = None,
     options: Mapping[str, Any] | None = None,
+    allocate: int | None = None,
     **numbers: Any,
 ) -> tuple[Plan, Objects]:
     """The plan of a comparison; what is None follows from the benchmark.
@@ -72,6 +74,8 @@ def make_plan(
         rounds: attempts at each task.
         solved_at: default the benchmark's, where its own rewards count.
         options: settings and parts that all arms share; None leaves one out.
+        allocate: paid calls for all runs of an arm together: each arm is played with them split evenly over its tasks,
+            and with them handed out to where they help most. Takes the place of rounds.
         numbers: the other fields of `Plan`, such as seeds and concurrency.
 
     Returns:
@@ -80,7 +84,7 @@ def make_plan(
     Raises:
         ValueError: there is no such benchmark, task or arm, no model to play it, or an option is not a JSON value.
     """
-    given = {"limit": limit, "rounds": rounds, "solved_at": solved_at}
+    given = {"limit": limit, "rounds": rounds, "solved_at": solved_at, "allocate": allocate}
     _check_numbers({**{name: value for name, value in given.items() if value is not None}, **numbers})
     _check_texts(items=items, arms=arms.split(",") if isinstance(arms, str) else arms)
     source = benchmark if isinstance(benchmark, Benchmark) else find_benchmark(str(benchmark))
@@ -98,12 +102,23 @@ def make_plan(
     most = limit if limit is not None or items else source.limit
     custom_rewards = any(part is not None for part in (evaluator, metric, rubric))
     shared = {**source.options, **(options or {})}
+    played, many = read_arms(arms), len(tasks) if most is None else min(most, len(tasks))
+    written = [arm.name for arm in played]
+    if allocate is not None:
+        runs = many * numbers.get("seeds", 1)
+        if rounds is not None or allocate < runs:
+            raise ValueError(
+                f"allocate={allocate} takes the place of rounds, and is at least a call for each of the {runs} runs of "
+                f"an arm; got rounds={rounds}"
+            )
+        rounds = allocate // runs
+        written = split_and_allocated(played, rounds, runs)
     plan = Plan(
         **names,
-        arms=[arm.name for arm in read_arms(arms)],
+        arms=written,
         rubric=rubric,
         items=list(items),
-        limit=len(tasks) if most is None else min(most, len(tasks)),
+        limit=many,
         rounds=source.rounds if rounds is None else rounds,
         solved_at=solved_at if custom_rewards or solved_at is not None else source.solved_at,
         options=plain({name: value for name, value in shared.items() if value is not None}, "options"),
@@ -126,7 +141,7 @@ def _check_numbers(plan: Mapping[str, Any]) -> None:
         raise ValueError(f"solved_at must be a finite number, got {solved_at!r:.80}")
 
 
-_COUNTS = ("limit", "rounds", "seeds", "concurrency")
+_COUNTS = ("limit", "rounds", "seeds", "concurrency", "allocate")
 
 
 def _check_texts(**lists: Any) -> None:
@@ -178,7 +193,10 @@ class Experiment:
     def arguments(self, arm: str, pool: Sequence[Reward] = ()) -> dict[str, Any]:
         """What `improve` takes for an arm, beside the task."""
         shared = {**self.plan.shared(), "metric": self.metric}
-        return {**self.arms[arm].arguments(self.plan.rounds, shared, pool), "model": self.policies[arm]}
+        arguments = {**self.arms[arm].arguments(self.plan.rounds, shared, pool), "model": self.policies[arm]}
+        if SWITCH in arguments:
+            arguments[SWITCH] = self.plan.load_switch(arguments[SWITCH])
+        return arguments
 
     @cached_property
     def policies(self) -> Mapping[str, Any]:
@@ -223,7 +241,9 @@ class Experiment:
     def _ask_by_own_names(self) -> bool:
         """Whether an arm may ask by names of its own: the options that all arms share may be meant for that one."""
         own = (arm for arm in self.arms.values() if arm.create not in TOPOLOGIES.values())
-        return any(own) or any(arm.options.get("schedule", "plain") not in SCHEDULES for arm in self.arms.values())
+        kinds = ("schedule", "switch_schedule", "spread")
+        asked = [arm.options.get(kind) for arm in self.arms.values() for kind in kinds]
+        return any(own) or any(name not in (None, *SCHEDULES, *SPREADS) for name in asked)
 
     def code(self) -> Code:
         """By arm, the fingerprints of its parts."""
@@ -273,13 +293,37 @@ def prepare(plan: Plan, objects: Objects = NO_OBJECTS) -> Experiment:
         **{arm.model: _model_of(arm, plan) for arm in arms.values() if arm.model},
     }
     metric = _part("metric", plan, objects) or benchmark.metric
+    switches = SWITCH in plan.options or any(SWITCH in arm.options for arm in arms.values())
+    if plan.switch_base_url is not None and not switches and not isinstance(plan.switch_base_url, FolderAddress):
+        raise ValueError("switch_base_url is the server of a model to switch to: name that by switch_model, too")
     experiment = Experiment(plan, benchmark, arms, models, evaluator, metric)
     asked = [
         name for graph in experiment.graphs.values() for name in graph.parts.chat_models()
     ]  # builds and checks them
     check_totals(plan, asked)
     experiment.check_tasks()
+    _check_allocated(experiment)
     return experiment
+
+
+def _check_allocated(experiment: Experiment) -> None:
+    """Raise ValueError if the calls of an arm can't be handed out attempt by attempt."""
+    runs = len(experiment.items()) * experiment.plan.seeds
+    for name, arm in experiment.arms.items():
+        if arm.allocate is None:
+            continue
+        parts = experiment.graphs[name].parts
+        settings = SavedSettings.of(parts.schema().model_dump())
+        a_round = settings.width * parts.calls_of_attempt(settings)
+        wrong = {
+            "it has no rounds": size_option(arm.create) != "rounds",
+            "it draws from the rewards of another arm": arm.draws_from is not None,
+            "its leaders are judged again whenever it ends": settings.retests or parts.selector is not None,
+            "give target or bounds, the highest reward that counts": parts.highest(settings) is None,
+            f"{runs} runs take {runs * a_round} calls for their first attempts": arm.allocate < runs * a_round,
+        }
+        if reason := next((reason for reason, is_wrong in wrong.items() if is_wrong), None):
+            raise ValueError(f"the arm {name!r}: its calls can't be allocated: {reason}")
 
 
 def check_totals(plan: Plan, models: Iterable[str]) -> None:

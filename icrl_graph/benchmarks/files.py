@@ -12,9 +12,14 @@ from icrl_graph.errors import ThreadMismatch
 
 
 def write_whole(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a complete file of JSON or none."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
     """Write a complete file or none."""
     unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace")
+    unfinished.write_text(text, encoding="utf-8", errors="replace")
     os.replace(unfinished, path)
 
 

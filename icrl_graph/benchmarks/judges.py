@@ -19,6 +19,7 @@ from icrl_graph.prompts.templates import (
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.reward import Reward
 from icrl_graph.tasks.game24.verifier import read_numbers, read_steps, verify
+from icrl_graph.tasks.writing.texts import PASSAGE
 from icrl_graph.tasks.writing.verifier import endings
 
 STEP_VALUES: Mapping[str, float] = {"sure": 3.0, "likely": 1.0, "impossible": 0.0}
@@ -76,7 +77,7 @@ def _about_answer(expression: str, numbers: Any) -> str:
     return fill(GAME24_ANSWER_JUDGE, expression=expression, numbers=" ".join(map(str, numbers)))
 
 
-def judge_writing(model: Any, scale: tuple[float, float] = (1, 10)) -> BoundEvaluator:
+def judge_writing(model: Any, scale: tuple[float, float] = (1, 10), *, base: str | None = None) -> BoundEvaluator:
     """The judge of the writing task: a model scores how well the passage reads.
 
     The value is the judge's score. The metric is the exact constraint, 1.0 or 0.0, also where the judge gives no
@@ -87,11 +88,12 @@ def judge_writing(model: Any, scale: tuple[float, float] = (1, 10)) -> BoundEval
         model: the model that judges, or several of them; whatever `create_icrl` takes as a model. Another one than the
             policy's is fairer.
         scale: the lowest and the highest score.
+        base: a passage that the score is relative to, as in `llm_judge`.
 
     Raises:
         ValueError: the scale is not two numbers in order, or there is no model.
     """
-    inner = llm_judge(model, WRITING_RUBRIC, scale=scale)
+    inner = llm_judge(model, WRITING_RUBRIC, scale=scale, base=base)
 
     def judge(task: Any, response: str, task_data: Mapping[str, Any]) -> Generator[Any, Any, Reward]:
         exact = endings(response, task_data)  # first, so that nothing is paid for a task without sentences
@@ -99,3 +101,12 @@ def judge_writing(model: Any, scale: tuple[float, float] = (1, 10)) -> BoundEval
         return {**reward, "metric": exact["metric"]}
 
     return replace(inner, part=judge, names=("task", "response", "task_data"), name=f"judged_writing({inner.name})")
+
+
+def judge_writing_relative(model: Any) -> BoundEvaluator:
+    """`judge_writing` relative to one fixed passage, from 1 over 5 (as coherent) to 10, as in arXiv 2506.06303.
+
+    Args:
+        model: the model that judges, or several of them.
+    """
+    return judge_writing(model, base=PASSAGE)

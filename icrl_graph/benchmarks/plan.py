@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -22,7 +22,7 @@ from icrl_graph.benchmarks.results import read_results
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.execution.run_file import local
-from icrl_graph.models.addresses import FolderAddress, without_credentials
+from icrl_graph.models.addresses import FolderAddress, server_of_further, without_credentials
 from icrl_graph.models.registry import load_model
 from icrl_graph.state.checks import is_number
 from icrl_graph.state.fingerprint import edited
@@ -45,6 +45,8 @@ class Again(TypedDict):
     """The new judgement is the metric; the rewards stay as they were."""
     select: str | None
     """What selects the answer: reward, majority or last; None for each arm's own selection."""
+    against: NotRequired[str]
+    """The arm with whose answers those of the others were compared; then nothing but the answers was judged."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Plan:
         total_calls: paid calls, the same.
         total_seconds: seconds by the clock that the comparison may take, the same.
         send_seed: whether models that take a seed get one.
+        switch_base_url: the server of the models to switch to; None for the models', as for the judge.
     """
 
     benchmark: str
@@ -106,6 +109,7 @@ class Plan:
     total_calls: int | None = None
     total_seconds: float | None = None
     send_seed: bool = True
+    switch_base_url: str | None = None
 
     def caps(self) -> dict[str, float]:
         """The caps on all runs together, as a budget names them.
@@ -134,8 +138,11 @@ class Plan:
 
     def load_judge(self, judge: str) -> Any:
         """A judge by its name: `load`, at the judge's own server where that is given."""
-        same_server = judge.partition(":")[0] in ("openai", self.model.partition(":")[0])
-        return self._load(judge, self.judge_base_url or (self.base_url if same_server else None))
+        return self._load(judge, server_of_further(judge, self.judge_base_url, self.model, self.base_url))
+
+    def load_switch(self, model: str) -> Any:
+        """A model to switch to, by its name: `load`, at its own server where that is given."""
+        return self._load(model, server_of_further(model, self.switch_base_url, self.model, self.base_url))
 
     def _load(self, model: str, base_url: str | None) -> Any:
         options = {"max_retries": 0, "timeout": self.call_timeout} if model.startswith(("openai:", "local:")) else {}
@@ -157,7 +164,7 @@ class Plan:
 
 _MADE = ("code", "began")
 """What bench.json holds beside the plan: by what its runs are made (`Code`), and since when, in ISO 8601."""
-WRITERS = ("model", "reflector", "critic")
+WRITERS = ("model", "switch_model", "reflector", "critic")
 """Parts that a run which has failed may be repeated with other ones of."""
 Code = Mapping[str, Mapping[str, str]]
 """By arm, the fingerprints of its parts by their names."""
@@ -165,7 +172,7 @@ _MAY_GROW = ("arms", "limit", "seeds")
 """Fields that set which runs there are, not what a run is."""
 TOTALS: Mapping[str, str] = {"usd": "total_usd", "calls": "total_calls", "time": "total_seconds"}
 """Fields that cap all runs together, by the name of the cap."""
-ADDRESSES = ("base_url", "judge_base_url")
+ADDRESSES = ("base_url", "judge_base_url", "switch_base_url")
 """Fields that say where calls are made."""
 _MAY_CHANGE = (
     "concurrency",
@@ -177,7 +184,7 @@ _MAY_CHANGE = (
     *TOTALS.values(),
 )
 """Fields that set how fast calls are made, where, and how many of them now."""
-_ADDED = ("judge_base_url", *TOTALS.values(), "send_seed")
+_ADDED = ("judge_base_url", *TOTALS.values(), "send_seed", "switch_base_url")
 """Fields that a bench.json of an earlier version does not have."""
 
 
@@ -208,7 +215,8 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
         merged = plan
     else:
         saved = read_plan(folder)
-        fixed = [name for name in Plan.__dataclass_fields__ if name not in (*_MAY_GROW, *_MAY_CHANGE)]
+        grows = ("arms",) if any("+allocate=" in arm for arm in saved.arms) else _MAY_GROW  # calls are handed out once
+        fixed = [name for name in Plan.__dataclass_fields__ if name not in (*grows, *_MAY_CHANGE)]
         pairs = [(name, getattr(saved, name), _plain(getattr(plan, name))) for name in fixed]
         if changed := [f"{name} {before!r} -> {after!r}" for name, before, after in pairs if _plain(before) != after]:
             raise ThreadMismatch(f"{folder} holds another comparison ({', '.join(changed)}); give another folder")

@@ -14,14 +14,18 @@ from typing import Any
 from icrl_graph.benchmarks import games, scienceworld
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs, from_data
 from icrl_graph.benchmarks.datasets import HUB, is_data_set, split_name
-from icrl_graph.benchmarks.judges import judge_game24, judge_writing
+from icrl_graph.benchmarks.judges import judge_game24, judge_writing, judge_writing_relative
 from icrl_graph.benchmarks.mathematics import MATHEMATICS
 from icrl_graph.environments.rollouts import episode_return
 from icrl_graph.evaluators.evaluator import BoundEvaluator, Evaluator, bind_evaluator
+from icrl_graph.prompts.templates import WRITING_RUBRIC
 from icrl_graph.state.choices import find, installed
 from icrl_graph.state.loading import absolute
 from icrl_graph.state.reward import UNSCORED
 from icrl_graph.tasks import hidden_color
+from icrl_graph.tasks.abstracts import items as abstracts
+from icrl_graph.tasks.abstracts.overlap import recall
+from icrl_graph.tasks.abstracts.texts import PAPERS
 from icrl_graph.tasks.game24 import game as puzzles
 from icrl_graph.tasks.game24 import puzzles as game24
 from icrl_graph.tasks.game24.verifier import grade
@@ -65,6 +69,21 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         read=lambda text: writing.task(writing.read_item(text)),
         evaluator=_exact(endings),
         judged=judge_writing,
+        rubric=WRITING_RUBRIC,
+    ),
+    "writing-relative": Benchmark(
+        about="the same, where a judge scores the passage relative to a fixed one, as in arXiv 2506.06303",
+        items=lambda: [str(number) for number in range(writing.ITEMS)],
+        read=lambda text: writing.task(writing.read_item(text)),
+        judged=judge_writing_relative,
+        rubric=WRITING_RUBRIC,
+    ),
+    "abstracts": Benchmark(
+        about="12 abstracts to write from their titles, rewarded by the words in common; needs the extra abstracts",
+        items=lambda: [str(number) for number in range(len(PAPERS))],
+        read=lambda text: abstracts.task(abstracts.read_item(text)),
+        evaluator=_exact(recall),
+        solved_at=None,
     ),
     "words": Benchmark(
         about="3840 games in English with a secret to find by its rewards: other games, new words, new wordings",

@@ -1,7 +1,7 @@
 """Judges or selects the answers of a comparison again: nothing is generated, and nothing of it is paid again.
 
 The prompts stay those that led to the answers, with the rewards that they showed. What the new judge costs is counted
-separately, under "rejudge".
+separately, under "rejudge". Compared with those of one arm (`win_rates`), an answer is a run of one attempt.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, cast
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import RunControl
 
-from icrl_graph.api import OnEpisode
 from icrl_graph.benchmarks.arms import graph_of
 from icrl_graph.benchmarks.experiment import check_totals, evaluator_of
 from icrl_graph.benchmarks.plan import Again, Plan, open_folder, read_plan
 from icrl_graph.benchmarks.results import Cell, Row, checked_results
 from icrl_graph.benchmarks.runner import chosen
-from icrl_graph.benchmarks.scheduler import OnProgress, Progress, fill, thread
+from icrl_graph.benchmarks.scheduler import OnAttempt, OnProgress, Progress, fill, thread
+from icrl_graph.benchmarks.win_rates import pairs, pairwise_of
 from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator
 from icrl_graph.execution.sql_journals import SqliteJournal
 from icrl_graph.models.addresses import FolderAddress
@@ -69,7 +69,7 @@ def rejudge(
         "on_error": merged.options.get("on_error"),
     }
 
-    async def work(cell: Cell, rejudged: Mapping[Cell, Row], on_episode: OnEpisode) -> Row:
+    async def work(cell: Cell, rejudged: Mapping[Cell, Row], on_episode: OnAttempt) -> Row:
         row = rows[cell]
         episodes, rewarded_by = row["episodes"], row["rewarded_by"]
         if evaluator is not None:
@@ -125,7 +125,13 @@ def _prepare(plan: Plan) -> tuple[Plan, dict[Cell, Row], Evaluator | None]:
     rows = checked_results(source).rows
     if read_plan(source).again is not None:
         raise ValueError(f"{source} was judged again itself; name the comparison that it was made from")
-    evaluator = evaluator_of(replace(plan, evaluator=again["evaluator"], judge=again["judge"], rubric=again["rubric"]))
+    rows = {cell: row for cell, row in rows.items() if "error" not in row}
+    evaluator: Evaluator | None
+    if "against" in again:
+        rows, evaluator = pairs(plan, rows, again["against"]), pairwise_of(plan, again)
+    else:
+        by = replace(plan, evaluator=again["evaluator"], judge=again["judge"], rubric=again["rubric"])
+        evaluator = evaluator_of(by)
     if evaluator is None and again["select"] is None:
         raise ValueError("name an evaluator or a judge, or what the answer is selected by")
     if evaluator is None and again["as_metric"]:
@@ -133,7 +139,7 @@ def _prepare(plan: Plan) -> tuple[Plan, dict[Cell, Row], Evaluator | None]:
     if again["select"] is not None:
         pick("selection", again["select"], SELECT)
     check_totals(plan, () if evaluator is None else chat_models(*bind_evaluator(evaluator).models))
-    return plan, {cell: row for cell, row in rows.items() if "error" not in row}, evaluator
+    return plan, rows, evaluator
 
 
 async def _judged(

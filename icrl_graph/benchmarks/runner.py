@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
-from icrl_graph.api import OnEpisode, aplay, check_inputs, play
+from icrl_graph.api import OnEpisode, aplay, arounds, check_inputs, play
+from icrl_graph.benchmarks.allocation import Played, hand_out
 from icrl_graph.benchmarks.arms import Arm
 from icrl_graph.benchmarks.experiment import NO_OBJECTS, Experiment, Objects, prepare
 from icrl_graph.benchmarks.plan import Plan, open_folder, saved_code_of
-from icrl_graph.benchmarks.results import Cell, Row, checked_results, failure, row_of
-from icrl_graph.benchmarks.scheduler import OnProgress, Progress, fill, thread
-from icrl_graph.errors import ThreadMismatch
+from icrl_graph.benchmarks.results import Cell, Row, checked_results, failure, has_ended, row_of
+from icrl_graph.benchmarks.scheduler import OnAttempt, OnProgress, Progress, fill, thread
+from icrl_graph.errors import JournalError, ThreadMismatch
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.policy import as_policy
-from icrl_graph.state.episode import Episode
+from icrl_graph.state.episode import Episode, value_of
 from icrl_graph.state.reward import Reward
 from icrl_graph.state.selection import answering, last_answered
 from icrl_graph.topologies.nodes import Chooser
+from icrl_graph.topologies.settings import SavedSettings
 
 
 def run(
@@ -60,9 +65,18 @@ def run(
     early = [cell for cell in cells if cell.arm not in drawing]
     late = [cell for cell in cells if cell.arm in drawing]  # they draw from the rewards that the others got
 
-    async def work(cell: Cell, rows: Mapping[Cell, Row], on_episode: OnEpisode) -> Row:
-        path = thread(folder, cell) if durable else None
-        row = await _play(experiment, cell, path, rows, on_episode, control)
+    allocated = {
+        name: _Allocated(experiment, name, folder, control) for name, arm in experiment.arms.items() if arm.allocate
+    }
+
+    async def work(cell: Cell, rows: Mapping[Cell, Row], on_attempt: OnAttempt) -> Row:
+        path, settings = thread(folder, cell) if durable or cell.arm in allocated else None, {}
+        if cell.arm in allocated:
+            rounds = await allocated[cell.arm].rounds(cell, rows, on_attempt)
+            if not rounds:
+                return failure(cell, "no call was left for it")
+            settings = {"rounds": rounds}
+        row = await _play(experiment, cell, path, rows, partial(on_attempt, cell), control, settings)
         if not says_how:
             row.pop("made", None)
         return row
@@ -91,24 +105,97 @@ async def _play(
     rows: Mapping[Cell, Row],
     on_episode: OnEpisode,
     control: RunControl | None,
+    settings: Mapping[str, Any],
 ) -> Row:
-    """The row of one run."""
+    """The row of one run; its settings are those that differ from its arm's."""
     inputs, arm, graph = experiment.benchmark.inputs(cell.item), experiment.arms[cell.arm], experiment.graphs[cell.arm]
     if arm.draws_from is not None:
         pool = _pool(arm, cell, rows)
         if not pool:
             return failure(cell, f"there are no rewards of {arm.draws_from} on other tasks to draw from")
         graph = experiment.graph(cell.arm, pool)
-    seed = {"seed": _seed(experiment.models[arm.model], cell) if experiment.plan.send_seed else None}
+    own = {**_own_settings(experiment, cell), **settings}
     checked = check_inputs(**inputs)
     if path is None:
-        result = play(graph, checked, None, "run", on_episode, control, seed)
+        result = play(graph, checked, None, _THREAD, on_episode, control, own)
     else:
-        result = await aplay(graph, checked, path, "run", on_episode, control, seed)
+        result = await aplay(graph, checked, path, _THREAD, on_episode, control, own)
     if result.stopped == "failures":
         reason = result.episodes[-1].get("error", "")
         return failure(cell, f"the model failed too often in a row: {reason}", result.usage)
     return row_of(cell, inputs, vars(result), chosen(result.episodes, graph.choose))
+
+
+_THREAD = "run"
+"""The name of a run in the file of its own."""
+
+
+class _Allocated:
+    """The runs of an arm whose calls are handed out: played on until no call is left, before the first row is made.
+
+    How far each is stands in its thread, so that a comparison that was killed goes on from there.
+    """
+
+    def __init__(self, experiment: Experiment, arm: str, folder: Path, control: RunControl) -> None:
+        self._experiment, self._arm, self._folder, self._control = experiment, arm, folder, control
+        self._played: asyncio.Future[dict[Cell, Played]] | None = None
+
+    async def rounds(self, cell: Cell, rows: Mapping[Cell, Row], on_attempt: OnAttempt) -> int:
+        """The rounds that a run has got, once all calls are handed out.
+
+        Raises:
+            GraphDrained: the comparison ends before they are.
+        """
+        if self._played is None:
+            self._played = asyncio.ensure_future(self._hand_out(rows, on_attempt))
+        return (await self._played)[cell].rounds
+
+    async def _hand_out(self, rows: Mapping[Cell, Row], on_attempt: OnAttempt) -> dict[Cell, Played]:
+        experiment, graph = self._experiment, self._experiment.graphs[self._arm]
+        cells = [cell for cell in experiment.cells() if cell.arm == self._arm]
+        settings = SavedSettings.of(graph.parts.schema().model_dump())
+        waits = asyncio.Semaphore(experiment.plan.concurrency)
+
+        async def play_on(cell: Cell, rounds: int) -> Played:
+            own = {**_own_settings(experiment, cell), "rounds": rounds}
+            checked, path = check_inputs(**experiment.benchmark.inputs(cell.item)), thread(self._folder, cell)
+            tell = partial(on_attempt, cell)
+            try:
+                result = await aplay(graph, checked, path, _THREAD, tell, self._control, own)
+            except (JournalError, OSError):
+                raise
+            except Exception:  # it is raised again where its row is made, if one is made: not where all is drained
+                return Played(rounds, is_over=True)
+            rewards = [value for episode in result.episodes if (value := value_of(episode)) is not None]
+            calls = result.usage.get("calls", 0)
+            return Played(rounds, calls, tuple(rewards), is_over=result.stopped != "rounds")
+
+        async def so_far(cell: Cell) -> Played:
+            async with waits:
+                rounds = await arounds(graph, thread(self._folder, cell), _THREAD)
+                return await play_on(cell, rounds) if rounds else Played()
+
+        def may_go_on() -> bool:
+            reached = experiment.rate_limit.total.reached if experiment.rate_limit.total else None
+            return not (self._control.drain_requested or reached)
+
+        ended = {cell: Played(is_over=True) for cell in cells if has_ended(rows, cell)}
+        begun = [cell for cell in cells if cell not in ended]
+        played = {**ended, **dict(zip(begun, await asyncio.gather(*map(so_far, begun)), strict=True))}
+        if not ended:  # else all was handed out before a row was made
+            total = experiment.arms[self._arm].allocate or 0
+            a_round = settings.width * graph.parts.calls_of_attempt(settings)
+            highest, concurrency = graph.parts.highest(settings) or 0.0, experiment.plan.concurrency
+            played = await hand_out(played, total, a_round, highest, play_on, may_go_on, concurrency)
+        if not may_go_on():
+            raise GraphDrained("the calls are not handed out yet")
+        return played
+
+
+def _own_settings(experiment: Experiment, cell: Cell) -> dict[str, Any]:
+    """What differs from run to run of an arm."""
+    model = experiment.models[experiment.arms[cell.arm].model]
+    return {"seed": _seed(model, cell) if experiment.plan.send_seed else None}
 
 
 def chosen(episodes: Sequence[Episode], choose: Chooser) -> list[int | None]:

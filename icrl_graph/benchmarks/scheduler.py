@@ -16,14 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
-from icrl_graph.api import OnEpisode
 from icrl_graph.benchmarks.files import write_whole
 from icrl_graph.benchmarks.plan import TOTALS, Plan
 from icrl_graph.benchmarks.results import Cell, Row, append, appending, checked_results, failure, has_ended
@@ -113,7 +111,9 @@ class Progress:
 
 OnProgress = Callable[[Progress], None]
 """Called whenever something has happened."""
-Work = Callable[[Cell, Mapping[Cell, Row], OnEpisode], Awaitable[Row]]
+OnAttempt = Callable[[Cell, EpisodeEvent], None]
+"""Called with each attempt of a cell."""
+Work = Callable[[Cell, Mapping[Cell, Row], OnAttempt], Awaitable[Row]]
 """Makes the row of a cell from the rows that are there, and reports each attempt."""
 
 
@@ -226,7 +226,7 @@ class _Scheduler:
 
     async def _row(self, cell: Cell) -> Row:
         try:
-            return await self.work(cell, self.rows, partial(self._on_episode, cell))
+            return await self.work(cell, self.rows, self._on_episode)
         except (JournalError, OSError, GraphDrained):
             raise
         except Exception as error:

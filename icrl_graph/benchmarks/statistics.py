@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from importlib import import_module
 from itertools import combinations
 from typing import Any, NotRequired
 
@@ -113,7 +114,7 @@ def estimate(values: Any, *, share: bool = False) -> Estimate:
         ValueError: the shape is another, a value is infinite, or `share` and a value is outside [0, 1].
         MissingExtra: SciPy is not installed.
     """
-    return _estimates(_checked(values, 2, share)[..., np.newaxis], share)[0]
+    return _estimates(checked(values, 2, share)[..., np.newaxis], share)[0]
 
 
 def curve(values: Any, *, share: bool = False) -> list[Estimate]:
@@ -127,7 +128,7 @@ def curve(values: Any, *, share: bool = False) -> list[Estimate]:
         ValueError: as in `estimate`.
         MissingExtra: SciPy is not installed.
     """
-    return _estimates(_checked(values, 3, share), share)
+    return _estimates(checked(values, 3, share), share)
 
 
 def bracketed(values: Any, lowest: Any, highest: Any, *, share: bool = False, bounded: bool = True) -> list[Bracket]:
@@ -242,10 +243,10 @@ def difference(ones: Any, others: Any, *, share: bool = False) -> Difference:
         ValueError: as in `estimate`, or the tasks are not as many.
         MissingExtra: SciPy is not installed.
     """
-    left, right = _checked(ones, 2, share), _checked(others, 2, share)
+    left, right = checked(ones, 2, share), checked(others, 2, share)
     if len(left) != len(right):
         raise ValueError(f"both need the same tasks, but one has {len(left)} and the other {len(right)}")
-    apart = _task_means(left) - _task_means(right)
+    apart = task_means(left) - task_means(right)
     both = ~np.isnan(apart)
     # Sorted, so that the random draws fall on the same tasks in whatever order they come.
     scored = np.sort(apart[both])
@@ -254,9 +255,9 @@ def difference(ones: Any, others: Any, *, share: bool = False) -> Difference:
         low, high = _agresti_min(scored) if share else map(float, _student(scored[:, np.newaxis])[:, 0])
     marks = left.shape[1] == right.shape[1] == 1 and bool(np.isin([left[both], right[both]], (0, 1)).all())
     return Difference(
-        difference=_rounded(scored.mean()) if len(scored) else None,
-        low=_rounded(low),
-        high=_rounded(high),
+        difference=rounded(scored.mean()) if len(scored) else None,
+        low=rounded(low),
+        high=rounded(high),
         p=_flipped(scored) if len(scored) else None,
         mcnemar=_mcnemar(scored) if marks and len(scored) else None,
         tasks=len(scored),
@@ -345,15 +346,29 @@ def detectable(
     return high
 
 
-def _scipy() -> Any:
+def of_scipy(module: str) -> Any:
+    """A module of SciPy.
+
+    Raises:
+        MissingExtra: SciPy is not installed.
+    """
     try:
-        from scipy import stats
+        import scipy  # noqa: F401 - where it is gone, its modules may still be loaded
     except ImportError as missing:
         raise missing_extra("scipy", "report") from missing
-    return stats
+    return import_module(f"scipy.{module}")
 
 
-def _checked(values: Any, dimensions: int, share: bool) -> Array:
+def _scipy() -> Any:
+    return of_scipy("stats")
+
+
+def checked(values: Any, dimensions: int, share: bool) -> Array:
+    """Values as an array.
+
+    Raises:
+        ValueError: it has other dimensions, a value is infinite, or a share is outside [0, 1].
+    """
     scores = np.asarray(values, dtype=float)
     if scores.ndim != dimensions:
         axes = ("tasks", "seeds", "points")[:dimensions]
@@ -365,7 +380,7 @@ def _checked(values: Any, dimensions: int, share: bool) -> Array:
     return scores
 
 
-def _task_means(scores: Array) -> Array:
+def task_means(scores: Array) -> Array:
     """Mean over the scored of axis 1; NaN where there is none (numpy's nanmean would warn)."""
     scored = ~np.isnan(scores)
     total, count = np.where(scored, scores, 0.0).sum(axis=1), scored.sum(axis=1)
@@ -376,7 +391,7 @@ def _task_means(scores: Array) -> Array:
 def _estimates(scores: Array, share: bool) -> list[Estimate]:
     # Each point's tasks are sorted, NaN last: their order can't matter, and all points with as many tasks are computed
     # together, whichever tasks they miss.
-    means = np.sort(_task_means(scores), axis=0)
+    means = np.sort(task_means(scores), axis=0)
     tasks = (~np.isnan(means)).sum(axis=0)
     bounds = np.full((3, len(tasks)), np.nan)
     for count in np.unique(tasks[tasks > 0]):
@@ -386,7 +401,7 @@ def _estimates(scores: Array, share: bool) -> list[Estimate]:
         if count > 1:
             bounds[1:, at] = _wilson(scored) if share else _student(scored)
     return [
-        Estimate(mean=_rounded(mean), low=_rounded(low), high=_rounded(high), tasks=int(count), unscored=int(unscored))
+        Estimate(mean=rounded(mean), low=rounded(low), high=rounded(high), tasks=int(count), unscored=int(unscored))
         for mean, low, high, count, unscored in zip(*bounds, tasks, np.isnan(scores).sum(axis=(0, 1)), strict=True)
     ]
 
@@ -440,7 +455,8 @@ def _mcnemar(apart: Array) -> float:
     return _figures(float(_scipy().binomtest(gained, gained + lost).pvalue)) if gained + lost else 1.0
 
 
-def _rounded(value: Any) -> float | None:
+def rounded(value: Any) -> float | None:
+    """To 6 digits; None for NaN."""
     return None if value is None or np.isnan(value) else round(float(value), 6) + 0.0  # + 0.0 makes -0.0 a plain 0
 
 

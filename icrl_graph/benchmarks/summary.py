@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypedDict
 
-from icrl_graph.benchmarks.arms import makes_independent_attempts
+from icrl_graph.benchmarks.arms import allocated_to, makes_independent_attempts
 from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.results import Cell, Row
 from icrl_graph.benchmarks.scores import Scale, scale_of
@@ -31,7 +31,17 @@ from icrl_graph.benchmarks.statistics import (
     pass_at_k,
 )
 from icrl_graph.prompts.text import as_json
-from icrl_graph.state.episode import Episode, Usage, add_usage, answer_of, is_lost, outgrown, value_of, warnings_of
+from icrl_graph.state.episode import (
+    Episode,
+    Usage,
+    add_usage,
+    answer_of,
+    is_lost,
+    outgrown,
+    told_switch,
+    value_of,
+    warnings_of,
+)
 from icrl_graph.state.formatting import shorten
 from icrl_graph.state.selection import was_judged_again
 
@@ -114,7 +124,10 @@ class Summary(TypedDict):
     tasks: int
     seeds: int
     equal_calls: int
-    """The calls that a run of the first method can make: what every method is judged at."""
+    """The calls that a run of the first method can make: what every method is judged at, but one whose calls are
+    allocated, which is judged by all that it made."""
+    allocated: dict[str, int]
+    """By such a method, the calls that it could make in all its runs together."""
     measures: list[str]
     """What is compared, the most telling first: success (the share solved), metric, reward."""
     methods: list[Method]
@@ -141,6 +154,7 @@ def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
         tasks=len(first.items),
         seeds=len(first.runs[0]),
         equal_calls=calls,
+        allocated={arm: total for arm in tables if (total := allocated_to(arm)) is not None},
         measures=measures,
         methods=[_method(arm, table, measures, failed[arm], calls) for arm, table in tables.items()],
         usage=add_usage(*(row.get("usage", {}) for row in rows.values())),
@@ -161,7 +175,12 @@ def tables_of(plan: Plan, rows: Mapping[Cell, Row]) -> dict[str, Table]:
     arms = {cell.arm for cell in ended}
     scale = scale_of(plan, ended.values())
     return {
-        arm: Table(items, [[ended.get(Cell(arm, item, seed)) for seed in seeds] for item in items], scale)
+        arm: Table(
+            items,
+            [[ended.get(Cell(arm, item, seed)) for seed in seeds] for item in items],
+            scale,
+            allocated_to(arm) is not None,
+        )
         for arm in plan.arms
         if arm in arms
     }
@@ -184,7 +203,7 @@ def _pairs(measure: str, tables: Mapping[str, Table], calls: int) -> list[Pair]:
 
 
 def _difference(measure: str, one: Table, other: Table, calls: int) -> Difference:
-    ones, others = (table.in_all_ways(lambda table: table.at("calls", calls, measure)) for table in (one, other))
+    ones, others = (table.in_all_ways(lambda table: table.at_equal(calls, measure)) for table in (one, other))
     of = partial(difference, share=measure in one.scale.shares)
     plain = of(ones[0], others[0])
     if measure not in one.scale.bounds or (_same(*ones) and _same(*others)):
@@ -203,6 +222,8 @@ class Table:
     items: Sequence[str]
     runs: Sequence[Sequence[Row | None]]
     scale: Scale
+    is_allocated: bool = False
+    """Whether its calls were handed out among its runs."""
 
     @cached_property
     def ended(self) -> list[Row]:
@@ -281,6 +302,10 @@ class Table:
         paid = (self.spent(unit) <= budget * (1 + 1e-9)).sum(axis=2)
         values = np.take_along_axis(self._answers(measure), np.maximum(paid - 1, 0)[:, :, None], axis=2)
         return _known(np.where(paid[:, :, None] > 0, values, np.nan))[:, :, 0]
+
+    def at_equal(self, calls: int, measure: str) -> Any:
+        """The same within as many calls of each run; where they were handed out among the runs, of all of them."""
+        return self.at("calls", np.inf if self.is_allocated else calls, measure)
 
     def in_all_ways(self, read: Callable[[Table], Any]) -> list[Any]:
         """What is read from it with what is unscored left out, at the lowest and at the highest score possible."""
@@ -362,7 +387,7 @@ def _method(arm: str, table: Table, measures: list[str], failed: int, calls: int
     by_task = "metric" if "metric" in measures else measures[0]
 
     def within(measure: str) -> Callable[[Table], Any]:
-        return lambda table: table.at("calls", calls, measure)
+        return lambda table: table.at_equal(calls, measure)
 
     method = Method(
         arm=arm,
@@ -513,6 +538,8 @@ def _warnings(method: Method, table: Table, calls: int) -> Iterator[str]:
         yield f"{arm}: in {len(warned)} of {len(runs)} runs {warned[0]}."
     if cuts := [cut for row in runs if (cut := outgrown(row["episodes"]))]:
         yield f"{arm}: in {len(cuts)} of {len(runs)} runs the history was shortened: in one, {cuts[0]}."
+    if switches := [note for row in runs if (note := told_switch(row["episodes"]))]:
+        yield f"{arm}: {len(switches)} of {len(runs)} runs have switched: one {switches[0]}."
     again = was_judged_again(episodes)
     if again and any(one["tasks"] == 0 and "of" not in one for one in method["equal"].values()):
         yield (

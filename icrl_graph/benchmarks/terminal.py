@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +11,23 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.scheduler import OnProgress
 from icrl_graph.benchmarks.summary import Summary, least_scored, scored_of
-from icrl_graph.state.formatting import MISSING, apart, between, chance, cost, level, score, table
+from icrl_graph.benchmarks.win_rates import WinRate, doubts, is_of_pairs, judge_of
+from icrl_graph.state.formatting import (
+    MISSING,
+    apart,
+    between,
+    chance,
+    cost,
+    file_names,
+    level,
+    number,
+    score,
+    share,
+    table,
+)
 
 _UNITS = {"usd": "USD", "calls": "calls", "time": "s"}
 
@@ -40,22 +54,56 @@ def progress_bar(console: Console) -> Iterator[OnProgress]:
         yield show
 
 
+def results(comparison: Any) -> Iterator[Table | Text]:
+    """What a comparison came to: win rates, if its answers were compared with each other, else `tables`."""
+    plan = comparison.plan
+    yield from _win_rates(plan, comparison.win_rates) if is_of_pairs(plan) else tables(comparison.summary)
+
+
+def _win_rates(plan: Plan, rates: Sequence[WinRate]) -> Iterator[Table | Text]:
+    against, judge = file_names(rates[0]["against"]), file_names(judge_of(plan) or "")
+    headings = ("method", "wins", "at equal length", "turned", "characters", "of the other")
+    made = table(f"Win rates against {against}, judged by {judge}", *headings)
+    for rate in rates:
+        numbers = (share(rate["turned"]), number(rate["length"]), number(rate["other_length"]))
+        made.add_row(Text(rate["arm"]), *(between(rate[name], share) for name in ("rate", "controlled")), *numbers)
+    yield made
+    yield Text(
+        f"Turned: pairs on which the judge's verdict turns with their order. 1 less a rate is that of {against}."
+    )
+    unscored = sum(rate["rate"]["unscored"] for rate in rates)
+    missing = [f"{unscored} pairs have no verdict, and are left out."] if unscored else []
+    yield from (Text(f"! {line}", "yellow") for line in [*missing, *doubts(plan)])
+
+
 def tables(summary: Summary) -> Iterator[Table | Text]:
     """The arms, how they differ from the first, and what must be known to read that."""
     measures, calls = summary["measures"], summary["equal_calls"]
     size = f"{summary['tasks']} tasks x {summary['seeds']} seeds, within {calls} calls"
+    totals = dict.fromkeys(summary["allocated"].values())
+    size += f" each, or {' or '.join(map(str, totals))} allocated" if totals else ""
     counts = ("unanswered", "unscored")
     missing = [name for name in counts if any(method[name] for method in summary["methods"])]  # type: ignore[literal-required]
     title = f"{summary['benchmark']}, {size}, {summary['model']}"
     is_open = any("scored" in least_scored(method)[1] for method in summary["methods"])
-    arms = table(title, "method", *measures, *(["scored"] if is_open else []), "by round", *missing, "calls")
+    arms = table(
+        title,
+        "method",
+        *measures,
+        *(["scored"] if is_open else []),
+        "by round",
+        *missing,
+        "calls",
+        *(["in total"] if totals else []),
+    )
     for method in summary["methods"]:
         scores = (between(method["equal"][name], score) for name in measures)
         scored = [scored_of(method)] if is_open else []
         by_round = "→".join(level(method["reward"][at], score) for at in (0, -1))
         calls_each = f"{method['usage']['calls'] / method['runs']:.1f}"
+        in_total = [str(method["usage"]["calls"])] if totals else []
         missed = (str(method[name]) for name in missing)  # type: ignore[literal-required]
-        arms.add_row(Text(method["arm"]), *scores, *scored, by_round, *missed, calls_each)
+        arms.add_row(Text(method["arm"]), *scores, *scored, by_round, *missed, calls_each, *in_total)
     yield arms
     if summary["pairs"]:
         title = f"Against {summary['pairs'][0]['against']}, over the same tasks"

@@ -24,6 +24,7 @@ from icrl_graph.cli.shared import (
     MaxResponseTokens,
     NoSeed,
     Prices,
+    SwitchBaseUrl,
     TotalCalls,
     TotalSeconds,
     TotalUsd,
@@ -61,7 +62,7 @@ def benchmarks(as_json: Json = False) -> None:
 class BenchCommand(SettingsCommand):
     """`icrl bench`, with options for when its runs stop."""
 
-    panels: ClassVar = {"When to stop a run": ("target", "patience", *BUDGETS)}
+    panels: ClassVar = {"When to stop a run": ("target", "patience", "stop", "confirmations", *BUDGETS)}
 
 
 @app.command(
@@ -134,6 +135,15 @@ def bench(
             rich_help_panel=SIZE,
         ),
     ] = None,
+    allocate: Annotated[
+        int | None,
+        typer.Option(
+            metavar="CALLS",
+            help="In place of --rounds: paid calls for all runs of a method together, split evenly over them, and, "
+            "beside it, handed out to the tasks where they help most.",
+            rich_help_panel=SIZE,
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each method on each task.", rich_help_panel=SIZE)] = 1,
     evaluator: Annotated[
         str | None,
@@ -169,6 +179,7 @@ def bench(
     no_seed: NoSeed = False,
     base_url: BaseUrl = None,
     judge_base_url: JudgeBaseUrl = None,
+    switch_base_url: SwitchBaseUrl = None,
     total_usd: TotalUsd = None,
     total_calls: TotalCalls = None,
     total_seconds: TotalSeconds = None,
@@ -204,10 +215,11 @@ def bench(
             with_fields(benchmark, fields) if fields else benchmark, topologies,
             model=model, judge=judge, rubric=rubric, evaluator=evaluator, metric=metric,
             items=item or [], limit=limit, rounds=rounds, seeds=seeds, solved_at=solved_at, base_url=base_url,
-            judge_base_url=judge_base_url, temperature=temperature, concurrency=concurrency,
-            requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, attempts=attempts,
+            judge_base_url=judge_base_url, switch_base_url=switch_base_url, temperature=temperature,
+            concurrency=concurrency, requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute, attempts=attempts,
             call_timeout=call_timeout, total_usd=total_usd, total_calls=total_calls, total_seconds=total_seconds,
-            send_seed=not no_seed,
+            send_seed=not no_seed, allocate=allocate,
             options={
                 **chosen_settings(context, assignments or [], [Settings, BestOfNSettings], RESERVED),
                 "prices": parse_json(prices, "--prices"), "system": system,
@@ -287,14 +299,15 @@ def _rejudge_command(plan: Any, folder: Path) -> str:
         "judge-base-url": without_credentials(plan.judge_base_url or (None if plan.again else plan.base_url)),
         "rubric": by["rubric"],
     }
+    pair = {"against": plan.again["against"]} if plan.again and "against" in plan.again else {}
     if options["evaluator"] is None and options["judge"] is None:
         return command("rejudge", "-h")
     named = [word for name, value in options.items() if value is not None for word in (f"--{name}", value)]
     flag = ["--as-metric"] if plan.again and plan.again["as_metric"] else []
+    named += [word for name, value in pair.items() for word in (f"--{name}", value)]
     unused = (f"{folder}-again{number}" for number in ("", *range(2, 1000)))
-    return command(
-        "rejudge", by["folder"], *named, *flag, "--out", next(name for name in unused if not Path(name).exists())
-    )
+    name = "win-rates" if pair else "rejudge"
+    return command(name, by["folder"], *named, *flag, "--out", next(out for out in unused if not Path(out).exists()))
 
 
 def _show_preview(experiment: Any, usages: Mapping[str, Any], console: Console) -> None:
@@ -331,7 +344,8 @@ def _show_totals(plan: Any, console: Console) -> None:
 
 def _print_results(comparison: Any, as_json: bool) -> None:
     """Print the tables of a comparison; without scipy, where its results are."""
-    from icrl_graph.benchmarks.terminal import tables
+    from icrl_graph.benchmarks.terminal import results
+    from icrl_graph.benchmarks.win_rates import is_of_pairs
 
     folder, failures = comparison.folder, comparison.failures
     if len(failures) == len(comparison.rows):
@@ -339,18 +353,17 @@ def _print_results(comparison: Any, as_json: bool) -> None:
             typer.echo(json.dumps({"methods": [], "failed": list(failures.values())}))
         return
     try:
-        summary = comparison.summary
+        summary = comparison.win_rates if is_of_pairs(comparison.plan) else comparison.summary
     except MissingExtra as missing:
         warn(f"The results are in {folder}. No table: {missing}")
         return
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    for table in tables(summary):
+    for table in results(comparison):
         out.print(table, width=None if out.is_terminal else 160)
-    write(
-        f"Spent: {cost(comparison.usage)}. Saved in {folder}. Curves, tests and every run: {command('report', folder)}"
-    )
+    more = "" if is_of_pairs(comparison.plan) else f" Curves, tests and every run: {command('report', folder)}"
+    write(f"Spent: {cost(comparison.usage)}. Saved in {folder}.{more}")
 
 
 @app.command(epilog="Examples:\n\n  icrl report runs/colors\n\n  icrl report runs/pangram")
@@ -420,7 +433,6 @@ def rejudge(
     The answers themselves are not paid again.
     """
     from icrl_graph.benchmarks.plan import Again, read_plan
-    from icrl_graph.benchmarks.rejudge import preview_rejudge
 
     with errors_reported():
         again = Again(
@@ -438,18 +450,26 @@ def rejudge(
             again=again,
             solved_at=solved_at if anew or solved_at is not None else saved.solved_at,
             base_url=None,  # of the models, of which none is asked
+            switch_base_url=None,
             judge_base_url=judge_base_url,
             total_usd=total_usd,
             total_calls=total_calls,
             total_seconds=total_seconds,
             options={**saved.options, **({} if prices is None else {"prices": parse_json(prices, "--prices")})},
         )
-        usage = preview_rejudge(plan, response_tokens)
-        console = err if as_json else out
-        if preview and as_json:
-            typer.echo(json.dumps(usage))
-        elif preview or usage["calls"]:
-            write(f"About {cost(usage)}.", console)
-            _show_totals(plan, console)
+        show_cost_again(plan, response_tokens, preview, as_json)
     if not preview:
         play_comparison(plan, out_dir, as_json)
+
+
+def show_cost_again(plan: Any, response_tokens: int, preview: bool, as_json: bool) -> None:
+    """Print what judging the answers of a comparison again is estimated to cost."""
+    from icrl_graph.benchmarks.rejudge import preview_rejudge
+
+    usage = preview_rejudge(plan, response_tokens)
+    console = err if as_json else out
+    if preview and as_json:
+        typer.echo(json.dumps(usage))
+    elif preview or usage["calls"]:
+        write(f"About {cost(usage)}.", console)
+        _show_totals(plan, console)

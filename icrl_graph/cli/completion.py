@@ -28,4 +28,4 @@ def model_names() -> list[str]:
     """Learners, the local model, and the providers that need no further package."""
     from icrl_graph.models.learners import LEARNERS
 
-    return ["openai:", "local:smollm2", *(f"learner:{name}" for name in LEARNERS)]
+    return ["openai:", "local:smollm2", "local:icrl-smollm2", *(f"learner:{name}" for name in LEARNERS)]

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    epilog="Examples:\n\n  icrl demo\n\n  icrl demo game24\n\n  icrl demo game24 --tasks 400 --out runs/all\n\n"
-    "  icrl demo game24 --ranked 24.csv\n\n  icrl demo --json | jq '.arms[0].reward_by_round'"
+    epilog="Examples:\n\n  icrl demo\n\n  icrl demo game24\n\n  icrl demo words\n\n"
+    "  icrl demo game24 --tasks 400 --out runs/all\n\n  icrl demo game24 --ranked 24.csv\n\n"
+    "  icrl demo --json | jq '.arms[0].reward_by_round'"
 )
 def demo(
-    game: Annotated[str, typer.Argument(help="hidden-color or game24.")] = "hidden-color",
+    game: Annotated[str, typer.Argument(help="hidden-color, game24 or words.")] = "hidden-color",
     tasks: Annotated[
-        int | None, typer.Option(min=2, help="Held-out games to play; default 150 of hidden-color, 100 of game24.")
+        int | None,
+        typer.Option(min=2, help="Held-out games to play; default 150 of hidden-color, 100 of game24, 12 of words."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Chooses the games.")] = 0,
     ranked: Annotated[
@@ -36,30 +38,40 @@ def demo(
         int | None, typer.Option(min=1, help="game24: processes; at most and by default 3, one for each base policy.")
     ] = None,
     out_dir: Annotated[
-        Path | None, typer.Option("--out", help="Where the results go; default runs/demo or runs/demo-game24.")
+        Path | None, typer.Option("--out", help="Where the results go; default runs/demo, runs/demo-game24, ...")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Watch a small learned policy get better from its rewards alone.
+    """Watch a model with frozen weights get better from its rewards alone.
 
-    Offline, without a key, in about a minute.
+    Offline, without a key, in about a minute. hidden-color and game24 are played by small networks, words by a language
+    model, for which more is installed (docs/local_models.md).
     """
     with errors_reported():
-        if game not in ("hidden-color", "game24"):
-            raise ValueError(f"unknown game {game!r}; choose hidden-color or game24")
-        if game == "hidden-color":
-            for option, value in (("--ranked", ranked), ("--workers", workers)):
-                if value is not None:
-                    raise ValueError(f"{option} is for the other demo: {command('demo', 'game24', option, value)}")
-            _demo_hidden_color(tasks, seed, out_dir or Path("runs/demo"), as_json)
-        else:
+        if game not in ("hidden-color", "game24", "words"):
+            raise ValueError(f"unknown game {game!r}; choose hidden-color, game24 or words")
+        if game == "game24":
             _demo_game24(tasks, seed, ranked, workers, out_dir or Path("runs/demo-game24"), as_json)
+            return
+        for option, value in (("--ranked", ranked), ("--workers", workers)):
+            if value is not None:
+                raise ValueError(f"{option} is for another demo: {command('demo', 'game24', option, value)}")
+        if game == "words":
+            _demo_words(tasks, seed, out_dir or Path("runs/demo-words"), as_json)
+        else:
+            _demo_hidden_color(tasks, seed, out_dir or Path("runs/demo"), as_json)
 
 
 def _demo_hidden_color(tasks: int | None, seed: int, out_dir: Path, as_json: bool) -> None:
     from icrl_graph.benchmarks.demos import hidden_color
 
     _show_demo(hidden_color, hidden_color.plans(_count(tasks, 150, 1000), seed), seed, 1, [], out_dir, as_json)
+
+
+def _demo_words(tasks: int | None, seed: int, out_dir: Path, as_json: bool) -> None:
+    from icrl_graph.benchmarks.demos import words
+
+    _show_demo(words, words.plans(_count(tasks, 12, words.MOST), seed), seed, 1, [], out_dir, as_json)
 
 
 def _demo_game24(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -129,7 +129,11 @@ def _train_words(
 )
 def serve(
     learner: Annotated[
-        str, typer.Argument(help=f"One of {', '.join(LEARNERS)}.", autocompletion=lambda: [*LEARNERS])
+        str,
+        typer.Argument(
+            help=f"One of {', '.join(LEARNERS)}, or a model of this machine, such as local:icrl-smollm2.",
+            autocompletion=lambda: [*LEARNERS, "local:smollm2", "local:icrl-smollm2"],
+        ),
     ] = "hidden-color",
     port: Annotated[
         int, typer.Option(min=0, max=65535, metavar="<int>", help="Of the server; 0 takes a free one.")
@@ -146,7 +150,7 @@ def serve(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Serve a shipped learner over OpenAI's protocol.
+    """Serve a shipped learner, or a model of this machine, over OpenAI's protocol.
 
     On this machine alone, to try things out over real HTTP, and to rehearse a run against the server that it is for.
     """
@@ -157,8 +161,15 @@ def serve(
     options: Any = {"latency": latency, "port": port, "dialect": dialect, "context": context}
     with errors_reported():
         check_port(port)
-        with OpenAIServer(find_learner(learner), **options) as server:
+        reply: Callable[..., Any]
+        if learner.startswith("local:"):
+            from icrl_graph.models.local import reply_of
+
+            reply, item = reply_of(learner), "words:prize:wordings:0"
+        else:
+            reply = find_learner(learner)
             item = "hidden-color:#b94" if learner == "hidden-color" else "game24:4,5,6,10"
+        with OpenAIServer(reply, **options) as server:
             use = f"OPENAI_BASE_URL={server.base_url} {command('run', item, '--model', 'openai:learner')}"
             hint = f"Serving at {server.base_url}; stop with Ctrl-C. Use it with:\n  {use}"
             typer.echo(json.dumps({"base_url": server.base_url}) if as_json else hint)

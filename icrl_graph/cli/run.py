@@ -23,6 +23,7 @@ from icrl_graph.cli.shared import (
     MaxResponseTokens,
     NoSeed,
     Prices,
+    SwitchBaseUrl,
     TotalCalls,
     TotalSeconds,
     TotalUsd,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from icrl_graph.state.events import EpisodeEvent
 
 
-METHOD = ("rounds", "n", "memory", "schedule", "layout", "show", "retests", "seed")
+METHOD = ("rounds", "width", "spread", "n", "memory", "schedule", "layout", "show", "retests", "seed")
 """The settings in the first panel of the help."""
 
 
@@ -57,7 +58,7 @@ class RunCommand(SettingsCommand):
 
     panels: ClassVar = {
         "Method (the defaults are the topology's)": METHOD,
-        "When to stop": ("target", "patience", *BUDGETS),
+        "When to stop": ("target", "patience", "stop", "confirmations", *BUDGETS),
     }
 
 
@@ -80,7 +81,8 @@ def run(
     model: Annotated[
         str,
         typer.Option(
-            help="provider:name, local:smollm2, local:path.gguf, learner:hidden-color, learner:game24 or path.py:name.",
+            help="provider:name, local:smollm2, local:icrl-smollm2, local:path.gguf, "
+            "learner:hidden-color, learner:game24 or path.py:name.",
             autocompletion=model_names,
         ),
     ],
@@ -105,6 +107,7 @@ def run(
     max_response_tokens: MaxResponseTokens = None,
     no_seed: NoSeed = False,
     base_url: BaseUrl = None,
+    switch_base_url: SwitchBaseUrl = None,
     concurrency: Annotated[
         int | None,
         typer.Option(
@@ -143,6 +146,7 @@ def run(
             metric=absolute(metric),
             topology=topology,
             base_url=base_url,
+            switch_base_url=switch_base_url,
             temperature=temperature,
             attempts=attempts,
             concurrency=concurrency,
@@ -165,6 +169,7 @@ def resume(
         typer.Option(help="The server, if it needs a key or user:password@; default the folder's, without a key."),
     ] = None,
     judge_base_url: Annotated[str | None, typer.Option(help="The same for the judge of a comparison.")] = None,
+    switch_base_url: Annotated[str | None, typer.Option(help="The same for a model to switch to.")] = None,
     total_usd: TotalUsd = None,
     total_calls: TotalCalls = None,
     total_seconds: TotalSeconds = None,
@@ -182,15 +187,19 @@ def resume(
         with errors_reported():
             if more:
                 raise ValueError("--more is for runs; to a comparison, icrl bench adds arms, tasks and seeds")
-        changes = {"base_url": base_url, "judge_base_url": judge_base_url, **totals}
+        addresses = {"base_url": base_url, "judge_base_url": judge_base_url, "switch_base_url": switch_base_url}
+        changes = {**addresses, **totals}
         return bench.resume_comparison(folder, as_json, **changes)
     with errors_reported():
         if judge_base_url is not None:
             raise ValueError("--judge-base-url is for comparisons; a run has no judge of its own")
         if any(total is not None for total in totals.values()):
             raise ValueError("--total-usd, --total-calls and --total-seconds are for comparisons; a run has --max-...")
-        tell_addresses(folder, base_url=base_url or Run.read(folder).base_url)
-    _follow(folder, as_json, partial(Run.resume, folder, more=more, base_url=base_url))
+        saved = Run.read(folder)
+        own = {"base_url": base_url or saved.base_url, "switch_base_url": switch_base_url or saved.switch_base_url}
+        tell_addresses(folder, **own)
+    again = partial(Run.resume, folder, more=more, base_url=base_url, switch_base_url=switch_base_url)
+    _follow(folder, as_json, again)
 
 
 def _follow(folder: Path, as_json: bool, play: Callable[..., Result]) -> None:
@@ -220,9 +229,12 @@ def _round_printer(console: Console) -> Callable[[EpisodeEvent], None]:
     from icrl_graph.prompts.text import number
 
     def show(event: EpisodeEvent) -> None:
-        line = f"round {event['round'] + 1:<3} {event['instruction'][:10]:10} reward {number(event['reward']):>8}  "
+        place = f"{event['round'] + 1}{'.' + str(event['candidate'] + 1) if event['candidate'] else ''}"
+        line = f"round {place:<3} {event['instruction'][:10]:10} reward {number(event['reward']):>8}  "
         line += f"best {number(event['best']):>8}  "
         write(line + shorten(event["response"] or "", max(20, console.width - len(line))), console)
+        if event.get("switched") == event["round"]:
+            write("          switched, as nothing had improved", console, "dim")
         if event["error"] is not None:
             write(f"          ! {shorten(event['error'], 300)}", console, "yellow")
 
@@ -232,7 +244,7 @@ def _round_printer(console: Console) -> Callable[[EpisodeEvent], None]:
 def _print_result(result: Result, folder: Path, as_json: bool) -> None:
     from icrl_graph.cli.run_folder import as_json as plain
     from icrl_graph.prompts.text import number
-    from icrl_graph.state.episode import outgrown, warnings_of
+    from icrl_graph.state.episode import outgrown, told_switch, warnings_of
     from icrl_graph.state.selection import why_unreported
     from icrl_graph.topologies.settings import GIVEN_UP
 
@@ -249,8 +261,8 @@ def _print_result(result: Result, folder: Path, as_json: bool) -> None:
         warn(f"The answer has no reward: {reason}")
     for warning in warnings_of(result.episodes):
         warn(f"Beware: {warning}")
-    if cut := outgrown(result.episodes):
-        warn(f"Note: {cut}.")
+    for note in filter(None, (told_switch(result.episodes), outgrown(result.episodes))):
+        warn(f"Note: {note}.")
     if result.stopped in GIVEN_UP:
         who = "model" if result.stopped == "failures" else "evaluator"
         again = f"Once it works again, resume with: {command('resume', folder)}"

@@ -18,23 +18,25 @@ from langgraph.runtime import RunControl
 from icrl_graph.api import OnEpisode, Result, check, improve
 from icrl_graph.benchmarks.files import read_versioned, write_whole
 from icrl_graph.benchmarks.registry import find_item
-from icrl_graph.evaluators.evaluator import find_evaluator
 from icrl_graph.errors import UnknownTask
+from icrl_graph.evaluators.evaluator import find_evaluator
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.execution.run_file import local
-from icrl_graph.models.addresses import FolderAddress, without_credentials
+from icrl_graph.models.addresses import FolderAddress, server_of_further, without_credentials
 from icrl_graph.models.registry import load_model
 from icrl_graph.preview import preview
 from icrl_graph.state.episode import Usage
 from icrl_graph.state.formatting import command
 from icrl_graph.topologies.methods import find_topology, size_option
 from icrl_graph.topologies.options import at_temperature
-from icrl_graph.topologies.settings import EARLY_STOPS, GIVEN_UP
+from icrl_graph.topologies.settings import EARLY_STOPS, GIVEN_UP, SWITCH
 
 SCHEMA_VERSION = 1
 """Of run.json."""
-_ADDED = ("concurrency",)
+_ADDED = ("concurrency", "switch_base_url")
 """Fields that a run.json of an earlier version does not have."""
+_ADDRESSES = ("base_url", "switch_base_url")
+"""Fields that say where calls are made."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Run:
         attempts: per API call, retries of transient errors included.
         options: settings, `system` and `max_response_tokens`.
         concurrency: calls in flight at most, or None for no limit.
+        switch_base_url: the server of the model to switch to; None for the model's, where that speaks its protocol.
     """
 
     task: str
@@ -64,6 +67,7 @@ class Run:
     attempts: int = 6
     options: Mapping[str, Any] = field(default_factory=dict)
     concurrency: int | None = None
+    switch_base_url: str | None = None
 
     def start(self, folder: Path, on_episode: OnEpisode | None = None, control: RunControl | None = None) -> Result:
         """Start the run in a folder and follow it to its end.
@@ -110,10 +114,11 @@ class Run:
             ValueError: the folder holds no run, or one of another version.
         """
         run = cls(**read_versioned(folder / "run.json", SCHEMA_VERSION, cls.__dataclass_fields__, "run", _ADDED))
-        return replace(run, base_url=FolderAddress(run.base_url)) if run.base_url else run
+        addresses: Any = {name: FolderAddress(address) for name in _ADDRESSES if (address := getattr(run, name))}
+        return replace(run, **addresses)
 
     def _save(self, folder: Path) -> None:
-        values = {**asdict(self), "base_url": without_credentials(self.base_url)}
+        values = {**asdict(self), **{name: without_credentials(getattr(self, name)) for name in _ADDRESSES}}
         write_whole(folder / "run.json", {"form": SCHEMA_VERSION, **values})
 
     @classmethod
@@ -124,6 +129,7 @@ class Run:
         control: RunControl | None = None,
         more: int = 0,
         base_url: str | None = None,
+        switch_base_url: str | None = None,
     ) -> Result:
         """Resume the run of a folder; of one that has ended, give the saved result.
 
@@ -136,12 +142,13 @@ class Run:
             control: ends it early.
             more: rounds to add after those that are done.
             base_url: the model's server, with a password, say; default the one that the folder names.
+            switch_base_url: that of the model to switch to, the same.
 
         Raises:
             ValueError: the folder holds no run, or one of another version, or the run can't be extended.
         """
         run = cls.read(folder)
-        run = replace(run, base_url=base_url or run.base_url)
+        run = replace(run, base_url=base_url or run.base_url, switch_base_url=switch_base_url or run.switch_base_url)
         result = _play(run._arguments(), folder, on_episode, control)
         if not more or result.stopped in GIVEN_UP:
             return result
@@ -176,6 +183,11 @@ class Run:
             )
         model = load_model(self.model, base_url=self.base_url)
         metric: Any = find_evaluator(self.metric) if self.metric else None
+        second = self.options.get(SWITCH)
+        if second is None and self.switch_base_url is not None:
+            raise ValueError("--switch-base-url is the server of a model to switch to: name that by --set switch_model")
+        address = second and server_of_further(second, self.switch_base_url, self.model, self.base_url)
+        switch = {SWITCH: load_model(second, base_url=address)} if second else {}
         if item is not None:
             metric = metric or item.benchmark.metric
             model = item.benchmark.player(model)() if item.benchmark.player else model
@@ -188,6 +200,7 @@ class Run:
             "rate_limit": RateLimit(max_attempts=self.attempts, max_concurrency=self.concurrency),
             **at_temperature(self.temperature),
             **self.options,
+            **switch,
         }
 
 

@@ -33,7 +33,7 @@ from icrl_graph.state.loading import importing_nothing
 from icrl_graph.state.selection import reported_reward
 from icrl_graph.topologies import nodes
 from icrl_graph.topologies.methods import build
-from icrl_graph.topologies.settings import SavedSettings, Settings
+from icrl_graph.topologies.settings import SWITCHED, SavedSettings, Settings
 
 OUTCOME = ("answer", "reward", "metric", "regret", "rewarded_by", "stopped")
 """What a run has only once it has ended."""
@@ -81,7 +81,8 @@ def read_run(folder: Path) -> SavedRun:
     settings = state.get("settings") or {**Settings().model_dump(), **run.options}
     saved, episodes = SavedSettings.of(settings), state.get("episodes", [])
     parts = {name: getattr(run, name) for name in ("topology", "model", "evaluator", "metric")}
-    unneeded = ("memory", "schedule", "show", "reflector", "critic")  # a plan has the outcome of the former
+    # a plan has the outcome of memories, schedules, spreads and ablations
+    unneeded = ("memory", "schedule", "spread", "show", "stop", "reflector", "critic", "switch_after", *SWITCHED)
     options = {name: value for name, value in run.options.items() if name not in unneeded}
 
     named = dict.fromkeys(str(name) for name in (run.topology, saved.layout, *options.values()))  # of both files
@@ -167,14 +168,14 @@ def read_cell(folder: Path, name: str) -> SavedRun:
 def _code(arm: str, shared: Mapping[str, Any]) -> list[str]:
     """What the graph of an arm imports; neither its model nor its evaluator is needed."""
     topology, *options = arm.split("+")
-    parts = [option.partition("=")[2] for option in options if not option.startswith("model=")]
+    parts = [option.partition("=")[2] for option in options if not option.startswith(("model=", "switch_model="))]
     return [part for part in (topology, *parts, *shared.values()) if isinstance(part, str) and names_an_object(part)]
 
 
 def _settings(saved: SavedSettings) -> dict[str, Any]:
     """The settings that differ from the defaults, and how many rounds or attempts there may be."""
     defaults = {**Settings().model_dump(), "n": None, "rounds": None}
-    fixed = () if saved.n is None else ("rounds", "memory")
+    fixed = () if saved.n is None else ("rounds", "width", "memory")
     values = {name: getattr(saved, name) for name in defaults if name not in ("model", *fixed)}
     changed = {name: value for name, value in values.items() if value != defaults[name]}
     return {name: file_names(value) if isinstance(value, str) else value for name, value in changed.items()}

@@ -7,7 +7,7 @@ a second to import, so the options are made when a command is run or its help is
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, get_args
 
@@ -87,9 +87,18 @@ def _choices(name: str) -> list[str]:
     from icrl_graph.prompts.ablations import ABLATIONS
     from icrl_graph.prompts.layouts import LAYOUTS
     from icrl_graph.prompts.memory import MEMORIES
-    from icrl_graph.prompts.plan import SCHEDULES
+    from icrl_graph.prompts.plan import SCHEDULES, SPREADS
+    from icrl_graph.state.stop_rules import STOP_RULES
 
-    names = {"memory": MEMORIES, "schedule": SCHEDULES, "layout": LAYOUTS, "show": ABLATIONS}.get(name, ())
+    kinds = {
+        "memory": MEMORIES,
+        "schedule": SCHEDULES,
+        "spread": SPREADS,
+        "layout": LAYOUTS,
+        "show": ABLATIONS,
+        "stop": STOP_RULES,
+    }
+    names: Iterable[str] = kinds.get(name, ())
     return ["".join(each.partition(":")[:2]) for each in names]
 
 

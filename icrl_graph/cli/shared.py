@@ -27,7 +27,7 @@ from icrl_graph.state.formatting import command
 Function = TypeVar("Function", bound=Callable[..., Any])
 PANELS: Mapping[str, tuple[str, ...]] = {
     "Improve an answer": ("run", "resume", "show"),
-    "Compare methods": ("bench", "report", "rejudge", "meta-eval"),
+    "Compare methods": ("bench", "report", "rejudge", "win-rates", "export", "meta-eval"),
     "See what there is": ("benchmarks", "topologies", "draw"),
     "Try it offline": ("demo", "train", "serve"),
     "Look at graphs": ("studio",),
@@ -109,6 +109,10 @@ BaseUrl = Annotated[
 ]
 JudgeBaseUrl = Annotated[
     str | None, typer.Option(help="The judge's server; default that of --base-url.", rich_help_panel=CALLS)
+]
+SwitchBaseUrl = Annotated[
+    str | None,
+    typer.Option(help="The server of the model to switch to; default that of --base-url.", rich_help_panel=CALLS),
 ]
 Attempts = Annotated[
     int, typer.Option(help="Attempts per API call, retries of transient errors included.", rich_help_panel=CALLS)

@@ -145,13 +145,13 @@ def _brief(text: str) -> str:
 
 def _ending(run: SavedRun) -> Iterator[str]:
     from icrl_graph.prompts.text import number
-    from icrl_graph.state.episode import outgrown, spent
+    from icrl_graph.state.episode import outgrown, spent, told_switch
     from icrl_graph.state.formatting import cost
     from icrl_graph.state.selection import best_value
 
     usage = spent(run.episodes)
-    if cut := outgrown(run.episodes):
-        yield f"\nNote: {cut}."
+    for note in filter(None, (told_switch(run.episodes), outgrown(run.episodes))):
+        yield f"\nNote: {note}."
     paid = f"{cost(usage)}, {usage.get('seconds', 0):.1f} s"
     if not run.outcome:
         best = best_value(run.episodes)

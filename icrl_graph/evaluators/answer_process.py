@@ -48,6 +48,7 @@ def encode(value: Any, keep: Any) -> Any:
         return ["complex", [value.real, value.imag]]
     if isinstance(value, bytes | bytearray):
         return ["bytes", value.hex()]
+    kind: Any
     for kind in (list, tuple, set, frozenset):
         if isinstance(value, kind):
             return [kind.__name__, [encode(each, keep) for each in kind.__iter__(value)]]
@@ -152,9 +153,9 @@ _ACTIONS: dict[str, Any] = {"run": _run, "call": _call, "get": getattr, "set": s
 def restrict(cpu: int, memory: int) -> list[str]:
     """Give up what an answer's code does not need; what this system can't take away is left.
 
-    Everywhere: more than some seconds of the processor's time and some MiB of data, files with anything in them, core dumps, and more open
-    files than a few. On Linux: capabilities; files, but for reading Python and the system's libraries (Landlock);
-    processes, threads, connections and signals (seccomp).
+    Everywhere: more than some seconds of the processor's time and some MiB of data, files with anything in them, core
+    dumps, and more open files than a few. On Linux: capabilities; files, but for reading Python and the system's
+    libraries (Landlock); processes, threads, connections and signals (seccomp).
 
     Returns:
         What could not be taken away.

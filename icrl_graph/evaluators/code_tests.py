@@ -52,16 +52,16 @@ def code_tests(*, run: bool = False) -> BoundEvaluator:
     answer: it must pass all tests before anything is paid. `setup` is a program that runs ahead of the tests.
 
     An answer stands in `<answer>...</answer>`, in its last block of code, or is code as a whole. Its functions get and
-    give plain values: None, bool, numbers, text, bytes, and lists, tuples, sets and dictionaries of them; arguments that
-    a function changes are changed in the tests, too. Of other objects, such as those of its classes, the tests see
-    attributes, methods, length, items, `str` and arithmetic, and they equal only what their own class says of two of
-    them. Tests can't hand functions or objects of their own over to an answer.
+    give plain values: None, bool, numbers, text, bytes, ranges, and lists, tuples, sets and dictionaries of these;
+    arguments that a function changes are changed in the tests, too. Of other objects, such as those of its classes, the
+    tests see attributes, methods, length, items, `str` and arithmetic; two of them are equal if their own class says
+    so, and none equals a plain value. Tests can't hand functions or objects of their own over to an answer.
 
-    The answer's process has limits: 10 seconds of the processor's time, 100 by the clock, 512 MiB; it has no environment,
-    its output is thrown away, and it can't write files. On Linux (x86-64, ARM64; Landlock is of Linux 5.13) it can start
-    no processes and threads, reads no files but Python's and the system's, and reaches no network. Elsewhere, it may
-    read and delete files and use the network, as you may. This is no protection against faults of the kernel or of Python: for
-    what strangers wrote, use a virtual machine.
+    The answer's process has limits: 10 seconds of the processor's time, 100 by the clock, 512 MiB. It has no
+    environment, its output is thrown away, and it can write no files. On Linux (x86-64 and ARM64, Landlock from Linux
+    5.13 on) it can start no processes and threads, reads no files but Python's and the system's, and reaches no
+    network; elsewhere it may read and delete files and use the network, as you may, and a warning says so. Nothing here
+    protects against faults of the kernel: for what strangers wrote, use a virtual machine.
 
     Args:
         run: whether code may be run; else the environment must say so, by ICRL_RUN_CODE=1.
@@ -71,8 +71,8 @@ def code_tests(*, run: bool = False) -> BoundEvaluator:
     """
     if not run and os.environ.get(ALLOWED_BY) != "1":
         raise ValueError(
-            "code_tests runs the code of answers on this machine: allow it by ICRL_RUN_CODE=1 in the environment, or by "
-            "code_tests(run=True)"
+            "code_tests runs the code of answers on this machine: allow it by ICRL_RUN_CODE=1 in the environment, or "
+            "by code_tests(run=True)"
         )
     return bound("code_tests", Verifier(judge, read_block, LONGEST, cpu=60.0, blamed=ChildProcessError))
 
@@ -112,7 +112,9 @@ def _parsed(task_data: Mapping[str, Any]) -> list[ast.stmt]:
             "an entry_point in the task data"
         )
     if entry is None and not _asked(statements):
-        raise ValueError("task_data['tests'] asks nothing of an answer: it uses no name that is not its own or Python's")
+        raise ValueError(
+            "task_data['tests'] asks nothing of an answer: it uses no name that is not its own or Python's"
+        )
     return statements
 
 
@@ -315,6 +317,7 @@ class Handle:
         _ask(self, "set", self, name, value)
 
     def __call__(self, *args: Any, **named: Any) -> Any:
+        """Call it; lists, dictionaries and sets among the arguments become what they are there afterwards."""
         value, after = _ask(self, "call", self, list(args), named)
         for given, changed in zip(args, after, strict=True):
             if isinstance(given, list | bytearray):
@@ -349,7 +352,7 @@ for _name in (
 
 @cache
 def _warn(lacks: str) -> None:
-    logger.warning("this system can't keep the code of answers from your %s: use a container or a virtual machine", lacks)
+    logger.warning("this system does not keep the code of answers from your %s: use a virtual machine", lacks)
 
 
 @contextmanager

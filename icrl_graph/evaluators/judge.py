@@ -29,7 +29,7 @@ from icrl_graph.execution.driver import Flow
 from icrl_graph.execution.retry import describe
 from icrl_graph.models.policy import Policy, as_policy
 from icrl_graph.models.responses import is_permanent, read_response
-from icrl_graph.prompts.templates import COMPARE, JUDGE, fill
+from icrl_graph.prompts.templates import COMPARE, JUDGE, JUDGE_AGAINST, fill
 from icrl_graph.prompts.text import block, text_of
 from icrl_graph.state.checks import is_number
 from icrl_graph.state.choices import name_of_part
@@ -75,6 +75,7 @@ def llm_judge(
     scale: tuple[float, float] = (1, 10),
     samples: int = 1,
     explain: bool = False,
+    base: str | None = None,
 ) -> BoundEvaluator:
     """A judge that scores an answer by a rubric.
 
@@ -87,10 +88,14 @@ def llm_judge(
         scale: the lowest and the highest score. A score outside is not a verdict.
         samples: how often each judge is asked; the reward is the mean, its spread the standard deviation.
         explain: give the first judge's reasons as feedback, too.
+        base: an answer that the score is relative to, shown with every answer: the middle of the scale (5 of 1 to 10)
+            is for one that is as good. It never reaches a prompt of the policy.
 
     Raises:
-        ValueError: the scale is not two numbers in order, there is no rubric, or samples is below 1.
+        ValueError: the scale is not two numbers in order, there is no rubric, the base is empty, or samples is below 1.
     """
+    if base is not None and not (isinstance(base, str) and base.strip()):
+        raise ValueError(f"base is the text of an answer to compare with, got {base!r:.80}")
     is_pair = isinstance(scale, list | tuple) and len(scale) == 2 and all(map(is_number, scale))
     if not (is_pair and -LARGEST <= scale[0] < scale[1] <= LARGEST):
         raise ValueError(f"scale is the lowest and the highest score, such as (1, 10), got {scale!r:.80}")
@@ -109,28 +114,40 @@ def llm_judge(
             return Judgement(None, f"no score from {lowest:g} to {highest:g} in: {words[-80:]!r}")
         return Judgement(float(score), words)
 
+    relative = {} if base is None else {"base": block("attempt", base), "middle": f"{_middle(lowest, highest):g}"}
+    frame = JUDGE if base is None else JUDGE_AGAINST
+
     def judge(task: Any, response: str) -> Generator[Any, Any, Reward]:
         question = fill(
-            JUDGE,
+            frame,
             rubric=rubric,
             task=text_of(task),
             answer=block("attempt", response),
             lowest=f"{lowest:g}",
             highest=f"{highest:g}",
+            **relative,
         )
         judgements = yield [ask(policy, question, read, structured) for policy, structured in judges]
         reward = mean_of(judgements)
         valid = [judgement.words for judgement in judgements if judgement.value is not None]
         return Reward(**reward, feedback=valid[0]) if explain and valid else reward
 
-    name = f"llm_judge({_names(policies)}, {digest_of(rubric, scale, samples, explain)})"
-    return bind_judge(judge, policies, calls=len(policies) * samples, name=name, frame=JUDGE + rubric)
+    told = (rubric, scale, samples, explain) if base is None else (rubric, scale, samples, explain, base)
+    name = f"llm_judge({_names(policies)}, {digest_of(*told)})"
+    return bind_judge(judge, policies, calls=len(policies) * samples, name=name, frame=frame + rubric + (base or ""))
+
+
+def _middle(lowest: float, highest: float) -> float:
+    """Of a scale, where an answer is as good as the one to compare with: 5 of 1 to 10, as in arXiv 2506.06303."""
+    middle = (lowest + highest) / 2
+    return middle // 1 if highest - lowest > 2 else middle
 
 
 def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", samples: int = 1) -> BoundEvaluator:
     """A judge that compares an answer with a reference: 1 if the answer is better, 0 if the reference is, 0.5 if equal.
 
-    Each pair is shown in both orders; a judge whose verdict turns with the order counts as 0.5 (position bias).
+    Each pair is shown in both orders; a judge whose verdict turns with the order counts as 0.5 (position bias). The
+    spread is the standard deviation of all its verdicts: 0 where they agree.
 
     Args:
         model: the model that judges, or several of them.
@@ -147,9 +164,8 @@ def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", sam
     def both(policy: Policy, questions: Sequence[str]) -> Flow:
         first, second = yield [ask(policy, question, read) for question in questions]
         if first.value is None or second.value is None:
-            return first if first.value is None else second
-        agree = first.value == 1 - second.value
-        return Judgement(first.value if agree else 0.5, first.words)
+            return [first if first.value is None else second]
+        return [first, second._replace(value=1 - second.value)]
 
     def judge(task: Any, response: str, task_data: Mapping[str, Any]) -> Generator[Any, Any, Reward]:
         if not isinstance(other := task_data.get(reference), str):
@@ -161,10 +177,19 @@ def pairwise_judge(model: Any, rubric: str, *, reference: str = "reference", sam
             fill(COMPARE, rubric=rubric, task=text_of(task), first=first, second=second)
             for first, second in (pair, pair[::-1])
         ]
-        return mean_of((yield [both(policy, questions) for policy in policies for _ in range(samples)]))
+        verdicts = yield [both(policy, questions) for policy in policies for _ in range(samples)]
+        reward = mean_of([_agreed(pair) for pair in verdicts])
+        every = [one.value for pair in verdicts for one in pair if one.value is not None]
+        return {**reward, "spread": pstdev(every)} if every else reward
 
     name = f"pairwise_judge({_names(policies)}, {digest_of(rubric, reference, samples)})"
     return bind_judge(judge, policies, calls=2 * len(policies) * samples, name=name, frame=COMPARE + rubric)
+
+
+def _agreed(verdicts: Sequence[Judgement]) -> Judgement:
+    """The verdict in both orders, 0.5 if they differ; where one is missing, that it is."""
+    first, last = verdicts[0], verdicts[-1]
+    return first if first.value == last.value else Judgement(0.5, first.words)
 
 
 class _Scored(BaseModel):

@@ -84,7 +84,7 @@ _LEXEME = re.compile(
 
 
 def _end_of_order(query: str) -> int | None:
-    """Where the terms of a query's own ORDER BY end; None if it has none but in subqueries, windows, comments, texts."""
+    """Where the terms of a query's own ORDER BY end; None if it has none but in subqueries, windows and texts."""
     depth, end = 0, None
     for lexeme in _LEXEME.finditer(query):
         depth += (lexeme[0] == "(") - (lexeme[0] == ")")
@@ -103,7 +103,7 @@ def _expected(script: str, target: str) -> Rows:
 
 
 def _check(script: str, target: str, expected: Rows, end: int | None) -> None:
-    """Raise ValueError where a reference has no one result: rows may come in another order wherever it leaves it open."""
+    """Raise ValueError if a reference gives another result where rows come in another order that it leaves open."""
     others = [_result(script, target, backwards=True)]
     if end is not None:
         with suppress(Refused):  # such as a UNION, whose ORDER BY takes columns alone

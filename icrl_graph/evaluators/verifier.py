@@ -114,9 +114,7 @@ class _InWorker:
 
 def bound(name: str, verifier: Verifier) -> BoundEvaluator:
     """A verifier under a name."""
-    return BoundEvaluator(
-        verifier.verify, ("answer", "task_data"), name, on_error=UNSCORED, check=verifier.check
-    )
+    return BoundEvaluator(verifier.verify, ("answer", "task_data"), name, on_error=UNSCORED, check=verifier.check)
 
 
 def require(package: str) -> None:

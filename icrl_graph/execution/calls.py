@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from concurrent.futures import Future, wait
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -83,7 +83,8 @@ class Call:
         kwargs: further keyword arguments of the Runnable.
         timeout: seconds after which the call is given up on. A thread can't be stopped and is left behind.
         paid: whether the call counts against the budget and its reply is saved in the journal.
-        shares_prompt: whether calls with the same prompt are made side by side, at a provider that caches prompts.
+        shares_prompt: the same for calls that are made side by side with one long prompt, at a provider that caches
+            prompts; None for a call that need not wait for another one.
         tracks_own_cost: whether its cost is counted within it, call by call, and not as that of this call.
         unkeyed_kwargs: keyword arguments that do not change the reply, and are not part of the call's key.
     """
@@ -94,7 +95,7 @@ class Call:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     timeout: float | None = None
     paid: bool = True
-    shares_prompt: bool = False
+    shares_prompt: Hashable = None
     tracks_own_cost: bool = False
     unkeyed_kwargs: Mapping[str, Any] = field(default_factory=dict)
 

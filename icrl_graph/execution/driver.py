@@ -193,23 +193,25 @@ class Driver:
         if saved is not None:
             budget.add_saved(saved.usage, lane=key[2:4] + key[5::2])
             return saved
-        with self._leaders.turn(call) as leader:
+        with self._leaders.turn(call) as (leader, begun):
             if leader is not None:
                 # a cancellation is of this call alone
                 await asyncio.shield(asyncio.wrap_future(leader)) if is_async else leader.result()
-            reply = await self._make(call, key, budget, is_async)
+            reply = await self._make(call, key, budget, is_async, begun)
         with journal_errors():
             await uncancelled(journal.aput(id, thread, reply)) if is_async else journal.put(id, thread, reply)
         return reply
 
-    async def _make(self, call: Call, key: Key, budget: Budget, is_async: bool) -> Reply:
+    async def _make(
+        self, call: Call, key: Key, budget: Budget, is_async: bool, begun: Future[None] | None = None
+    ) -> Reply:
         """Make a call, and count what it costs."""
         limit, start, raw, cost, answered = self.rate_limit, time.monotonic(), None, Usage(), False
         if call.paid:
             await _admitted(budget, key[2:4], is_async)
         left = budget.seconds_left()
         budget.begin()
-        with collect_usage() as callback:
+        with collect_usage(begun) as callback:
             try:
                 raw = await limit.aexecute(call, left) if is_async else limit.execute(call, left)
                 value = call.read(raw)
@@ -259,8 +261,9 @@ CACHE_SECONDS = 300.0
 class _Leaders:
     """Of calls with the same long prompt that are to be made side by side, the first goes ahead.
 
-    When it has answered, the provider has the prompt in its cache, and the others read it there for a tenth of the
-    price; at once, all of them would miss it. Where it has failed, they are not held up any longer.
+    When its answer begins, the provider has the prompt in its cache, and the others read it there for a tenth of the
+    price; at once, all of them would miss it. That is seen with the first piece of an answer that is streamed, else
+    with the whole of it. Where it has failed, they are not held up any longer.
     """
 
     def __init__(self) -> None:
@@ -268,25 +271,25 @@ class _Leaders:
         self._lock = threading.Lock()
 
     @contextmanager
-    def turn(self, call: Call) -> Iterator[Future[None] | None]:
-        """Yields what to wait for before the call is made, if anything."""
-        prompt = str(call.input) if call.shares_prompt else ""
-        if len(prompt) < MIN_CACHED_CHARACTERS:
-            yield None
+    def turn(self, call: Call) -> Iterator[tuple[Future[None] | None, Future[None] | None]]:
+        """Yields what to wait for before the call is made, and what others wait for; None where there is neither."""
+        if call.shares_prompt is None or len(str(call.input)) < MIN_CACHED_CHARACTERS:
+            yield None, None
             return
-        key, time_now, done = hash(prompt), time.monotonic(), Future[None]()
+        key, time_now, done = hash(call.shares_prompt), time.monotonic(), Future[None]()
         with self._lock:
             while self._leaders and next(iter(self._leaders.values()))[1] < time_now - CACHE_SECONDS:
                 self._leaders.popitem(last=False)
             leader, _ = self._leaders.setdefault(key, (done, time_now))
         if leader is not done:
-            yield leader
+            yield leader, None
             return
         try:
-            yield None
+            yield None, done
         except BaseException:
             with self._lock:
                 self._leaders.pop(key, None)
             raise
         finally:
-            done.set_result(None)
+            if not done.done():
+                done.set_result(None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache, reduce
@@ -62,12 +63,14 @@ class UsageCallback(BaseCallbackHandler):
 
     Attributes:
         replies: the replies, also those of calls that failed after they were paid.
+        begun: done with the first piece of an answer, where one is streamed; None if nobody waits for that.
     """
 
     run_inline = True  # else each answer would take a thread under `ainvoke`
 
-    def __init__(self) -> None:
+    def __init__(self, begun: Future[None] | None = None) -> None:
         self.replies: list[_Reply] = []
+        self.begun = begun
         self._asked: dict[UUID, _Asked] = {}
 
     def on_chat_model_start(
@@ -86,6 +89,8 @@ class UsageCallback(BaseCallbackHandler):
         """Note a piece of an answer: it was paid, also if the rest never comes."""
         if run_id in self._asked and getattr(chunk, "message", None) is not None:
             self._asked[run_id].chunks.append(chunk.message)
+            if self.begun is not None and not self.begun.done():
+                self.begun.set_result(None)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Collect the messages of a model that has answered."""
@@ -157,9 +162,9 @@ register_configure_hook(_usage_callback, inheritable=True)
 
 
 @contextmanager
-def collect_usage() -> Iterator[UsageCallback]:
-    """Collect the replies of the chat models that answer within the block."""
-    callback = UsageCallback()
+def collect_usage(begun: Future[None] | None = None) -> Iterator[UsageCallback]:
+    """Collect the replies of the chat models that answer within the block; `begun` as for `UsageCallback`."""
+    callback = UsageCallback(begun)
     token = _usage_callback.set(callback)
     try:
         yield callback

@@ -6,14 +6,16 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from icrl_graph.meta_rl.language_model import LanguageModel
-from icrl_graph.meta_rl.pytorch import torch
+from icrl_graph.meta_rl.pytorch import Tensor, torch
 
 Row = TypeVar("Row")
+Fact = TypeVar("Fact")
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
 
@@ -27,8 +29,10 @@ class Stage:
     warm_up: int = 10
     fall_to: float = 0.1
     """The share of the peak at the end."""
-    part: int = 8
+    part: int = 2
     """Sequences that are computed at once."""
+    workers: int = 2
+    """How many parts are computed side by side, each by one thread; their gradients do not depend on it."""
     seed: int = 0
     save_every: int = 10
     """Iterations between checkpoints."""
@@ -41,8 +45,8 @@ class Stage:
         )
 
     def parts(self, rows: Sequence[Row], length: Callable[[Row], int]) -> Iterator[Sequence[Row]]:
-        """Rows of like lengths, so many at once, so that little is filled up."""
-        ordered = sorted(rows, key=length)
+        """Rows of like lengths, so many at once, so that little is filled up; the longest first."""
+        ordered = sorted(rows, key=length, reverse=True)
         for first in range(0, len(ordered), self.part):
             yield ordered[first : first + self.part]
 
@@ -81,6 +85,43 @@ def fit(
             if progress is not None:
                 progress(iteration + 1, facts)
     model.save(folder)
+
+
+def add_gradients(
+    model: LanguageModel,
+    parts: Iterator[Sequence[Row]],
+    loss: Callable[[Sequence[Row]], tuple[Tensor, Fact]],
+    workers: int,
+) -> list[Fact]:
+    """Add up the gradients of parts, computed side by side, in the order of the parts: their sum is always the same.
+
+    Two threads that each compute a part are a third faster on two cores than two that share one.
+
+    Args:
+        model: gets the gradients.
+        parts: of a batch.
+        loss: of a part, and what else is to be known of it.
+        workers: how many threads there are.
+
+    Returns:
+        What else is to be known of each part.
+    """
+    weights, threads = model.parameters(), torch.get_num_threads()
+
+    def gradients(part: Sequence[Row]) -> tuple[Sequence[Tensor], Fact]:
+        value, fact = loss(part)
+        return torch.autograd.grad(value, weights), fact
+
+    facts = []
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for of_part, fact in pool.map(gradients, parts):
+                for weight, gradient in zip(weights, of_part, strict=True):
+                    weight.grad = gradient if weight.grad is None else weight.grad + gradient
+                facts.append(fact)
+    finally:
+        torch.set_num_threads(threads)
+    return facts
 
 
 def is_done(folder: Path, stage: Stage) -> bool:

@@ -124,7 +124,6 @@ class _Cache:
         self._values = DynamicCache()
         self._device = model.model.device
         self._mask = torch.zeros(len(samples), 0, dtype=torch.long, device=self._device)
-        self._logits: Any = None
         self.read = [0] * len(samples)
         """Tokens of each that it has read."""
 

@@ -8,7 +8,8 @@ Two stages, both on trials of eight episodes, played by the loop that users depl
 2. RL across episodes. The model plays, several trials of each instance; each of its answers is reinforced by what this
    and the later episodes earned above the other trials (`credit`).
 
-Three families are trained; `closeness` and `mastermind` are held out, as are other words and wordings.
+Two families are trained, half of the time with words of all categories and invented ones, so that the options have to
+be read. The other families are held out, as are other words and wordings.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from icrl_graph.meta_rl.adapter_training import Stage, fit, is_done
-from icrl_graph.meta_rl.credit import advantages, find_credit
+from icrl_graph.meta_rl.adapter_training import Stage, add_gradients, fit, is_done
+from icrl_graph.meta_rl.credit import Array, advantages, find_credit
 from icrl_graph.meta_rl.export import check_llama, gguf
 from icrl_graph.meta_rl.language_model import LanguageModel
-from icrl_graph.meta_rl.losses import imitation, reinforcement, told
-from icrl_graph.meta_rl.pytorch import torch
+from icrl_graph.meta_rl.losses import Imitation, imitation, reinforcement, told
+from icrl_graph.meta_rl.pytorch import Tensor, torch
 from icrl_graph.meta_rl.samples import Sample
 from icrl_graph.meta_rl.trials import Instance, Odds, play, teach
 from icrl_graph.models.gguf import facts, sha256
@@ -37,17 +38,20 @@ from icrl_graph.tasks.word_games.answers import earned, write_answer
 from icrl_graph.tasks.word_games.instances import instance
 from icrl_graph.tasks.word_games.wordings import UNIT, Scale
 
-FAMILIES: Mapping[str, int] = {"prize": 3, "amounts": 3, "order": 2}
-"""Those that are trained, with their shares."""
+FAMILIES: Sequence[str] = ("prize", "amounts")
+"""Those that are trained."""
 SCALES: Sequence[Scale] = (UNIT, UNIT, UNIT, (0, 10), (0, 100), (-1, 1))
 """Ranges of rewards, one drawn for each trial."""
+SIZES: Sequence[int] = (2, 3, 4, 5, 6)
+"""How many options there are in the first stage: what rewards mean is learnt from few at first."""
+MIXED = 1 / 2
+"""The share of trials with words of all categories."""
 FORMS: Sequence[Mapping[str, Any]] = (
-    *(6 * ({},)),
+    *(8 * ({},)),
     {"reward_label": "Score"},
     {"reward_label": "Points"},
     {"layout": "transcript"},
     {"schedule": "preset"},
-    {"layout": "transcript", "schedule": "preset"},
 )
 """How chats look, one drawn for each trial of the teacher."""
 CARELESS = 1 / 3, 0.3
@@ -58,18 +62,19 @@ CARELESS = 1 / 3, 0.3
 class Distillation(Stage):
     """The first stage."""
 
-    iterations: int = 240
+    iterations: int = 200
     learning_rate: float = 1.5e-3
     trials: int = 8
     """In an iteration."""
     episodes: int = 8
+    """At most: a trial has two more than its game has options."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reinforcement(Stage):
     """The second stage."""
 
-    iterations: int = 40
+    iterations: int = 16
     learning_rate: float = 2e-4
     fall_to: float = 0.5
     instances: int = 4
@@ -81,6 +86,8 @@ class Reinforcement(Stage):
     scale: str = "std"
     entropy: float = 0.0
     """The weight of entropy in the loss."""
+    max_response_tokens: int = 8
+    """Room for a word of several tokens."""
 
     def __post_init__(self) -> None:
         find_credit(self.credit)  # now, not after the first stage
@@ -112,6 +119,7 @@ def train(
             other settings.
     """
     torch.manual_seed(distillation.seed)
+    torch.set_num_threads(distillation.workers)
     folders = {stage: folder / stage for stage in STAGES}
     if not base.exists():
         raise ValueError(f"there is no model at {base}: give a GGUF file or a folder")
@@ -140,42 +148,54 @@ def train(
 
 def distil(model: LanguageModel, recipe: Distillation, iteration: int) -> dict[str, Any]:
     """An iteration of the first stage: adds up gradients, and says what it came to."""
-    samples = [_taught(model, recipe, iteration * recipe.trials + number) for number in range(recipe.trials)]
-    count, by_episode = told(samples), dict[int, list[float]]()
-    loss = 0.0
-    for part in recipe.parts(samples, lambda sample: len(sample.ids)):
+    first = iteration * recipe.trials
+    return imitate(model, recipe, [_taught(model, recipe, first + number) for number in range(recipe.trials)])
+
+
+def imitate(model: LanguageModel, recipe: Stage, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Adds up the gradients of what a teacher wrote, whatever the games are, and says what it came to."""
+    count = told(samples)
+
+    def loss(part: Sequence[Sample]) -> tuple[Tensor, Imitation]:
         of_part = imitation(model, part)
-        (of_part.loss / count).backward()
-        loss += of_part.loss.item() / count
-        for episode, (whole, places) in of_part.by_episode.items():
-            before = by_episode.setdefault(episode, [0.0, 0])
-            by_episode[episode] = [before[0] + whole, before[1] + places]
-    divergence = [round(whole / places, 4) for _, (whole, places) in sorted(by_episode.items())]
-    return {"loss": loss, "by_episode": divergence, "tokens": sum(len(sample.ids) for sample in samples)}
+        return of_part.loss / count, of_part
+
+    done = add_gradients(model, recipe.parts(samples, lambda sample: len(sample.ids)), loss, recipe.workers)
+    sums = dict[int, Array]()
+    for of_part in done:
+        for episode, of_episode in of_part.by_episode.items():
+            sums[episode] = sums.get(episode, np.zeros(2)) + of_episode
+    divergence = [round(whole / places, 4) for _, (whole, places) in sorted(sums.items())]
+    whole = sum(of_part.loss.item() for of_part in done)
+    return {"loss": whole / count, "by_episode": divergence, "tokens": sum(len(sample.ids) for sample in samples)}
 
 
 def _taught(model: LanguageModel, recipe: Distillation, number: int) -> Sample:
-    """What the teacher wrote in a trial; where each of its prompts is a chat of its own, in one of them."""
+    """What the teacher wrote in a trial; where each of its prompts is a chat of its own, in the last of them."""
     rng = Random(f"distil/{recipe.seed}/{number}")
-    played = _drawn(rng, recipe.seed * 10**6 + number, rng.choice(FORMS), rng.choice(SCALES))
+    played = _drawn(rng, recipe.seed * 10**6 + number, rng.choice(FORMS), rng.choice(SCALES), SIZES)
     chance = CARELESS[1] if rng.random() < CARELESS[0] else 0.0
-    is_long = played.options.get("schedule") == "preset" and "layout" not in played.options
-    episodes = recipe.episodes // 2 if is_long else recipe.episodes
+    episodes = min(recipe.episodes, len(played.inputs["task_data"]["options"]) + 2)
+    if {"schedule", "layout"} & played.options.keys():  # each prompt is a sample of its own: one answer
+        episodes = rng.randint(1, episodes)
     trial = teach(model, played, _odds, partial(_careless, chance), episodes, seed=number)
-    return rng.choice(trial.samples)
+    return trial.samples[-1]
 
 
 def _odds(messages: Sequence[Message]) -> Odds:
-    return {write_answer(answer): chance for answer, chance in references.posterior_odds(messages).items()}
+    """With a space ahead, as options are listed: most words are the same one token in both places then."""
+    return {f" {write_answer(answer)}": chance for answer, chance in references.posterior_odds(messages).items()}
 
 
 def _careless(chance: float, messages: Sequence[Message], rng: Random) -> str | None:
-    return references.uniform(messages, rng) if rng.random() < chance else None
+    return f" {references.uniform(messages, rng)}" if rng.random() < chance else None
 
 
-def _drawn(rng: Random, seed: int, form: Mapping[str, Any], scale: Scale) -> Instance:
-    family = rng.choices([*FAMILIES], [*FAMILIES.values()])[0]
-    drawn = instance(family, "train", seed, scale=scale)
+def _drawn(
+    rng: Random, seed: int, form: Mapping[str, Any] = {}, scale: Scale = UNIT, sizes: Sequence[int] = ()
+) -> Instance:
+    family, is_mixed = rng.choice(FAMILIES), rng.random() < MIXED
+    drawn = instance(family, "train", seed, scale=scale, sizes=sizes, is_mixed=is_mixed)
     return Instance(f"{family}:train:{seed}", drawn.inputs(), earned, form)
 
 
@@ -183,26 +203,27 @@ def reinforce(model: LanguageModel, recipe: Reinforcement, iteration: int) -> di
     """An iteration of the second stage: adds up gradients, and says what it came to."""
     rng = Random(f"reinforce/{recipe.seed}/{iteration}")
     first = 5 * 10**8 + recipe.seed * 10**6 + iteration * recipe.instances  # none that the teacher has played
-    drawn = [_drawn(rng, first + at, {}, UNIT) for at in range(recipe.instances)]
+    drawn = [_drawn(rng, first + at) for at in range(recipe.instances)]
     instances = [one for one in drawn for _ in range(recipe.group_size)]
     model.model.eval()
-    trials = play(model, instances, recipe.episodes, seed=first)
+    trials = play(model, instances, recipe.episodes, seed=first, max_response_tokens=recipe.max_response_tokens)
     returns = [trial.returns for trial in trials]
     gains = advantages(returns, [trial.instance for trial in trials], recipe.credit, recipe.scale)
     rows = [
         (sample, gains.values[row]) for row, trial in enumerate(trials) for sample in trial.samples if gains.kept[row]
     ]
-    entropies = []
-    for part in recipe.parts(rows, lambda row: len(row[0].ids)):
-        step = reinforcement(
+
+    def loss(part: Sequence[tuple[Sample, Array]]) -> tuple[Tensor, float]:
+        of_part = reinforcement(
             model,
-            [row[0] for row in part],
-            np.array([row[1] for row in part]),
+            [sample for sample, _ in part],
+            np.array([gain for _, gain in part]),
             len(trials) * recipe.episodes,
             recipe.entropy,
         )
-        step.loss.backward()
-        entropies.append(step.entropy)
+        return of_part.loss, of_part.entropy
+
+    entropies = add_gradients(model, recipe.parts(rows, lambda row: len(row[0].ids)), loss, recipe.workers)
     by_episode = np.array(returns).mean(axis=0).round(4).tolist()
     return {
         "return": float(np.array(returns).sum(axis=1).mean()), "by_episode": by_episode, "dropped": gains.dropped,

@@ -62,6 +62,18 @@ def server_of(address: str | None) -> tuple[str | None, bool]:
     return address, False
 
 
+def server_of_further(name: str, own: str | None, model: str, base_url: str | None) -> str | None:
+    """The address of a judge or another model beside the main one; None for that of the environment.
+
+    Args:
+        name: of that model, as "provider:name".
+        own: its own address, if one was given.
+        model: the name of the main model.
+        base_url: the main model's address, which is its own, too, where it speaks the same protocol.
+    """
+    return own or (base_url if name.partition(":")[0] in ("openai", model.partition(":")[0]) else None)
+
+
 def _comparable(address: str) -> str:
     scheme, _, rest = (without_credentials(address) or "").rstrip("/").partition("://")
     host, slash, path = rest.partition("/")

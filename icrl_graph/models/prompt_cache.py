@@ -17,7 +17,8 @@ It is sent to OpenAI's own address only, because other servers of its protocol m
 
 Not covered: structured output, bound models, graphs, and the prompts of judges and reflectors, which carry no marks;
 and memories that move ("last:5"), whose prompts have no lasting prefix: with them `cache="off"` saves the price of
-marks on Anthropic.
+marks on Anthropic. In turns of GPT-5.6 and later, feedback that is shown whole once and cut later (`feedback_limit`):
+the mark that OpenAI sets ends in it; there, give `latest_feedback_limit` the same number.
 
 Sources: https://developers.openai.com/api/docs/guides/prompt-caching and
 https://platform.claude.com/docs/en/build-with-claude/prompt-caching.
@@ -66,7 +67,7 @@ def _unmarked(messages: Sequence[Message]) -> Marked:
 def _openai(messages: Sequence[Message]) -> Marked:
     """Marks what stands before the newest attempt, and that attempt, each at its end; the rest is not cached."""
     at = _in_pieces(messages)
-    if at is None:
+    if at is None or messages[at]["role"] == "assistant":
         return _unmarked(messages)
     *attempts, tail = messages[at]["content"].pieces
     stable = filter(None, ["".join(attempts[:-1]), *attempts[-1:]])
@@ -75,11 +76,15 @@ def _openai(messages: Sequence[Message]) -> Marked:
 
 
 def _anthropic(messages: Sequence[Message]) -> Marked:
-    """Marks the two newest attempts of a transcript; else the end. Blocks stay as they are: they are compared whole."""
+    """Marks the two newest attempts of a transcript; else the end, or what of it stays: see `layouts.add_turn`.
+
+    Blocks stay as they are: they are compared whole.
+    """
     at = _in_pieces(messages)
     if at is not None:
         *attempts, tail = map(_part, messages[at]["content"].pieces)
-        return _with(messages, at, [*attempts[:-2], *map(_ephemeral, attempts[-2:]), tail]), {}
+        following = [tail] if tail["text"] else []
+        return _with(messages, at, [*attempts[:-2], *map(_ephemeral, attempts[-2:]), *following]), {}
     content = messages[-1]["content"]
     parts = [_part(content)] if isinstance(content, str) else content
     return _with(messages, -1, [*parts[:-1], *map(_ephemeral, parts[-1:])]), {}

@@ -27,7 +27,7 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
     """A chat model by "provider:name".
 
     Args:
-        name: such as "openai:gpt-4.1-mini", "local:smollm2", "local:path/to/model.gguf" or "learner:hidden-color".
+        name: such as "openai:gpt-4.1-mini", "local:icrl-smollm2", "local:path/to/model.gguf" or "learner:hidden-color".
         base_url: the server's address; for openai by default the environment's OPENAI_BASE_URL, else OpenAI's. One with
             `user:password@` is asked with these in place of a key.
         api_key: for openai by default the environment's OPENAI_API_KEY; a server at a `base_url` may need none.

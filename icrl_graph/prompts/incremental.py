@@ -17,7 +17,7 @@ from operator import is_
 from typing import Any, NamedTuple
 
 from icrl_graph.prompts.layouts import Layout, Pieces, Style, add_turn, as_messages, instruct, render, transcript, turns
-from icrl_graph.prompts.plan import chosen
+from icrl_graph.prompts.plan import chosen, latest_round
 from icrl_graph.prompts.text import as_json
 from icrl_graph.state.episode import Episode, Message, Plan
 
@@ -38,10 +38,11 @@ class Rendered(NamedTuple):
     """How many episodes there were before it."""
     settings: PromptSettings
     shown: list[Episode]
+    """Those of its episodes that its successor shows in the same words."""
     opening: list[Message]
-    """The prompt up to its last instruction; only of "turns"."""
-    prefix: list[Message] | tuple[int, int]
-    """What its successor should begin with: messages, or the length and the hash of a text."""
+    """The prompt up to the last of these; only of "turns"."""
+    prefix: tuple[int, int] | None
+    """What its successor should begin with: the length and the hash of a text; None for its opening, instructed."""
 
 
 def next_prompt(
@@ -65,9 +66,11 @@ def next_prompt(
     messages, rendered = _rendered(settings, past, plan, last)
     breaks = 0
     if past and (plan["shown"] or past[-1]["plan"]["shown"]):
-        if last is None or last.number != len(past) - 1:  # resumed, repeated or forked: the plan makes it again
-            _, last = _rendered(settings, past[:-1], past[-1]["plan"], None)
-        breaks = 0 if _begins(messages, last.prefix) else 1
+        before = past[: -len(latest_round(past))]
+        first = past[len(before)]["plan"]  # of the round before, what was asked first: its prompt is gone on with
+        if last is None or last.number != len(before):  # resumed, repeated or forked: the plan makes it again
+            _, last = _rendered(settings, before, first, None)
+        breaks = 0 if _begins(messages, last, first["instruction"]) else 1
     return list(map(_copy, messages)), breaks, rendered
 
 
@@ -85,18 +88,21 @@ def _rendered(
     if layout is not turns:
         messages = render(preamble, task, past, plan, style, layout)
         return messages, Rendered(len(past), settings, [], [], _mark(_settled(messages, layout)))
+    settled, visible = style.feedback.settled(shown), style.feedback.apply(shown)
     known: list[Episode] = []
     opening = [*preamble, *as_messages(task)]
-    if last is not None and last.settings == settings and _same(last.shown, shown):
+    if last is not None and last.settings == settings and _same(last.shown, shown[:settled]):
         known, opening = last.shown, [*last.opening]
-    for episode in shown[len(known) :]:
+    for episode in visible[len(known) : settled]:
         add_turn(opening, episode, style)
     messages = [*opening]
+    for i, episode in enumerate(visible[settled:]):
+        add_turn(messages, episode, style, ends_settled=i == 0)
     instruct(messages, instruction)
-    if "response" in style.shows:
-        return messages, Rendered(len(past), settings, shown, opening, messages)
+    if "response" in style.shows and settled == len(shown):
+        return messages, Rendered(len(past), settings, shown, opening, None)
     prefix = _text(opening).removesuffix(f"<{opening[-1]['role']}>")  # without answers in between one message grows
-    return messages, Rendered(len(past), settings, shown, opening, _mark(prefix))
+    return messages, Rendered(len(past), settings, shown[:settled], opening, _mark(prefix))
 
 
 def _same(known: Sequence[Episode], shown: Sequence[Episode]) -> bool:
@@ -116,10 +122,13 @@ def _mark(text: str) -> tuple[int, int]:
     return len(text), hash(text)
 
 
-def _begins(messages: Sequence[Message], prefix: list[Message] | tuple[int, int]) -> bool:
-    if isinstance(prefix, list):
-        return messages[: len(prefix)] == prefix
-    length, hashed = prefix
+def _begins(messages: Sequence[Message], last: Rendered, instruction: str) -> bool:
+    """Whether a prompt goes on with an earlier one, as that was with an instruction."""
+    if last.prefix is None:
+        before = [*last.opening]
+        instruct(before, last.settings.style.text(instruction))
+        return messages[: len(before)] == before
+    length, hashed = last.prefix
     return hash(_text(messages)[:length]) == hashed
 
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
+from icrl_graph.prompts.feedback import FeedbackLimits
 from icrl_graph.prompts.plan import _hide_true_reward, chosen, is_builtin
 from icrl_graph.prompts.templates import ANOTHER, CUT, INSTRUCTIONS, NO_ANSWER
 from icrl_graph.prompts.text import block, content_text, number, reward_line, step_line, unescape
@@ -67,6 +68,7 @@ class Style:
     shows: Shows = ("response", "shown")
     reward_label: str = "Reward"
     instructions: Mapping[str, str] = field(default_factory=lambda: INSTRUCTIONS)
+    feedback: FeedbackLimits = field(default_factory=FeedbackLimits)
 
     def text(self, instruction: str) -> str:
         """The text of an instruction; a text that a schedule gave stands for itself."""
@@ -91,7 +93,7 @@ def render(
         style: what of each episode to show, and in which words.
         layout: how.
     """
-    shown = chosen(past, plan)
+    shown = style.feedback.apply(chosen(past, plan))
     if is_builtin(layout):
         return layout(preamble, as_messages(task), shown, style.text(plan["instruction"]), style)
     ahead, asked = deepcopy((list(preamble), as_messages(task)))  # it may change what it is handed
@@ -113,20 +115,29 @@ def turns(
 ) -> list[Message]:
     """Append-only chat turns."""
     prompt = [*preamble, *task]
-    for episode in episodes:
-        add_turn(prompt, episode, style)
+    settled = style.feedback.settled(episodes)
+    for i, episode in enumerate(episodes):
+        add_turn(prompt, episode, style, ends_settled=i == settled)
     instruct(prompt, instruction)
     return prompt
 
 
-def add_turn(prompt: list[Message], episode: Episode, style: Style) -> None:
-    """Add what `turns` shows of an episode. Changes the list, and none of its messages."""
+def add_turn(prompt: list[Message], episode: Episode, style: Style, *, ends_settled: bool = False) -> None:
+    """Add what `turns` shows of an episode. Changes the list, and none of its messages.
+
+    Args:
+        prompt: the messages so far.
+        episode: the next.
+        style: what of it to show.
+        ends_settled: whether later prompts show no more than its response as this one does.
+    """
     if "response" in style.shows:
         instruct(prompt, style.text(episode["plan"]["instruction"]))
         if episode.get("steps"):  # as user text: a model must not learn to invent what it observes
             _add_text(prompt, _attempt_text(episode, style))
             return
-        prompt.append({"role": "assistant", "content": episode.get("response") or NO_ANSWER})
+        response = episode.get("response") or NO_ANSWER
+        prompt.append({"role": "assistant", "content": Pieces([response, ""]) if ends_settled else response})
     _add_text(prompt, _outcome(episode, style))
 
 
@@ -154,12 +165,16 @@ def transcript(
     _add_text(prompt, _instruct(instruction))
     if attempts:
         ended = [f"{attempt}\n\n" for attempt in attempts]  # each piece with its end: tokenizers never join across it
+        settled = style.feedback.settled(episodes)
         at = next((i for i, message in enumerate(task) if message["role"] != "system"), len(task))
         following = prompt[at : at + 1] if at in (0, len(task)) else []
         if following and following[0]["role"] == "user" and isinstance(following[0]["content"], str):
-            prompt[at] = {**following[0], "content": Pieces([*ended, following[0]["content"]])}
+            tail = "".join([*ended[settled:], following[0]["content"]])
+            prompt[at] = {**following[0], "content": Pieces([*ended[:settled], tail])}
         else:
-            prompt.insert(at, {"role": "user", "content": Pieces([*ended[:-1], attempts[-1]])})
+            settled = min(settled, len(attempts) - 1)
+            tail = "".join([*ended[settled:-1], attempts[-1]])
+            prompt.insert(at, {"role": "user", "content": Pieces([*ended[:settled], tail])})
     return [*preamble, *prompt]
 
 

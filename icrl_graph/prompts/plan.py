@@ -1,18 +1,23 @@
-"""Schedules, and the plan of a prompt: which episodes it shows, and what it asks."""
+"""Schedules, spreads, and the plan of a prompt: which episodes it shows, and what it asks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from itertools import takewhile
 from operator import index
 from typing import Any
 
 from icrl_graph.prompts.memory import Memory
+from icrl_graph.prompts.templates import DIFFER, fill
 from icrl_graph.state.episode import Episode, Plan
 from icrl_graph.state.unicode import cleaned
 
 Schedule = Callable[[int, Sequence[Episode]], str]
 """The name of the instruction for a round (from 0), or its text. It sees what a memory sees."""
+
+Spread = Callable[[str, int, int], str]
+"""What one of several attempts of a round is asked for, of the round's instruction, its number (from 0) and theirs."""
 
 
 def _preset(round: int, past: Sequence[Episode]) -> str:
@@ -36,8 +41,44 @@ SCHEDULES: Mapping[str, Schedule] = {
 first round is plain. The others never change."""
 
 
-def make_plan(round: int, past: Sequence[Episode], memory: Memory, schedule: Schedule, warmup: int = 0) -> Plan:
-    """Decide what the prompt of a round is made of; the first `warmup` rounds show no history."""
+def _same(instruction: str, candidate: int, width: int) -> str:
+    return instruction
+
+
+def _explore(instruction: str, candidate: int, width: int) -> str:
+    return "explore" if candidate else instruction
+
+
+def _differ(instruction: str, candidate: int, width: int) -> str:
+    return fill(DIFFER, width=width, number=candidate + 1) if width > 1 else instruction
+
+
+SPREADS: Mapping[str, Spread] = {"same": _same, "explore": _explore, "differ": _differ}
+"""same: all of them the same. explore: all but the first explore. differ: each is told its number, and by that to go
+another way than the others."""
+
+
+def spread_plan(plan: Plan, spread: Spread, width: int) -> list[Plan]:
+    """The plans of the attempts of a round, of the round's own."""
+    asked = [spread(plan["instruction"], candidate, width) for candidate in range(width)]
+    for instruction in asked:
+        if not isinstance(instruction, str):
+            raise ValueError(f"the spread must return the name of an instruction or a text, got {instruction!r:.80}")
+    return [{**plan, "instruction": cleaned(instruction)} for instruction in asked]
+
+
+def make_plan(
+    round: int,
+    past: Sequence[Episode],
+    memory: Memory,
+    schedule: Schedule,
+    warmup: int = 0,
+    switched: int | None = None,
+) -> Plan:
+    """Decide what the prompt of a round is made of; the first `warmup` rounds show no history.
+
+    `switched` is the round from which on the run plays with another model, memory or schedule, if it does.
+    """
     try:
         shown = sorted(map(index, memory(_visible_to(memory, past)))) if round >= warmup else []
     except TypeError as error:
@@ -48,8 +89,15 @@ def make_plan(round: int, past: Sequence[Episode], memory: Memory, schedule: Sch
     if not isinstance(instruction, str):
         raise ValueError(f"the schedule must return the name of an instruction or a text, got {instruction!r:.80}")
     plan = Plan(shown=_ranges(shown), instruction=cleaned(instruction), left_out=len(past) - len(set(shown)))
-    first = past[-1].get("plan", {}).get("first", 0) if past else 0
+    if switched is not None:
+        plan["switched"] = switched
+    first = max((each.get("plan", {}).get("first", 0) for each in latest_round(past)), default=0)
     return _from(plan, first) if first else plan
+
+
+def latest_round(past: Sequence[Episode]) -> list[Episode]:
+    """The attempts of the latest round."""
+    return list(takewhile(lambda episode: episode["round"] == past[-1]["round"], reversed(past)))[::-1]
 
 
 def _visible_to(part: Callable[..., Any], past: Sequence[Episode]) -> Sequence[Episode]:
@@ -74,7 +122,7 @@ def _from(plan: Plan, first: int) -> Plan:
     shown = [i for start, end in plan["shown"] for i in range(start, end)]
     left = [i for i in shown if i >= first]
     left_out = plan["left_out"] + len(shown) - len(left)
-    return Plan(shown=_ranges(left), instruction=plan["instruction"], left_out=left_out, first=first)
+    return {**plan, "shown": _ranges(left), "left_out": left_out, "first": first}
 
 
 def is_builtin(part: Callable[..., Any]) -> bool:

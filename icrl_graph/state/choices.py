@@ -2,8 +2,9 @@
 
 A name is one of the shipped ones, some of them with a number, as "last:5"; or "path.py:name" or "module:name" of an
 object that is imported; or the name of an entry point that an installed package declares, in the group of its kind:
-icrl_graph.topologies, icrl_graph.memories, icrl_graph.schedules, icrl_graph.layouts, icrl_graph.ablations,
-icrl_graph.benchmarks, icrl_graph.models, icrl_graph.evaluators, icrl_graph.credits.
+icrl_graph.topologies, icrl_graph.memories, icrl_graph.schedules, icrl_graph.spreads, icrl_graph.layouts,
+icrl_graph.ablations, icrl_graph.stops, icrl_graph.benchmarks, icrl_graph.models, icrl_graph.evaluators,
+icrl_graph.credits.
 """
 
 from __future__ import annotations

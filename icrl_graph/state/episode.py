@@ -40,6 +40,8 @@ class Plan(TypedDict):
     """How many earlier episodes it does not show."""
     first: NotRequired[int]
     """No prompt from here on shows an episode before this one: with them it did not fit into the model's context."""
+    switched: NotRequired[int]
+    """The round from which on the run plays with another model, memory or schedule; absent before it."""
 
 
 class Step(TypedDict, total=False):
@@ -96,7 +98,7 @@ class Episode(TypedDict, total=False):
     round: int
     """From 0."""
     candidate: int
-    """From 0; above 0 only where several attempts share a round, as in Best-of-N."""
+    """From 0; above 0 only where several attempts share a round: side by side, none sees the others."""
     model: str
     """Which of a topology's models wrote it, by its name there. Absent where there is one model alone."""
     plan: Plan
@@ -197,7 +199,7 @@ class Output(TypedDict, total=False):
     itself) or "human"."""
     rounds_done: int
     stopped: str | None
-    """Why it ended: rounds, success, plateau, calls, tokens, usd, time, failures (of the model) or evaluator."""
+    """Why it ended: rounds, success, plateau, gain, calls, tokens, usd, time, failures (of the model) or evaluator."""
     usage: Usage
 
 
@@ -264,6 +266,17 @@ def outgrown(episodes: Iterable[Episode]) -> str | None:
     )
 
 
+def switched(episode: Episode) -> int | None:
+    """The round from which on a run plays with what it has switched to, as of an episode; None before it."""
+    return episode.get("plan", {}).get("switched")
+
+
+def told_switch(episodes: Iterable[Episode]) -> str | None:
+    """That a run has switched to another model, memory or schedule, and when; None if it has not."""
+    since = next((at for each in episodes if (at := switched(each)) is not None), None)
+    return None if since is None else f"switched before round {since + 1}, as nothing had improved"
+
+
 def is_lost(episode: Episode) -> bool:
     """Whether the provider has lost the attempt: its call failed, so that nothing is known of the method.
 
@@ -316,6 +329,26 @@ def spent(episodes: Iterable[Episode]) -> Usage:
 def _of_round(candidates: Sequence[Episode]) -> Usage:
     nodes = dict.fromkeys(node for each in candidates for node in each.get("costs", {}))
     return add_usage(*(side_by_side([each.get("costs", {}).get(node, {}) for each in candidates]) for node in nodes))
+
+
+def spent_by_model(episodes: Iterable[Episode], words_of: str | None = None) -> dict[str, Usage]:
+    """What these episodes have cost, told apart by who was paid, in the order of the first call.
+
+    Args:
+        episodes: of one run.
+        words_of: a part other than the models of the attempts that writes the words about them, such as "reflector".
+
+    Returns:
+        By the names that the models have in the graph, "model" and others; of judges, and of what judged the leaders
+        again, by the names of their nodes, evaluate and select.
+    """
+    shares: dict[str, list[Usage]] = {}
+    others = {"evaluate": "evaluate", "select": "select"} | ({"reflect": words_of} if words_of else {})
+    for episode in episodes:
+        for node, usage in episode.get("costs", {}).items():
+            if usage.get("calls"):
+                shares.setdefault(others.get(node) or episode.get("model", "model"), []).append(usage)
+    return {name: add_usage(*usages) for name, usages in shares.items()}
 
 
 MAX_DEPTH = 100

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, NotRequired, TypeGuard
 
 from typing_extensions import TypedDict
 
-from icrl_graph.state.episode import Episode, Usage, answer_of, cost_of, value_of
+from icrl_graph.state.episode import Episode, Usage, answer_of, cost_of, switched, value_of
 from icrl_graph.state.selection import best_value, metric_of
 
 Emit = Callable[[Any], None]
@@ -39,6 +39,8 @@ class RoundEvent(TypedDict):
     """How many it does not."""
     attempts: int
     """How many there will be in it, side by side."""
+    switched: NotRequired[int]
+    """The round from which on the run plays with another model, memory or schedule; absent before it."""
 
 
 class StepEvent(TypedDict):
@@ -86,6 +88,10 @@ class EpisodeEvent(TypedDict):
     best: float | None
     """The highest reward so far."""
     usage: Usage
+    model: NotRequired[str]
+    """Which of the graph's models wrote it; absent where there is one alone."""
+    switched: NotRequired[int]
+    """As in the round."""
 
 
 class BudgetEvent(TypedDict):
@@ -121,7 +127,7 @@ def episode_event(episodes: Sequence[Episode], at: int) -> EpisodeEvent:
         at: its place among them.
     """
     episode = episodes[at]
-    return EpisodeEvent(
+    told = EpisodeEvent(
         type="episode",
         round=episode["round"],
         candidate=episode["candidate"],
@@ -135,6 +141,11 @@ def episode_event(episodes: Sequence[Episode], at: int) -> EpisodeEvent:
         best=best_value(episodes[: at + 1]),
         usage=cost_of(episode),
     )
+    if "model" in episode:
+        told["model"] = episode["model"]
+    if (since := switched(episode)) is not None:
+        told["switched"] = since
+    return told
 
 
 def is_episode(event: Any) -> TypeGuard[EpisodeEvent]:

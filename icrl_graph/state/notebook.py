@@ -41,6 +41,7 @@ def attempt_row(episode: Episode) -> dict[str, Any]:
         "tokens": usage["input"] + usage.get("output", 0) if "input" in usage else None,
         "usd": usage.get("usd"),
         "seconds": usage.get("seconds"),
+        **({"model": episode["model"]} if "model" in episode else {}),
     }
 
 

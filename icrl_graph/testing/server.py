@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from random import Random
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -28,6 +30,8 @@ Fault = Literal[
     "401", "404", "429", "500", "reset", "hang", "slow", "malformed", "truncated", "aborted", "empty", "refused",
     "filtered",
 ]  # fmt: skip
+Reply = str | Mapping[str, float]
+"""A text, or texts of one token each with their probabilities."""
 SLOW = 0.5
 """Seconds by which a slow answer is delayed."""
 REFUSAL = "I can't help with that."
@@ -46,6 +50,7 @@ class OpenAIServer:
             seeded by the request's `seed`. It gives a text; or texts with their probabilities, such as
             `{"YES": 0.8, "NO": 0.2}`, of which one is drawn, each a single token. A shipped learner:
             `icrl_graph.models.learners.LEARNERS["hidden-color"]`.
+            One that waits should be async: a sync one holds up all other requests meanwhile.
         latency: seconds before each answer.
         faults: injected faults, by the number of the call, from 1: "429" (with Retry-After), "500", "401", "reset"
             (the connection breaks), "hang" (no answer until the server ends), "slow" (half a second later),
@@ -73,7 +78,7 @@ class OpenAIServer:
 
     def __init__(
         self,
-        reply: Callable[..., str | Mapping[str, float]],
+        reply: Callable[..., Reply | Awaitable[Reply]],
         *,
         latency: float = 0.0,
         faults: Mapping[int, Fault] | None = None,
@@ -148,6 +153,8 @@ class OpenAIServer:
             if objection in self._dialect.refusals:
                 self.counts[objection] += 1
                 return self._refuse(body, objection, **facts)
+        messages = body["messages"] if self._context is None else wire.cut(body["messages"], self._context)
+        cached = self._cached(messages)  # as it arrives: what is still being answered is not there yet
         await asyncio.sleep(self._latency + SLOW * (fault == "slow"))
         if fault is not None:
             self.counts[fault] += 1
@@ -160,17 +167,17 @@ class OpenAIServer:
         if fault == "hang":
             await self._stop.wait()
             return web.Response()
-        messages = body["messages"] if self._context is None else wire.cut(body["messages"], self._context)
         offered = {"messages": messages, "rng": Random(body.get("seed")), "temperature": body.get("temperature")}
         try:
             silent = fault in ("empty", "refused", "filtered")
-            said = "" if silent else self._reply(**{name: offered[name] for name in self._names})
+            made = "" if silent else self._reply(**{name: offered[name] for name in self._names})
+            said = await made if inspect.isawaitable(made) else made
         except UnknownTask as refusal:
             problem = {"error": {"message": str(refusal), "type": "invalid_request_error", "code": "unknown_task"}}
             return web.json_response(problem, status=400)
         text = said if isinstance(said, str) else offered["rng"].choices(list(said), list(said.values()))[0]
         self.counts["answered"] += 1
-        completion = self._completion(body, messages, text, fault)
+        completion = self._completion(body, messages, text, fault, cached)
         if body.get("logprobs"):
             completion["choices"][0]["logprobs"] = wire.logprobs(text, said, body.get("top_logprobs") or 0)
         self.reported.append({"model": completion.get("model"), **completion["usage"]})
@@ -225,10 +232,10 @@ class OpenAIServer:
         return (text[: 4 * end], reason) if wire.tokens(text) > end else (text, "stop")
 
     def _completion(
-        self, body: Mapping[str, Any], messages: Sequence[Message], text: str, fault: Fault | None
+        self, body: Mapping[str, Any], messages: Sequence[Message], text: str, fault: Fault | None, cached: int
     ) -> dict[str, Any]:
-        prompt = wire.text_of(messages)
-        read = wire.tokens(prompt)
+        read = wire.tokens(wire.text_of(messages))
+        self._cache.update(self._prefixes(messages))
         text, finish = self._ended(body, text, read, fault)
         written, (message, thought) = wire.tokens(text), wire.message_of(text, self._dialect.reasoning)
         if fault == "refused":
@@ -237,7 +244,7 @@ class OpenAIServer:
             "prompt_tokens": read,
             "completion_tokens": written,
             "total_tokens": read + written,
-            "prompt_tokens_details": {"cached_tokens": self._cached(prompt)},
+            "prompt_tokens_details": {"cached_tokens": cached},
         }
         if self._dialect.reasoning == "hidden":
             usage["completion_tokens_details"] = {"reasoning_tokens": wire.tokens(thought)}
@@ -252,15 +259,14 @@ class OpenAIServer:
         }
         return {name: value for name, value in completion.items() if value is not None}
 
-    def _cached(self, prompt: str) -> int:
-        """Tokens of the longest prefix that was sent before, in whole blocks; four characters are a token."""
-        step = 4 * self._cache_block
-        if not step:
-            return 0
-        prefixes = [hash(prompt[:end]) for end in range(step, len(prompt) + 1, step)]
-        hits = next((i for i, prefix in enumerate(prefixes) if prefix not in self._cache), len(prefixes))
-        self._cache.update(prefixes)
-        return hits * self._cache_block
+    def _cached(self, messages: Sequence[Message]) -> int:
+        """Tokens of the longest prefix that was answered before, in whole blocks."""
+        return self._cache_block * sum(1 for _ in takewhile(self._cache.__contains__, self._prefixes(messages)))
+
+    def _prefixes(self, messages: Sequence[Message]) -> list[int]:
+        """Hashes of a prompt's prefixes of whole blocks; four characters are a token."""
+        step, prompt = 4 * self._cache_block, wire.text_of(messages) if self._cache_block else ""
+        return [hash(prompt[:end]) for end in range(step, len(prompt) + 1, step)] if step else []
 
 
 async def _models(request: web.Request) -> web.Response:

@@ -3,7 +3,7 @@
     def create_mine(model, evaluator, *, rounds=8, **options):
         graph = Graph(model, evaluator, rounds=rounds, **options)
         graph.add_edge("prepare", "build_context")
-        graph.add_edge("build_context", "generate")
+        graph.add_fan_out("build_context", "generate")
         graph.add_edge("generate", "evaluate")
         graph.add_loop("evaluate", "build_context")
         return graph
@@ -25,13 +25,13 @@ from icrl_graph.execution.node import TRACED, plain_node
 from icrl_graph.models.policy import Policy
 from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.memory import Memory
-from icrl_graph.prompts.plan import SCHEDULES
+from icrl_graph.prompts.plan import SCHEDULES, SPREADS
 from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.state.episode import Input, LoopState, Output
 from icrl_graph.state.selection import best, on_copies
 from icrl_graph.topologies import nodes
 from icrl_graph.topologies.options import assemble
-from icrl_graph.topologies.settings import MAIN, RunSettings, Settings
+from icrl_graph.topologies.settings import MAIN, SWITCH, RunSettings, Settings
 
 
 class Graph(StateGraph[LoopState, Any, Any, Any]):
@@ -79,8 +79,9 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         parts: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        if MAIN in (models or {}):
-            raise ValueError(f"the name {MAIN!r} is that of the graph's own model; give further models other names")
+        for name in (MAIN, SWITCH):
+            if name in (models or {}):
+                raise ValueError(f"the name {name!r} is that of the graph's own model; give further models other names")
         self.parts = assemble(
             base,
             {MAIN: model, **(models or {})},
@@ -155,8 +156,14 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         self.add_route(source, next_round, [target, "select"])
 
     def add_fan_out(self, source: str, target: str) -> None:
-        """Add the edge after `build_context` where a round has several attempts: each is a task of its own."""
-        self.add_route(source, lambda state: send_attempts(state, target), [target])
+        """Add the edge after `build_context`: of several attempts of a round each is a task of its own."""
+
+        def attempts(state: LoopState) -> str | list[Send]:
+            *_, before, latest = [None, *state["episodes"][-2:]]
+            is_alone = before is None or before["round"] < latest["round"]
+            return target if is_alone else send_attempts(state, target)
+
+        self.add_route(source, attempts, [target])
 
     def check_names(self) -> None:
         """Check that something asks by each name that `instructions` and `sampling` have; a custom part may.
@@ -164,9 +171,10 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         Raises:
             ValueError: nothing does.
         """
-        is_custom = (
-            self.parts.schema.model_fields["schedule"].default not in SCHEDULES or self.nodes.keys() - self._shipped
-        )
+        values = self.parts.schema().model_dump()
+        shipped = {"schedule": SCHEDULES, "switch_schedule": (None, *SCHEDULES), "spread": SPREADS}
+        own = [setting for setting, names in shipped.items() if setting in values and values[setting] not in names]
+        is_custom = own or self.nodes.keys() - self._shipped
         if self.any_names or is_custom:
             return
         for option, choices in (("instructions", self._asked_by - {"default"}), ("sampling", self._asked_by)):

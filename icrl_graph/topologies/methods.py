@@ -1,10 +1,13 @@
 """The methods, each one wiring of the same nodes.
 
-    START -> prepare -> build_context -> generate -> evaluate -> (stopped? select : build_context)            ICRL
-    START -> prepare -> build_context -> generate -> evaluate -> (stopped? select : reflect -> build_context) Reflexion,
+    START -> prepare -> build_context => generate -> evaluate -> (stopped? select : build_context)            ICRL
+    START -> prepare -> build_context => generate -> evaluate -> (stopped? select : reflect -> build_context) Reflexion,
                                                                                                               Self-Refine
-    START -> prepare -> build_context =Send=> generate -> evaluate -> select                                  Best-of-N
+    START -> prepare -> build_context => generate -> evaluate -> select                                       Best-of-N
     select -> END
+
+A round has one attempt, or several side by side (`=>`), each a task of its own: with `width=w` they are w from one
+history, and all enter that of the next round. ICRL is w = 1; Best-of-N is a single round of w = n.
 
 Each function returns an uncompiled `StateGraph`; compile it with the checkpointer of your choice, add it to a larger
 graph, or give it to LangGraph Studio as it is. Its input is `{"task": ..., "task_data": {...}}`; settings of a single
@@ -32,6 +35,7 @@ from icrl_graph.state.fingerprint import fingerprint
 from icrl_graph.state.selection import best, last_answered, most_common, most_valued
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.nodes.parts import Chooser
+from icrl_graph.topologies.nodes.reflect import to_reflect_on
 from icrl_graph.topologies.options import Options
 from icrl_graph.topologies.settings import BestOfNSettings, ReflexionSettings, SelfRefineSettings
 
@@ -82,7 +86,7 @@ def create_icrl(
     settings: Any = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
     graph = Graph(model, evaluator, metric=metric, **settings, **options)
     graph.add_edge("prepare", "build_context")
-    graph.add_edge("build_context", "generate")
+    graph.add_fan_out("build_context", "generate")
     graph.add_edge("generate", "evaluate")
     graph.add_loop("evaluate", "build_context")
     return graph
@@ -291,7 +295,7 @@ def build(topology: str | Callable[..., Graph], model: Any, evaluator: Evaluator
 def _reflecting(graph: Graph) -> Graph:
     """A loop that reflects on each attempt before the next."""
     graph.add_route("prepare", _route_from_prepare, ["build_context", "reflect"])
-    graph.add_edge("build_context", "generate")
+    graph.add_fan_out("build_context", "generate")
     graph.add_edge("generate", "evaluate")
     graph.add_loop("evaluate", "reflect")
     graph.add_loop("reflect", "build_context")
@@ -299,7 +303,5 @@ def _reflecting(graph: Graph) -> Graph:
 
 
 def _route_from_prepare(state: LoopState) -> str:
-    """With more rounds, the attempt that was the last one is reflected on first."""
-    last: Any = state["episodes"][-1] if state["episodes"] else {}
-    is_open = "response" in last and not ("reflection" in last or "reflection_error" in last)
-    return "reflect" if is_open else "build_context"
+    """With more rounds, the attempts of the round that was the last one are reflected on first."""
+    return "reflect" if to_reflect_on(state["episodes"]) else "build_context"

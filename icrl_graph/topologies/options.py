@@ -23,17 +23,22 @@ from icrl_graph.models.policy import Policy, as_policy, chat_models
 from icrl_graph.models.registry import load_model
 from icrl_graph.models.sampling import check_sampling
 from icrl_graph.models.structured import is_of_openai
+from icrl_graph.prompts.feedback import check_limits
+from icrl_graph.prompts.memory import Memory
+from icrl_graph.prompts.plan import Schedule, Spread
 from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.state.checks import check_function, is_number
 from icrl_graph.state.choices import find, name_of_part
 from icrl_graph.state.episode import Message
 from icrl_graph.state.fingerprint import fingerprint, fingerprint_of_value
 from icrl_graph.state.reward import OnError, check_on_error, check_target
+from icrl_graph.state.stop_rules import StopRule, check_stops
 from icrl_graph.state.unicode import cleaned
 from icrl_graph.tasks.mathematics.answers import canonical_answer
 from icrl_graph.topologies import settings
 from icrl_graph.topologies.nodes.parts import Parts
-from icrl_graph.topologies.settings import MAIN, RunSettings
+from icrl_graph.topologies.settings import MAIN, SWITCH, RunSettings
+from icrl_graph.topologies.switching import check_switch
 
 
 class Options(TypedDict, total=False):
@@ -75,6 +80,11 @@ class Options(TypedDict, total=False):
     journal: Journal | None
     """Where paid replies are saved; default in the graph's store, else beside the checkpoints."""
     # settings; each can be overridden for one run by `context=`
+    width: int
+    """Attempts a round, side by side: all see the rounds before, none sees the others; default 1."""
+    spread: str | Spread
+    """What the attempts of a round after its first are asked for: "same" (the default), "explore", "differ" (each is
+    told to go another way, by its number), or a function of the round's instruction, its own number and the width."""
     warmup: int
     """Number of first rounds that see no history."""
     reward_label: str
@@ -83,6 +93,12 @@ class Options(TypedDict, total=False):
     """Stop when a reward reaches this."""
     patience: int | None
     """Stop after this many rounds without a better reward."""
+    stop: str | StopRule | None
+    """Stop once another attempt is not worth its price: "gain:PRICE", the reward that one paid call must be expected to
+    gain (see `icrl_graph.state.stop_rules`; needs `target` or `bounds`), or a function."""
+    confirmations: int | None
+    """For noisy verifiers: an attempt whose reward reaches the target is judged again until this many passes in a row
+    have reached it, or one has not. The lowest is its reward, so that the run stops on success only when confirmed."""
     on_error: OnError | None
     """The reward of an attempt on which its evaluator, metric or selector raises, such as 0, or "unscored"; the model
     reads what was raised. Default None: unscored, and the model reads nothing of it. The failure of a judge's model or
@@ -97,6 +113,20 @@ class Options(TypedDict, total=False):
     max_evaluator_failures: int | None
     """Stop after this many attempts in a row that the evaluator has failed to judge, while none is scored yet; 0 or
     None: never. One that has a reward by `on_error`, or whose exception the model reads, is none of them."""
+    feedback_limit: int | None
+    """Tokens of an attempt's feedback in a prompt, about: longer feedback is cut in the middle, with a mark. The whole
+    of it stays with the attempt."""
+    latest_feedback_limit: int | None
+    """The same for the latest round; default None: whole. If both are the same, prompts only grow."""
+    switch_after: int | None
+    """Switch after this many rounds without a better reward, to one or more of the next three, for the rest of the run;
+    `patience` begins anew then."""
+    switch_model: Any
+    """The model to switch to, given as the first one is: a cheap model first, a strong one where that is stuck."""
+    switch_memory: str | Memory | None
+    """The memory to switch to."""
+    switch_schedule: str | Schedule | None
+    """The schedule to switch to."""
     max_calls: int | None
     """Budget of paid calls: stop before one would pass it."""
     max_tokens: int | None
@@ -146,6 +176,9 @@ def assemble(
         ValueError: an argument is wrong; the message names it, its value and the choices.
     """
     chosen, defaults = _sort(options, base)
+    if (second := defaults.get(SWITCH)) is not None:
+        models = {**models, SWITCH: second}
+        defaults = {name: value for name, value in defaults.items() if name != SWITCH or isinstance(value, str)}
     cache = chosen.get("cache") or "auto"
     named_models = {name: load_model(model) if isinstance(model, str) else model for name, model in models.items()}
     policies = {name: as_policy(model, cache) for name, model in named_models.items()}
@@ -171,7 +204,11 @@ def assemble(
     check_on_error(
         schema.model_fields["on_error"].default if bound.on_error is None else bound.on_error, chosen.get("bounds")
     )
-    check_target(schema().model_dump().get("target"), chosen.get("bounds"))
+    values = schema().model_dump()
+    check_target(values.get("target"), chosen.get("bounds"))
+    check_stops(values.get("stop"), values.get("confirmations"), values.get("target"), chosen.get("bounds"))
+    check_limits(values.get("feedback_limit"), values.get("latest_feedback_limit"))
+    check_switch(values, SWITCH in policies)
     sampling, tokens = chosen.get("sampling") or {}, chosen.get("max_response_tokens")
     limit = {} if tokens is None else {"max_tokens": tokens}  # LangChain's name of it
     if any(each.kind != "chat" for each in responders):
@@ -184,6 +221,9 @@ def assemble(
     if policy.kind != "chat" and chosen.get("cache") not in (None, "auto", "off"):
         remedy = "give it to rollout(cache=...)" if policy.actor else "the model is not a chat model"
         raise ValueError(f"cache={chosen['cache']!r} is for chat models only; {remedy}")
+    plain_switch = policies[SWITCH].responder if SWITCH in policies else None
+    if plain_switch is not None and policy.actor is not None and policies[SWITCH].actor is None:
+        policies[SWITCH] = policy.with_model(plain_switch)  # it acts in the same episodes
     extract = chosen.get("extract")
     if isinstance(extract, type) and issubclass(extract, BaseModel):
         policies = {name: _structured(each, extract, sampling, limit) for name, each in policies.items()}
@@ -195,6 +235,7 @@ def assemble(
         driver=Driver(chosen.get("journal"), chosen.get("prices"), chosen.get("rate_limit")),
         policies=policies,
         plain=policy.responder,
+        plain_switch=plain_switch,
         evaluator=bound,
         metric=measured,
         bounds=chosen.get("bounds"),

@@ -11,7 +11,16 @@ from icrl_graph.errors import ThreadMismatch
 from icrl_graph.state.fingerprint import differ, edited
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.nodes import check_schema_version
-from icrl_graph.topologies.settings import EARLY_STOPS, GIVEN_UP, RENAMED, RunSettings, SavedSettings, Settings
+from icrl_graph.topologies.settings import (
+    EARLY_STOPS,
+    GIVEN_UP,
+    MAIN,
+    RENAMED,
+    SWITCH,
+    RunSettings,
+    SavedSettings,
+    Settings,
+)
 from icrl_graph.topologies.stopping import reopen, stop_reason
 
 
@@ -57,7 +66,7 @@ def next_step(graph: Graph, stored: StateSnapshot, inputs: Mapping[str, Any], wa
     if not changes:
         return None
     later = SavedSettings.of(longer)
-    reason = stop_reason(later, episodes, graph.parts.calls_ahead(later))
+    reason = stop_reason(later, episodes, graph.parts.calls_ahead(later, episodes), graph.parts.is_enough(later))
     return Step(update={"settings": longer, "stopped": reason})
 
 
@@ -71,7 +80,7 @@ def _changes(saved: Mapping[str, Any], wanted: RunSettings, ended: bool) -> dict
     settings = {RENAMED.get(name, name): value for name, value in saved.items()}
     values, parts = wanted.model_dump(), {**saved["parts"], **wanted.parts}
     added = Settings.model_fields.keys() - settings  # what the version that saved it did not have
-    compared = [name for name in values if name not in added and (ended or name != "model")]
+    compared = [name for name in values if name not in added and (ended or name not in (MAIN, SWITCH))]
     pairs = [(name, settings.get(name), values[name]) for name in compared]
     fixed = [name for name in parts if ended or name not in (*wanted.models, *_WRITERS)]
     pairs += [(name, saved["parts"].get(name), wanted.parts.get(name)) for name in fixed]

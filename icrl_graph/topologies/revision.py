@@ -16,6 +16,7 @@ from icrl_graph.state.episode import Episode, upsert
 from icrl_graph.state.reward import Reward, as_reward, unscored
 from icrl_graph.state.unicode import cleaned
 from icrl_graph.topologies.nodes.parts import Parts, check_schema_version, random_of
+from icrl_graph.topologies.nodes.prepare import check_settings
 from icrl_graph.topologies.settings import SavedSettings, overrides
 from icrl_graph.topologies.stopping import stop_reason
 
@@ -135,13 +136,13 @@ def _revision(
         saved["revised"] = True
     if instruction is not None:
         saved["said"] = {"round": number + 1, "text": cleaned(instruction)}
+    check_settings(parts, saved)
     settings = SavedSettings.of(saved)
-    for name in parts.policies:
-        parts.policy_of(settings, name)
     patches: list[Episode] = []
     if reward is not ... or comment is not None:
         patches = [_patch(parts, settings, _attempt(episodes, number, candidate), reward, comment)]
-    stopped = stop_reason(settings, upsert(episodes, [patches]), parts.calls_ahead(settings))
+    ahead, is_enough = parts.calls_ahead(settings, episodes), parts.is_enough(settings)
+    stopped = stop_reason(settings, upsert(episodes, [patches]), ahead, is_enough)
     return {"episodes": patches, "settings": saved, "stopped": stopped}
 
 

@@ -18,22 +18,28 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from icrl_graph.models.reasoning import check_tags
 from icrl_graph.prompts.ablations import ABLATIONS, ablation
+from icrl_graph.prompts.feedback import SHORTEST, FeedbackLimits
 from icrl_graph.prompts.layouts import LAYOUTS
 from icrl_graph.prompts.memory import MEMORIES, memory
-from icrl_graph.prompts.plan import SCHEDULES
+from icrl_graph.prompts.plan import SCHEDULES, SPREADS
 from icrl_graph.state.checks import check_function
 from icrl_graph.state.choices import find, names_an_object, pick
 from icrl_graph.state.loading import absolute
 from icrl_graph.state.reward import OnError
+from icrl_graph.state.stop_rules import STOP_RULES, stop_rule
 
 Custom = Mapping[str, Mapping[str, Any]]
-"""The custom parts that a graph was built with: kind ("memory", "schedule", "layout", "show") -> name -> function."""
-EARLY_STOPS = ("target", "patience")
+"""The custom parts that a graph was built with: kind (a value of `_KIND_OF`) -> name -> function."""
+EARLY_STOPS = ("target", "patience", "stop", "confirmations")
 """The settings that end a run because of its rewards."""
 GIVEN_UP = ("failures", "evaluator")
 """What stopped a run that is to go on once its model, or its evaluator, works again."""
 MAIN = "model"
 """The name of a graph's own model, among several."""
+SWITCH = "switch_model"
+"""The name of the one that a run switches to."""
+SWITCHED = (SWITCH, "switch_memory", "switch_schedule")
+"""The settings that say what a run switches to."""
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -112,8 +118,8 @@ class RunSettings(BaseModel):
     def _known(cls, value: Any, info: Any) -> Any:
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ValueError("a whole number has at most 64 bits, as what saves it")
-        if info.field_name in _KINDS:
-            part(info.field_name, value, cls.custom)
+        if kind := _KIND_OF.get(info.field_name):
+            part(kind, value, cls.custom)
         if info.field_name == "reasoning_tags":
             check_tags(value)
         if info.field_name == "model" and isinstance(value, Mapping):
@@ -126,6 +132,13 @@ class Settings(RunSettings):
     """The settings of a loop, with their defaults."""
 
     rounds: int = Field(default=8, ge=1, description="Rounds at most.")
+    width: int = Field(
+        default=1, ge=1, description="Attempts a round, side by side: all see the rounds before, none sees the others."
+    )
+    spread: str = Field(
+        default="same",
+        description=f"What the attempts of a round after its first are asked for: {_listed(list(SPREADS))}.",
+    )
     warmup: int = Field(default=0, ge=0, description="Number of first rounds that see no history.")
     memory: str = Field(default="all", description=f"Earlier attempts that a prompt shows: {_listed(MEMORIES)}.")
     schedule: str = Field(
@@ -148,6 +161,15 @@ class Settings(RunSettings):
     patience: int | None = Field(
         default=None, ge=1, description="Stop after this many rounds without a better reward: plateau."
     )
+    stop: str | None = Field(
+        default=None,
+        description=f"Stop once another attempt is not worth its price, a reward for each call: {STOP_RULES[0]}.",
+    )
+    confirmations: int | None = Field(
+        default=None,
+        ge=1,
+        description="Passes of the evaluator that a success takes; the lowest is the reward. Default: 1.",
+    )
     max_failures: int = Field(
         default=3, ge=1, description="Stop after this many rounds in a row whose calls have failed."
     )
@@ -156,6 +178,27 @@ class Settings(RunSettings):
         ge=0,
         description="Stop after this many failures of the evaluator in a row, while nothing is scored; 0: never.",
     )
+    feedback_limit: int | None = Field(
+        default=None,
+        ge=SHORTEST,
+        description="Tokens of an attempt's feedback in a prompt, about: longer feedback is cut in the middle.",
+    )
+    latest_feedback_limit: int | None = Field(
+        default=None,
+        ge=SHORTEST,
+        description="The same for the latest attempt, from feedback_limit on. Default: whole.",
+    )
+
+    switch_after: int | None = Field(
+        default=None,
+        ge=1,
+        description="Switch to another model, memory or schedule after this many rounds without a better reward.",
+    )
+    switch_model: str | None = Field(
+        default=None, description="The model to switch to: provider:name, as openai:gpt-4.1."
+    )
+    switch_memory: str | None = Field(default=None, description="The memory to switch to.")
+    switch_schedule: str | None = Field(default=None, description="The schedule to switch to.")
 
 
 class ReflexionSettings(Settings):
@@ -172,9 +215,9 @@ class SelfRefineSettings(Settings):
     retests: Literal[0] = Field(default=0, description="The reward chooses nothing.")
     show: Literal["hidden"] = Field(default="hidden", description="Not even a memory sees a reward.")
 
-    @field_validator("memory")
+    @field_validator("memory", "switch_memory")
     @classmethod
-    def _needs_no_reward(cls, value: str) -> str:
+    def _needs_no_reward(cls, value: str | None) -> str | None:
         if getattr(part("memory", value, cls.custom), "ranks_by_reward", False):
             raise ValueError("this memory ranks by reward, which Self-Refine hides; choose all, last:N or tokens:N")
         return value
@@ -190,28 +233,39 @@ class BestOfNSettings(RunSettings):
     n: int = Field(default=8, ge=1, description="Number of attempts, side by side.")
 
 
-_KINDS = ("memory", "schedule", "layout", "show")
+_KIND_OF: Mapping[str, str] = {
+    **{kind: kind for kind in ("memory", "schedule", "spread", "layout", "show", "stop")},
+    **{f"switch_{kind}": kind for kind in ("memory", "schedule")},
+}
+"""By the names of settings that name a part, of which kind that is."""
 _CALLED_WITH: Mapping[str, Sequence[str]] = {
     "memory": ("past",),
     "schedule": ("round", "past"),
+    "spread": ("instruction", "candidate", "width"),
     "layout": ("preamble", "task", "episodes", "instruction", "style"),
     "show": ("reward", "random"),
+    "stop": ("rewards", "highest", "calls"),
 }
-_NAMED: Mapping[str, Mapping[str, Any]] = {"schedule": SCHEDULES, "layout": LAYOUTS}
+_NAMED: Mapping[str, Mapping[str, Any]] = {"schedule": SCHEDULES, "spread": SPREADS, "layout": LAYOUTS}
+_FINDERS: Mapping[str, Callable[..., Any]] = {"memory": memory, "show": ablation, "stop": stop_rule}
 
 
-def part(kind: str, name: str, custom: Custom, *, imports: bool = False) -> Any:
-    """The memory, schedule, layout or ablation of a name; one that the graph was built with goes first.
+def part(kind: str, name: str | None, custom: Custom, *, imports: bool = False) -> Any:
+    """The part of a kind and name, such as a memory; one that the graph was built with goes first.
+
+    None is no part, where a setting may name none.
 
     Raises:
         ValueError: there is none of that name; names the choices.
     """
+    if name is None:
+        return None
     functions = custom.get(kind, {})
     if name in functions:
         return functions[name]
     if kind in _NAMED:
         return find(kind, name, {**_NAMED[kind], **functions}, imports=imports)
-    return memory(name, imports=imports) if kind == "memory" else ablation(name, imports=imports)
+    return _FINDERS[kind](name, imports=imports)
 
 
 def schema(
@@ -233,19 +287,22 @@ def schema(
     """
     custom: dict[str, dict[str, Callable[..., Any]]] = {}
     named = dict(defaults)
-    for kind in _KINDS:
-        if callable(value := named.get(kind)):
-            check_function(kind, value, *_CALLED_WITH[kind])
-            named[kind] = getattr(value, "__name__", type(value).__name__)
-            custom[kind] = {named[kind]: value}
+    for setting, kind in _KIND_OF.items():
+        functions = custom.setdefault(kind, {})
+        if callable(value := named.get(setting)):
+            check_function(setting, value, *_CALLED_WITH[kind])
+            named[setting] = name = getattr(value, "__name__", type(value).__name__)
+            if functions.get(name, value) is not value:
+                raise ValueError(f"{setting} and {kind} are two functions of the name {name!r}; give them two names")
+            functions[name] = value
         elif isinstance(value, str) and names_an_object(value):
-            named[kind] = name = absolute(value)
-            custom[kind] = {name: part(kind, name, {}, imports=True)}
-            if not callable(custom[kind][name]):
-                raise ValueError(f"{kind}={value!r} is a function, got {custom[kind][name]!r:.80}")
-            check_function(kind, custom[kind][name], *_CALLED_WITH[kind])
+            named[setting] = name = absolute(value)
+            functions[name] = part(kind, name, {}, imports=True)
+            if not callable(functions[name]):
+                raise ValueError(f"{setting}={value!r} is a function, got {functions[name]!r:.80}")
+            check_function(setting, functions[name], *_CALLED_WITH[kind])
     members = {
-        "custom": custom,
+        "custom": {kind: functions for kind, functions in custom.items() if functions},
         "parts": dict(parts or {}),
         "models": tuple(models),
         "made": True,
@@ -346,6 +403,7 @@ class SavedSettings:
     """Attempts of a topology that has no rounds."""
     width: int = 1
     """Attempts a round, side by side."""
+    spread: str = "same"
     memory: str = "all"
     schedule: str = "plain"
     layout: str = "turns"
@@ -353,8 +411,16 @@ class SavedSettings:
     reward_label: str = "Reward"
     target: float | None = None
     patience: int | None = None
+    stop: str | None = None
+    confirmations: int | None = None
     max_failures: int = 3
     max_evaluator_failures: int | None = None
+    feedback_limit: int | None = None
+    latest_feedback_limit: int | None = None
+    switch_after: int | None = None
+    switch_model: str | None = None
+    switch_memory: str | None = None
+    switch_schedule: str | None = None
     on_error: OnError | None = None
     retests: int = 0
     reasoning_tags: str | None = None
@@ -392,10 +458,15 @@ class SavedSettings:
         caps = {"calls": self.max_calls, "tokens": self.max_tokens, "usd": self.max_usd, "time": self.max_seconds}
         return {name: cap for name, cap in caps.items() if cap is not None}
 
+    @property
+    def feedback_limits(self) -> FeedbackLimits:
+        """How much of the feedback a prompt shows."""
+        return FeedbackLimits(self.feedback_limit, self.latest_feedback_limit)
+
     def replacement(self, name: str) -> str | None:
         """The model that takes the place of one of the graph's, if any."""
         names = {MAIN: self.model} if self.model is None or isinstance(self.model, str) else self.model
-        return names.get(name)
+        return names.get(name, self.switch_model if name == SWITCH else None)
 
 
 _SAVED = frozenset(each.name for each in fields(SavedSettings))

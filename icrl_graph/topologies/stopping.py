@@ -5,22 +5,29 @@ The stops read the rewards, never the metric: that would be peeking at what is o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from icrl_graph.execution.budget import dearest, exhausted
-from icrl_graph.state.episode import Episode, add_usage, answer_of, cost_of, is_lost, paid_calls, spent
+from icrl_graph.state.episode import Episode, add_usage, answer_of, cost_of, is_lost, paid_calls, spent, value_of
 from icrl_graph.state.selection import best, best_value
 from icrl_graph.topologies.settings import SavedSettings
+from icrl_graph.topologies.switching import switch_round
 
 
-def stop_reason(settings: SavedSettings, episodes: Sequence[Episode], calls_each: int = 1) -> str | None:
+def stop_reason(
+    settings: SavedSettings,
+    episodes: Sequence[Episode],
+    calls_each: int = 1,
+    is_enough: Callable[[Sequence[float]], bool] | None = None,
+) -> str | None:
     """Why the run is over, or None.
 
     Args:
         settings: the run's.
         episodes: all so far.
         calls_each: paid calls that must be left for a round; one is not begun that could not be judged any more.
+        is_enough: its stop rule, of the rewards so far.
     """
     highest, top, number = best_value(episodes), best(episodes), episodes[-1]["round"]
     if highest is not None and settings.target is not None and highest >= settings.target:
@@ -32,9 +39,20 @@ def stop_reason(settings: SavedSettings, episodes: Sequence[Episode], calls_each
         if replied < 0:
             return "failures"
         return "rounds" if sum(e["round"] == number for e in episodes) >= settings.width else "calls"
-    if top is not None and settings.patience is not None and number - max(top["round"], before) >= settings.patience:
+    switch = switch_round(settings, episodes) or 0  # patience and the stop rule begin anew with it
+    since = max(before, switch - 1)
+    if top is not None and settings.patience is not None and number - max(top["round"], since) >= settings.patience:
         return "plateau"
+    if is_enough and (rewards := _rewards(episodes, switch)) and is_enough(rewards):
+        return "gain"
     return _cap_reached(settings, episodes, calls_each) or ("evaluator" if _is_unjudged(settings, episodes) else None)
+
+
+def _rewards(episodes: Sequence[Episode], switch: int) -> list[float]:
+    """The rewards so far; after a switch the best before it and those since, none of before it being like the next."""
+    since = [value for each in episodes if each["round"] >= switch and (value := value_of(each)) is not None]
+    before = best_value(each for each in episodes if each["round"] < switch)
+    return [before, *since] if since and before is not None else since
 
 
 def _is_unjudged(settings: SavedSettings, episodes: Sequence[Episode]) -> bool:
@@ -93,7 +111,8 @@ def more_rounds(
 ) -> dict[str, Any]:
     """The settings with which a run is resumed for more rounds: after those that it made, or was to make.
 
-    Its target is dropped, for whoever asks for more rounds wants them; patience begins anew.
+    Its target, with the confirmations of it, and its stop rule are dropped, for whoever asks for more rounds wants
+    them; patience begins anew.
 
     Args:
         saved: the settings in its state.
@@ -111,7 +130,7 @@ def more_rounds(
         raise ValueError(f"more is a number of rounds, an integer from 1; got {more!r}")
     if not settings.has_rounds:
         raise ValueError("a Best-of-N run can't be extended; start a new one with a larger n")
-    longer = {**saved, "target": None, **changed, "rounds": settings.rounds + more}
+    longer = {**saved, "target": None, "stop": None, "confirmations": None, **changed, "rounds": settings.rounds + more}
     if ended:
         number = episodes[-1]["round"] + 1
         longer.update(rounds=number + more - settings.lost_rounds, reopened=number)

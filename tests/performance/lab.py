@@ -6,16 +6,19 @@ Every figure is a ratio of two that were measured in one run, or a count; so the
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.runnables import RunnableLambda
 
 ROOT = Path(__file__).parents[2]
 FULL = bool(os.environ.get("ICRL_PERF"))
@@ -26,6 +29,20 @@ full_only = pytest.mark.skipif(not FULL, reason="takes minutes: make perf")
 def record(what: str, goal: str, measured: str, met: bool) -> None:
     """Print a line of the table (see `tests.performance.table`)."""
     print(f"\nPERF | {what} | {goal} | {measured}{'' if met else ' (**missed**)'}")
+
+
+def slow_model(latency: float) -> RunnableLambda[Any, str]:
+    """A model that answers 2000 characters after so many seconds, sync and async."""
+
+    def answer(messages: Any) -> str:
+        time.sleep(latency)
+        return "r" * 2000
+
+    async def aanswer(messages: Any) -> str:
+        await asyncio.sleep(latency)
+        return "r" * 2000
+
+    return RunnableLambda(answer, afunc=aanswer)
 
 
 _SERVE = """

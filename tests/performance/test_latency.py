@@ -6,22 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from langchain_core.runnables import RunnableLambda
-
 from icrl_graph import aimprove, create_icrl, improve
-from tests.performance.lab import FULL, record
+from tests.performance.lab import FULL, record, slow_model
 
 LATENCY, ROUNDS = 0.2, 20 if FULL else 5
-
-
-def _slow(messages: Any) -> str:
-    time.sleep(LATENCY)
-    return "r" * 2000
-
-
-async def _aslow(messages: Any) -> str:
-    await asyncio.sleep(LATENCY)
-    return "r" * 2000
 
 
 def _score() -> float:
@@ -33,7 +21,7 @@ async def _ascore() -> float:
 
 
 def test_a_task_takes_hardly_longer_than_its_model(tmp_path: Path) -> None:
-    model = RunnableLambda(_slow, afunc=_aslow)
+    model = slow_model(LATENCY)
     graph: Any = create_icrl(model, _ascore, rounds=ROUNDS).compile()
     blocking: Any = create_icrl(model, _score, rounds=ROUNDS).compile()
     task: Any = {"task": "t" * 2000}

@@ -1,4 +1,4 @@
-"""The demos: shipped learners against their controls, on held-out tasks.
+"""The demos: what learns in its context against its controls, on held-out tasks.
 
 A demo is one comparison or more, as of `icrl bench`, and what it says of them: a module with `opening` (one game, step
 by step), `plans` (its comparisons, by the name of the folder of each), `summarize`, `report` (what the figures say) and
@@ -61,7 +61,7 @@ def play(
 
 
 def _run(plan: Plan, folder: Path, on_progress: OnProgress = lambda progress: None) -> None:
-    runner.run(plan, folder, on_progress, durable=False)
+    runner.run(plan, folder, on_progress, durable=plan.concurrency > 1)  # runs that aren't saved are made one by one
 
 
 def _run_side_by_side(

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from icrl_graph.benchmarks.demos import Rows
 from icrl_graph.benchmarks.plan import Plan
-from icrl_graph.benchmarks.report.pictures import draw_curve, figure, label_axes
+from icrl_graph.benchmarks.report.pictures import draw_arms
 from icrl_graph.benchmarks.statistics import Difference, Estimate, curve, difference, estimate
 from icrl_graph.benchmarks.summary import tables_of
 from icrl_graph.models.registry import learner
@@ -173,13 +173,8 @@ def plot(summary: Summary, path: Path) -> None:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    drawing = figure(10, 4.2)
-    left, right = drawing.subplots(1, 2, sharey=True)
-    for place, arm in enumerate(summary["arms"]):
-        draw_curve(left, arm["reward_by_round"], label=arm["name"], color=f"C{place}")
-        draw_curve(right, arm["best_by_round"], label=arm["name"], color=f"C{place}")
-    label_axes(left, "reward of the round's guess", ROUNDS)
-    label_axes(right, "best reward so far", ROUNDS)
+    titles = {"reward_by_round": "reward of the round's guess", "best_by_round": "best reward so far"}
+    drawing, (left, right) = draw_arms(summary["arms"], titles, ROUNDS, 4.2)
     left.set_ylabel("reward, mean over held-out games")
     right.legend(frameon=False, loc="lower right")
     title = f"Hidden color: a frozen learner, {_games(summary)} held-out games, 95 % intervals"

@@ -18,10 +18,22 @@ from icrl_graph.benchmarks.plan import read_plan
 from icrl_graph.benchmarks.report import charts, pictures, runs, tables
 from icrl_graph.benchmarks.results import checked_results
 from icrl_graph.benchmarks.summary import Summary, spent_by, summarize
+from icrl_graph.benchmarks.win_rates import is_of_pairs
 from icrl_graph.errors import missing_extra
 from icrl_graph.prompts.text import as_json
 from icrl_graph.state.episode import Episode, Message, spent
-from icrl_graph.state.formatting import apart, between, chance, cost, file_names, level, number, shorten, signed
+from icrl_graph.state.formatting import (
+    apart,
+    between,
+    chance,
+    command,
+    cost,
+    file_names,
+    level,
+    number,
+    shorten,
+    signed,
+)
 
 
 def write_report(folder: Path, trust: bool = False) -> list[Path]:
@@ -37,6 +49,8 @@ def write_report(folder: Path, trust: bool = False) -> list[Path]:
         MissingExtra: the extra `report` is not installed.
     """
     plan, results = read_plan(folder), checked_results(folder)
+    if is_of_pairs(plan):
+        raise ValueError(f"{folder} holds win rates, which have no report: {command('resume', folder)} prints them")
     summary = summarize(plan, results.rows)
     status = {
         "plan": plan,

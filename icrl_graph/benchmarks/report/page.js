@@ -41,6 +41,7 @@ function show() {
 function one(attempt, chosen) {
   const head = make("div", null, "head", make("b", `round ${attempt.round}`), make("span", attempt.instruction, "dim"),
     make("span", `reward ${short(attempt.reward)}`), make("span", `metric ${short(attempt.metric)}`));
+  if (attempt.model) head.append(make("span", `by ${attempt.model}`));
   if (attempt.shown !== attempt.reward) head.append(make("span", `shown as ${short(attempt.shown)}`));
   if (attempt.retests.length) head.append(make("span", `judged again ${attempt.retests.map(short).join(", ")}`));
   if (attempt.steps.length) head.append(make("span", `steps ${attempt.steps.map(short).join(", ")}`));

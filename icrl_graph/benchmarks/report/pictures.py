@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,30 @@ def draw_curve(axes: Any, curve: Sequence[Estimate], span: Iterable[float] | Non
     sure = [(at, point["low"], point["high"]) for at, point in points if point["low"] is not None]
     at, low, high = zip(*sure, strict=True) if sure else ((), (), ())
     axes.fill_between(at, low, high, alpha=0.15, color=style["color"], linewidth=0)
+
+
+def draw_arms(arms: Sequence[Any], titles: Mapping[str, str], rounds: int, height: float) -> tuple[Any, Sequence[Any]]:
+    """Curves of several arms, each kind in axes of its own, side by side.
+
+    Args:
+        arms: with a `name` and a curve under each name of `titles`.
+        titles: of the axes, by the name of the curve.
+        rounds: of a curve.
+        height: of the figure, in inches.
+
+    Returns:
+        The figure and its axes.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    drawing = figure(10, height)
+    every = drawing.subplots(1, len(titles), sharey=True)
+    for axes, (name, title) in zip(every, titles.items(), strict=True):
+        for place, arm in enumerate(arms):
+            draw_curve(axes, arm[name], label=arm["name"], color=f"C{place}")
+        label_axes(axes, title, rounds)
+    return drawing, every
 
 
 def label_axes(axes: Any, title: str, rounds: int) -> None:

@@ -129,6 +129,7 @@ def attempts(
         {
             "round": number,
             "instruction": episode["plan"]["instruction"],
+            "model": episode.get("model"),
             "response": episode.get("response"),
             "reasoning": reasoning_of(episode) or None,
             "cut": episode.get("cut", False),

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 from icrl_graph.errors import UnknownTask
 from icrl_graph.prompts.layouts import Attempt, parse
-from icrl_graph.prompts.templates import GAME24_TASK
+from icrl_graph.prompts.templates import GAME24_TASK, told_apart
 from icrl_graph.tasks.game24.verifier import TARGET, read_steps
 
 Numbers = tuple[int, ...]
@@ -166,19 +166,50 @@ Rule = Callable[[Sequence[Tried], Random], Scoring]
 
 
 def player(rule: Rule, base: Base) -> Reply:
-    """A player that samples each of its three steps by the rule's scores."""
+    """A player that samples each of its three steps by the rule's scores.
+
+    Where attempts that are made side by side are told apart (`prompts.templates.DIFFER`), they sample without
+    replacement: all draw the same noise, from the history that they share, and of the first step that is open each
+    takes the move that comes in its place (Gumbel-top-k, arXiv 1903.06059). Before there is a history, each samples by
+    itself.
+    """
 
     def reply(messages: Sequence[Mapping[str, Any]], rng: Random, temperature: float | None = None) -> str:
         numbers, history = read_prompt(messages)
+        place, width = told_apart(parse(messages).instruction)
+        if is_told_apart := width > 1 and bool(history):
+            rng = Random(repr(history))
         scoring = rule(history, rng)
-        path = [numbers]
+        path, heat = [numbers], 1.0 if temperature is None else temperature
         while len(path[-1]) > 1:
             options = list(moves(path[-1]))
             scores = scoring(len(path) - 1, options, base(options))
-            path.append(options[_sample(scores, rng, 1.0 if temperature is None else temperature)])
+            if is_told_apart:
+                choice, place = _without_replacement(scores, rng, heat, place)
+            else:
+                choice = _sample(scores, rng, heat)
+            path.append(options[choice])
         return write(path)
 
     return reply
+
+
+SETTLED = 0.9
+"""Probability from which a move is taken by all attempts that are made side by side."""
+RULED_OUT = 1e-3
+"""Probability over that of the likeliest move up to which one is no alternative."""
+
+
+def _without_replacement(scores: Sequence[float], rng: Random, temperature: float, place: int) -> tuple[int, int]:
+    """The move of the attempt in a place, and its place from there on: 0 once it has left the others."""
+    highest = max(scores)
+    weights = [math.exp((score - highest) / (temperature or 1e-9)) for score in scores]
+    noise = [-math.log(rng.expovariate(1.0)) for _ in scores]  # of Gumbel's distribution
+    ranked = sorted(range(len(scores)), key=lambda at: math.log(weights[at] or 1e-300) + noise[at], reverse=True)
+    if place == 0 or 1 / sum(weights) >= SETTLED:
+        return ranked[0], place
+    alternatives = [at for at in ranked if weights[at] > RULED_OUT]
+    return alternatives[min(place, len(alternatives) - 1)], 0
 
 
 def _sample(scores: Sequence[float], rng: Random, temperature: float) -> int:

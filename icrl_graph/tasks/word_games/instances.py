@@ -11,6 +11,7 @@ wordings are never the same across the other splits.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from random import Random
 from typing import Any, Literal, NamedTuple
 
@@ -46,7 +47,15 @@ class Instance(NamedTuple):
         return {"task": self.task, "task_data": data(self.game, self.secret)}
 
 
-def instance(family: str, split: Split = "train", seed: int = 0, *, scale: Scale = UNIT) -> Instance:
+def instance(
+    family: str,
+    split: Split = "train",
+    seed: int = 0,
+    *,
+    scale: Scale = UNIT,
+    sizes: Sequence[int] = (),
+    is_mixed: bool = False,
+) -> Instance:
     """A game, the same for the same arguments.
 
     Args:
@@ -54,19 +63,29 @@ def instance(family: str, split: Split = "train", seed: int = 0, *, scale: Scale
         split: see the top of this module.
         seed: its number, from 0.
         scale: the lowest and the highest reward, such as (0, 100) or (-1, 1); for training with other ranges.
+        sizes: numbers of options to choose from, in place of the family's; for training with fewer or more.
+        is_mixed: whether the options are of no one category (`vocabularies.mixed`); for training of families without
+            a scale.
 
     Raises:
-        ValueError: there is no such family or split, or the scale is empty.
+        ValueError: there is no such family or split, the scale is empty, or mixed options are none of this game.
     """
     _check(family, split, scale)
+    if is_mixed and (FAMILIES[family].on_scale or split != "train"):
+        raise ValueError(f"mixed options are for training of families without a scale, got {family!r}, {split!r}")
     kind, rng = FAMILIES[family], Random(f"{family}/{split}/{seed}")
     vocabulary = _vocabulary(split, kind.on_scale)
     thing = rng.choice(list(vocabulary))
     words = vocabulary[thing]
-    size = rng.choice([size for size in kind.sizes if size <= len(words)])
+    possible = [size for size in sizes or kind.sizes if size <= len(words)]
+    if not possible or min(possible) < max(2, *kind.lengths):
+        raise ValueError(f"{family!r} has from {max(2, *kind.lengths)} to {len(words)} options, got {list(sizes)}")
+    size = rng.choice(possible)
     if kind.on_scale:
         start = rng.randrange(len(words) - size + 1)
         options = words[start : start + size]
+    elif is_mixed:
+        thing, options = rng.choice(vocabularies.MIXED_NOUNS), vocabularies.mixed(size, rng)
     else:
         options = tuple(rng.sample(words, size))
     game = Game(family, options, rng.choice(kind.lengths), (float(scale[0]), float(scale[1])))

@@ -19,7 +19,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 def uniform(messages: Messages, rng: Random) -> str:
     """Reference policy: any of the answers to the game, whatever was rewarded."""
-    game = _game(parse(messages))
+    game = game_of(parse(messages))
     return write_answer(rng.choice(answers(game)))
 
 
@@ -34,7 +34,7 @@ def posterior(messages: Messages, rng: Random) -> str:
     The draw is of the exact posterior. Where no secret fits, as where rewards are shuffled, it is `uniform`.
     """
     prompt = parse(messages)
-    game = _game(prompt)
+    game = game_of(prompt)
     family = FAMILIES[game.family]
     world = family.fitting(game, _seen(game, prompt.attempts), rng)
     return uniform(messages, rng) if world is None else write_answer(family.best(game.options, world))
@@ -43,12 +43,12 @@ def posterior(messages: Messages, rng: Random) -> str:
 def posterior_odds(messages: Messages) -> Odds:
     """How likely each answer is `posterior`'s; where no secret fits, all are alike."""
     prompt = parse(messages)
-    game = _game(prompt)
+    game = game_of(prompt)
     odds = FAMILIES[game.family].odds(game, _seen(game, prompt.attempts))
     return odds or {answer: 1 / len(every) for every in [answers(game)] for answer in every}
 
 
-def _game(prompt: Prompt) -> Game:
+def game_of(prompt: Prompt) -> Game:
     """The game of a prompt; what other methods add to the task, as reflections, follows an empty line."""
     return read(prompt.task.partition("\n\n")[0])
 

@@ -8,6 +8,7 @@ hold beside its words.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from random import Random
 
 Words = tuple[str, ...]
 Vocabulary = Mapping[str, Words]
@@ -105,3 +106,24 @@ HELD_OUT_SCALES: Vocabulary = _split(
     }
 )
 """Further ones."""
+
+MIXED_NOUNS: Words = ("word", "thing", "item", "name", "option")
+"""What the words of `mixed` are called."""
+_SYLLABLES = _split({"": "ba ce di fo gu ka le mi no pu ra se ti vo lan mer tin dos bur kel"})[""]
+INVENTED = 0.2
+"""The share of invented words among mixed ones."""
+
+
+def mixed(size: int, rng: Random) -> Words:
+    """Words of all categories for training, and invented ones: a player has to read which ones there are."""
+    known = {word.casefold(): word for words in TRAINING.values() for word in words}
+    every = list(known.values())
+    drawn: dict[str, str] = {}
+    while len(drawn) < size:
+        word = _invented(rng) if rng.random() < INVENTED else rng.choice(every)
+        drawn[word.casefold()] = word
+    return tuple(drawn.values())
+
+
+def _invented(rng: Random) -> str:
+    return "".join(rng.choices(_SYLLABLES, k=rng.choice((2, 2, 3))))

@@ -1,4 +1,4 @@
-"""The sentences from which the items of creative writing are drawn."""
+"""The sentences from which the items of creative writing are drawn, and a passage to compare with."""
 
 from __future__ import annotations
 
@@ -65,3 +65,19 @@ SENTENCES = (
     "After the storm the orchard smelled of pepper and salt.",
 )
 """Written for this package, about unrelated events. An item's number depends on their order: don't change it."""
+
+PASSAGE = """\
+Ida opened the workshop at seven, as her father had done, and put the kettle on the stove. The first customer brought \
+a music box that played too slowly, and while she looked for the fault he told her about the house that he had just \
+sold. He had found the box in its attic, wrapped in a curtain.
+
+She took out the cylinder and counted its pins. Three of them were bent, and a fourth was missing, so the melody had \
+a hole in it that nobody could have guessed at. He hummed what he remembered from his childhood, and she wrote it \
+down on the back of an invoice.
+
+By noon she had straightened the pins and made a new one from a sewing needle. The box played through to its end, a \
+little faster than before. He listened with his hat in his hands and asked her to play it again, and then once more.
+
+When he had left, she found that he had forgotten the curtain. She folded it and laid it on the shelf beside the \
+other things that people had left over the years. It was evening before she noticed that she was still humming."""
+"""Coherent, and without sentences of a task: what `judge_writing_relative` compares with, for all tasks the same."""

@@ -3,50 +3,61 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.runnables import Runnable
 from langgraph.config import get_stream_writer
 
 from icrl_graph.execution.node import PlainNode
-from icrl_graph.prompts.plan import chosen, is_builtin, make_plan
+from icrl_graph.prompts.memory import Memory
+from icrl_graph.prompts.plan import SPREADS, Schedule, chosen, is_builtin, make_plan, spread_plan
 from icrl_graph.state.episode import Episode, LoopState, spent
 from icrl_graph.state.events import RoundEvent
 from icrl_graph.topologies.nodes.parts import Parts, check_schema_version
 from icrl_graph.topologies.settings import SavedSettings
+from icrl_graph.topologies.switching import after_switch, switch_round
 
 
 def build_context_node(parts: Parts) -> Runnable[Any, Any]:
     """Open the next round: decide, for each of its attempts, what the prompt shows and asks."""
 
+    def chosen_parts(settings: SavedSettings, past: Sequence[Episode]) -> tuple[Memory, Schedule, int | None]:
+        """The memory and the schedule of the next round, and since when the run is switched."""
+        switched = switch_round(settings, past)
+        used = settings if switched is None else after_switch(settings)
+        return parts.pick("memory", used), parts.pick("schedule", used), switched
+
     def build_context(state: LoopState) -> dict[str, Any]:
         check_schema_version(state["settings"])
         settings, past = SavedSettings.of(state["settings"]), state["episodes"]
         number = past[-1]["round"] + 1 if past else 0
-        memory, schedule = parts.pick("memory", settings), parts.pick("schedule", settings)
-        plan = make_plan(number, past, memory, schedule, settings.warmup)
+        memory, schedule, switched = chosen_parts(settings, past)
+        plan = make_plan(number, settings.feedback_limits.apply(past), memory, schedule, settings.warmup, switched)
+        spread = parts.pick("spread", settings)
         if settings.instruction and settings.instruction["round"] == number:  # see `icrl_graph.topologies.revision`
-            plan = {**plan, "instruction": settings.instruction["text"]}
+            plan, spread = {**plan, "instruction": settings.instruction["text"]}, SPREADS["same"]
         width = settings.width
         if width > 1 and settings.max_calls is not None:  # side by side, they can't see what the others spend
-            calls_each = parts.calls_each - 1 + parts.policy.calls
-            left = settings.max_calls - spent(past)["calls"] - (parts.calls_ahead(settings) - parts.calls_each)
-            width = max(1, min(width, left // calls_each))
-        get_stream_writer()(
-            RoundEvent(
-                type="round",
-                round=number,
-                instruction=plan["instruction"],
-                shown=len(chosen(past, plan)),
-                left_out=plan["left_out"],
-                attempts=width,
-            )
+            calls_each = parts.calls_of_attempt(settings)
+            left = settings.max_calls - spent(past)["calls"] - (parts.calls_ahead(settings) - calls_each)
+            width = max(1, min(width, left // (calls_each - 1 + parts.policy.calls)))
+        event = RoundEvent(
+            type="round",
+            round=number,
+            instruction=plan["instruction"],
+            shown=len(chosen(past, plan)),
+            left_out=plan["left_out"],
+            attempts=width,
         )
-        return {"episodes": [Episode(round=number, candidate=c, plan=plan) for c in range(width)]}
+        get_stream_writer()(event if switched is None else {**event, "switched": switched})
+        plans = spread_plan(plan, spread, width)
+        return {"episodes": [Episode(round=number, candidate=c, plan=each) for c, each in enumerate(plans)]}
 
     async def abuild_context(state: LoopState) -> dict[str, Any]:
         settings = SavedSettings.of(state["settings"])
-        if is_builtin(parts.pick("memory", settings)) and is_builtin(parts.pick("schedule", settings)):
+        memory, schedule, _ = chosen_parts(settings, state["episodes"])
+        if all(map(is_builtin, (memory, schedule, parts.pick("spread", settings)))):
             return build_context(state)
         return await asyncio.to_thread(build_context, state)  # a custom one may block
 

@@ -37,12 +37,31 @@ def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
             return unscored(episode.get("error", "no response")), Usage()
         if "answer" in episode and episode["answer"] is None:
             return unscored(episode["error"]), Usage()
-        reward, usage = yield from ask(parts.evaluator, state, episode, parts.bounds, parts.timeout)
+        reward, usage = yield from confirmed(state, episode)
         if parts.metric is not None:
             measured, more = yield from ask(parts.metric, state, episode, None, parts.timeout)
             reward, usage = {**reward, "metric": measured["value"]}, add_usage(usage, more)
             if "error" in measured:
                 reward.setdefault("error", f"metric: {measured['error']}")
+        return reward, usage
+
+    def confirmed(state: LoopState, episode: Episode) -> Flow:
+        """The reward; of an attempt that reaches the target, the lowest of as many passes as must confirm it.
+
+        A pass without a score leaves it unscored: neither a success nor a failure is known.
+        """
+        settings = SavedSettings.of(state["settings"])
+        reward, usage = yield from ask(parts.evaluator, state, episode, parts.bounds, parts.timeout)
+        wanted = settings.confirmations or 1
+        for number in range(2, wanted + 1):
+            if settings.target is None or reward["value"] is None or reward["value"] < settings.target:
+                break
+            again, more = yield from ask(parts.evaluator, state, episode, parts.bounds, parts.timeout)
+            usage = add_usage(usage, more)
+            if again["value"] is None:
+                reward = unscored(f"pass {number} of {wanted}: {again.get('error', 'no score')}")
+            elif again["value"] < reward["value"]:
+                reward = again
         return reward, usage
 
     def evaluate(state: LoopState, settings: SavedSettings, _: Budget) -> Flow:
@@ -65,10 +84,8 @@ def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
             patches.append(patch)
         episodes = upsert(episodes, [patches])
         _emit(settings, episodes, len(patches))
-        return {
-            "episodes": patches,
-            "stopped": state.get("stopped") or stop_reason(settings, episodes, parts.calls_ahead(settings)),
-        }
+        over = stop_reason(settings, episodes, parts.calls_ahead(settings, episodes), parts.is_enough(settings))
+        return {"episodes": patches, "stopped": state.get("stopped") or over}
 
     return node("evaluate", evaluate, parts.evaluator.part, parts)
 

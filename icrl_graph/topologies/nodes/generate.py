@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,15 +23,17 @@ from icrl_graph.execution.room import Answered, lacks_room, unread
 from icrl_graph.models.policy import Policy
 from icrl_graph.models.responses import failed_call, read_response
 from icrl_graph.prompts import ablations
+from icrl_graph.prompts.feedback import FeedbackLimits
 from icrl_graph.prompts.incremental import PromptSettings, next_prompt
 from icrl_graph.prompts.layouts import Shows, Style, render
 from icrl_graph.prompts.plan import shrink
 from icrl_graph.prompts.text import step_line
-from icrl_graph.state.episode import Episode, LoopState, Message, Plan, add_usage, plain, warnings_of
+from icrl_graph.state.choices import unbound
+from icrl_graph.state.episode import Episode, LoopState, Message, Plan, add_usage, plain, switched, warnings_of
 from icrl_graph.state.events import ResponseEvent
 from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.nodes.parts import Extract, Parts, costs, identity, key_of, node, random_of
-from icrl_graph.topologies.settings import MAIN, SavedSettings
+from icrl_graph.topologies.settings import MAIN, SWITCH, SavedSettings
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,8 @@ def rendered(
 
 
 def _prompt_settings(state: LoopState, settings: SavedSettings, parts: Parts, shows: Shows) -> PromptSettings:
-    style = Style(shows, settings.reward_label, parts.instructions)
+    limits = settings.feedback_limits if "shown" in shows else FeedbackLimits()
+    style = Style(shows, settings.reward_label, parts.instructions, limits)
     return PromptSettings(parts.preamble, state["inputs"]["task"], style, parts.pick("layout", settings))
 
 
@@ -143,18 +146,19 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
     Args:
         parts: what the graph is built of.
         name: the node's; its costs stand under it.
-        model: which of the graph's models answers.
+        model: which of the graph's models answers; the main one until the run switches to another.
     """
-    several = {"model": model} if len(parts.policies) > 1 else {}
 
     def generate(state: LoopState, settings: SavedSettings, budget: Budget) -> Flow:
         *past, latest = state["episodes"]
-        policy = parts.policy_of(settings, model)
+        answering = parts.answering(settings, latest) if model == MAIN else model
+        is_first = not past or (answering == SWITCH and switched(latest) == latest["round"])  # of this model
+        several = {"model": answering} if len(parts.policies) > 1 or parts.switches_model(settings) else {}
+        policy = parts.policy_of(settings, answering)
         kwargs = sampling_of(policy, parts, settings, latest, latest["plan"]["instruction"])
         plan, meter, is_guess = latest["plan"], Meter(), False
         prompt_settings = _prompt_settings(state, settings, parts, parts.shows)
         cache, cache_key = parts.driver.run_cache, ("rendered", latest["candidate"])
-        shares_prompt = policy.cache.waits and settings.width > 1
         read = partial(read_response, tags=settings.reasoning_tags)
         unkeyed = {"reasoning_tags": settings.reasoning_tags} if policy.response_schema else {}
         tries: list[Answered] = []
@@ -182,7 +186,7 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
                         policy.input(marked),
                         read,
                         {**marks, **kwargs},
-                        shares_prompt=shares_prompt,
+                        shares_prompt=_shared(messages, latest, settings, policy, is_first or breaks > 0),
                         unkeyed_kwargs=unkeyed,
                     )
                 reply = yield from meter.read(single(call))
@@ -232,6 +236,20 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
 
     policy = parts.policies[model]
     return node(name, generate, policy.part, parts, policy.discard, answers=True)
+
+
+def _shared(
+    messages: Sequence[Message], episode: Episode, settings: SavedSettings, policy: Policy, is_new: bool
+) -> Hashable:
+    """What the prompts of a round have in common, where one call of it is to go ahead for a provider's cache.
+
+    That is so where the cache holds nothing of the prompt yet. Else it holds all but the newest round, and it goes
+    ahead only with a model that streams: of that the others wait for the first piece alone, not for the whole answer.
+    """
+    streams = getattr(unbound(policy.responder.part), "streaming", False)
+    if not (policy.cache.waits and settings.width > 1 and (is_new or streams)):
+        return None
+    return str(messages) if settings.spread == "same" else (settings.run, episode["round"])
 
 
 def sampling_of(

@@ -20,11 +20,22 @@ from icrl_graph.execution.node import PlainNode
 from icrl_graph.execution.prices import cost
 from icrl_graph.models.policy import Policy, as_policy, chat_models, same_model
 from icrl_graph.prompts.layouts import Shows
+from icrl_graph.prompts.plan import latest_round
 from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.prompts.text import CHARACTERS, text_of
-from icrl_graph.state.episode import Episode, LoopState, Message, Usage, add_usage, paid_calls, spent, upsert
+from icrl_graph.state.episode import (
+    Episode,
+    LoopState,
+    Message,
+    Usage,
+    add_usage,
+    paid_calls,
+    spent,
+    switched,
+    upsert,
+)
 from icrl_graph.state.selection import LEADERS, best
-from icrl_graph.topologies.settings import MAIN, RunSettings, SavedSettings, part
+from icrl_graph.topologies.settings import MAIN, SWITCH, RunSettings, SavedSettings, part
 
 VERDICT_TOKENS = 100
 """What a judge is taken to write, before one has been asked."""
@@ -64,6 +75,8 @@ class Parts:
     complete: Complete | None = None
     models: Sequence[str] = ()
     """The names of the chat models among the judges and others, as far as they can be known ahead."""
+    plain_switch: Policy | None = None
+    """As `plain`, of the model that a run switches to, if the graph was built with one."""
     extra_calls: int = 0
     """Paid calls of a round beyond an attempt and its judgements, such as a reflection."""
     replacements: dict[str, Policy] = field(default_factory=dict)
@@ -93,10 +106,32 @@ class Parts:
         prices = [cost(model, usage, self.driver.prices) or 0.0 for model in self.models]
         return {**usage, "usd": max(prices, default=0.0)}
 
-    def calls_ahead(self, settings: SavedSettings) -> int:
-        """Paid calls that must be left for a round to begin: its own, and those that judge the leaders again once."""
+    def calls_of_attempt(self, settings: SavedSettings) -> int:
+        """As `calls_each`, with those that confirm a success."""
+        return self.calls_each + ((settings.confirmations or 1) - 1) * self.evaluator.calls
+
+    def calls_ahead(self, settings: SavedSettings, episodes: Sequence[Episode] = ()) -> int:
+        """Paid calls that must be left for a round to begin: its own, and those that judge again.
+
+        That is, those that confirm a success, and those that judge the leaders once more.
+
+        Args:
+            settings: the run's.
+            episodes: those so far, where the attempts of the latest round are yet to be reflected on, side by side.
+        """
         is_retested = settings.retests and self.choose is best and self.selector is None
-        return self.calls_each + (LEADERS * self.evaluator.calls if is_retested else 0)
+        beside = max(0, sum("response" in each for each in latest_round(episodes)) - 1)
+        leaders = LEADERS * self.evaluator.calls if is_retested else 0
+        return self.calls_of_attempt(settings) + beside * self.extra_calls + leaders
+
+    def is_enough(self, settings: SavedSettings) -> Callable[[Sequence[float]], bool] | None:
+        """The stop rule of a run, of the rewards so far; None if it has none."""
+        rule = self.pick("stop", settings)
+        return rule and (lambda rewards: bool(rule(rewards, self.highest(settings), self.calls_each)))
+
+    def highest(self, settings: SavedSettings) -> float | None:
+        """The highest reward that counts: the target, else the upper bound; None if neither is known."""
+        return settings.target if settings.target is not None or self.bounds is None else self.bounds[1]
 
     def policy_of(self, settings: SavedSettings, name: str = MAIN) -> Policy:
         """A model of the graph, or the one that the settings name in its place.
@@ -104,7 +139,7 @@ class Parts:
         Raises:
             ValueError: there is none of that name, its key is missing, or the policy has no chat model to replace.
         """
-        return self.replaced(self.policies[name], settings, name)
+        return self.replaced(self.policies.get(name, self.policy), settings, name)
 
     def replaced(self, policy: Policy, settings: SavedSettings, name: str = MAIN) -> Policy:
         """A policy, with the model that the settings name in place of its own.
@@ -113,11 +148,25 @@ class Parts:
             ValueError: as for `policy_of`.
         """
         model = settings.replacement(name)
-        if model is None or (name == MAIN and model == self.schema.model_fields["model"].default):
+        own = self.schema.model_fields.get(name)
+        if model is None or (name in self.policies and own is not None and model == own.default):
             return policy
         if model not in self.replacements:
             self.replacements[model] = as_policy(model, policy.responder.cache_choice)
         return policy.with_model(self.replacements[model])
+
+    def switches_model(self, settings: SavedSettings) -> bool:
+        """Whether the run's switch is, among others, one to another model."""
+        return settings.switch_after is not None and (SWITCH in self.policies or settings.switch_model is not None)
+
+    def answering(self, settings: SavedSettings, episode: Episode) -> str:
+        """The name of the model that is to answer: the main one, or after the switch the other."""
+        return SWITCH if switched(episode) is not None and self.switches_model(settings) else MAIN
+
+    def writer(self, settings: SavedSettings, name: str = MAIN) -> Policy:
+        """A model for words about an answer, as `plain`, or the one that the settings name in its place."""
+        plain = self.plain if name == MAIN else self.plain_switch or self.plain
+        return self.replaced(plain, settings, name)
 
     def chat_models(self) -> tuple[str, ...]:
         """The names of the providers' chat models that it pays, as far as they can be known ahead."""
@@ -125,14 +174,15 @@ class Parts:
 
     def rewarded_by(self, settings: SavedSettings = SavedSettings()) -> str:  # noqa: B008 - it is frozen
         """The source of the rewards of a run: "oracle", "judged", "self-judged" or "human"."""
-        source, model = self.evaluator.rewarded_by, self.replaced(self.plain, settings).part
-        if source is None and any(same_model(judge, model) for judge in self.evaluator.models):
+        source, names = self.evaluator.rewarded_by, (MAIN, SWITCH) if self.switches_model(settings) else (MAIN,)
+        models = [self.writer(settings, name).part for name in names]
+        if source is None and any(same_model(judge, model) for judge in self.evaluator.models for model in models):
             source = "self-judged"
         source = source or ("judged" if self.evaluator.calls else "oracle")
         return f"{source} and human" if settings.revised and source != "human" else source
 
     def pick(self, kind: str, settings: SavedSettings) -> Any:
-        """The memory, schedule, layout or ablation ("show") that the settings name."""
+        """The memory, schedule, spread, layout, ablation ("show") or stop rule that the settings name."""
         return part(kind, getattr(settings, kind), self.schema.custom)
 
 
@@ -237,7 +287,8 @@ def budget_of(
     if not settings.caps:
         return Budget({}, {})
     past = state["episodes"]
-    costs = [each["costs"][name] for each in past[-3:] if paid_calls(each, name)]
+    alike = [each for each in past[-3:] if switched(each) == switched(past[-1])]  # by the same model
+    costs = [each["costs"][name] for each in alike if paid_calls(each, name)]
     one = dearest([_per_call(usage) for usage in costs]) if costs else None
     set_aside = parts.judging_cost(state["inputs"]["task"], past) if answers else {}
     return Budget(settings.caps, spent(upsert(past, beside)), one, set_aside)

@@ -15,12 +15,15 @@ from langgraph.types import Overwrite
 from icrl_graph.execution.prices import check_price
 from icrl_graph.execution.sql_journals import follow_thread
 from icrl_graph.models.policy import chat_models
+from icrl_graph.prompts.feedback import check_limits
 from icrl_graph.state.episode import Episode, LoopState, Message, Output, upsert
 from icrl_graph.state.reward import check_on_error, check_target
+from icrl_graph.state.stop_rules import check_stops
 from icrl_graph.state.unicode import cleaned
 from icrl_graph.topologies.nodes.parts import SCHEMA_VERSION, Parts, check_schema_version, made_of
-from icrl_graph.topologies.settings import SavedSettings, overrides, resolve
+from icrl_graph.topologies.settings import SWITCH, SavedSettings, overrides, resolve
 from icrl_graph.topologies.stopping import more_rounds
+from icrl_graph.topologies.switching import check_switch
 
 _NO_OUTPUT = Output(
     answer=None, reward=None, metric=None, regret=None, rewarded_by=None, rounds_done=0, stopped=None, usage={}
@@ -69,9 +72,13 @@ def check_settings(parts: Parts, saved: Mapping[str, Any]) -> None:
     if parts.evaluator.on_error is None:
         check_on_error(settings.on_error, parts.bounds)
     check_target(settings.target, parts.bounds)
-    policies = [parts.policy_of(settings, name) for name in parts.policies]
+    check_stops(settings.stop, settings.confirmations, settings.target, parts.bounds)
+    check_limits(settings.feedback_limit, settings.latest_feedback_limit)
+    check_switch(saved, SWITCH in parts.policies)
+    names = dict.fromkeys([*parts.policies, *([SWITCH] if parts.switches_model(settings) else [])])
+    policies = [parts.policy_of(settings, name) for name in names]
     if settings.max_usd is not None:
-        named = chat_models(*(policy.responder.part for policy in policies), parts.replaced(parts.plain, settings).part)
+        named = chat_models(*(policy.responder.part for policy in policies), parts.writer(settings).part)
         for name in dict.fromkeys((*named, *parts.models)):
             check_price(name, parts.driver.prices)
 
@@ -91,7 +98,7 @@ def _resumed(parts: Parts, state: LoopState, changed: Mapping[str, Any]) -> dict
     ended = state.get("stopped") is not None and not open_rounds
     # what was interrupted in a round begins it again, and finds in the journal what was answered
     episodes = [episode for episode in state["episodes"] if episode["round"] not in open_rounds]
-    calls = parts.calls_ahead(SavedSettings.of(state["settings"]))
+    calls = parts.calls_ahead(SavedSettings.of(state["settings"]), episodes)
     saved = more_rounds(state["settings"], episodes, state["more"], changed, calls, ended)
     check_settings(parts, saved)
     again = [e for e in episodes if "retests" in e or "reported" in e]  # the leaders of then

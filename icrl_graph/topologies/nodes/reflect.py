@@ -1,7 +1,8 @@
-"""reflect: words about the last attempt."""
+"""reflect: words about the last attempt, or about each of those that were made side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,11 +17,18 @@ from icrl_graph.models.policy import Policy
 from icrl_graph.models.responses import failure, read_response
 from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.memory import Memory
-from icrl_graph.prompts.plan import make_plan, shrink
-from icrl_graph.state.episode import Episode, LoopState, spent, upsert
+from icrl_graph.prompts.plan import latest_round, make_plan, shrink
+from icrl_graph.state.episode import Episode, LoopState, spent, switched, upsert
 from icrl_graph.topologies.nodes.generate import rendered, sampling_of
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node
 from icrl_graph.topologies.settings import SavedSettings
+from icrl_graph.topologies.switching import after_switch
+
+
+def to_reflect_on(episodes: Sequence[Episode]) -> list[Episode]:
+    """Of the latest round, the answered attempts that were not reflected on."""
+    told = {"reflection", "reflection_error"}
+    return [each for each in latest_round(episodes) if "response" in each and not told & each.keys()]
 
 
 def reflect_node(
@@ -31,7 +39,7 @@ def reflect_node(
     memory: Memory | None = None,
     is_main_model: bool = True,
 ) -> Runnable[Any, Any]:
-    """Have the last attempt reflected on in words; they are saved with it.
+    """Have each attempt of the latest round reflected on in words; they are saved with it.
 
     A question that does not fit into the model's context is asked again about less of the history.
 
@@ -40,23 +48,23 @@ def reflect_node(
         parts: what the graph is built of.
         instruction: the name of what is asked for.
         shows: what of each attempt the question shows.
-        memory: which attempts it shows beside the last; default the run's own.
+        memory: which attempts of the rounds before it shows beside that one; default the run's own.
         is_main_model: whether it is the run's own model, which the settings may replace.
     """
 
-    def reflect(state: LoopState, settings: SavedSettings, _: Budget) -> Flow:
-        episodes = state["episodes"]
+    def on_attempt(state: LoopState, settings: SavedSettings, episodes: Sequence[Episode]) -> Flow:
+        """A patch for the last of these attempts, if anything was paid, and the cap that was reached, or None."""
         latest = episodes[-1]
-        if "response" not in latest:
-            return {}
-        remember = memory or parts.pick("memory", settings)
+        used = settings if switched(latest) is None else after_switch(settings)
+        remember = memory or parts.pick("memory", used)
         plan = make_plan(
             len(episodes),
-            episodes,
+            settings.feedback_limits.apply(episodes),
             lambda past: [*remember(past), len(past) - 1],
             lambda number, past: instruction,
         )
-        writer, meter = parts.replaced(policy, settings) if is_main_model else policy, Meter()
+        writer = parts.writer(settings, parts.answering(settings, latest)) if is_main_model else policy
+        meter = Meter()
         kwargs = sampling_of(writer, parts, settings, latest, instruction)
         read, reply = partial(read_response, tags=settings.reasoning_tags), None
         while reply is None:
@@ -64,7 +72,8 @@ def reflect_node(
             try:
                 reply = yield from meter.read(single(Call(writer.part, writer.input(question), read, kwargs)))
             except BudgetExceeded as over:
-                return {"stopped": over.cap}
+                patch = Episode(**identity(latest), costs=costs(latest, "reflect", meter.usage))
+                return (patch if meter.usage else None), over.cap
             except IcrlError:
                 raise
             except Exception as error:
@@ -78,7 +87,19 @@ def reflect_node(
             patch["reflection"] = reply["response"]
         else:
             patch["reflection_error"] = reply["error"]
-        cap = exhausted(settings.caps, spent(upsert(episodes, [[patch]])))
-        return {"episodes": [patch], **({"stopped": cap} if cap else {})}
+        return patch, None
+
+    def reflect(state: LoopState, settings: SavedSettings, _: Budget) -> Flow:
+        episodes = state["episodes"]
+        past = episodes[: len(episodes) - len(latest_round(episodes))]
+        again = [each for each in latest_round(episodes) if "response" in each]  # a person has changed their rewards
+        flows = [on_attempt(state, settings, [*past, each]) for each in to_reflect_on(episodes) or again]
+        if not flows:
+            return {}
+        done = [(yield from flows[0])] if len(flows) == 1 else (yield flows)
+        patches = [patch for patch, _ in done if patch]
+        reached = next((cap for _, cap in done if cap), None)
+        cap = reached or exhausted(settings.caps, spent(upsert(episodes, [patches])))
+        return {**({"episodes": patches} if patches else {}), **({"stopped": cap} if cap else {})}
 
     return node("reflect", reflect, policy.part, parts)

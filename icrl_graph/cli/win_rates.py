@@ -1,0 +1,109 @@
+"""`icrl win-rates`, `icrl export`: the answers of a comparison against each other, and for AlpacaEval."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icrl_graph.cli.bench import FolderArgument, play_comparison, show_cost_again
+from icrl_graph.cli.completion import model_names
+from icrl_graph.cli.shared import (
+    Json,
+    Prices,
+    TotalCalls,
+    TotalSeconds,
+    TotalUsd,
+    app,
+    errors_reported,
+    parse_json,
+    write,
+)
+from icrl_graph.state.loading import absolute
+
+
+@app.command(
+    "win-rates",
+    epilog="Examples:\n\n  icrl win-rates runs/writing --judge openai:gpt-4.1 --out runs/writing-wins\n\n"
+    "  icrl win-rates runs/writing --judge openai:gpt-4.1 --against best_of_n --out runs/writing-wins-2 --preview",
+)
+def win_rates(
+    folder: FolderArgument,
+    out_dir: Annotated[Path, typer.Option("--out", help="A new folder for the verdicts.")],
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="The model that compares; another one than has given the rewards.", autocompletion=model_names
+        ),
+    ],
+    against: Annotated[
+        str | None, typer.Option(help="The method that all others are compared with; default the first.")
+    ] = None,
+    judge_base_url: Annotated[
+        str | None, typer.Option(help="The judge's server; default OPENAI_BASE_URL, never the one of the folder.")
+    ] = None,
+    rubric: Annotated[str | None, typer.Option(help="What the judge compares by; default the benchmark's own.")] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Print the estimated cost and exit.")] = False,
+    response_tokens: Annotated[
+        int, typer.Option(min=1, metavar="<int>", help="Tokens of a judgement, for --preview.")
+    ] = 300,
+    total_usd: TotalUsd = None,
+    total_calls: TotalCalls = None,
+    total_seconds: TotalSeconds = None,
+    prices: Prices = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the answers of the methods with those of one, by a judge that sees each pair in both orders.
+
+    Prints win rates, plain and at equal length (arXiv 2404.04475), with intervals. Nothing is generated anew.
+    """
+    from icrl_graph.benchmarks.arms import read_arm
+    from icrl_graph.benchmarks.plan import Again, read_plan
+
+    with errors_reported():
+        saved = read_plan(folder)
+        again = Again(
+            folder=str(folder.resolve()),
+            evaluator=None,
+            judge=absolute(judge),
+            rubric=rubric,
+            as_metric=False,
+            select="last",
+            against=saved.arms[0] if against is None else read_arm(against).name,
+        )
+        plan = replace(
+            saved,
+            again=again,
+            solved_at=None,
+            base_url=None,
+            judge_base_url=judge_base_url,
+            total_usd=total_usd,
+            total_calls=total_calls,
+            total_seconds=total_seconds,
+            options={**saved.options, **({} if prices is None else {"prices": parse_json(prices, "--prices")})},
+        )
+        show_cost_again(plan, response_tokens, preview, as_json)
+    if not preview:
+        play_comparison(plan, out_dir, as_json)
+
+
+@app.command(epilog="Example:\n\n  icrl export runs/writing --out outputs")
+def export(
+    folder: FolderArgument,
+    out_dir: Annotated[Path, typer.Option("--out", help="The folder of the files.")],
+    as_json: Json = False,
+) -> None:
+    """Write the answers for AlpacaEval, a file of JSON for each method."""
+    with errors_reported():
+        from icrl_graph.benchmarks.alpaca_eval import export as export_to
+        from icrl_graph.benchmarks.plan import read_plan
+        from icrl_graph.benchmarks.results import checked_results
+
+        paths = [str(path) for path in export_to(read_plan(folder), checked_results(folder).rows, out_dir)]
+        if as_json:
+            typer.echo(json.dumps(paths))
+        else:
+            write(f"Written: {', '.join(paths)}")
