@@ -86,7 +86,7 @@ FORKED = """
 import os, sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from icrl_graph.evaluators.isolation import LimitReached, isolated
+from icrl_graph.evaluators.isolation import isolated
 
 def score(response):
     print("printed", flush=True)
@@ -208,7 +208,7 @@ def test_candidates_metrics_and_selectors_may_be_isolated(judge: Any) -> None:
 
 
 MODULE = """
-from icrl_graph.evaluators.isolation import LimitReached, isolated
+from icrl_graph.evaluators.isolation import isolated
 
 def helper(text):
     return float(text == "fine")
@@ -299,7 +299,7 @@ def test_workers_end_with_what_uses_them() -> None:
 CHILD = """
 import sys
 from icrl_graph import improve
-from icrl_graph.evaluators.isolation import LimitReached, isolated
+from icrl_graph.evaluators.isolation import isolated
 from tests.ctrl_c import accept_ctrl_c
 from tests.verdicts import verdict
 
