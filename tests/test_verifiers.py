@@ -531,7 +531,7 @@ def test_a_comparison_names_the_task_that_nothing_can_be_judged_by(here: Path) -
         {"id": "bad", "task": "Total by shop.", "task_data": {**SHOP, "target": "SELECT x"}},
     ]
     Path("tasks.jsonl").write_text("\n".join(map(json.dumps, tasks)))
-    given = {"arms": "icrl,best_of_n", "model": model, "evaluator": "sql", "rounds": 2}
+    given: Any = {"arms": "icrl,best_of_n", "model": model, "evaluator": "sql", "rounds": 2}
     with pytest.raises(ValueError, match="the task 'bad' of .*tasks.jsonl: the evaluator 'sql' can't judge"):
         compare("tasks.jsonl", folder="runs", **given)
     assert model.prompts == []
