@@ -63,8 +63,14 @@ def test_nothing_is_stopped_before_a_reward_is_there() -> None:
     assert (result.stopped, len(result.episodes)) == ("rounds", 4)
 
 
+def test_an_attempt_without_a_score_has_gained_nothing() -> None:
+    scores = iter([0.2, *[None] * 20])
+    result = played(lambda: next(scores), rounds=20, target=1.0, stop="gain:0.05")
+    assert (result.stopped, len(result.episodes)) == ("gain", 7)  # as many as with 0.2 each time
+
+
 def test_a_function_can_be_the_stop_rule() -> None:
-    def third(rewards: list[float], highest: float | None, calls: int) -> bool:
+    def third(rewards: list[float | None], highest: float | None, calls: int) -> bool:
         assert (highest, calls) == (None, 1)
         return len(rewards) == 3
 

@@ -44,7 +44,7 @@ class Again(TypedDict):
     as_metric: bool
     """The new judgement is the metric; the rewards stay as they were."""
     select: str | None
-    """What selects the answer: reward, majority or last; None for each arm's own selection."""
+    """What selects the answer: reward, majority, last_majority or last; None for each arm's own selection."""
     against: NotRequired[str]
     """The arm with whose answers those of the others were compared; then nothing but the answers was judged."""
 

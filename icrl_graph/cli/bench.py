@@ -412,7 +412,10 @@ def rejudge(
         bool, typer.Option("--as-metric", help="Report the new scores; the rewards stay as they are.")
     ] = False,
     select: Annotated[
-        str | None, typer.Option(help="What selects the answer: reward, majority or last; default the method's own.")
+        str | None,
+        typer.Option(
+            help="What selects the answer: reward, majority, last_majority or last; default the method's own."
+        ),
     ] = None,
     solved_at: Annotated[
         float | None,

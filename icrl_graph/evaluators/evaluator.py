@@ -35,9 +35,10 @@ from icrl_graph.state.reward import OnError, check_on_error
 OFFERED = ("task", "response", "answer", "steps", "task_data")
 """What an evaluator may ask for: the task as passed (text or messages); the response as text; the answer, which is what
 `extract` made of it (or the response again); the steps of a multi-turn episode, or None; the task data."""
-ASKABLE = (*OFFERED, "history", "bounds")
-"""A function may also ask for the attempts of the rounds before, each with its `response`, `reward` and `feedback`, and
-for the lowest and highest reward that the graph takes, or None."""
+ASKABLE = (*OFFERED, "history", "siblings", "bounds")
+"""A function may also ask for the attempts of the rounds before, each with its `response`, `reward` and `feedback`, for
+the other attempts of its round, each with its `response`, and for the lowest and highest reward that the graph takes,
+or None."""
 
 Evaluator = Any
 """A callable (sync or async, or a generator function), a LangChain tool, a Runnable, a `BoundEvaluator`, or the name of

@@ -96,19 +96,20 @@ exact = replace(bind_evaluator(verify), on_error=UNSCORED, check=check_targets)
 """`verify` as an evaluator. Whatever it raises is a fault of the task data or of this machine, and never a 0."""
 
 
-def agreement(response: str, history: Sequence[Mapping[str, Any]]) -> float:
+def agreement(response: str, history: Sequence[Mapping[str, Any]], siblings: Sequence[Mapping[str, Any]] = ()) -> float:
     """Without labels: 1 if no answer so far is more frequent than this one, shared among equals.
 
-    The pseudo-reward of TR-ICRL (arXiv 2604.00438), over the attempts of a run up to this one. An attempt without an
-    answer earns 0. The first one has nobody to disagree with, and earns 1.
+    The pseudo-reward of TR-ICRL (arXiv 2604.00438), over the attempts of a run up to this one and those beside it. An
+    attempt without an answer earns 0. The first one, if alone, has nobody to disagree with, and earns 1.
 
     Args:
         response: with its answer, as for `verify`.
         history: the attempts of the rounds before.
+        siblings: the other attempts of its round.
     """
     answer = canonical_answer(response)
-    before = (canonical_answer(each["response"]) for each in history if each["response"])
-    counts = Counter(each for each in (*before, answer) if each)
+    others = (canonical_answer(each["response"]) for each in (*history, *siblings) if each["response"])
+    counts = Counter(each for each in (*others, answer) if each)
     most = max(counts.values(), default=0)
     return 1 / list(counts.values()).count(most) if answer and counts[answer] == most else 0.0
 

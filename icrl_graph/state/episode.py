@@ -235,6 +235,16 @@ def value_of(episode: Episode) -> float | None:
     return episode.get("reward", {}).get("value")
 
 
+def rewards_of(episodes: Iterable[Episode]) -> list[float | None]:
+    """The reward of each attempt; None of one without a score."""
+    return [value_of(episode) for episode in episodes]
+
+
+def is_reflected_on(episode: Episode) -> bool:
+    """Whether words about the attempt were asked for, in vain or not."""
+    return "reflection" in episode or "reflection_error" in episode
+
+
 def answer_of(episode: Episode) -> Any:
     """What `extract` made of the response, or the response; None if there is neither."""
     return episode["answer"] if "answer" in episode else episode.get("response")

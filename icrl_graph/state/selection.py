@@ -61,6 +61,12 @@ def most_common(episodes: Sequence[Episode]) -> Episode | None:
     return max(answered, key=lambda pair: counts[pair[0]])[1] if answered else None
 
 
+def most_common_of_last_round(episodes: Sequence[Episode]) -> Episode | None:
+    """As `most_common`, of the attempts of the latest round that has an answer."""
+    last = last_answered(episodes)
+    return last and most_common([each for each in episodes if each["round"] == last["round"]])
+
+
 def leaders(episodes: Sequence[Episode], count: int) -> list[Episode]:
     """The scored episodes with the highest values, the highest first; of a tie the earlier ones."""
     scored = [(value, episode) for episode in episodes if (value := value_of(episode)) is not None]

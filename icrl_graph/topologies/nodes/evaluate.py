@@ -108,6 +108,7 @@ def ask(
         answer=deepcopy(answer_of(episode)),
         steps=_steps(episode),
         history=_history(state, episode) if "history" in evaluator.names else None,
+        siblings=_siblings(state, episode) if "siblings" in evaluator.names else None,
         bounds=bounds,
     )
     if evaluator.flow:
@@ -195,6 +196,12 @@ def _history(state: LoopState, episode: Episode) -> list[dict[str, Any]]:
     """The attempts of the rounds before, as an evaluator may see them."""
     before = ((e, e.get("reward", {})) for e in state["episodes"] if e["round"] < episode["round"])
     return [{"response": e.get("response"), "reward": r.get("value"), "feedback": r.get("feedback")} for e, r in before]
+
+
+def _siblings(state: LoopState, episode: Episode) -> list[dict[str, Any]]:
+    """The other attempts of its round, as an evaluator may see them."""
+    of_round = (each for each in state["episodes"] if each["round"] == episode["round"])
+    return [{"response": each.get("response")} for each in of_round if each["candidate"] != episode["candidate"]]
 
 
 def all_of(flows: list[Flow], *evaluators: BoundEvaluator | None) -> Flow:

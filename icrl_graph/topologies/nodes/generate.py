@@ -249,7 +249,9 @@ def _shared(
     streams = getattr(unbound(policy.responder.part), "streaming", False)
     if not (policy.cache.waits and settings.width > 1 and (is_new or streams)):
         return None
-    return str(messages) if settings.spread == "same" else (settings.run, episode["round"])
+    if settings.spread == "same":
+        return str(messages)
+    return settings.run, episode["round"], str(episode["plan"]["shown"])  # of other attempts it is another prompt
 
 
 def sampling_of(

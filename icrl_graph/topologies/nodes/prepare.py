@@ -21,7 +21,7 @@ from icrl_graph.state.reward import check_on_error, check_target
 from icrl_graph.state.stop_rules import check_stops
 from icrl_graph.state.unicode import cleaned
 from icrl_graph.topologies.nodes.parts import SCHEMA_VERSION, Parts, check_schema_version, made_of
-from icrl_graph.topologies.settings import SWITCH, SavedSettings, overrides, resolve
+from icrl_graph.topologies.settings import SWITCH, SavedSettings, check_drawn, overrides, resolve
 from icrl_graph.topologies.stopping import more_rounds
 from icrl_graph.topologies.switching import check_switch
 
@@ -75,6 +75,7 @@ def check_settings(parts: Parts, saved: Mapping[str, Any]) -> None:
     check_stops(settings.stop, settings.confirmations, settings.target, parts.bounds)
     check_limits(settings.feedback_limit, settings.latest_feedback_limit)
     check_switch(saved, SWITCH in parts.policies)
+    check_drawn(saved, parts.schema.custom)
     names = dict.fromkeys([*parts.policies, *([SWITCH] if parts.switches_model(settings) else [])])
     policies = [parts.policy_of(settings, name) for name in names]
     if settings.max_usd is not None:
