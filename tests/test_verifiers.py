@@ -34,6 +34,8 @@ PERSON = {
         "required": ["age"],
     }
 }
+golf: Any = regex_golf.judge
+answer_query: Any = sql.judge
 SQUARES = {"tests": ["assert f(2) == 4\nassert f(3) == 9", "def test_zero():\n    assert f(0) == 0"]}
 
 
@@ -70,7 +72,7 @@ def test_an_answer_is_the_last_block_that_is_marked(text: str, block: str) -> No
     ("pattern", "right"), [("ab", 3), ("b$", 3), (".", 2), ("^x", 0), ("(?i)CAB", 2), ("[^a-x]", 0)]
 )
 def test_a_pattern_earns_the_share_of_texts_that_it_treats_right(pattern: str, right: int) -> None:
-    reward = regex_golf.judge(pattern, GOLF)
+    reward = golf(pattern, GOLF)
     assert reward["value"] == pytest.approx((right + 1 - len(pattern) / 1000) / 3)
     assert reward["metric"] == float(right == 3)
 
@@ -79,7 +81,7 @@ def test_a_pattern_earns_the_share_of_texts_that_it_treats_right(pattern: str, r
 @given(st.text("ab|.", min_size=1, max_size=6), st.text("ab|.", min_size=1, max_size=6))
 def test_texts_count_first_and_the_length_only_among_equals(one: str, other: str) -> None:
     data = {"match": ["a", "ab"], "avoid": ["b", "bb"]}
-    judged = [regex_golf.judge(pattern, data) for pattern in (one, other)]
+    judged = [golf(pattern, data) for pattern in (one, other)]
     right = [round(reward["value"] * 4 - 1 + len(p) / 1000) for reward, p in zip(judged, (one, other), strict=True)]
     earlier = (right[0], -len(one)) > (right[1], -len(other))
     assert (judged[0]["value"] > judged[1]["value"]) == earlier
@@ -90,7 +92,7 @@ def test_texts_count_first_and_the_length_only_among_equals(one: str, other: str
 @pytest.mark.parametrize("pattern", ["(", "*", r"\L<names>", "a{99999999999}", "(" * 499 + ")" * 499, "(?P<x>a)(?P=y)"])
 def test_what_is_no_pattern_earns_0_and_says_why(pattern: str) -> None:
     with pytest.raises(Refused, match="no regular expression"):
-        regex_golf.judge(pattern, GOLF)
+        golf(pattern, GOLF)
 
 
 @needs_regex
@@ -128,7 +130,7 @@ def test_no_pattern_hangs_or_eats_the_machine() -> None:
     ],
 )
 def test_a_query_is_compared_by_its_rows_in_any_order_and_with_duplicates(query: str, value: float) -> None:
-    reward = sql.judge(query, SHOP)
+    reward = answer_query(query, SHOP)
     assert reward["value"] == pytest.approx(value)
     assert reward["metric"] == float(value == 1)
 
@@ -147,7 +149,9 @@ def test_a_query_is_compared_by_its_rows_in_any_order_and_with_duplicates(query:
 def test_rows_are_compared_in_order_where_the_reference_has_an_order_of_its_own(target: str, ordered: bool) -> None:
     data = {**SHOP, "target": target}
     columns = "id, id" if "OVER" in target else "id"
-    up, down = (sql.judge(f"SELECT {columns} FROM sales ORDER BY id {way}", data)["value"] for way in ("ASC", "DESC"))
+    up, down = (
+        answer_query(f"SELECT {columns} FROM sales ORDER BY id {way}", data)["value"] for way in ("ASC", "DESC")
+    )
     assert down == 1
     assert (up < 1) == ordered
 
@@ -164,9 +168,9 @@ def test_a_result_that_is_written_into_a_query_is_right_on_one_database_and_not_
     other = SHOP["database"] + "DELETE FROM sales WHERE id = 2"
     both = {**SHOP, "database": [SHOP["database"], other]}
     written = "SELECT 'y', .2 UNION ALL SELECT 'x', .7"
-    assert sql.judge(written, SHOP)["value"] == 1
-    assert sql.judge(written, both)["value"] == pytest.approx(3 / 4)
-    assert sql.judge(SHOP["target"], both)["value"] == 1
+    assert answer_query(written, SHOP)["value"] == 1
+    assert answer_query(written, both)["value"] == pytest.approx(3 / 4)
+    assert answer_query(SHOP["target"], both)["value"] == 1
 
 
 COUNT = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
@@ -205,7 +209,7 @@ def test_a_query_can_only_read_and_only_so_much(
     monkeypatch.setattr(sql, "STEPS", 10**6)
     monkeypatch.setattr(sql, "ROWS", 10**3)
     with pytest.raises(Refused, match=error):
-        sql.judge(query, SHOP)
+        answer_query(query, SHOP)
     assert list(here.iterdir()) == []
 
 
@@ -226,7 +230,7 @@ def test_a_query_can_only_read_and_only_so_much(
 )
 def test_a_reference_without_one_result_is_a_fault_of_the_task(data: Any, error: str) -> None:
     with pytest.raises(ValueError, match=error):
-        sql.judge(None, {**SHOP, **data})
+        answer_query(None, {**SHOP, **data})
 
 
 @pytest.mark.parametrize(
@@ -239,7 +243,7 @@ def test_a_reference_without_one_result_is_a_fault_of_the_task(data: Any, error:
     ],
 )
 def test_a_reference_with_one_result_is_taken(target: str) -> None:
-    sql.judge(None, {**SHOP, "target": target})
+    answer_query(None, {**SHOP, "target": target})
 
 
 # ------------------------------------------------------------------------------------------------------- JSON schema
