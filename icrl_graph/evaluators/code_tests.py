@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +170,8 @@ def _outcomes(code: str, tests: list[ast.stmt], task_data: Mapping[str, Any]) ->
             else:
                 _reason(step, answer)
             if isinstance(statement, ast.FunctionDef) and _is_test(statement, entry):
-                test = scope.get(statement.name)
-                attempt((lambda test=test: test(names[entry])) if statement.name == "check" else test)
+                test: Any = scope.get(statement.name)
+                attempt(partial(test, names[str(entry)]) if statement.name == "check" else test)
     return failed, number
 
 
