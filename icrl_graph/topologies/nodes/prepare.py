@@ -50,6 +50,8 @@ def prepare_node(parts: Parts) -> Callable[..., Any]:
             seed = saved["run"] if saved["seed"] is None else saved["seed"]
             inputs = {**inputs, **parts.complete(deepcopy(inputs), Random(f"{seed}/inputs"))}
         checked = {"task": check_task(inputs["task"]), "task_data": inputs["task_data"]}
+        for each in filter(None, (parts.evaluator, parts.metric, parts.selector)):
+            each.check_task(inputs["task_data"])
         return {**_cleared(state), "inputs": Overwrite(checked), "settings": saved, "episodes": Overwrite([])}
 
     return prepare
