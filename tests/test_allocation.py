@@ -151,7 +151,8 @@ def test_a_run_that_has_no_score_yet_gets_further_attempts(tmp_path: Path) -> No
 def test_calls_of_a_run_that_raises_are_counted(tmp_path: Path) -> None:
     parts, player = tmp_path / "parts.py", Player()
     parts.write_text("def breaks(number, past):\n    return 'plain' if number < 2 else 1 / 0\n")
-    arm, told = f"icrl+schedule={parts}:breaks+allocate=9", []
+    arm = f"icrl+schedule={parts}:breaks+allocate=9"
+    told: list[Any] = []
     compare(SUMS, arm, model=player, folder=tmp_path / "runs", target=2.0, concurrency=1, on_progress=told.append)
     assert told[-1].failed
     assert len(player.calls) <= 9

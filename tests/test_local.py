@@ -212,6 +212,8 @@ def test_what_icrl_serve_answers_is_what_the_model_answers() -> None:
     with OpenAIServer(reply_of(small(**WHOLE))) as server:
         served = chat_model("openai:any", base_url=server.base_url, api_key="none", temperature=0.0)
         own, other = (each.invoke(TASK, seed=1) for each in (model, served))
+        assert own.usage_metadata
+        assert other.usage_metadata
         assert (own.text, own.usage_metadata["output_tokens"]) == (other.text, other.usage_metadata["output_tokens"])
 
 
@@ -220,6 +222,7 @@ def test_the_limit_of_an_answer_reaches_the_model_behind_icrl_serve_and_a_cut_is
     with OpenAIServer(reply_of(small())) as server:
         served = chat_model("openai:any", base_url=server.base_url, api_key="none", max_tokens=2)
         said = served.invoke("Count to a hundred.")
+    assert said.usage_metadata
     assert (said.usage_metadata["output_tokens"], said.response_metadata["finish_reason"]) == (2, "length")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -178,11 +178,11 @@ def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
     failed = Counter(cell.arm for cell, row in rows.items() if "error" in row)
     measures = _measures(plan, [row for table in tables.values() for row in table.ended])
     calls = first.most_calls(plan.rounds)
-    methods = [_method(arm, table, measures, failed[arm], calls) for arm, table in tables.items()]
+    methods: list[Any] = [_method(arm, table, measures, failed[arm], calls) for arm, table in tables.items()]
     for name in ("rise", "metric_rise"):
-        told = [method for method in methods if method[name] is not None]  # type: ignore[literal-required]
-        for method, tested in zip(told, corrected([method[name] for method in told]), strict=True):  # type: ignore[literal-required]
-            method[name] = tested  # type: ignore[literal-required]
+        told = [method for method in methods if method[name] is not None]
+        for method, tested in zip(told, corrected([method[name] for method in told]), strict=True):
+            method[name] = tested
     return Summary(
         benchmark=plan.benchmark,
         model=plan.model,
@@ -190,7 +190,10 @@ def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
         seeds=len(first.runs[0]),
         equal_calls=calls,
         allocated={arm: total for arm in tables if (total := allocated_to(arm)) is not None},
-        spans={"reward": _span(tables, Table.reward), "metric": _span(tables, Table.metric)},
+        spans={
+            "reward": _span([table.reward for table in tables.values()]),
+            "metric": _span([table.metric for table in tables.values()]),
+        },
         measures=measures,
         methods=methods,
         usage=add_usage(*(row.get("usage", {}) for row in rows.values())),
@@ -223,8 +226,8 @@ def tables_of(plan: Plan, rows: Mapping[Cell, Row]) -> dict[str, Table]:
     }
 
 
-def _span(tables: Mapping[str, Table], scores: cached_property[Any]) -> float:
-    known = np.concatenate([scores.__get__(table).ravel() for table in tables.values()])
+def _span(scores: Sequence[Any]) -> float:
+    known = np.concatenate([of_arm.ravel() for of_arm in scores])
     known = known[np.isfinite(known)]
     return float(np.ptp(known)) if len(known) else 0.0
 
@@ -408,11 +411,11 @@ class Table:
         made = np.array([[attempts(row) for row in seeds] for seeds in self.runs])[:, :, None]
         place = np.arange(self.rounds)
         is_first, is_last = place < made // 2, (place >= made - made // 2) & (place < made)
-        first, last = (
-            self.in_all_ways(lambda table, half=half: _mean(np.where(half, table._attempts(measure), np.nan)))
-            for half in (is_first, is_last)
-        )
-        return first, last
+
+        def mean_of(half: Any) -> list[Any]:
+            return self.in_all_ways(lambda table: _mean(np.where(half, table._attempts(measure), np.nan)))
+
+        return mean_of(is_first), mean_of(is_last)
 
     def rises(self, measure: str = "reward") -> list[Any]:
         """In all ways, arrays (tasks, seeds): the last half of a run's attempts less the first half."""
@@ -573,12 +576,14 @@ def _tells_data(row: Row) -> bool:
 def _per_solved(table: Table, unit: str) -> Bracket:
     spent = np.where(np.isinf(table.spent(unit)), np.nan, table.spent(unit))
     most = np.ma.masked_invalid(spent).max(axis=2).filled(np.nan)
-    ways = [ratio(most, solved) for solved in table.in_all_ways(lambda table: table.answered("success")[:, :, -1])]
+    ways: list[Any] = [
+        ratio(most, solved) for solved in table.in_all_ways(lambda table: table.answered("success")[:, :, -1])
+    ]
     plain, fewest, all_solved = ways
     if fewest == all_solved:
-        return Bracket(**plain)
-    ends: Any = {"mean": None, "low": all_solved["low"], "high": fewest["high"]}
-    return Bracket(**{**plain, **ends, "lowest": all_solved["mean"], "highest": fewest["mean"]})
+        return cast(Bracket, plain)
+    ends = {"mean": None, "low": all_solved["low"], "high": fewest["high"]}
+    return cast(Bracket, {**plain, **ends, "lowest": all_solved["mean"], "highest": fewest["mean"]})
 
 
 def _regret(table: Table) -> Any:

@@ -156,7 +156,7 @@ def _render(template: str, figures: Sequence[charts.Chart], shown: Any, messages
         from plotly.offline import get_plotlyjs
     except ImportError as missing:
         raise missing_extra("plotly", "report") from missing
-    return _template(template).render(
+    page: str = _template(template).render(
         charts=[chart._asdict() for chart in figures],
         figures=script({chart.name: chart.figure for chart in figures}),
         runs=script(shown),
@@ -165,6 +165,7 @@ def _render(template: str, figures: Sequence[charts.Chart], shown: Any, messages
         version=version("icrl-graph"),
         **values,
     )
+    return page
 
 
 def _template(name: str) -> Any:

@@ -74,7 +74,9 @@ def _by_round(summary: Summary) -> Iterator[Chart]:
         what = "Of the same attempts: what is reported. Where the reward rises and this does not, the reward is gamed."
         yield _curves("metric", "Metric (true) by round", what, summary, "metric", "round")
         what = "A point for each round, the first one leftmost for what learns. To the right and not up: gamed."
-        true = {m["arm"]: [{**point, "low": None, "high": None} for point in m["metric"]] for m in summary["methods"]}
+        true: Any = {
+            m["arm"]: [{**point, "low": None, "high": None} for point in m["metric"]] for m in summary["methods"]
+        }
         seen = {m["arm"]: [point["mean"] or 0.0 for point in m["reward"]] for m in summary["methods"]}
         yield Chart("against", "Metric against reward", what, _figure(summary, true, seen, "reward of the round"))
     yield _curves("new", "New answers by round", _NEW, summary, "new", "round", (-0.02, 1.02))

@@ -65,7 +65,7 @@ def for_readers(summary: Summary, plan: Plan) -> Summary:
         for method in summary["methods"]
     ]
     pairs = {
-        kind: [{**pair, "arm": names[pair["arm"]], "against": names[pair["against"]]} for pair in summary[kind]]  # type: ignore[literal-required]
+        kind: [{**pair, "arm": names[pair["arm"]], "against": names[pair["against"]]} for pair in summary[kind]]
         for kind in ("pairs", "learning")
     }
     named = {name: file_names(summary[name]) for name in ("benchmark", "model")}
@@ -74,7 +74,7 @@ def for_readers(summary: Summary, plan: Plan) -> Summary:
 
 def with_shown_names(corrected: Sequence[Corrected], plan: Plan) -> list[dict[str, Any]]:
     """Corrected figures, with file names in place of paths."""
-    names: dict[str | None, str | None] = {None: None, **shown_names(plan.arms)}
+    names: dict[Any, Any] = {None: None, **shown_names(plan.arms)}
     return [{**one, "arm": names[one["arm"]], "against": names[one["against"]]} for one in corrected]
 
 
