@@ -167,7 +167,7 @@ def test_what_was_handed_out_once_takes_no_more_tasks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arms", "options", "message"),
     [
-        ("icrl", {"allocate": 3}, "at least a call for each of the 4 runs"),
+        ("icrl", {"allocate": 3}, "a call for each of the 4 runs of an arm at least"),
         ("icrl", {"rounds": 4}, "takes the place of rounds"),
         ("icrl", {"target": None}, "give target or bounds"),
         ("icrl", {"retests": 2}, "judged again"),

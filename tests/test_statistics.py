@@ -447,13 +447,20 @@ def test_a_mean_of_which_some_is_unscored_is_told_as_the_lowest_and_the_highest_
 def test_of_scores_without_bounds_what_is_unscored_is_counted() -> None:
     values = np.array([[3.0], [NAN], [5.0]])[:, :, np.newaxis]
     made = np.zeros_like(values)
-    (told,) = bracketed(values, made, made, bounded=False)
+    (told,) = bracketed(values, made, made, bounds=None)
     assert (told["mean"], told["scored"], told["of"], told["lowest"]) == (4.0, 2, 3, None)
 
 
 def test_where_all_is_scored_an_estimate_is_what_it_is_and_nothing_more() -> None:
     values = np.array([[0.0], [NAN], [1.0]])[:, :, np.newaxis]  # one was never played
     assert bracketed(values, values, values, share=True) == curve(values, share=True)
+
+
+def test_the_interval_of_a_mean_ends_within_the_bounds_of_its_values() -> None:
+    values = np.array([1.0, 1.0, 0.1])[:, np.newaxis, np.newaxis]
+    free, bounded = (bracketed(values, values, values, bounds=bounds)[0] for bounds in (None, (0.0, 1.0)))
+    assert free["high"] > 1  # type: ignore[operator]
+    assert (bounded["low"], bounded["high"]) == (0.0, 1.0)
 
 
 @given(arrays.arrays(float, (6, 2), elements=st.sampled_from([0.0, 1.0, NAN])), st.integers(0, 2**12 - 1))

@@ -94,7 +94,9 @@ def test_who_asks_for_more_rounds_gets_them_whatever_the_stop_rule_says() -> Non
     [
         ({"stop": "gain:0.1"}, "stop='gain:0.1' needs the highest reward that counts"),
         ({"stop": "gain", "target": 1.0}, "unknown stop 'gain'; choose one of gain:PRICE"),
+        ({"stop": "gain:0.1", "bounds": (0, float("inf"))}, "needs the highest reward that counts"),
         ({"stop": "gain:-1", "target": 1.0}, "PRICE a reward from 0"),
+        ({"stop": "gain:1e999", "target": 1.0}, "PRICE a reward from 0"),
         ({"stop": lambda rewards: True}, "stop"),
     ],
 )

@@ -106,11 +106,10 @@ def make_plan(
     written = [arm.name for arm in played]
     if allocate is not None:
         runs = many * numbers.get("seeds", 1)
-        if rounds is not None or allocate < runs:
-            raise ValueError(
-                f"allocate={allocate} takes the place of rounds, and is at least a call for each of the {runs} runs of "
-                f"an arm; got rounds={rounds}"
-            )
+        if rounds is not None:
+            raise ValueError(f"allocate={allocate} takes the place of rounds; got rounds={rounds}")
+        if allocate < runs:
+            raise ValueError(f"allocate={allocate} must be a call for each of the {runs} runs of an arm at least")
         rounds = allocate // runs
         written = split_and_allocated(played, rounds, runs)
     plan = Plan(

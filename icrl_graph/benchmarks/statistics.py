@@ -131,7 +131,14 @@ def curve(values: Any, *, share: bool = False) -> list[Estimate]:
     return _estimates(checked(values, 3, share), share)
 
 
-def bracketed(values: Any, lowest: Any, highest: Any, *, share: bool = False, bounded: bool = True) -> list[Bracket]:
+def bracketed(
+    values: Any,
+    lowest: Any,
+    highest: Any,
+    *,
+    share: bool = False,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+) -> list[Bracket]:
     """The `curve` of values of which some are unscored: its points are told as the lowest and highest they can be.
 
     A mean over what happens to be scored says nothing of the rest: of 30 answers of which 8 are scored, all of them
@@ -142,7 +149,8 @@ def bracketed(values: Any, lowest: Any, highest: Any, *, share: bool = False, bo
         lowest: the same, with the lowest possible score in place of what is unscored; NaN is what can have no score.
         highest: the same with the highest.
         share: values lie in [0, 1].
-        bounded: the lowest and the highest score are known; else only what is scored is counted.
+        bounds: the lowest and the highest score, within which intervals end; None where they are not known, and only
+            what is scored is counted.
 
     Raises:
         ValueError: as in `estimate`.
@@ -151,16 +159,18 @@ def bracketed(values: Any, lowest: Any, highest: Any, *, share: bool = False, bo
     plain, made = curve(values, share=share), ~np.isnan(np.asarray(lowest, dtype=float))
     cells = made.shape[0] * made.shape[1]
     is_open = made & (np.isnan(values) | (np.asarray(lowest) != np.asarray(highest)))
-    ends = [curve(end, share=share) for end in (lowest, highest)] if bounded and is_open.any() else [plain, plain]
+    ends = [curve(end, share=share) for end in (lowest, highest)] if bounds and is_open.any() else [plain, plain]
     points: list[Bracket] = []
     for at, (point, low, high) in enumerate(zip(plain, *ends, strict=True)):
         count = int(made[..., at].sum())
         told: Any = {**point}
         if is_open[..., at].any():
             told |= {"scored": cells - point["unscored"], "of": count, "lowest": None, "highest": None}
-            if bounded:
+            if bounds:
                 told |= {"mean": None, "low": low["low"], "high": high["high"]}
                 told |= {"lowest": low["mean"], "highest": high["mean"]}
+        if bounds and told["low"] is not None:
+            told |= {"low": max(told["low"], bounds[0]), "high": min(told["high"], bounds[1])}
         points.append(told)
     return points
 

@@ -383,8 +383,8 @@ class Table:
 
     def curve(self, measure: str, read: Callable[[Table], Any]) -> list[Bracket]:
         """The estimates of what is read from it, an array (tasks, seeds, points)."""
-        share, bounded = measure in self.scale.shares, measure in self.scale.bounds
-        return bracketed(*self.in_all_ways(read), share=share, bounded=bounded)
+        share, bounds = measure in self.scale.shares, self.scale.bounds.get(measure)
+        return bracketed(*self.in_all_ways(read), share=share, bounds=bounds)
 
     def estimate(self, measure: str, read: Callable[[Table], Any]) -> Bracket:
         """The same of one point: an array (tasks, seeds)."""
@@ -483,10 +483,9 @@ def _by_task(table: Table, measure: str, read: Callable[[Table], Any]) -> dict[s
     tasks = [item.partition(":")[0] for item in table.items]
     places = {task: [at for at, other in enumerate(tasks) if other == task] for task in dict.fromkeys(tasks)}
     ways = [values[:, :, None] for values in table.in_all_ways(read)]
-    share, bounded = measure in table.scale.shares, measure in table.scale.bounds
+    share, bounds = measure in table.scale.shares, table.scale.bounds.get(measure)
     return {
-        task: bracketed(*(values[at] for values in ways), share=share, bounded=bounded)[0]
-        for task, at in places.items()
+        task: bracketed(*(values[at] for values in ways), share=share, bounds=bounds)[0] for task, at in places.items()
     }
 
 

@@ -8,6 +8,7 @@ normal) to the rewards of independent attempts; `expected_gain` fits none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from icrl_graph.state.choices import Number, Numbered, choices, find
@@ -47,7 +48,7 @@ def gain(price: float) -> StopRule:
     return is_enough
 
 
-PRICE = Number("PRICE", r"[0-9]*\.?[0-9]+(e-?[0-9]+)?", float, "PRICE a reward from 0")
+PRICE = Number("PRICE", r"[0-9]{0,99}\.?[0-9]{1,99}(e-?[0-9]{1,2})?", float, "PRICE a reward from 0")
 _NUMBERED: Numbered[StopRule] = {"gain": (gain, PRICE)}
 STOP_RULES = choices((), _NUMBERED)
 
@@ -65,7 +66,8 @@ def check_stops(
     stop: str | None, confirmations: int | None, target: float | None, bounds: tuple[float, float] | None
 ) -> None:
     """Raise ValueError if the highest reward that a stop rule needs, or the target to be confirmed, is not known."""
-    if stop is not None and stop.startswith("gain:") and target is None and bounds is None:
+    highest = target if target is not None or bounds is None else bounds[1]
+    if stop is not None and stop.startswith("gain:") and (highest is None or math.isinf(highest)):
         raise ValueError(f"stop={stop!r} needs the highest reward that counts: give target or bounds")
     if confirmations is not None and target is None:
         raise ValueError(f"confirmations={confirmations} are of attempts that reach the target: give target")
