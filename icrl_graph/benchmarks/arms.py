@@ -137,6 +137,8 @@ _OF_ROUNDS = (
     "max_evaluator_failures",
     "width",
     "spread",
+    "layout",
+    "show",
     "feedback_limit",
     "latest_feedback_limit",
 )
