@@ -85,7 +85,8 @@ class Result:
     """The source of the rewards: "oracle" (a function or tool), "judged" (what may hold a model), "self-judged" or
     "human"."""
     stopped: str
-    """Why it ended: rounds, success, plateau, gain, calls, tokens, usd, time, failures (of the model) or evaluator."""
+    """Why it ended: rounds, success, plateau, gain, calls, tokens, usd, time, failures (of the model), evaluator or
+    error (a program of another library has raised)."""
     usage: Usage
     """What all of it cost."""
     episodes: Sequence[Episode]

@@ -29,6 +29,7 @@ from icrl_graph.state.choices import name_of_part, unbound
 from icrl_graph.state.episode import Message, Usage
 from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.methods import build
+from icrl_graph.topologies.programs import ForeignGraph
 from icrl_graph.topologies.settings import EARLY_STOPS, MAIN, SWITCH
 
 WORD = "word "
@@ -58,13 +59,16 @@ def preview(
         options: the arguments of the topology's function.
 
     Returns:
-        Calls and, for models that are priced by tokens, tokens and US dollars. Of episodes of many turns only the
-        calls, as many as they may have: how long their prompts will be is not known ahead.
+        Calls and, for models that are priced by tokens, tokens and US dollars. Of episodes of many turns, and of
+        programs of other libraries, only the calls, as many as they may have: how long their prompts will be is not
+        known ahead.
 
     Raises:
         ValueError: an argument is wrong.
     """
-    build(topology, model, score, **options)
+    built = build(topology, model, score, **options)
+    if isinstance(built, ForeignGraph):
+        return Usage(calls=built.most_calls())
     rehearsed = {name: option for name, option in options.items() if name not in _NOT_REHEARSED}
     for name in ("metric", "select"):
         option = rehearsed.get(name)

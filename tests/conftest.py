@@ -21,22 +21,14 @@ os.environ.pop("OPENAI_API_KEY", None)
 os.environ.pop("OPENAI_BASE_URL", None)
 
 SLOW = {  # files that `make check` leaves out: together they take four fifths of the time of all tests
-    *("test_addresses", "test_bench_cli", "test_cli", "test_crash", "test_datasets", "test_demo_words"),
-    *("test_dialects", "test_draining", "test_examples"),
+    *("test_addresses", "test_arena", "test_bench_cli", "test_cli", "test_coverage", "test_crash", "test_datasets"),
+    *("test_demo_words", "test_dialects", "test_draining", "test_examples"),
     *("test_faults", "test_game24_learner", "test_games", "test_hints", "test_isolation", "test_learner", "test_local"),
-    "test_mathematics",
-    *("test_meta_eval", "test_meta_rl", "test_players", "test_rejudge", "test_report", "test_results", "test_runner"),
+    *("test_mathematics", "test_meta_eval", "test_meta_rl", "test_players", "test_registered", "test_rejudge"),
+    *("test_report", "test_results", "test_runner"),
     *("test_reproduce", "test_scienceworld"),
-    *(
-        "test_reproduce",
-        "test_scienceworld_graph",
-        "test_show",
-        "test_sql_journals",
-        "test_storms",
-        "test_studio",
-        "test_thread_lock",
-    ),
-    *("test_threads", "test_totals", "test_trl_grpo", "test_trust", "test_unanswered"),
+    *("test_scienceworld_graph", "test_show", "test_sql_journals", "test_storms", "test_studio", "test_thread_lock"),
+    *("test_threads", "test_totals", "test_trl_grpo", "test_trust", "test_unanswered", "test_verifiers"),
 }
 
 _databases = count()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,46 @@ def test_a_drained_comparison_makes_no_row_before_all_calls_are_handed_out(tmp_p
     assert len(player.calls) == 16
 
 
+def by_task(scores: dict[str, list[float | None]]) -> Any:
+    """An evaluator that gives each task its scores in turn, the last one again and again."""
+    left = {name: list(values) for name, values in scores.items()}
+
+    def evaluator(response: str) -> float | None:
+        values = left[response.split()[0]]
+        return values.pop(0) if len(values) > 1 else values[0]
+
+    return evaluator
+
+
+def allocated(folder: Path, scores: dict[str, list[float | None]]) -> dict[str, int]:
+    benchmark = replace(SUMS, evaluator=by_task(scores))
+    result = compare(
+        benchmark, "icrl+allocate=24", model=Player(), folder=folder, target=1.0, concurrency=1, memory="none"
+    )
+    return calls_of(result, "icrl+allocate=24")
+
+
+def test_a_run_whose_attempts_are_not_scored_any_more_does_not_take_all_calls(tmp_path: Path) -> None:
+    calls = allocated(tmp_path, {"easy": [0.1, None], "fair": [0.5], "hard": [0.5], "hopeless": [0.5]})
+    assert max(calls.values()) <= 10
+    assert min(calls.values()) >= 4
+
+
+def test_a_run_that_has_no_score_yet_gets_further_attempts(tmp_path: Path) -> None:
+    calls = allocated(tmp_path, {"easy": [None, None, 1.0], "fair": [0.5], "hard": [0.5], "hopeless": [0.5]})
+    assert calls["easy"] == 3
+
+
+def test_calls_of_a_run_that_raises_are_counted(tmp_path: Path) -> None:
+    parts, player = tmp_path / "parts.py", Player()
+    parts.write_text("def breaks(number, past):\n    return 'plain' if number < 2 else 1 / 0\n")
+    arm = f"icrl+schedule={parts}:breaks+allocate=9"
+    told: list[Any] = []
+    compare(SUMS, arm, model=player, folder=tmp_path / "runs", target=2.0, concurrency=1, on_progress=told.append)
+    assert told[-1].failed
+    assert len(player.calls) <= 9
+
+
 def test_what_was_handed_out_once_takes_no_more_tasks(tmp_path: Path) -> None:
     compared(tmp_path, Player(), "icrl+allocate=9", allocate=None, limit=2)
     with pytest.raises(ThreadMismatch, match="limit"):
@@ -126,7 +167,7 @@ def test_what_was_handed_out_once_takes_no_more_tasks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arms", "options", "message"),
     [
-        ("icrl", {"allocate": 3}, "at least a call for each of the 4 runs"),
+        ("icrl", {"allocate": 3}, "a call for each of the 4 runs of an arm at least"),
         ("icrl", {"rounds": 4}, "takes the place of rounds"),
         ("icrl", {"target": None}, "give target or bounds"),
         ("icrl", {"retests": 2}, "judged again"),

@@ -17,6 +17,7 @@ LAYERS = [  # a group may import only itself and what stands above it
     "evaluators",
     "environments",
     "topologies",
+    "arena",
     "api",
     "preview",
     "benchmarks",
@@ -26,8 +27,8 @@ LAYERS = [  # a group may import only itself and what stands above it
 ]
 EVERYWHERE_LAZY = {
     *("cloudpickle", "genai_prices", "openai", "langchain_openai", "psycopg", "sqlite3", "tenacity", "torch"),
-    *("jinja2", "langchain", "matplotlib", "plotly", "py4j", "scienceworld", "scipy"),
-    *("datasets", "math_verify", "pyarrow", "sympy"),
+    *("deepagents", "dspy", "gepa", "jinja2", "langchain", "matplotlib", "plotly", "py4j", "scienceworld", "scipy"),
+    *("datasets", "jsonschema", "math_verify", "pyarrow", "referencing", "regex", "sympy"),
 }
 HOME = {
     "models/http.py": {"openai"},

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.runnables import RunnableLambda
 
-from icrl_graph.benchmarks.arms import read_arm, read_arms
+from icrl_graph.benchmarks.arms import controls_of, read_arm, read_arms
 from icrl_graph.benchmarks.benchmark import from_file
 from icrl_graph.benchmarks.experiment import prepare
 from icrl_graph.benchmarks.mathematics import MATHEMATICS
@@ -341,3 +341,18 @@ def test_an_arm_takes_any_setting_that_is_a_number() -> None:
         arm = read_arm(f"icrl+{option}")
         graph = build(model=lambda: "", evaluator=lambda: 0.5, **arm.arguments(3, {"prices": {}}))
         assert graph.parts.schema().model_dump().get(name, arm.options[name]) == float(number)
+
+
+def test_the_controls_of_an_arm_are_it_without_its_history_or_rewards_and_best_of_n_with_its_model() -> None:
+    arms = ["icrl", "icrl+show=zero", "icrl+memory=none", "icrl+memory=last:1", "best_of_n", "best_of_n+model=a:b"]
+    assert controls_of("icrl", arms) == ["icrl+show=zero", "icrl+memory=none", "best_of_n"]
+    assert controls_of("icrl+model=a:b", [*arms, "icrl+show=constant:1+model=a:b"]) == [
+        "best_of_n+model=a:b",
+        "icrl+show=constant:1+model=a:b",
+    ]
+    assert controls_of("icrl+show=zero", arms) == controls_of("best_of_n", arms) == []
+
+
+def test_a_set_of_arms_has_a_name() -> None:
+    assert [arm.name for arm in read_arms("feedback")] == ["icrl", "icrl+show=no_feedback"]
+    assert [arm.name for arm in read_arms("controls,reflexion")][-2:] == ["best_of_n", "reflexion"]

@@ -304,7 +304,7 @@ def test_the_package_runs_as_a_module_and_tells_a_mistake_apart(tmp_path: Path) 
 
 def test_topologies_are_listed_and_drawn() -> None:
     listed = json.loads(icrl("topologies", "--json").stdout)
-    assert list(listed) == ["icrl", "reflexion", "self_refine", "best_of_n"]
+    assert list(listed)[:4] == ["icrl", "reflexion", "self_refine", "best_of_n"]  # then those of installed packages
     assert "evaluate -.-> build_context" in icrl("draw", "icrl").stdout
     assert len(json.loads(icrl("draw", "best_of_n", "--json").stdout)["nodes"]) == 7
 
@@ -361,7 +361,7 @@ def test_parts_of_installed_packages_are_listed_and_one_that_is_broken_hides_no_
     listed = json.loads(icrl("topologies", "--json").stdout)
     assert listed["wide"] == "Several attempts a round."
     assert "No module named 'no_such_module'" in listed["broken"]
-    assert "wide        Several attempts a round." in icrl("topologies").stdout
+    assert re.search(r"^wide +Several attempts a round\.$", icrl("topologies").stdout, re.M)
     assert "build_context -.-> generate" in icrl("draw", "wide").stdout
     listed = json.loads(icrl("benchmarks", "--json").stdout)
     assert "game24" in listed
@@ -549,9 +549,9 @@ def test_the_demo_shows_what_its_controls_say(here: Path) -> None:
     for control in ("best_of_n", "random"):
         assert arms["icrl"]["best_by_round"][-1]["low"] > arms[control]["best_by_round"][-1]["high"]
     folder = here / "runs" / "demo"
-    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert json.loads((folder / "demo.json").read_text()) == summary
     assert len((folder / "results.jsonl").read_text().splitlines()) == 5 * 12
-    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_demo_draws_a_game_and_says_where_its_files_are(here: Path) -> None:
@@ -559,7 +559,7 @@ def test_the_demo_draws_a_game_and_says_where_its_files_are(here: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "The hidden color is" in done.stdout
     assert "round 8" in done.stdout
-    assert "Written to here/: results.jsonl, summary.json, curves.png" in done.stdout
+    assert "Written to here/: results.jsonl, demo.json, demo.png" in done.stdout
 
 
 def test_the_demo_plays_the_held_out_rows_of_a_ranked_file_and_names_the_others(
@@ -593,7 +593,7 @@ def test_without_matplotlib_the_demo_names_the_extra(tmp_path: Path) -> None:
     done = process("demo", "--tasks", "2", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert done.returncode == 0, done.stderr
     assert "pip install 'icrl-graph[report]'" in done.stderr
-    assert "summary.json" in done.stdout
+    assert "demo.json" in done.stdout
 
 
 def test_without_scipy_the_demo_keeps_its_results_and_names_the_extra(

@@ -133,7 +133,7 @@ def test_it_prints_as_the_table_of_the_command(tmp_path: Path, capsys: pytest.Ca
 def test_its_tables_are_rows_and_rounds_are_counted_from_1(tmp_path: Path) -> None:
     result = compare("hidden-color", "icrl,best_of_n", limit=2, rounds=3, seeds=2, folder=tmp_path / "x")
     tables = result.tables
-    assert tables.keys() == {"methods", "rounds", "budgets", "tasks", "differences", "runs", "attempts"}
+    assert tables.keys() == {"methods", "rounds", "budgets", "tasks", "differences", "learning", "runs", "attempts"}
     assert [row["runs"] for row in tables["methods"]] == [4, 4]
     assert {row["round"] for row in tables["rounds"]} == {1, 2, 3}
     assert [(row["arm"], row["item"], row["seed"]) for row in tables["runs"]] == [tuple(cell) for cell in result.rows]

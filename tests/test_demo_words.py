@@ -37,7 +37,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         patch.setattr(words, "BASE", f"{__name__}:talkative")
         done = icrl("demo", "words", "--tasks", str(GAMES), "--out", str(folder))
     assert done.returncode == 0, done.stderr
-    arms = json.loads((folder / "summary.json").read_text())["arms"]
+    arms = json.loads((folder / "demo.json").read_text())["arms"]
     return Played(done, folder, {arm["name"]: arm for arm in arms})
 
 
@@ -49,7 +49,7 @@ def means(curve: Any) -> list[float]:
 
 
 def test_it_begins_with_the_chat_of_a_game_and_what_the_base_model_says_in_it(played: Played) -> None:
-    game = read_item(words.choose(1, seed=0)[0])
+    game = read_item(words.opening_game(seed=0))
     *_, first, last = [line for line in played.done.stdout.splitlines() if line.startswith("  episode ")][:8:7]
     assert game.task in " ".join(played.done.stdout.split())
     assert first.split()[2] in game.game.options
@@ -101,8 +101,8 @@ def test_a_player_that_learns_is_told_from_its_controls_and_from_what_does_not(p
 
 
 def test_it_says_where_its_results_and_its_curves_are(played: Played) -> None:
-    assert f"Written to {played.folder}/: results.jsonl, summary.json, curves.png" in played.done.stdout
-    assert (played.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert f"Written to {played.folder}/: results.jsonl, demo.json, demo.png" in played.done.stdout
+    assert (played.folder / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
 # ----------------------------------------------------------------------------------------------------------- its parts

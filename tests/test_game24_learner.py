@@ -205,7 +205,7 @@ def test_the_demo_shows_its_arms_on_every_base(demonstrated: tuple[Path, Done], 
     assert (done.returncode, done.stderr) == (0, "")
     for base in demo.BASES:
         assert f"Game of 24, {len(played)} held-out puzzles, base policy: {base}" in done.stdout
-    assert {path.name for path in folder.iterdir()} == {*demo.BASES, "summary.json", "curves.png"}
+    assert {path.name for path in folder.iterdir()} == {*demo.BASES, "demo.json", "demo.png"}
 
 
 def _responses(rows: Any) -> Any:

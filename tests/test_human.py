@@ -235,6 +235,8 @@ def test_with_reflexion_one_reflection_is_written_on_the_new_reward(width: int, 
         graph.invoke(None, revise(graph, thread(), number, **options))
     assert seen[2 * width] == 0.125
     assert seen.count(0.125) == 1
+    branch = graph.get_state(thread()).values["episodes"]
+    assert sum(each["costs"]["reflect"]["calls"] for each in branch if "reflect" in each["costs"]) == 2 * width
 
 
 def test_one_candidate_of_best_of_n_is_revised() -> None:

@@ -18,7 +18,7 @@ from langchain_core.tools import tool
 
 from icrl_graph import create_best_of_n, create_icrl, improve, llm_judge
 from icrl_graph.evaluators.evaluator import bind_evaluator
-from icrl_graph.evaluators.isolation import isolated
+from icrl_graph.evaluators.isolation import LimitReached, isolated
 from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.events import is_episode
 from icrl_graph.state.loading import load
@@ -354,3 +354,10 @@ def test_half_a_reply_costs_its_attempt_and_nothing_else(written: str) -> None:
 
     result = improve("x", isolated(score, timeout=0.5, workers=1), model=ScriptedModel([written, "fine"]), rounds=2)
     assert result.rewards == [None, 1.0]
+
+
+def test_the_processors_time_is_limited_also_within_native_code() -> None:
+    limited: Any = isolated(verdict, cpu=0.2, timeout=100, workers=1)
+    with pytest.raises(LimitReached, match="out of the processor's time"):
+        limited(response="hang", task_data={})
+    assert limited(response="fine", task_data={})["value"] == 1.0

@@ -159,6 +159,18 @@ def test_every_answer_follows_a_grammar() -> None:
     assert {model.invoke(TASK, seed=seed).text for seed in range(3)} <= {"yes", "no"}
 
 
+@pytest.mark.parametrize("grammar", ["", " ", 5])
+def test_a_grammar_that_is_no_text_is_refused_when_the_model_is_built(grammar: Any) -> None:
+    with pytest.raises(ValueError, match="a grammar is a text such as"):
+        chat_model("local:smollm2", grammar=grammar)
+
+
+@real
+def test_a_grammar_that_can_not_be_read_ends_the_run_and_says_so() -> None:
+    with pytest.raises(ModelError, match="can't read the grammar of this model"):
+        improve(TASK, length, model=small(grammar="root ::= (", extra_body={}), rounds=2)
+
+
 @real
 @pytest.mark.parametrize("item", ["prize:wordings:1", "order:words:1", "mastermind:words:2"])
 def test_answers_to_word_games_are_constrained_to_their_words(item: str) -> None:
@@ -197,9 +209,32 @@ def test_the_card_of_the_shipped_model_is_of_its_file() -> None:
 @real
 def test_what_icrl_serve_answers_is_what_the_model_answers() -> None:
     model = small(**WHOLE, temperature=0.0)
-    with OpenAIServer(reply_of("local:smollm2", **OPTIONS | WHOLE)) as server:
+    with OpenAIServer(reply_of(small(**WHOLE))) as server:
         served = chat_model("openai:any", base_url=server.base_url, api_key="none", temperature=0.0)
-        assert served.invoke(TASK, seed=1).text == model.invoke(TASK, seed=1).text
+        own, other = (each.invoke(TASK, seed=1) for each in (model, served))
+        assert own.usage_metadata
+        assert other.usage_metadata
+        assert (own.text, own.usage_metadata["output_tokens"]) == (other.text, other.usage_metadata["output_tokens"])
+
+
+@real
+def test_the_limit_of_an_answer_reaches_the_model_behind_icrl_serve_and_a_cut_is_told() -> None:
+    with OpenAIServer(reply_of(small())) as server:
+        served = chat_model("openai:any", base_url=server.base_url, api_key="none", max_tokens=2)
+        said = served.invoke("Count to a hundred.")
+    assert said.usage_metadata
+    assert (said.usage_metadata["output_tokens"], said.response_metadata["finish_reason"]) == (2, "length")
+
+
+@real
+def test_behind_icrl_serve_too_a_history_that_outgrows_its_context_is_shortened() -> None:
+    def talkative(response: str) -> dict[str, Any]:
+        return {"value": 0.5, "feedback": "There are other colors that could be named, so name one of these. " * 12}
+
+    with OpenAIServer(reply_of(small())) as server:
+        model = chat_model("openai:any", base_url=server.base_url, api_key="none", max_tokens=4)
+        result = improve(TASK, talkative, model=model, rounds=4, schedule="plain")
+    assert any(episode["plan"]["left_out"] for episode in result.episodes)
 
 
 class Color(BaseModel):

@@ -1,6 +1,7 @@
 """The report of a comparison, looked at as its readers do: in a real browser, without a network."""
 
 import csv
+import html
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from icrl_graph import compare, improve
+from icrl_graph.benchmarks.api import Comparison
 from icrl_graph.benchmarks.plan import Plan, read_plan
 from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.report import runs, write_report
@@ -309,6 +311,28 @@ def test_the_tables_hold_every_method_round_and_difference(played: Any) -> None:
     assert {line["arm"] for line in differences} == set(ARMS[1:])
     assert json.loads((folder / "summary.json").read_text())["tasks"] == 3
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_page_text_and_markdown_open_with_the_same_verdict_ahead_of_any_table(played: Any) -> None:
+    folder, _ = played
+    told = Comparison.read(folder).verdict
+    page, markdown = html.unescape((folder / "report.html").read_text()), (folder / "report.md").read_text()
+    printed = " ".join(repr(Comparison.read(folder)).split())
+    for sentence in (told["best"][0], told["money"][0], told["against"][0]):
+        assert 0 < page.index(sentence) < page.index("<table")
+        assert 0 < markdown.index(sentence) < markdown.index("| --- |")
+        assert 0 <= printed.index(" ".join(sentence.split())) < printed.index("method success")
+
+
+def test_judged_scores_are_told_beside_those_that_labels_correct(played: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(played[0], tmp_path / "copy")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("arm,item,label\n" + "".join(f"{c.arm},{c.item},1\n" for c in read_results(folder).rows))
+    write_report(folder, labels=labels)
+    assert "Corrected by people" in (folder / "report.html").read_text()
+    assert "## Corrected by people" in (folder / "report.md").read_text()
+    corrected = json.loads((folder / "summary.json").read_text())["corrected"]
+    assert [line["labelled"]["mean"] for line in corrected if line["against"] is None] == [1.0] * len(ARMS)
 
 
 def test_runs_that_would_make_the_page_too_large_are_left_out_and_counted(

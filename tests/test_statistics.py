@@ -25,6 +25,7 @@ from icrl_graph.benchmarks.statistics import (
     estimate,
     majority_at_k,
     pass_at_k,
+    ratio,
 )
 from icrl_graph.errors import MissingExtra
 
@@ -148,6 +149,38 @@ def test_seeds_that_disagree_make_a_share_surer() -> None:
     """Means .25 .5 .5 .75 have variance 1/24, so 6 times as many tasks count, over (3.182 / 1.96)^2: 9.10 in all."""
     found = estimate([[0, 0, 0, 1], [0, 1, 0, 1], [1, 0, 0, 1], [1, 1, 0, 1]], share=True)
     assert [found["low"], found["high"]] == pytest.approx([0.2277, 0.7723], abs=2e-4)
+
+
+@given(MARKS, st.lists(st.floats(1e-4, 1), min_size=1, max_size=8))
+@settings(max_examples=10)
+def test_shares_and_corrected_p_are_those_of_an_independent_library(marks: list[int], ps: list[float]) -> None:
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    found = estimate(np.array(marks)[:, np.newaxis], share=True)
+    wanted = proportion.proportion_confint(sum(marks), len(marks), method="wilson")
+    assert (found["low"], found["high"]) == pytest.approx(wanted, abs=1e-4)
+    adjusted = [one["adjusted"] for one in corrected([difference_of(p) for p in ps])]
+    assert adjusted == pytest.approx(list(multitest.multipletests(ps, method="holm")[1]), rel=1e-4)
+
+
+def test_a_ratio_has_the_interval_of_fieller_written_out() -> None:
+    """The ratios r at which the t test of amount - r * value against 0 is just at its limit."""
+    rng = np.random.default_rng(0)
+    amounts, values = 5 + rng.random(12), 1 + rng.random(12)
+    found = ratio(amounts[:, np.newaxis], values[:, np.newaxis])
+    assert found["mean"] == pytest.approx(amounts.mean() / values.mean(), abs=1e-6)
+    for end in (found["low"], found["high"]):
+        assert end is not None
+        assert stats.ttest_1samp(amounts - end * values, 0).pvalue == pytest.approx(0.05, abs=1e-4)
+
+
+def test_what_nothing_was_gained_by_has_no_price_and_what_may_be_nothing_no_upper_end() -> None:
+    assert ratio([[4.0], [5.0]], [[0.0], [0.0]])["mean"] is None
+    few = ratio([[8.0]] * 9, [[1.0]] + [[0.0]] * 8)
+    assert few["mean"] == 72.0
+    assert few["low"] is not None
+    assert 8 < few["low"] < 72
+    assert few["high"] is None
 
 
 def test_a_zero_has_no_sign() -> None:
@@ -414,13 +447,20 @@ def test_a_mean_of_which_some_is_unscored_is_told_as_the_lowest_and_the_highest_
 def test_of_scores_without_bounds_what_is_unscored_is_counted() -> None:
     values = np.array([[3.0], [NAN], [5.0]])[:, :, np.newaxis]
     made = np.zeros_like(values)
-    (told,) = bracketed(values, made, made, bounded=False)
+    (told,) = bracketed(values, made, made, bounds=None)
     assert (told["mean"], told["scored"], told["of"], told["lowest"]) == (4.0, 2, 3, None)
 
 
 def test_where_all_is_scored_an_estimate_is_what_it_is_and_nothing_more() -> None:
     values = np.array([[0.0], [NAN], [1.0]])[:, :, np.newaxis]  # one was never played
     assert bracketed(values, values, values, share=True) == curve(values, share=True)
+
+
+def test_the_interval_of_a_mean_ends_within_the_bounds_of_its_values() -> None:
+    values = np.array([1.0, 1.0, 0.1])[:, np.newaxis, np.newaxis]
+    free, bounded = (bracketed(values, values, values, bounds=bounds)[0] for bounds in (None, (0.0, 1.0)))
+    assert free["high"] > 1  # type: ignore[operator]
+    assert (bounded["low"], bounded["high"]) == (0.0, 1.0)
 
 
 @given(arrays.arrays(float, (6, 2), elements=st.sampled_from([0.0, 1.0, NAN])), st.integers(0, 2**12 - 1))

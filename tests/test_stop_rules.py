@@ -63,8 +63,14 @@ def test_nothing_is_stopped_before_a_reward_is_there() -> None:
     assert (result.stopped, len(result.episodes)) == ("rounds", 4)
 
 
+def test_an_attempt_without_a_score_has_gained_nothing() -> None:
+    scores = iter([0.2, *[None] * 20])
+    result = played(lambda: next(scores), rounds=20, target=1.0, stop="gain:0.05")
+    assert (result.stopped, len(result.episodes)) == ("gain", 7)  # as many as with 0.2 each time
+
+
 def test_a_function_can_be_the_stop_rule() -> None:
-    def third(rewards: list[float], highest: float | None, calls: int) -> bool:
+    def third(rewards: list[float | None], highest: float | None, calls: int) -> bool:
         assert (highest, calls) == (None, 1)
         return len(rewards) == 3
 
@@ -88,7 +94,9 @@ def test_who_asks_for_more_rounds_gets_them_whatever_the_stop_rule_says() -> Non
     [
         ({"stop": "gain:0.1"}, "stop='gain:0.1' needs the highest reward that counts"),
         ({"stop": "gain", "target": 1.0}, "unknown stop 'gain'; choose one of gain:PRICE"),
+        ({"stop": "gain:0.1", "bounds": (0, float("inf"))}, "needs the highest reward that counts"),
         ({"stop": "gain:-1", "target": 1.0}, "PRICE a reward from 0"),
+        ({"stop": "gain:1e999", "target": 1.0}, "PRICE a reward from 0"),
         ({"stop": lambda rewards: True}, "stop"),
     ],
 )

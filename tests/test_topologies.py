@@ -826,7 +826,7 @@ WRONG_PARTS: list[dict[str, Any]] = [
     *({"bounds": 5}, {"bounds": (0, 1, 2)}, {"bounds": (1, 0)}, {"bounds": ("a", "b")}),
     *({"timeout": 0}, {"timeout": "5"}, {"timeout": True}),
     *({"sampling": "x"}, {"sampling": ["a"]}, {"sampling": {"temperature": 0.5}}),
-    *({"extract": "x"}, {"journal": 3}, {"journal": "run.sqlite"}),
+    *({"extract": 3}, {"journal": 3}, {"journal": "run.sqlite"}),
 ]
 
 

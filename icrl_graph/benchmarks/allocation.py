@@ -24,15 +24,17 @@ class Played(NamedTuple):
     """That it was given so far; 0 before it has begun."""
     calls: int = 0
     """Paid so far."""
-    rewards: tuple[float, ...] = ()
+    rewards: tuple[float | None, ...] = ()
+    """Of its attempts; None without a score."""
     is_over: bool = False
     """Whether something else than its rounds has ended it, such as its target."""
 
-    def gain(self, highest: float) -> float:
-        """What its next attempt is expected to gain; first come those that have none, last those without a score."""
+    def gain(self, highest: float, lowest: float) -> float:
+        """What its next attempt is expected to gain; where nothing is scored yet, above the lowest of all rewards."""
         if not self.rounds:
             return math.inf
-        return expected_gain(self.rewards, highest) if self.rewards else 0.0
+        is_scored = any(value is not None for value in self.rewards)
+        return expected_gain(self.rewards if is_scored else (lowest, *self.rewards[1:]), highest)
 
 
 async def hand_out(
@@ -64,8 +66,12 @@ async def hand_out(
         reserved = calls_each * (len(played) - len(idle))
         if not may_go_on() or sum(each.calls for each in played.values()) + reserved + calls_each > total:
             return None
-        open_runs = [cell for cell in idle if not played[cell].is_over and played[cell].gain(highest) > 0]
-        return max(open_runs, key=lambda cell: played[cell].gain(highest), default=None)
+        scored = [value for each in played.values() for value in each.rewards if value is not None]
+        lowest = min(
+            scored, default=highest - 1
+        )  # as long as there is none, the runs with the fewest attempts come next
+        gains = {cell: played[cell].gain(highest, lowest) for cell in idle if not played[cell].is_over}
+        return max((cell for cell in gains if gains[cell] > 0), key=gains.__getitem__, default=None)
 
     async def work() -> None:
         while (cell := take()) is not None:

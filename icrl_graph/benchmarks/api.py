@@ -22,6 +22,7 @@ from typing import Any
 
 from langgraph.runtime import RunControl
 
+from icrl_graph.benchmarks import registered
 from icrl_graph.benchmarks.benchmark import Benchmark
 from icrl_graph.benchmarks.experiment import NO_OBJECTS, Objects, make_plan
 from icrl_graph.benchmarks.plan import Plan, read_plan
@@ -30,6 +31,7 @@ from icrl_graph.benchmarks.results import Cell, Row, checked_results, has_ended
 from icrl_graph.benchmarks.runner import run
 from icrl_graph.benchmarks.scheduler import Left, OnProgress
 from icrl_graph.benchmarks.summary import Summary, summarize
+from icrl_graph.benchmarks.verdict import Verdict, verdict
 from icrl_graph.benchmarks.win_rates import WinRate, win_rates
 from icrl_graph.errors import MissingExtra
 from icrl_graph.execution.run_file import local
@@ -70,6 +72,7 @@ def compare(
     total_seconds: float | None = None,
     send_seed: bool = True,
     allocate: int | None = None,
+    register: bool = False,
     folder: str | PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
     control: RunControl | None = None,
@@ -120,6 +123,8 @@ def compare(
         allocate: paid calls for all runs of an arm together, in place of rounds: each arm is played twice, with them
             split evenly over its tasks, and with them handed out attempt by attempt to the tasks where they are
             expected to help most. Needs `target` or `bounds`. Arms without rounds, such as best_of_n, are played once.
+        register: whether the claim that the first arm is better than each other one is registered before the first
+            call: with arms, tasks, seeds and the test, under a hash. The report says whether what was run is that.
         folder: new, or one that holds the same comparison. Default a new temporary one, which is not deleted; give one
             wherever calls cost money.
         on_progress: called with a `Progress` whenever something has happened; default a progress bar, if standard error
@@ -175,6 +180,8 @@ def compare(
         options=options,
     )
     with _folder(folder) as path, _progress(on_progress) as report:
+        if register:
+            registered.register(plan, path, objects)
         return execute(plan, path, report, control, objects)
 
 
@@ -277,6 +284,21 @@ class Comparison:
         return summarize(self.plan, self.rows)
 
     @cached_property
+    def registered(self) -> list[str]:
+        """What was registered, whether that is what was run, and what has come of it, as sentences; else none."""
+        return registered.told(self.folder, self.plan, self.rows, self.summary)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What it shows, in words: which method is best, how sure that is, who learns, costs, what speaks against it.
+
+        Raises:
+            ValueError: no run has ended.
+            MissingExtra: scipy is not installed (extra `report`).
+        """
+        return verdict(self.summary, self.registered)
+
+    @cached_property
     def win_rates(self) -> list[WinRate]:
         """How often each method's answers are better than those of one method: of what `icrl win-rates` has judged.
 
@@ -290,9 +312,9 @@ class Comparison:
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Its tables by name, each a list of rows.
 
-        `methods`: an arm a row. `differences`: from the first arm, with intervals and tests. `rounds`, `budgets` and
-        `tasks`: means by round, by what was spent and by task. `runs` and `attempts`: everything that they are made of.
-        Rounds and candidates are counted from 1.
+        `methods`: an arm a row. `differences`: from the first arm, with intervals and tests; `learning`: the same of
+        all attempts. `rounds`, `budgets` and `tasks`: means by round, by what was spent and by task. `runs` and
+        `attempts`: everything that they are made of. Rounds and candidates are counted from 1.
 
         Raises:
             ValueError: no run has ended.
@@ -343,13 +365,21 @@ class Comparison:
         axes.legend()
         return axes
 
-    def report(self, path: str | PathLike[str] | None = None, *, trust: bool = True) -> Path:
+    def report(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        trust: bool = True,
+        labels: str | PathLike[str] | None = None,
+    ) -> Path:
         """Write the report into the folder: a page with curves, tests, costs and every run; pictures; tables.
 
         Args:
             path: where a copy of the page goes; default none.
             trust: whether custom parts that the folder names by path may be imported, to show the prompts that they
                 make. Not for somebody else's folder.
+            labels: a file of human labels of some answers, drawn at random, by which judged scores are corrected; see
+                `icrl_graph.benchmarks.labels`.
 
         Returns:
             The path of the page.
@@ -360,7 +390,7 @@ class Comparison:
         """
         from icrl_graph.benchmarks.report import write_report
 
-        write_report(self.folder, trust)
+        write_report(self.folder, trust, None if labels is None else Path(labels))
         page = self.folder / "report.html"
         return page if path is None else Path(shutil.copyfile(page, path))
 
@@ -386,10 +416,10 @@ class Comparison:
         return f"{left}{failed}Spent: {cost(self.usage)}. Saved in {self.folder}"
 
     def _repr_html_(self) -> str:
-        from icrl_graph.benchmarks.terminal import tables
+        from icrl_graph.benchmarks.terminal import results
 
         try:
-            shown = [_as_html(table) for table in tables(self.summary)]
+            shown = [_as_html(table) for table in results(self)]
             means = {method["arm"]: [point["mean"] for point in method["reward"]] for method in self.summary["methods"]}
             curves = [[arm, notebook.curve_html(values)] for arm, values in means.items()]
         except (MissingExtra, ValueError) as error:
@@ -410,6 +440,8 @@ def _attempt_rows(row: Row) -> Iterator[dict[str, Any]]:
 
 
 def _as_html(table: Any) -> str:
-    """A table for a terminal as HTML."""
+    """A table or a text for a terminal as HTML."""
+    if isinstance(text := getattr(table, "plain", None), str):
+        return f"<div>{notebook.escaped(text)}</div>"
     headings, cells = [column.header for column in table.columns], [column.cells for column in table.columns]
     return notebook.html_table(headings, zip(*cells, strict=True), table.title)

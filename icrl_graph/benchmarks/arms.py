@@ -11,6 +11,10 @@ icrl+allocate=400                 400 calls for all its tasks together, handed o
 icrl+switch_after=3+switch_model=openai:gpt-4.1  another model once three rounds have brought no better reward
 icrl+thoughts=true                thoughts ahead of each action, in such episodes
 my_method.py:create_mine          a custom topology, by its create function
+dspy_refine                       an optimiser of another library (`icrl_graph.arena`)
+
+Sets of arms have names, too: `feedback` (icrl with and without the words that come with its rewards) and `controls`
+(icrl beside all that should not learn).
 """
 
 from __future__ import annotations
@@ -27,10 +31,15 @@ from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import build, find_topology, size_option
 from icrl_graph.topologies.options import at_temperature
-from icrl_graph.topologies.settings import EARLY_STOPS, SWITCH, SWITCHED
+from icrl_graph.topologies.settings import EARLY_STOPS, SWITCH, SWITCHED, Settings
 
 SHORTHANDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {"react": ("best_of_n", {"n": "1", "thoughts": True})}
 """Arms with a name: their topology and options."""
+PRESETS: Mapping[str, str] = {
+    "feedback": "icrl,icrl+show=no_feedback",
+    "controls": "icrl,icrl+show=zero,icrl+show=shuffled,icrl+memory=none,best_of_n",
+}
+"""Sets of arms with a name. None of them is a default: each arm costs as much as the first."""
 SHUFFLED = "shuffled"
 """Of `show`: rewards drawn from those that the same arm without it got on other tasks."""
 
@@ -83,6 +92,7 @@ class Arm:
             options |= at_temperature(options.pop("temperature"))
         size = size_option(self.create)
         unused = {*(() if size == "rounds" else _OF_ROUNDS), *(() if self.topology == "icrl" else ("warmup",))}
+        unused |= Settings.model_fields.keys() - getattr(self.create, "settings", Settings).model_fields.keys()
         taken = {name: value for name, value in shared.items() if name not in unused}
         width = {**taken, **options}.get("width", 1)  # of a wrong one the graph says what it should be
         each = width if size == "rounds" and isinstance(width, int) and width > 0 else 1
@@ -170,7 +180,9 @@ def read_arms(arms: str | Sequence[str]) -> list[Arm]:
         ValueError: there is none, one is wrong or a duplicate, or one is to be shown the shuffled rewards of an arm
             that is not there.
     """
-    texts = arms.split(",") if isinstance(arms, str) else arms
+    given = arms.split(",") if isinstance(arms, str) else arms
+    sets = (PRESETS[text.strip()].split(",") if text.strip() in PRESETS else [text] for text in given)
+    texts = [text for each in sets for text in each]
     try:
         read = [read_arm(text) for text in texts if text.strip()]
     except ValueError as error:
@@ -211,8 +223,40 @@ def split_and_allocated(arms: Sequence[Arm], calls: int, runs: int) -> list[str]
 
 def makes_independent_attempts(arm: str) -> bool:
     """Whether no attempt of an arm shows an earlier one; read from its name alone, so nothing is imported."""
-    name, *options = arm.split("+")
-    return SHORTHANDS.get(name, (name,))[0] == "best_of_n" or "memory=none" in options
+    return is_best_of_n(arm) or "memory=none" in arm.split("+")
+
+
+def is_best_of_n(arm: str) -> bool:
+    """Whether all attempts of an arm are made side by side; read from its name alone."""
+    name = arm.split("+")[0]
+    return SHORTHANDS.get(name, (name,))[0] == "best_of_n"
+
+
+BLIND = ("zero", "hidden", "random", "constant", SHUFFLED)
+"""Ablations under which no prompt shows a true reward, up to their numbers."""
+
+
+def sees_rewards(arm: str) -> bool:
+    """Whether later attempts of an arm see the rewards of earlier ones; read from its name alone."""
+    shown = [option.removeprefix("show=").partition(":")[0] for option in arm.split("+") if option.startswith("show=")]
+    return not (makes_independent_attempts(arm) or arm.startswith("self_refine") or set(shown) & set(BLIND))
+
+
+def controls_of(arm: str, arms: Sequence[str]) -> list[str]:
+    """The arms that are an arm without its history, or without its true rewards; read from their names alone.
+
+    That is the same arm with `memory=none` or a `show` that hides the rewards, and Best-of-N with the same model.
+    """
+    if not sees_rewards(arm):
+        return []
+    own = set(arm.split("+"))
+    plain = {"best_of_n", *(option for option in own if option.startswith("model="))}
+    return [
+        other
+        for other in arms
+        if (parts := set(other.split("+"))) == plain
+        or (own < parts and len(parts - own) == 1 and not sees_rewards(other))
+    ]
 
 
 def graph_of(plan: Plan, arm: str) -> Graph:

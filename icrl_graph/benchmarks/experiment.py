@@ -17,7 +17,7 @@ from icrl_graph.benchmarks.benchmark import Benchmark, Inputs
 from icrl_graph.benchmarks.plan import ADDRESSES, Code, Plan
 from icrl_graph.benchmarks.registry import BENCHMARKS, canonical, find_benchmark, shipped_name
 from icrl_graph.benchmarks.results import Cell
-from icrl_graph.evaluators.evaluator import Evaluator
+from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator, find_evaluator
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.execution.prices import check_price
 from icrl_graph.execution.rate_limit import RateLimit
@@ -27,7 +27,7 @@ from icrl_graph.preview import preview
 from icrl_graph.prompts.plan import SCHEDULES, SPREADS
 from icrl_graph.prompts.text import text_of
 from icrl_graph.state.checks import check_above_0, check_counts, is_number
-from icrl_graph.state.choices import find, name_of_part
+from icrl_graph.state.choices import name_of_part
 from icrl_graph.state.episode import Usage, plain
 from icrl_graph.state.loading import absolute
 from icrl_graph.state.reward import LARGEST, Reward
@@ -108,11 +108,10 @@ def make_plan(
     written = [arm.name for arm in played]
     if allocate is not None:
         runs = many * numbers.get("seeds", 1)
-        if rounds is not None or allocate < runs:
-            raise ValueError(
-                f"allocate={allocate} takes the place of rounds, and is at least a call for each of the {runs} runs of "
-                f"an arm; got rounds={rounds}"
-            )
+        if rounds is not None:
+            raise ValueError(f"allocate={allocate} takes the place of rounds; got rounds={rounds}")
+        if allocate < runs:
+            raise ValueError(f"allocate={allocate} must be a call for each of the {runs} runs of an arm at least")
         rounds = allocate // runs
         written = split_and_allocated(played, rounds, runs)
     plan = Plan(
@@ -185,6 +184,22 @@ class Experiment:
     def items(self) -> list[str]:
         """The names of its tasks."""
         return self.benchmark.choose(self.plan.items)[: self.plan.limit]
+
+    def check_tasks(self) -> None:
+        """Raise if answers to one of its tasks can't be judged.
+
+        Raises:
+            ValueError: names the task, and says what of its data is wrong.
+        """
+        bound = [bind_evaluator(each) for each in (self.evaluator, self.metric) if each is not None]
+        if any(each.check for each in bound):
+            for item in self.items():
+                data = self.benchmark.inputs(item)["task_data"]
+                try:
+                    for each in bound:
+                        each.check_task(data)
+                except ValueError as wrong:
+                    raise ValueError(f"the task {item!r} of {self.plan.benchmark}: {wrong}") from None
 
     def cells(self) -> list[Cell]:
         """All its runs: every arm on a task before the next task, so that an early look compares what is there."""
@@ -301,6 +316,7 @@ def prepare(plan: Plan, objects: Objects = NO_OBJECTS) -> Experiment:
         name for graph in experiment.graphs.values() for name in graph.parts.chat_models()
     ]  # builds and checks them
     check_totals(plan, asked)
+    experiment.check_tasks()
     _check_allocated(experiment)
     return experiment
 
@@ -316,6 +332,7 @@ def _check_allocated(experiment: Experiment) -> None:
         a_round = settings.width * parts.calls_of_attempt(settings)
         wrong = {
             "it has no rounds": size_option(arm.create) != "rounds",
+            "it can't be played for longer": not parts.schema.can_be_extended,
             "it draws from the rewards of another arm": arm.draws_from is not None,
             "its leaders are judged again whenever it ends": settings.retests or parts.selector is not None,
             "give target or bounds, the highest reward that counts": parts.highest(settings) is None,
@@ -353,7 +370,7 @@ def _part(role: str, plan: Plan, objects: Objects) -> Any:
             "comparison by the call of compare() that began it"
         )
     loaders = {"benchmark": find_benchmark, "model": plan.load, "judge": plan.load_judge}
-    return loaders[role](name) if role in loaders else find("evaluator", name, {})
+    return loaders.get(role, find_evaluator)(name)
 
 
 def _model_of(arm: Arm, plan: Plan) -> Any:

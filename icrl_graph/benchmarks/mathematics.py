@@ -13,12 +13,12 @@ from typing import Any
 
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs, from_data
 from icrl_graph.benchmarks.datasets import HUB, Fields, split_name
-from icrl_graph.evaluators.evaluator import BoundEvaluator, bind_evaluator
+from icrl_graph.evaluators.evaluator import BoundEvaluator
 from icrl_graph.evaluators.likelihood import likelihood_judge
-from icrl_graph.evaluators.mathematics import check_target, verify
+from icrl_graph.evaluators.mathematics import check_targets, exact, verify
 from icrl_graph.execution.calls import Call
 from icrl_graph.prompts.templates import MATHEMATICS_RUBRIC
-from icrl_graph.state.reward import UNSCORED, Reward, as_reward
+from icrl_graph.state.reward import Reward, as_reward
 from icrl_graph.tasks.mathematics import problems
 from icrl_graph.tasks.mathematics.answers import canonical, read_answer, read_targets
 
@@ -27,8 +27,6 @@ FIELDS: Fields = MappingProxyType({"task": "problem", "target": "answer", "id": 
 """The columns of MathArena's data sets."""
 EXTRACT = "mathematics"
 """The option by which equal answers count together, as for `select=majority`."""
-EXACT = replace(bind_evaluator(verify), on_error=UNSCORED)
-"""The verifier. Whatever it raises is a fault of the task data or of this machine, and never a 0."""
 
 
 def judge_mathematics(model: Any) -> BoundEvaluator:
@@ -83,7 +81,7 @@ def math_benchmark(
         about=about or f"the problems of {place}",
         items=lambda: list(data().items() if items is None else items),
         read=read,
-        evaluator=EXACT,
+        evaluator=exact,
         judged=judge_mathematics,
         rounds=PAPER_ROUNDS,
         options={"extract": EXTRACT, "warmup": PAPER_WARMUP},
@@ -98,8 +96,7 @@ def _checked(inputs: Inputs, where: str) -> Inputs:
         MissingExtra: Math-Verify is not installed.
     """
     try:
-        for target in read_targets(inputs["task_data"]):
-            check_target(target)
+        check_targets(inputs["task_data"])
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     return inputs
@@ -118,7 +115,7 @@ MATHEMATICS: Mapping[str, Benchmark] = {
         about="12 problems of mathematics of this package's own, to try out",
         items=lambda: list(problems.PROBLEMS),
         read=lambda name: _checked(problems.read_item(name), name),
-        evaluator=EXACT,
+        evaluator=exact,
         judged=judge_mathematics,
         options={"extract": EXTRACT},
     ),

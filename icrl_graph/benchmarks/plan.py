@@ -44,7 +44,7 @@ class Again(TypedDict):
     as_metric: bool
     """The new judgement is the metric; the rewards stay as they were."""
     select: str | None
-    """What selects the answer: reward, majority or last; None for each arm's own selection."""
+    """What selects the answer: reward, majority, last_majority or last; None for each arm's own selection."""
     against: NotRequired[str]
     """The arm with whose answers those of the others were compared; then nothing but the answers was judged."""
 
@@ -174,7 +174,7 @@ TOTALS: Mapping[str, str] = {"usd": "total_usd", "calls": "total_calls", "time":
 """Fields that cap all runs together, by the name of the cap."""
 ADDRESSES = ("base_url", "judge_base_url", "switch_base_url")
 """Fields that say where calls are made."""
-_MAY_CHANGE = (
+MAY_CHANGE = (
     "concurrency",
     "requests_per_minute",
     "tokens_per_minute",
@@ -216,7 +216,7 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
     else:
         saved = read_plan(folder)
         grows = ("arms",) if any("+allocate=" in arm for arm in saved.arms) else _MAY_GROW  # calls are handed out once
-        fixed = [name for name in Plan.__dataclass_fields__ if name not in (*grows, *_MAY_CHANGE)]
+        fixed = [name for name in Plan.__dataclass_fields__ if name not in (*grows, *MAY_CHANGE)]
         pairs = [(name, getattr(saved, name), _plain(getattr(plan, name))) for name in fixed]
         if changed := [f"{name} {before!r} -> {after!r}" for name, before, after in pairs if _plain(before) != after]:
             raise ThreadMismatch(f"{folder} holds another comparison ({', '.join(changed)}); give another folder")

@@ -22,7 +22,7 @@ from icrl_graph.benchmarks.scheduler import OnAttempt, OnProgress, Progress, fil
 from icrl_graph.errors import JournalError, ThreadMismatch
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.policy import as_policy
-from icrl_graph.state.episode import Episode, value_of
+from icrl_graph.state.episode import Episode, rewards_of
 from icrl_graph.state.reward import Reward
 from icrl_graph.state.selection import answering, last_answered
 from icrl_graph.topologies.nodes import Chooser
@@ -154,6 +154,7 @@ class _Allocated:
         experiment, graph = self._experiment, self._experiment.graphs[self._arm]
         cells = [cell for cell in experiment.cells() if cell.arm == self._arm]
         settings = SavedSettings.of(graph.parts.schema().model_dump())
+        a_round = settings.width * graph.parts.calls_of_attempt(settings)
         waits = asyncio.Semaphore(experiment.plan.concurrency)
 
         async def play_on(cell: Cell, rounds: int) -> Played:
@@ -165,10 +166,9 @@ class _Allocated:
             except (JournalError, OSError):
                 raise
             except Exception:  # it is raised again where its row is made, if one is made: not where all is drained
-                return Played(rounds, is_over=True)
-            rewards = [value for episode in result.episodes if (value := value_of(episode)) is not None]
+                return Played(rounds, rounds * a_round, is_over=True)  # at most: what it has paid is not told
             calls = result.usage.get("calls", 0)
-            return Played(rounds, calls, tuple(rewards), is_over=result.stopped != "rounds")
+            return Played(rounds, calls, tuple(rewards_of(result.episodes)), is_over=result.stopped != "rounds")
 
         async def so_far(cell: Cell) -> Played:
             async with waits:
@@ -184,7 +184,6 @@ class _Allocated:
         played = {**ended, **dict(zip(begun, await asyncio.gather(*map(so_far, begun)), strict=True))}
         if not ended:  # else all was handed out before a row was made
             total = experiment.arms[self._arm].allocate or 0
-            a_round = settings.width * graph.parts.calls_of_attempt(settings)
             highest, concurrency = graph.parts.highest(settings) or 0.0, experiment.plan.concurrency
             played = await hand_out(played, total, a_round, highest, play_on, may_go_on, concurrency)
         if not may_go_on():

@@ -131,7 +131,14 @@ def curve(values: Any, *, share: bool = False) -> list[Estimate]:
     return _estimates(checked(values, 3, share), share)
 
 
-def bracketed(values: Any, lowest: Any, highest: Any, *, share: bool = False, bounded: bool = True) -> list[Bracket]:
+def bracketed(
+    values: Any,
+    lowest: Any,
+    highest: Any,
+    *,
+    share: bool = False,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+) -> list[Bracket]:
     """The `curve` of values of which some are unscored: its points are told as the lowest and highest they can be.
 
     A mean over what happens to be scored says nothing of the rest: of 30 answers of which 8 are scored, all of them
@@ -142,7 +149,8 @@ def bracketed(values: Any, lowest: Any, highest: Any, *, share: bool = False, bo
         lowest: the same, with the lowest possible score in place of what is unscored; NaN is what can have no score.
         highest: the same with the highest.
         share: values lie in [0, 1].
-        bounded: the lowest and the highest score are known; else only what is scored is counted.
+        bounds: the lowest and the highest score, within which intervals end; None where they are not known, and only
+            what is scored is counted.
 
     Raises:
         ValueError: as in `estimate`.
@@ -151,16 +159,18 @@ def bracketed(values: Any, lowest: Any, highest: Any, *, share: bool = False, bo
     plain, made = curve(values, share=share), ~np.isnan(np.asarray(lowest, dtype=float))
     cells = made.shape[0] * made.shape[1]
     is_open = made & (np.isnan(values) | (np.asarray(lowest) != np.asarray(highest)))
-    ends = [curve(end, share=share) for end in (lowest, highest)] if bounded and is_open.any() else [plain, plain]
+    ends = [curve(end, share=share) for end in (lowest, highest)] if bounds and is_open.any() else [plain, plain]
     points: list[Bracket] = []
     for at, (point, low, high) in enumerate(zip(plain, *ends, strict=True)):
         count = int(made[..., at].sum())
         told: Any = {**point}
         if is_open[..., at].any():
             told |= {"scored": cells - point["unscored"], "of": count, "lowest": None, "highest": None}
-            if bounded:
+            if bounds:
                 told |= {"mean": None, "low": low["low"], "high": high["high"]}
                 told |= {"lowest": low["mean"], "highest": high["mean"]}
+        if bounds and told["low"] is not None:
+            told |= {"low": max(told["low"], bounds[0]), "high": min(told["high"], bounds[1])}
         points.append(told)
     return points
 
@@ -262,6 +272,47 @@ def difference(ones: Any, others: Any, *, share: bool = False) -> Difference:
         mcnemar=_mcnemar(scored) if marks and len(scored) else None,
         tasks=len(scored),
         adjusted=None,
+    )
+
+
+def ratio(amounts: Any, values: Any) -> Estimate:
+    """What is spent for one unit of what is gained, such as dollars for a solved task: a ratio of means over tasks.
+
+    The interval is Fieller's (J. Royal Statist. Soc. B 16, 1954) with Student's t: the ratios r that a t test of
+    amount - r * value being 0 does not refute, over tasks. `high` is None where it has no upper end: so little is
+    gained that it may be nothing.
+
+    Args:
+        amounts: what was spent, shape (tasks, seeds); NaN is not known.
+        values: what was gained, at least 0, of the same shape.
+
+    Raises:
+        ValueError: as in `estimate`.
+        MissingExtra: SciPy is not installed.
+    """
+    spent, gained = (task_means(checked(each, 2, False)) for each in (amounts, values))
+    known = ~np.isnan(spent + gained)
+    pairs = np.stack([spent[known], gained[known]])
+    count, means = pairs.shape[1], pairs.mean(axis=1) if known.any() else np.zeros(2)
+    low = high = None
+    if count > 1 and np.ptp(pairs, axis=1).max() > 1e-12:
+        spread = np.cov(pairs) * float(_scipy().t.isf(0.025, count - 1)) ** 2 / count
+        square, half, free = (
+            means[1] ** 2 - spread[1, 1],
+            means[0] * means[1] - spread[0, 1],
+            means[0] ** 2 - spread[0, 0],
+        )
+        root = math.sqrt(max(half**2 - square * free, 0.0))
+        if square > 0:
+            low, high = (half - root) / square, (half + root) / square
+        elif square < 0 and free > 0:  # the ratios below the negative of the two ends are refuted, and those between
+            low = (half - root) / square
+    return Estimate(
+        mean=rounded(means[0] / means[1]) if means[1] > 0 else None,
+        low=rounded(None if low is None else max(low, 0.0)),
+        high=rounded(high),
+        tasks=count,
+        unscored=int((~known).sum()),
     )
 
 

@@ -11,26 +11,30 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from typing_extensions import TypedDict
 
-from icrl_graph.benchmarks.arms import allocated_to, makes_independent_attempts
+from icrl_graph.benchmarks.arms import allocated_to, controls_of, is_best_of_n, makes_independent_attempts
 from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.results import Cell, Row
 from icrl_graph.benchmarks.scores import Scale, scale_of
 from icrl_graph.benchmarks.statistics import (
     Bracket,
     Difference,
+    Estimate,
     bracketed,
     bracketed_difference,
     corrected,
+    curve,
     difference,
+    estimate,
     majority_at_k,
     pass_at_k,
+    ratio,
 )
-from icrl_graph.prompts.text import as_json
+from icrl_graph.prompts.text import as_json, text_of
 from icrl_graph.state.episode import (
     Episode,
     Usage,
@@ -43,12 +47,18 @@ from icrl_graph.state.episode import (
     warnings_of,
 )
 from icrl_graph.state.formatting import shorten
+from icrl_graph.state.reward import data_in
 from icrl_graph.state.selection import was_judged_again
 
 UNITS = ("calls", "tokens", "usd")
 """What a budget can be of."""
 POINTS = 40
 """Of a curve over a budget, at most."""
+ALL_ROUNDS, RISE = "reward, all rounds", "reward, rise"
+"""Measures of the learning itself, not of the answer: the mean reward of all attempts of a run; and that of their last
+half less that of their first half."""
+SHORTEST_TOLD = 3
+"""Characters of task data that count as told by feedback: shorter ones are found in any text."""
 
 
 class Point(TypedDict):
@@ -83,6 +93,21 @@ class Method(TypedDict):
     """By round, the share of runs whose answer then solves the task; empty where nothing counts as solved."""
     by_instruction: dict[str, Bracket]
     """The mean reward of the rounds that asked for this, such as explore and exploit."""
+    all_rounds: Bracket
+    """The mean reward of all attempts of a run."""
+    rise: Difference | None
+    """The mean reward of the last half of a run's attempts less that of the first half, tested against 0 and corrected
+    over the methods. None where runs have ended by their rewards: the last attempt is then the best by construction."""
+    metric_rise: Difference | None
+    """The same of the metric; None also where the metric is the reward."""
+    new: list[Estimate]
+    """By round, the share of attempts whose answer no earlier attempt of the run has given."""
+    repeated: Estimate
+    """The share of a run's attempts, after the first and until one solves the task, that repeat an earlier answer."""
+    told: int
+    """Runs in which feedback shows task data, which is meant for the evaluator alone."""
+    per_solved: dict[str, Bracket]
+    """By unit, what was spent for each task solved by the answers of the runs, of all that was spent in them."""
     regret: Bracket
     equal: dict[str, Bracket]
     """At equal calls: by measure."""
@@ -106,9 +131,10 @@ class Method(TypedDict):
 
 
 class Pair(Difference):
-    """A difference between an arm and the first one, over the same tasks, at equal calls.
+    """A difference between an arm and another one over the same tasks: the first one, or one that is its control.
 
-    A method that makes fewer calls, such as a single answer, is judged by what it has.
+    Of answers at equal calls; a method that makes fewer calls, such as a single answer, is judged by what it has. Of
+    `ALL_ROUNDS` and `RISE` by all attempts.
     """
 
     arm: str
@@ -128,10 +154,14 @@ class Summary(TypedDict):
     allocated, which is judged by all that it made."""
     allocated: dict[str, int]
     """By such a method, the calls that it could make in all its runs together."""
+    spans: dict[str, float]
+    """How far apart the lowest and the highest reward, and metric, of any attempt are."""
     measures: list[str]
     """What is compared, the most telling first: success (the share solved), metric, reward."""
     methods: list[Method]
     pairs: list[Pair]
+    learning: list[Pair]
+    """How they learn, by `ALL_ROUNDS` and `RISE`: against the first method, and each against its own controls."""
     usage: Usage
     """All that was spent, also by runs that failed."""
 
@@ -148,6 +178,11 @@ def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
     failed = Counter(cell.arm for cell, row in rows.items() if "error" in row)
     measures = _measures(plan, [row for table in tables.values() for row in table.ended])
     calls = first.most_calls(plan.rounds)
+    methods: list[Any] = [_method(arm, table, measures, failed[arm], calls) for arm, table in tables.items()]
+    for name in ("rise", "metric_rise"):
+        told = [method for method in methods if method[name] is not None]
+        for method, tested in zip(told, corrected([method[name] for method in told]), strict=True):
+            method[name] = tested
     return Summary(
         benchmark=plan.benchmark,
         model=plan.model,
@@ -155,10 +190,15 @@ def summarize(plan: Plan, rows: Mapping[Cell, Row]) -> Summary:
         seeds=len(first.runs[0]),
         equal_calls=calls,
         allocated={arm: total for arm in tables if (total := allocated_to(arm)) is not None},
+        spans={
+            "reward": _span([table.reward for table in tables.values()]),
+            "metric": _span([table.metric for table in tables.values()]),
+        },
         measures=measures,
-        methods=[_method(arm, table, measures, failed[arm], calls) for arm, table in tables.items()],
+        methods=methods,
         usage=add_usage(*(row.get("usage", {}) for row in rows.values())),
         pairs=[pair for name in measures for pair in _pairs(name, tables, calls)],
+        learning=[pair for name in (ALL_ROUNDS, RISE) for pair in _pairs(name, tables, calls) if pair["tasks"]],
     )
 
 
@@ -186,6 +226,12 @@ def tables_of(plan: Plan, rows: Mapping[Cell, Row]) -> dict[str, Table]:
     }
 
 
+def _span(scores: Sequence[Any]) -> float:
+    known = np.concatenate([of_arm.ravel() for of_arm in scores])
+    known = known[np.isfinite(known)]
+    return float(np.ptp(known)) if len(known) else 0.0
+
+
 def _measures(plan: Plan, rows: Sequence[Row]) -> list[str]:
     metrics = [
         episode["reward"]["metric"] for row in rows for episode in row["episodes"] if "metric" in episode["reward"]
@@ -197,16 +243,40 @@ def _measures(plan: Plan, rows: Sequence[Row]) -> list[str]:
 
 def _pairs(measure: str, tables: Mapping[str, Table], calls: int) -> list[Pair]:
     first, *others = tables
-    differences = corrected([_difference(measure, tables[arm], tables[first], calls) for arm in others])
-    named = zip(others, differences, strict=True)
-    return [Pair(**difference, arm=arm, against=first, measure=measure) for arm, difference in named]
+    named = [(arm, first) for arm in others]
+    if measure in (ALL_ROUNDS, RISE):
+        named += [(arm, control) for arm in others for control in controls_of(arm, others)]
+        named = [(arm, against) for arm, against in named if _may_be_compared(arm, against, tables)]
+    differences = corrected([_difference(measure, tables[arm], tables[other], calls) for arm, other in named])
+    return [
+        Pair(**difference, arm=arm, against=against, measure=measure)
+        for (arm, against), difference in zip(named, differences, strict=True)
+    ]
+
+
+def _may_be_compared(one: str, other: str, tables: Mapping[str, Table]) -> bool:
+    """Whether how two arms learn can be compared: where one may end by its rewards, the other must, too.
+
+    Who stops at its best has a higher mean, also where all is chance.
+    """
+    has_ended = any(tables[arm].ends_by_rewards for arm in (one, other))
+    never_does = any(tables[arm].is_allocated or is_best_of_n(arm) for arm in (one, other))
+    return not (has_ended and never_does)
 
 
 def _difference(measure: str, one: Table, other: Table, calls: int) -> Difference:
+    if measure in (ALL_ROUNDS, RISE):
+        read = Table.means if measure == ALL_ROUNDS else Table.rises
+        return _apart(read(one), read(other), "reward" in one.scale.bounds)
     ones, others = (table.in_all_ways(lambda table: table.at_equal(calls, measure)) for table in (one, other))
-    of = partial(difference, share=measure in one.scale.shares)
+    return _apart(ones, others, measure in one.scale.bounds, share=measure in one.scale.shares)
+
+
+def _apart(ones: Sequence[Any], others: Sequence[Any], bounded: bool, share: bool = False) -> Difference:
+    """The difference of two arrays, each in all ways."""
+    of = partial(difference, share=share)
     plain = of(ones[0], others[0])
-    if measure not in one.scale.bounds or (_same(*ones) and _same(*others)):
+    if not bounded or (_same(*ones) and _same(*others)):
         return plain
     return bracketed_difference(plain, of(ones[1], others[2]), of(ones[2], others[1]))
 
@@ -319,12 +389,44 @@ class Table:
 
     def curve(self, measure: str, read: Callable[[Table], Any]) -> list[Bracket]:
         """The estimates of what is read from it, an array (tasks, seeds, points)."""
-        share, bounded = measure in self.scale.shares, measure in self.scale.bounds
-        return bracketed(*self.in_all_ways(read), share=share, bounded=bounded)
+        share, bounds = measure in self.scale.shares, self.scale.bounds.get(measure)
+        return bracketed(*self.in_all_ways(read), share=share, bounds=bounds)
 
     def estimate(self, measure: str, read: Callable[[Table], Any]) -> Bracket:
         """The same of one point: an array (tasks, seeds)."""
         return self.curve(measure, lambda table: np.asarray(read(table), dtype=float)[:, :, None])[0]
+
+    @cached_property
+    def ends_by_rewards(self) -> bool:
+        """Whether any run has ended, or has got its calls, by its rewards."""
+        return self.is_allocated or any(row["stopped"] not in _NOT_BY_REWARDS for row in self.ended)
+
+    def means(self, measure: str = "reward") -> list[Any]:
+        """In all ways, arrays (tasks, seeds): the mean over the attempts of each run."""
+        return self.in_all_ways(lambda table: _mean(table._attempts(measure)))
+
+    def halves(self, measure: str) -> tuple[list[Any], list[Any]]:
+        """In all ways, arrays (tasks, seeds): the mean over the first and over the last half of a run's attempts.
+
+        Of an odd number the one in the middle is in neither. A run that has solved its task has all its rounds.
+        """
+
+        def attempts(row: Row | None) -> int:
+            return 0 if row is None else self.rounds if row["stopped"] == "success" else len(row["episodes"])
+
+        made = np.array([[attempts(row) for row in seeds] for seeds in self.runs])[:, :, None]
+        place = np.arange(self.rounds)
+        is_first, is_last = place < made // 2, (place >= made - made // 2) & (place < made)
+
+        def mean_of(half: Any) -> list[Any]:
+            return self.in_all_ways(lambda table: _mean(np.where(half, table._attempts(measure), np.nan)))
+
+        return mean_of(is_first), mean_of(is_last)
+
+    def rises(self, measure: str = "reward") -> list[Any]:
+        """In all ways, arrays (tasks, seeds): the last half of a run's attempts less the first half."""
+        first, last = self.halves(measure)
+        return [last[0] - first[0], last[1] - first[2], last[2] - first[1]]
 
     def most_calls(self, rounds: int) -> int:
         """The calls that its runs could make; where all stopped at their target, those that they would have made."""
@@ -332,6 +434,15 @@ class Table:
         if any(row["stopped"] != "success" for row in self.ended):
             return round(max(made))
         return round(max(*made, rounds * sum(made) / sum(len(row["episodes"]) for row in self.ended)))
+
+
+_NOT_BY_REWARDS = ("rounds", "calls", "tokens", "usd", "time", "failures", "evaluator")
+"""What stops a run whatever its rewards are."""
+
+
+def _mean(values: Any) -> Any:
+    """Over the last axis, of what is known; NaN where nothing is."""
+    return np.ma.masked_invalid(values).mean(axis=-1).filled(np.nan)
 
 
 def _known(values: Any) -> Any:
@@ -378,10 +489,9 @@ def _by_task(table: Table, measure: str, read: Callable[[Table], Any]) -> dict[s
     tasks = [item.partition(":")[0] for item in table.items]
     places = {task: [at for at, other in enumerate(tasks) if other == task] for task in dict.fromkeys(tasks)}
     ways = [values[:, :, None] for values in table.in_all_ways(read)]
-    share, bounded = measure in table.scale.shares, measure in table.scale.bounds
+    share, bounds = measure in table.scale.shares, table.scale.bounds.get(measure)
     return {
-        task: bracketed(*(values[at] for values in ways), share=share, bounded=bounded)[0]
-        for task, at in places.items()
+        task: bracketed(*(values[at] for values in ways), share=share, bounds=bounds)[0] for task, at in places.items()
     }
 
 
@@ -391,6 +501,8 @@ def _method(arm: str, table: Table, measures: list[str], failed: int, calls: int
     by_node = spent_by(episodes)
     usage = add_usage(*(spent for node, spent in by_node.items() if node != "rejudge"))
     by_task = "metric" if "metric" in measures else measures[0]
+    units = [unit for unit in UNITS if is_known(usage, unit)]
+    has_metric = any("metric" in episode["reward"] for episode in episodes)
 
     def within(measure: str) -> Callable[[Table], Any]:
         return lambda table: table.at_equal(calls, measure)
@@ -410,9 +522,16 @@ def _method(arm: str, table: Table, measures: list[str], failed: int, calls: int
         answer=table.curve("metric", lambda table: table.answered("metric")),
         solved=table.curve("success", lambda table: table.answered("success")) if "success" in measures else [],
         by_instruction=_by_instruction(table),
+        all_rounds=table.estimate("reward", lambda table: _mean(table.reward)),
+        rise=_rise(table, "reward"),
+        metric_rise=_rise(table, "metric") if has_metric else None,
+        new=curve(_are_new(table), share=True),
+        repeated=estimate(1 - _mean(np.where(_are_open(table), _are_new(table), np.nan)), share=True),
+        told=sum(map(_tells_data, table.ended)),
+        per_solved={unit: _per_solved(table, unit) for unit in units if "success" in measures},
         regret=table.estimate("regret", _regret),
         equal={name: table.estimate(name, within(name)) for name in measures},
-        budget={unit: _over_budget(table, unit, measures[0]) for unit in UNITS if is_known(usage, unit)},
+        budget={unit: _over_budget(table, unit, measures[0]) for unit in units},
         by_task=_by_task(table, by_task, within(by_task)),
         pass_at=_pass_at(arm, table) if "success" in measures else {},
         majority_at=_majority_at(arm, table) if "success" in measures else {},
@@ -421,6 +540,55 @@ def _method(arm: str, table: Table, measures: list[str], failed: int, calls: int
         warnings=[],
     )
     return {**method, "warnings": list(_warnings(method, table, calls))}
+
+
+def _rise(table: Table, measure: str) -> Difference | None:
+    if table.ends_by_rewards:
+        return None
+    first, last = table.halves(measure)
+    return _apart(last, first, measure in table.scale.bounds)
+
+
+def _are_new(table: Table) -> Any:
+    """An array (tasks, seeds, rounds): 1 where an attempt's answer is given for the first time in its run, else 0."""
+
+    def marks(row: Row) -> list[float | None]:
+        answers = [answer_of(episode) for episode in row["episodes"]]
+        names = [None if answer is None else " ".join(as_json(answer).split()) for answer in answers]
+        found = [None if name is None else float(name not in names[:at]) for at, name in enumerate(names)]
+        return found + [None] * (table.rounds - len(found))
+
+    return table.over_rounds(marks)
+
+
+def _are_open(table: Table) -> Any:
+    """An array (tasks, seeds, rounds): whether an attempt is not the first, and none before it has solved the task."""
+    solved = np.zeros_like(table.reward) if table.scale.solved_at is None else np.nan_to_num(table.success)
+    before = np.cumsum(solved, axis=2) - solved
+    return (before == 0) & (np.arange(table.rounds) > 0)
+
+
+def _tells_data(row: Row) -> bool:
+    """Whether what a prompt may see of any judgement holds task data that neither the task nor the answer holds."""
+    data, task = row.get("task_data", {}), text_of(row.get("task", ""))
+    return bool(data) and any(
+        data_in(words, data, f"{task}\n{episode.get('response', '')}", shortest=SHORTEST_TOLD) is not None
+        for episode in row["episodes"]
+        if (words := episode["shown"].get("feedback"))
+    )
+
+
+def _per_solved(table: Table, unit: str) -> Bracket:
+    spent = np.where(np.isinf(table.spent(unit)), np.nan, table.spent(unit))
+    most = np.ma.masked_invalid(spent).max(axis=2).filled(np.nan)
+    ways: list[Any] = [
+        ratio(most, solved) for solved in table.in_all_ways(lambda table: table.answered("success")[:, :, -1])
+    ]
+    plain, fewest, all_solved = ways
+    if fewest == all_solved:
+        return cast(Bracket, plain)
+    ends = {"mean": None, "low": all_solved["low"], "high": fewest["high"]}
+    return cast(Bracket, {**plain, **ends, "lowest": all_solved["mean"], "highest": fewest["mean"]})
 
 
 def _regret(table: Table) -> Any:

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.scheduler import OnProgress
-from icrl_graph.benchmarks.summary import Summary, least_scored, scored_of
+from icrl_graph.benchmarks.summary import Pair, Summary, least_scored, scored_of
+from icrl_graph.benchmarks.verdict import HEADINGS, verdict
 from icrl_graph.benchmarks.win_rates import WinRate, doubts, is_of_pairs, judge_of
 from icrl_graph.state.formatting import (
     MISSING,
@@ -56,8 +57,10 @@ def progress_bar(console: Console) -> Iterator[OnProgress]:
 
 def results(comparison: Any) -> Iterator[Table | Text]:
     """What a comparison came to: win rates, if its answers were compared with each other, else `tables`."""
-    plan = comparison.plan
-    yield from _win_rates(plan, comparison.win_rates) if is_of_pairs(plan) else tables(comparison.summary)
+    if is_of_pairs(comparison.plan):
+        yield from _win_rates(comparison.plan, comparison.win_rates)
+    else:
+        yield from tables(comparison.summary, comparison.registered)
 
 
 def _win_rates(plan: Plan, rates: Sequence[WinRate]) -> Iterator[Table | Text]:
@@ -76,8 +79,18 @@ def _win_rates(plan: Plan, rates: Sequence[WinRate]) -> Iterator[Table | Text]:
     yield from (Text(f"! {line}", "yellow") for line in [*missing, *doubts(plan)])
 
 
-def tables(summary: Summary) -> Iterator[Table | Text]:
-    """The arms, how they differ from the first, and what must be known to read that."""
+def tables(summary: Summary, registered: Sequence[str] = ()) -> Iterator[Table | Text]:
+    """The verdict, the arms, how they differ from the first and how they learn, and what must be known to read that.
+
+    Args:
+        summary: all figures.
+        registered: what was claimed before it was run, and what has come of that, as sentences.
+    """
+    found = verdict(summary, registered)
+    for part, heading in HEADINGS.items():
+        if sentences := found[part]:  # type: ignore[literal-required]
+            yield Text.assemble((heading, "bold"), f" {' '.join(sentences)}")
+    yield Text()
     measures, calls = summary["measures"], summary["equal_calls"]
     size = f"{summary['tasks']} tasks x {summary['seeds']} seeds, within {calls} calls"
     totals = dict.fromkeys(summary["allocated"].values())
@@ -107,14 +120,17 @@ def tables(summary: Summary) -> Iterator[Table | Text]:
     yield arms
     if summary["pairs"]:
         title = f"Against {summary['pairs'][0]['against']}, over the same tasks"
-        yield _differences(title, summary)
+        yield _differences(title, summary["pairs"])
+    if summary["learning"]:
+        yield _differences("How they learn, all attempts", summary["learning"], names_both=True)
     yield from (Text(f"! {line}", "yellow") for method in summary["methods"] for line in method["warnings"])
 
 
-def _differences(title: str, summary: Summary) -> Table:
+def _differences(title: str, pairs: Sequence[Pair], names_both: bool = False) -> Table:
     differences: Table = table(title, "method", "measure", "difference", "95 %", "p (Holm)")
-    for pair in summary["pairs"]:
+    for pair in pairs:
         interval = MISSING if pair["low"] is None else f"{pair['low']:+.2f} to {pair['high']:+.2f}"
         difference = apart(pair, lambda value: MISSING if value is None else f"{value:+.2f}")
-        differences.add_row(Text(pair["arm"]), pair["measure"], difference, interval, chance(pair["adjusted"]))
+        name = f"{pair['arm']} - {pair['against']}" if names_both else pair["arm"]
+        differences.add_row(Text(name), pair["measure"], difference, interval, chance(pair["adjusted"]))
     return differences

@@ -96,6 +96,7 @@ def bench(
         str,
         typer.Option(
             help="The methods to compare, such as icrl,best_of_n,icrl+show=zero; each is tested against the first. "
+            "Also controls (icrl beside all that should not learn) and feedback (icrl with and without words). "
             "After + stands model, or any setting or option of the topology, such as memory=last:5 or select=majority. "
             "A custom topology is path.py:name.",
             autocompletion=topology_names,
@@ -109,6 +110,14 @@ def bench(
         ),
     ] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="The folder; default a new one in runs/.")] = None,
+    register: Annotated[
+        bool,
+        typer.Option(
+            "--register",
+            help="Freeze, before the first call, the claim that the first method is better than the others: with "
+            "tasks, runs and tests, under a hash. The report says whether what was run is what was registered.",
+        ),
+    ] = False,
     preview: Preview = False,
     response_tokens: ResponseTokens = 300,
     as_json: Json = False,
@@ -224,7 +233,14 @@ def bench(
         if as_json:
             typer.echo(json.dumps(usages))
         return
-    play_comparison(plan, out_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S"), as_json)
+    folder = out_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    if register:
+        from icrl_graph.benchmarks import registered
+
+        with errors_reported():
+            made = registered.register(plan, folder)
+        write(f"Registered in {folder / registered.FILE}, sha256 {made['sha256']}", err if as_json else out)
+    play_comparison(plan, folder, as_json)
 
 
 def resume_comparison(folder: Path, as_json: bool, **changes: Any) -> None:
@@ -370,11 +386,20 @@ def report(
         bool,
         typer.Option("--trust", help="Import custom parts that the folder names by path, to show their prompts."),
     ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Human labels of some answers, drawn at random, by which judged scores are corrected: CSV or JSON "
+            "lines of arm, item, seed and label.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write the report of a comparison, or of a run.
 
-    A page with curves, costs and every attempt with its prompt; of a comparison also tests, pictures and tables.
+    A page with curves, costs and every attempt with its prompt; of a comparison also its verdict in words, tests,
+    pictures and tables.
     """
     with errors_reported():
         from icrl_graph.benchmarks.plan import read_plan
@@ -382,7 +407,9 @@ def report(
         from icrl_graph.cli.saved_run import write_page
 
         is_run = (folder / "run.json").exists()
-        paths = [str(path) for path in ([write_page(folder, trust)] if is_run else write_report(folder, trust))]
+        if is_run and labels is not None:
+            raise ValueError("--labels is for a comparison: it corrects means over many answers")
+        paths = [str(path) for path in ([write_page(folder, trust)] if is_run else write_report(folder, trust, labels))]
         if not is_run and not trust and (arms := runs.not_shown(read_plan(folder))):
             again = command("report", folder, "--trust")
             warn(f"The prompts of {', '.join(arms)} need code that {folder} names. If you trust it: {again}")
@@ -409,7 +436,10 @@ def rejudge(
         bool, typer.Option("--as-metric", help="Report the new scores; the rewards stay as they are.")
     ] = False,
     select: Annotated[
-        str | None, typer.Option(help="What selects the answer: reward, majority or last; default the method's own.")
+        str | None,
+        typer.Option(
+            help="What selects the answer: reward, majority, last_majority or last; default the method's own."
+        ),
     ] = None,
     solved_at: Annotated[
         float | None,

@@ -44,8 +44,8 @@ def demo(
 ) -> None:
     """Watch a model with frozen weights get better from its rewards alone.
 
-    Offline, without a key, in about a minute. hidden-color and game24 are played by small networks, words by a language
-    model, for which more is installed (docs/local_models.md).
+    Offline, without a key. hidden-color and game24 are played by small networks, in about a minute; words by a language
+    model, in two or three, for which more is installed (docs/local_models.md).
     """
     with errors_reported():
         if game not in ("hidden-color", "game24", "words"):
@@ -126,13 +126,13 @@ def _show_demo(
             raise
         warn(f"The results are in {out_dir}. No table: {missing}")
         return
-    (out_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    written = ["results.jsonl" if "" in plans else f"{'/, '.join(plans)}/", "summary.json"]
+    (out_dir / "demo.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    written = ["results.jsonl" if "" in plans else f"{'/, '.join(plans)}/", "demo.json"]
     try:
-        game.plot(summary, out_dir / "curves.png")
-        written.append("curves.png")
+        game.plot(summary, out_dir / "demo.png")
+        written.append("demo.png")
     except MissingExtra as missing:
-        warn(f"No curves.png: {missing}")
+        warn(f"No demo.png: {missing}")
     if as_json:
         typer.echo(json.dumps(summary))
         return

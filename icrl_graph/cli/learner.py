@@ -49,7 +49,8 @@ def train(
 ) -> None:
     """Train a shipped learner, or a language model on word games, by its recipe (on CPU, PyTorch).
 
-    The training of the language model takes more than an hour; the same command on the same folder resumes it.
+    The training of the language model takes more than an hour on two cores; the same command on the same folder resumes
+    it.
     """
     with errors_reported():
         if learner not in TRAINED:
@@ -102,7 +103,8 @@ def _train_words(
     common = {name: value for name, value in common.items() if value is not None}
     asked = {name: value for name, value in reinforcement.items() if value is not None}
     first, second = word_learner.Distillation(**common), word_learner.Reinforcement(**common, **asked)
-    console = err if as_json else out
+    console, model = err if as_json else out, base or smollm2()
+    write(f"Training on {model}, into {out_dir}. If it is stopped, the same command resumes it.", console)
     with progress_bar(console) as progress:
         stages = {"distil": first.iterations, "reinforce": second.iterations}
         bars = {stage: progress.add_task(stage, total=total) for stage, total in stages.items()}
@@ -111,7 +113,7 @@ def _train_words(
             name, value = next(iter(facts.items()))
             progress.update(bars[stage], completed=done, description=f"{stage}: {name} {value:.2f}")
 
-        adapter = word_learner.train(base or smollm2(), out_dir, first, second, show)
+        adapter = word_learner.train(model, out_dir, first, second, show)
     picture = out_dir / "training.png"
     try:
         draw_training(out_dir, picture)
@@ -163,14 +165,16 @@ def serve(
         check_port(port)
         reply: Callable[..., Any]
         if learner.startswith("local:"):
-            from icrl_graph.models.local import reply_of
+            from icrl_graph.models.local import local_model, reply_of
 
-            reply, item = reply_of(learner), "words:prize:wordings:0"
+            model = local_model(learner.removeprefix("local:"))
+            model.invoke("Hi", max_tokens=1)  # it is loaded now, not while the first client waits
+            reply, item, name = reply_of(model), "words:prize:wordings:0", Path(learner.removeprefix("local:")).stem
         else:
-            reply = find_learner(learner)
+            reply, name = find_learner(learner), "learner"
             item = "hidden-color:#b94" if learner == "hidden-color" else "game24:4,5,6,10"
         with OpenAIServer(reply, **options) as server:
-            use = f"OPENAI_BASE_URL={server.base_url} {command('run', item, '--model', 'openai:learner')}"
+            use = f"OPENAI_BASE_URL={server.base_url} {command('run', item, '--model', f'openai:{name}')}"
             hint = f"Serving at {server.base_url}; stop with Ctrl-C. Use it with:\n  {use}"
             typer.echo(json.dumps({"base_url": server.base_url}) if as_json else hint)
             threading.Event().wait()

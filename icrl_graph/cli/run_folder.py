@@ -19,12 +19,12 @@ from icrl_graph.api import OnEpisode, Result, check, improve
 from icrl_graph.benchmarks.files import read_versioned, write_whole
 from icrl_graph.benchmarks.registry import find_item
 from icrl_graph.errors import UnknownTask
+from icrl_graph.evaluators.evaluator import find_evaluator
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.execution.run_file import local
 from icrl_graph.models.addresses import FolderAddress, server_of_further, without_credentials
 from icrl_graph.models.registry import load_model
 from icrl_graph.preview import preview
-from icrl_graph.state.choices import find
 from icrl_graph.state.episode import Usage
 from icrl_graph.state.formatting import command
 from icrl_graph.topologies.methods import find_topology, size_option
@@ -173,7 +173,7 @@ class Run:
         item = find_item(self.task)
         inputs: Mapping[str, Any] = item.inputs if item else {"task": self.task, "task_data": {}}
         if self.evaluator is not None:
-            score: Any = find("evaluator", self.evaluator, {})
+            score: Any = find_evaluator(self.evaluator)
         elif item is not None and item.benchmark.evaluator is not None:
             score = item.benchmark.evaluator
         else:
@@ -182,7 +182,7 @@ class Run:
                 "one, such as game24:4,5,6,10, need none"
             )
         model = load_model(self.model, base_url=self.base_url)
-        metric: Any = find("evaluator", self.metric, {}) if self.metric else None
+        metric: Any = find_evaluator(self.metric) if self.metric else None
         second = self.options.get(SWITCH)
         if second is None and self.switch_base_url is not None:
             raise ValueError("--switch-base-url is the server of a model to switch to: name that by --set switch_model")

@@ -23,7 +23,9 @@ what it is called. Custom ones are declared, and wrapped, by `dataclasses.replac
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from icrl_graph.execution.signatures import accepted_names, offered_names
@@ -33,13 +35,14 @@ from icrl_graph.state.reward import OnError, check_on_error
 OFFERED = ("task", "response", "answer", "steps", "task_data")
 """What an evaluator may ask for: the task as passed (text or messages); the response as text; the answer, which is what
 `extract` made of it (or the response again); the steps of a multi-turn episode, or None; the task data."""
-ASKABLE = (*OFFERED, "history", "bounds")
-"""A function may also ask for the attempts of the rounds before, each with its `response`, `reward` and `feedback`, and
-for the lowest and highest reward that the graph takes, or None."""
+ASKABLE = (*OFFERED, "history", "siblings", "bounds")
+"""A function may also ask for the attempts of the rounds before, each with its `response`, `reward` and `feedback`, for
+the other attempts of its round, each with its `response`, and for the lowest and highest reward that the graph takes,
+or None."""
 
 Evaluator = Any
 """A callable (sync or async, or a generator function), a LangChain tool, a Runnable, a `BoundEvaluator`, or the name of
-one of these as "path.py:name"; returns a number, a `Reward`, or None for unscored."""
+one of these, such as "sql" or "path.py:name"; returns a number, a `Reward`, or None for unscored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,7 @@ class BoundEvaluator:
         asks: whether it asks a person, and so judges attempts one after another.
         rewarded_by: the source of its rewards: "oracle", "judged", "self-judged" or "human"; None for what follows
             from `calls` and `models`.
+        check: raises ValueError if no answer can be judged by some task data; called before anything is paid.
         on_error: the reward of an attempt on which it raises, or "unscored"; the model reads what was raised. None for
             what the graph's option says. The failure of a judge's model or its provider is always unscored.
 
@@ -75,10 +79,23 @@ class BoundEvaluator:
     asks: bool = False
     rewarded_by: str | None = None
     on_error: OnError | None = None
+    check: Callable[[Mapping[str, Any]], None] | None = None
 
     def __post_init__(self) -> None:
         """Check what was declared."""
         check_on_error(self.on_error)
+
+    def check_task(self, task_data: Mapping[str, Any]) -> None:
+        """Raise if no answer to a task can be judged.
+
+        Raises:
+            ValueError: names the evaluator, and says what of the task data is wrong.
+        """
+        if self.check is not None:
+            try:
+                self.check(task_data)
+            except ValueError as wrong:
+                raise ValueError(f"the evaluator {self.name!r} can't judge answers to this task: {wrong}") from None
 
     def arguments(self, **offered: Any) -> dict[str, Any]:
         """Those of the offered values that the evaluator asks for."""
@@ -89,19 +106,48 @@ class BoundEvaluator:
         return self.part.invoke(arguments) if hasattr(self.part, "invoke") else self.part(**arguments)
 
 
+SHIPPED: Mapping[str, str] = {
+    "mathematics": "mathematics:exact",
+    "majority": "mathematics:majority",
+    "regex_golf": "regex_golf:regex_golf",
+    "sql": "sql:sql",
+    "json_schema": "json_schema:json_schema",
+    "code_tests": "code_tests:code_tests",
+}
+"""By name, the module and the evaluator or what makes it; imported when it is asked for."""
+
+
+def find_evaluator(name: str) -> Evaluator:
+    """An evaluator by name.
+
+    Args:
+        name: one of `SHIPPED`, "path.py:name", "module:name" or an entry point.
+
+    Raises:
+        ValueError: there is none of that name, or it may not be used unasked; says how.
+        MissingExtra: a package that it needs is not installed.
+    """
+    found = find("evaluator", name, SHIPPED)
+    if name in SHIPPED:
+        module, _, attribute = SHIPPED[name].partition(":")
+        shipped = getattr(import_module(f"icrl_graph.evaluators.{module}"), attribute)
+        return shipped if isinstance(shipped, BoundEvaluator) else shipped()
+    return found
+
+
 def bind_evaluator(evaluator: Evaluator, what: str = "evaluator") -> BoundEvaluator:
     """Bind an evaluator; one that is bound is returned as it is.
 
     Args:
         evaluator: a callable, a LangChain tool, a Runnable, or a `BoundEvaluator`; or the name of one, as
-            "path.py:name", "module:name" or an entry point.
+            `find_evaluator` takes it.
         what: its role, for errors.
 
     Raises:
         ValueError: it is none of these, or it asks for something that is not offered.
     """
     if isinstance(evaluator, str):
-        evaluator = find("evaluator", evaluator, {})
+        evaluator = find_evaluator(evaluator)
     if isinstance(evaluator, BoundEvaluator):
         return evaluator
     name, tool_arguments = name_of_part(evaluator), getattr(evaluator, "args", None)

@@ -24,8 +24,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -40,14 +40,21 @@ LOADING = 120.0
 """Seconds that a worker may take to load the evaluator."""
 OUT_OF_MEMORY = 77
 """Exit code of a worker that has reached its memory limit."""
+_BY_ITSELF = {signal.SIGPROF, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+"""Signals that a process gets for what it does: it has used up its time, or it crashed."""
 LONGEST_REPLY = 2**24
 """Bytes; what is longer is no reward."""
+
+
+class LimitReached(ChildProcessError):
+    """A worker died of what it did: out of memory, out of the processor's time, or it crashed in native code."""
 
 
 def isolated(
     evaluator: Evaluator,
     *,
     timeout: float = 60.0,
+    cpu: float | None = None,
     memory: float | None = None,
     workers: int | None = None,
     on_error: OnError | None = None,
@@ -64,6 +71,8 @@ def isolated(
             as a lambda or a function of a script or a notebook, is copied with the values that it has now. A change
             that it makes to a variable stays in its worker.
         timeout: seconds for one evaluation.
+        cpu: seconds of the processor's time for one evaluation, which do not pass while the machine is busy with
+            others; without the processes that it starts. None for no limit.
         memory: MiB of data that a worker, and each process that it starts, may hold; None for no limit. Linux only.
         workers: evaluations at the same time at most; default as many as there are processors.
         on_error: the reward of an attempt on which it raises, dies or takes too long, such as 0, or "unscored"; default
@@ -79,14 +88,18 @@ def isolated(
     if _is_worker:  # a module that isolates its evaluator is imported by the worker, too
         return inner
     workers = (os.cpu_count() or 1) if workers is None else workers
-    check_above_0(timeout=timeout, memory=memory, workers=workers)
+    check_above_0(timeout=timeout, cpu=cpu, memory=memory, workers=workers)
     if inner.flow or inner.calls or inner.asks:
         raise ValueError(
             f"only a function or a tool can be isolated, not a judge, a Runnable or a person; got {evaluator!r}"
         )
-    pool = WorkerPool(_copied(inner.part), timeout, memory, workers)
+    pool = WorkerPool((_copied(inner.part), cpu, memory), timeout, workers)
     pool.__wrapped__ = inner.part
     return replace(inner, part=pool)
+
+
+Setup = tuple[bytes, float | None, float | None]
+"""The evaluator, copied, and the limits of a worker: seconds of the processor's time, MiB of memory."""
 
 
 class WorkerPool:
@@ -101,8 +114,8 @@ class WorkerPool:
 
     __wrapped__: Any
 
-    def __init__(self, copied: bytes, timeout: float, memory: float | None, workers: int) -> None:
-        self._timeout, self._setup, self._most = timeout, (copied, memory), workers
+    def __init__(self, setup: Setup, timeout: float, workers: int) -> None:
+        self._timeout, self._setup, self._most = timeout, setup, workers
         self._here: dict[int, tuple[threading.Semaphore, list[Worker]]] = {}
         self._of_process()[1].append(Worker(self._setup))  # so that a failure to load is raised now
 
@@ -111,7 +124,8 @@ class WorkerPool:
 
         Raises:
             TimeoutError: it took too long.
-            ChildProcessError: the worker died.
+            LimitReached: the worker died of what it did.
+            ChildProcessError: it died otherwise.
             ConnectionError: no worker can be started.
             RuntimeError: the evaluator raised; its class has the name of that of the exception.
         """
@@ -156,13 +170,13 @@ class Worker:
     """A process that evaluates.
 
     Args:
-        setup: the evaluator, copied, and the worker's memory limit in MiB or None.
+        setup: the evaluator, copied, and the worker's limits.
 
     Raises:
         ValueError: it can't load the evaluator.
     """
 
-    def __init__(self, setup: tuple[bytes, float | None]) -> None:
+    def __init__(self, setup: Setup) -> None:
         self._pipe, theirs = socket.socketpair()
         lifeline, held = os.pipe()  # nothing is written to it; the kernel closes our end when this process ends
         fds = (theirs.fileno(), lifeline)
@@ -207,7 +221,7 @@ class Worker:
             if not (isinstance(read, dict) and read.keys() <= {"reward", "raised"}):
                 raise ValueError("it has another form")
         except (ConnectionError, EOFError):
-            raise ChildProcessError(f"the evaluator's process died: {self._fate()}") from None
+            raise self._death() from None
         except (ValueError, RecursionError) as error:
             raise ChildProcessError(f"the evaluator's process gave no reply that can be read: {error}") from None
         return read
@@ -236,14 +250,15 @@ class Worker:
             pass
         return False
 
-    def _fate(self) -> str:
+    def _death(self) -> ChildProcessError:
         with suppress(subprocess.TimeoutExpired):  # it may have closed its pipe and be about to exit by itself
             self._process.wait(1)
         self.end()
         code = self._process.returncode
-        if code == OUT_OF_MEMORY:
-            return "out of memory"
-        return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+        fate = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+        fate = {OUT_OF_MEMORY: "out of memory", -signal.SIGPROF: "out of the processor's time"}.get(code, fate)
+        kind = LimitReached if code == OUT_OF_MEMORY or -code in _BY_ITSELF else ChildProcessError
+        return kind(f"the evaluator's process died: {fate}")
 
 
 def _end(owner: int, process: subprocess.Popen[bytes], pipe: Any, held: int) -> None:
@@ -316,12 +331,14 @@ def serve(pipe: int, lifeline: int) -> None:
     questions, worker = connection.makefile("rb"), os.getpid()
     runner = asyncio.Runner()  # one event loop for all evaluations, to which belongs what an async client keeps
     try:
-        part, reply = _loaded(*pickle.load(questions))
+        copied, cpu, memory = pickle.load(questions)
+        part, reply = _loaded(copied, memory)
         while True:
             if os.getpid() != worker:  # the evaluator has forked; one of the two answers
                 os._exit(0)
             connection.sendall(json.dumps(reply).encode() + b"\n")
-            reply = _judged(part, pickle.load(questions), runner)
+            with _cpu_limit(cpu):
+                reply = _judged(part, pickle.load(questions), runner)
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except (EOFError, ConnectionError):  # the run no longer needs it
@@ -353,6 +370,17 @@ def _loaded(copied: bytes, memory: float | None) -> tuple[Any, dict[str, Any]]:
         return bind_evaluator(pickle.loads(copied)).part, {}  # a name may stand for an isolated evaluator here
     except Exception as error:
         return None, _raised(error)
+
+
+@contextmanager
+def _cpu_limit(seconds: float | None) -> Iterator[None]:
+    """Have the kernel end this process when it has used up its time, also within native code that never returns."""
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, seconds or 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _judged(part: Any, arguments: dict[str, Any], runner: asyncio.Runner) -> dict[str, Any]:

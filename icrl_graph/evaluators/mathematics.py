@@ -15,9 +15,9 @@ from typing import Any
 
 from icrl_graph.errors import missing_extra
 from icrl_graph.evaluators.evaluator import BoundEvaluator, bind_evaluator
-from icrl_graph.evaluators.isolation import isolated
+from icrl_graph.evaluators.isolation import LimitReached, isolated
 from icrl_graph.state.loading import load
-from icrl_graph.state.reward import Reward
+from icrl_graph.state.reward import UNSCORED, Reward
 from icrl_graph.tasks.mathematics.answers import (
     LONGEST,
     canonical_answer,
@@ -27,12 +27,13 @@ from icrl_graph.tasks.mathematics.answers import (
     read_targets,
 )
 
+CPU_SECONDS = 5.0
+"""For the comparison of two formulas."""
 MEMORY = 1024.0
 """MiB of a worker."""
 TIMEOUT = 300.0
 """Seconds by the clock after which a worker is given up, and the attempt is unscored: the limit of the processor's time
-(`equality.CPU_SECONDS`) has come long before, unless the machine is overloaded."""
-_LIMITS = ("killed by SIGPROF", "out of memory")
+has come long before, unless the machine is overloaded."""
 
 
 def verify(response: str, task_data: Mapping[str, Any]) -> Reward:
@@ -62,11 +63,15 @@ def compare(answer: str, target: str) -> Reward:
         return Reward(value=float(number == wanted))
     try:
         reward: Reward = _workers()(answer=normal(answer), task_data={"target": normal(target)})
-    except ChildProcessError as died:
-        if str(died).endswith(_LIMITS):
-            return Reward(value=0.0, feedback="The answer is too large to be worked out.")
-        raise
+    except LimitReached:
+        return Reward(value=0.0, feedback="The answer is too large to be worked out.")
     return reward
+
+
+def check_targets(task_data: Mapping[str, Any]) -> None:
+    """Raise if the right answers of a task can't be compared with, as `read_targets` and `check_target` do."""
+    for target in read_targets(task_data):
+        check_target(target)
 
 
 @cache
@@ -87,19 +92,24 @@ def check_target(target: str) -> None:
         raise ValueError(f"the right answer {target!r} can't be read as a number or a formula")
 
 
-def agreement(response: str, history: Sequence[Mapping[str, Any]]) -> float:
+exact = replace(bind_evaluator(verify), on_error=UNSCORED, check=check_targets)
+"""`verify` as an evaluator. Whatever it raises is a fault of the task data or of this machine, and never a 0."""
+
+
+def agreement(response: str, history: Sequence[Mapping[str, Any]], siblings: Sequence[Mapping[str, Any]] = ()) -> float:
     """Without labels: 1 if no answer so far is more frequent than this one, shared among equals.
 
-    The pseudo-reward of TR-ICRL (arXiv 2604.00438), over the attempts of a run up to this one. An attempt without an
-    answer earns 0. The first one has nobody to disagree with, and earns 1.
+    The pseudo-reward of TR-ICRL (arXiv 2604.00438), over the attempts of a run up to this one and those beside it. An
+    attempt without an answer earns 0. The first one, if alone, has nobody to disagree with, and earns 1.
 
     Args:
         response: with its answer, as for `verify`.
         history: the attempts of the rounds before.
+        siblings: the other attempts of its round.
     """
     answer = canonical_answer(response)
-    before = (canonical_answer(each["response"]) for each in history if each["response"])
-    counts = Counter(each for each in (*before, answer) if each)
+    others = (canonical_answer(each["response"]) for each in (*history, *siblings) if each["response"])
+    counts = Counter(each for each in (*others, answer) if each)
     most = max(counts.values(), default=0)
     return 1 / list(counts.values()).count(most) if answer and counts[answer] == most else 0.0
 
@@ -127,7 +137,7 @@ class _InWorker:
 def _workers() -> BoundEvaluator:
     if find_spec("math_verify") is None:
         raise _missing()
-    return isolated(_InWorker(), timeout=TIMEOUT, memory=MEMORY)
+    return isolated(_InWorker(), timeout=TIMEOUT, cpu=CPU_SECONDS, memory=MEMORY)
 
 
 def _missing() -> Exception:

@@ -112,11 +112,13 @@ def chosen_items(suite: Suite, patterns: Sequence[str], count: int) -> list[str]
     """The first tasks of each group of a suite, all groups or those of some patterns.
 
     Raises:
-        ValueError: no task has such a name.
+        ValueError: no task has such a name, or a group has a single one: its history can't be swapped with another's.
     """
     groups: dict[str, list[str]] = {}
     for item in find_benchmark(suite.benchmark).choose(patterns):
         groups.setdefault(group_of(item), []).append(item)
+    if alone := [items[0] for items in groups.values() if len(items) < 2]:
+        raise ValueError(f"give two tasks of each group at least, to swap their histories: {alone[0]!r} is alone")
     return [item for items in groups.values() for item in items[:count]]
 
 

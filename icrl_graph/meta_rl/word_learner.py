@@ -74,9 +74,10 @@ class Distillation(Stage):
 class Reinforcement(Stage):
     """The second stage."""
 
-    iterations: int = 16
-    learning_rate: float = 2e-4
-    fall_to: float = 0.5
+    iterations: int = 36
+    learning_rate: float = 4e-4
+    warm_up: int = 3
+    fall_to: float = 0.25
     instances: int = 4
     """In an iteration."""
     group_size: int = 8

@@ -35,10 +35,12 @@ from random import Random
 from typing import Any
 
 from langchain_core.exceptions import ModelNotFoundError
+from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from openai import BadRequestError
 from pydantic import PrivateAttr
 
-from icrl_graph.errors import MissingExtra, missing_extra
+from icrl_graph.errors import MissingExtra, ModelError, missing_extra
 from icrl_graph.execution.queue import FairSemaphore, await_slot, wait_for_slot
 from icrl_graph.models import llama_server
 from icrl_graph.models.gguf import BASE_HASH, facts, sha256
@@ -83,11 +85,14 @@ def local_model(
         ValueError: there is no model of that name, no such file, or it is no GGUF; an adapter was trained on another
             file; or an option is not one of its own.
         MissingExtra: xllamacpp or the package with the model is not installed.
+        ModelError: at the first call, the grammar can't be read.
     """
     if address := options.keys() & {"base_url", "api_key"}:
         raise ValueError(f"a local model has a server of its own: it takes no {' and no '.join(sorted(address))}")
     if not (isinstance(context, int) and isinstance(slots, int) and min(context, slots) > 0):
         raise ValueError(f"context and slots of a local model are 1 or more, got {context!r} and {slots!r}")
+    if grammar is not None and not (isinstance(grammar, str) and grammar.strip()):
+        raise ValueError(f'a grammar is a text such as \'root ::= "yes" | "no"\', got {grammar!r}')
     path, adapter = _files_of(name, base)
     if find_spec("xllamacpp") is None:
         raise missing_extra("xllamacpp, which serves local models,", "local")
@@ -132,21 +137,15 @@ def _files_of(name: str, base: str | None) -> tuple[Path, Path | None]:
     return model, path
 
 
-def reply_of(name: str, **options: Any) -> Callable[..., Awaitable[str]]:
-    """A local model as an async function that answers, so that it can stand behind a server of ours.
+def reply_of(model: LocalChatModel) -> Callable[..., Awaitable[AIMessage]]:
+    """A local model as an async function that answers, so that it can stand behind a server of ours."""
 
-    Args:
-        name: such as "local:icrl-smollm2".
-        options: of `local_model`.
-
-    Raises:
-        ValueError, MissingExtra: as `local_model`.
-    """
-    model = local_model(name.removeprefix("local:"), **options)
-
-    async def reply(messages: Sequence[Message], rng: Random, temperature: float | None) -> str:
-        sampling: Any = {} if temperature is None else {"temperature": temperature}
-        return str((await model.ainvoke(list(messages), seed=rng.getrandbits(31), **sampling)).text)
+    async def reply(
+        messages: Sequence[Message], rng: Random, temperature: float | None, max_tokens: int | None
+    ) -> AIMessage:
+        given = {"temperature": temperature, "max_tokens": max_tokens}
+        sampling: Any = {name: value for name, value in given.items() if value is not None}
+        return await model.ainvoke(list(messages), seed=rng.getrandbits(31), **sampling)
 
     return reply
 
@@ -160,7 +159,7 @@ def smollm2() -> Path:
     package, file, install = SMOLLM2
     spec = find_spec(package)  # not imported: it is a plugin of another program
     if spec is None or not spec.submodule_search_locations:
-        raise MissingExtra(f"the model smollm2 is not installed; run: {install}")
+        raise MissingExtra(f"the model smollm2 is not installed; run: pip install 'icrl-graph[local]' && {install}")
     return Path(spec.submodule_search_locations[0], file)
 
 
@@ -231,7 +230,7 @@ class LlamaServer:
             ModelNotFoundError: the model can't be loaded.
         """
         self._start()
-        with self._slots.slot(in_thread=True) as slot:
+        with self._slots.slot(in_thread=True) as slot, _grammar_read():
             wait_for_slot(slot, math.inf)
             yield
 
@@ -240,7 +239,7 @@ class LlamaServer:
         """`turn` in an event loop."""
         if self.pid is None:
             await asyncio.to_thread(self._start)
-        with self._slots.slot() as slot:
+        with self._slots.slot() as slot, _grammar_read():
             await await_slot(slot)
             yield
 
@@ -275,6 +274,17 @@ class LlamaServer:
             log.seek(0)
             reason = _reason(log.read().decode(errors="replace"))
             raise ModelNotFoundError(f"llama.cpp can't load {self._path}: {reason}")
+
+
+@contextmanager
+def _grammar_read() -> Iterator[None]:
+    """Raises what ends a run where the model's grammar can't be read: no other call can succeed."""
+    try:
+        yield
+    except BadRequestError as error:
+        if "parse grammar" in str(error):
+            raise ModelError(f"llama.cpp can't read the grammar of this model: {error}") from error
+        raise
 
 
 def _reason(log: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
@@ -11,9 +12,10 @@ from icrl_graph.prompts.text import CHARACTERS, step_line
 from icrl_graph.state.choices import INTEGER, POSITIVE_SHARE, Numbered, choices, find
 from icrl_graph.state.episode import Episode
 
-Memory = Callable[[Sequence[Episode]], list[int]]
+Memory = Callable[..., list[int]]
 """Which of the earlier episodes to show, as indices. It sees the episodes without their true reward. One that chooses
-by their shown rewards says so by `@ranks_by_reward`: methods that hide rewards refuse it."""
+by their shown rewards says so by `@ranks_by_reward`: methods that hide rewards refuse it. One that draws takes a second
+argument, `random`, a generator of the attempt's own: it is asked anew for each attempt of a round."""
 _Any = TypeVar("_Any", bound=Memory)
 
 
@@ -21,6 +23,19 @@ def ranks_by_reward(memory: _Any) -> _Any:
     """Mark a memory that chooses by shown rewards."""
     memory.ranks_by_reward = True  # type: ignore[attr-defined]
     return memory
+
+
+def draws(memory: Memory) -> bool:
+    """Whether a memory takes a random generator beside the episodes."""
+    try:
+        return "random" in inspect.signature(memory).parameters
+    except (TypeError, ValueError):  # of some builtins nobody knows it
+        return False
+
+
+def remembered(memory: Memory, past: Sequence[Episode], random: Random | None) -> list[int]:
+    """What a memory chooses; one that draws does so from the generator."""
+    return memory(past, random) if draws(memory) else memory(past)
 
 
 def everything(past: Sequence[Episode]) -> list[int]:
@@ -70,6 +85,21 @@ def positive(share: float) -> Memory:
     return choose
 
 
+def sample(k: int) -> Memory:
+    """The latest round with answers: k of its attempts, drawn for each attempt of the next; all, if it has fewer.
+
+    With the schedule "aggregate" that of recursive self-aggregation (arXiv 2509.26626), whose population is a round.
+    """
+
+    def choose(past: Sequence[Episode], random: Random) -> list[int]:
+        answered = [i for i, episode in enumerate(past) if "response" in episode]
+        latest = [i for i in answered if past[i]["round"] == past[answered[-1]]["round"]]
+        return random.sample(latest, min(k, len(latest)))
+
+    choose.drawn = k  # type: ignore[attr-defined]
+    return choose
+
+
 def reflections(k: int) -> Memory:
     """The k latest episodes that were reflected on."""
     return lambda past: [i for i, episode in enumerate(past) if episode.get("reflection")][-k:]
@@ -111,6 +141,7 @@ _NUMBERED: Numbered[Memory] = {
     "tokens": (tokens, INTEGER),
     "reflections": (reflections, INTEGER),
     "positive": (positive, POSITIVE_SHARE),
+    "sample": (sample, INTEGER),
 }
 MEMORIES = choices(_NAMED, _NUMBERED)
 

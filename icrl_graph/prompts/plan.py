@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from itertools import takewhile
 from operator import index
+from random import Random
 from typing import Any
 
-from icrl_graph.prompts.memory import Memory
+from icrl_graph.prompts.memory import Memory, remembered
 from icrl_graph.prompts.templates import DIFFER, fill
 from icrl_graph.state.episode import Episode, Plan
 from icrl_graph.state.unicode import cleaned
@@ -24,7 +25,8 @@ def _preset(round: int, past: Sequence[Episode]) -> str:
     return "explore" if round % 2 == 0 else "exploit"
 
 
-def _always(name: str) -> Schedule:
+def always(name: str) -> Schedule:
+    """Asks for the same in every round."""
     return lambda round, past: name
 
 
@@ -34,11 +36,11 @@ def _after_the_first(name: str) -> Schedule:
 
 SCHEDULES: Mapping[str, Schedule] = {
     "preset": _preset,
-    **{name: _always(name) for name in ("autonomous", "explore", "exploit", "plain", "cot", "long_cot")},
-    **{name: _after_the_first(name) for name in ("retry", "refine")},
+    **{name: always(name) for name in ("autonomous", "explore", "exploit", "plain", "cot", "long_cot")},
+    **{name: _after_the_first(name) for name in ("retry", "refine", "aggregate")},
 }
-"""preset: even rounds explore, odd rounds exploit, counted from 0 (arXiv 2506.06303). retry and refine: the
-first round is plain. The others never change."""
+"""preset: even rounds explore, odd rounds exploit, counted from 0 (arXiv 2506.06303). retry, refine and
+aggregate: the first round is plain. The others never change."""
 
 
 def _same(instruction: str, candidate: int, width: int) -> str:
@@ -58,13 +60,13 @@ SPREADS: Mapping[str, Spread] = {"same": _same, "explore": _explore, "differ": _
 another way than the others."""
 
 
-def spread_plan(plan: Plan, spread: Spread, width: int) -> list[Plan]:
-    """The plans of the attempts of a round, of the round's own."""
-    asked = [spread(plan["instruction"], candidate, width) for candidate in range(width)]
+def spread_plans(plans: Sequence[Plan], spread: Spread) -> list[Plan]:
+    """The plans of the attempts of a round, each asked for what the spread says."""
+    asked = [spread(plan["instruction"], candidate, len(plans)) for candidate, plan in enumerate(plans)]
     for instruction in asked:
         if not isinstance(instruction, str):
             raise ValueError(f"the spread must return the name of an instruction or a text, got {instruction!r:.80}")
-    return [{**plan, "instruction": cleaned(instruction)} for instruction in asked]
+    return [{**plan, "instruction": cleaned(text)} for plan, text in zip(plans, asked, strict=True)]
 
 
 def make_plan(
@@ -74,13 +76,15 @@ def make_plan(
     schedule: Schedule,
     warmup: int = 0,
     switched: int | None = None,
+    random: Random | None = None,
 ) -> Plan:
     """Decide what the prompt of a round is made of; the first `warmup` rounds show no history.
 
-    `switched` is the round from which on the run plays with another model, memory or schedule, if it does.
+    `switched` is the round from which on the run plays with another model, memory or schedule, if it does; `random`
+    what a memory draws from, if it draws.
     """
     try:
-        shown = sorted(map(index, memory(_visible_to(memory, past)))) if round >= warmup else []
+        shown = sorted(map(index, remembered(memory, _visible_to(memory, past), random))) if round >= warmup else []
     except TypeError as error:
         raise ValueError(f"the memory must return the indices of the episodes to show: {error}") from error
     if shown and not 0 <= shown[0] <= shown[-1] < len(past):

@@ -37,6 +37,16 @@ CRITIQUE = (
     "made better. Don't give a new attempt yet."
 )
 REFINE = "Give an improved attempt. Follow the feedback on the last one, where it is given above."
+AGGREGATE = (
+    "Make one better attempt of those above, where any are given. Some of them may be wrong in part, or altogether: "
+    "compare them, keep what is right, settle where they disagree and mend what is wrong. If all are wrong, go another "
+    "way."
+)
+DISTILL = (
+    "Write notes on all the attempts above for whoever makes the next ones, who will see these notes and not the "
+    "attempts: what they agree on, where they contradict each other and who is right, which intermediate results hold, "
+    "what has failed and what is still open. Be brief. Don't give an attempt yet."
+)
 DIFFER = (
     "{width} attempts are made at this moment from all that stands above, and none of them sees the others: this is "
     "number {number}. Think of {width} ways to go on that differ from their first step on, the most promising first, "
@@ -53,9 +63,12 @@ INSTRUCTIONS: Mapping[str, str] = {
     "retry": RETRY,
     "critique": CRITIQUE,
     "refine": REFINE,
+    "aggregate": AGGREGATE,
+    "distill": DISTILL,
 }
 """What a prompt may ask for, by name. A plain round shows the task and nothing else. Reflect and retry are of Reflexion
-(arXiv 2303.11366), critique and refine of Self-Refine (arXiv 2303.17651), cot as in arXiv 2205.11916. `DIFFER` tells
+(arXiv 2303.11366), critique and refine of Self-Refine (arXiv 2303.17651), cot as in arXiv 2205.11916, aggregate as in
+recursive self-aggregation (arXiv 2509.26626), distill as in parallel-distill-refine (arXiv 2510.01123). `DIFFER` tells
 the attempts of a round apart, where they are made side by side."""
 
 NO_ANSWER = "(no answer)"

@@ -42,6 +42,8 @@ class Plan(TypedDict):
     """No prompt from here on shows an episode before this one: with them it did not fit into the model's context."""
     switched: NotRequired[int]
     """The round from which on the run plays with another model, memory or schedule; absent before it."""
+    program: NotRequired[str]
+    """The program of another library that wrote the prompts: they can't be made again."""
 
 
 class Step(TypedDict, total=False):
@@ -199,7 +201,8 @@ class Output(TypedDict, total=False):
     itself) or "human"."""
     rounds_done: int
     stopped: str | None
-    """Why it ended: rounds, success, plateau, gain, calls, tokens, usd, time, failures (of the model) or evaluator."""
+    """Why it ended: rounds, success, plateau, gain, calls, tokens, usd, time, failures (of the model), evaluator or
+    error (a program of another library has raised)."""
     usage: Usage
 
 
@@ -233,6 +236,16 @@ class LoopState(Output, total=False):
 def value_of(episode: Episode) -> float | None:
     """The reward's value; None while or if there is none."""
     return episode.get("reward", {}).get("value")
+
+
+def rewards_of(episodes: Iterable[Episode]) -> list[float | None]:
+    """The reward of each attempt; None of one without a score."""
+    return [value_of(episode) for episode in episodes]
+
+
+def is_reflected_on(episode: Episode) -> bool:
+    """Whether words about the attempt were asked for, in vain or not."""
+    return "reflection" in episode or "reflection_error" in episode
 
 
 def answer_of(episode: Episode) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 MISSING = "–"
@@ -36,9 +36,15 @@ def level(estimate: Mapping[str, Any], write: Callable[[float | None], str] = nu
 
 def between(estimate: Mapping[str, Any], write: Callable[[float | None], str] = number) -> str:
     """A mean with the ends of its interval, where it has one, and how much is scored, where that is not all."""
-    ends = "" if estimate["low"] is None else f" [{write(estimate['low'])} {write(estimate['high'])}]"
+    high = "∞" if estimate["high"] is None else write(estimate["high"])
+    ends = "" if estimate["low"] is None else f" [{write(estimate['low'])} {high}]"
     scored = f" ({estimate['scored']} of {estimate['of']})" if "scored" in estimate else ""
     return level(estimate, write) + ends + scored
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence lists them."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def plus_minus(value: str, estimate: Mapping[str, Any]) -> str:

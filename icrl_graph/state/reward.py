@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from numbers import Real
 from typing import Any, Literal
@@ -40,6 +41,28 @@ class Reward(TypedDict, total=False):
 def unscored(error: str) -> Reward:
     """The reward of an attempt that could not be judged."""
     return Reward(value=None, error=cleaned(error))
+
+
+def data_in(text: str, data: Any, known: str, shortest: int = 1) -> str | None:
+    """The first text or number of task data that stands in a text as a word of its own, and is not known already.
+
+    Args:
+        text: what a model may see.
+        data: the task data, JSON values.
+        known: what it has seen, or said itself.
+        shortest: characters of what is looked for, at least.
+    """
+    told = (value for value in _texts(data) if len(value) >= shortest and value in text and value not in known)
+    return next((value for value in told if re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text)), None)
+
+
+def _texts(data: Any) -> Iterator[str]:
+    """The texts and numbers in JSON values, as text."""
+    if isinstance(data, Mapping | list):
+        for held in data.values() if isinstance(data, Mapping) else data:
+            yield from _texts(held)
+    elif data is not None and not isinstance(data, bool) and (text := str(data).strip()):
+        yield text
 
 
 def check_on_error(on_error: Any, bounds: tuple[float, float] | None = None) -> None:

@@ -61,6 +61,12 @@ def most_common(episodes: Sequence[Episode]) -> Episode | None:
     return max(answered, key=lambda pair: counts[pair[0]])[1] if answered else None
 
 
+def most_common_of_last_round(episodes: Sequence[Episode]) -> Episode | None:
+    """As `most_common`, of the attempts of the latest round that has an answer."""
+    last = last_answered(episodes)
+    return last and most_common([each for each in episodes if each["round"] == last["round"]])
+
+
 def leaders(episodes: Sequence[Episode], count: int) -> list[Episode]:
     """The scored episodes with the highest values, the highest first; of a tie the earlier ones."""
     scored = [(value, episode) for episode in episodes if (value := value_of(episode)) is not None]
@@ -138,6 +144,15 @@ def most_valued(episodes: Sequence[Episode]) -> Episode | None:
     """The episode that its selector values most; of a tie the earlier one. None if it valued none."""
     valued = [(v, e) for e in episodes if (v := e.get("selection", {}).get("value")) is not None]
     return max(valued, key=lambda pair: pair[0])[1] if valued else None
+
+
+def selected_or(otherwise: Choose) -> Choose:
+    """Which episode gives the answer: what a selector valued most, or what is chosen otherwise where it valued none."""
+
+    def choose(episodes: Sequence[Episode]) -> Episode | None:
+        return most_valued(episodes) or otherwise(episodes)
+
+    return choose
 
 
 def best_value(episodes: Iterable[Episode]) -> float | None:

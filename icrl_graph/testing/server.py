@@ -17,6 +17,8 @@ from typing import Any, Literal, Self
 from weakref import WeakSet
 
 from aiohttp import web
+from langchain_core.messages import AIMessage
+from openai import APIStatusError
 
 from icrl_graph.errors import UnknownTask
 from icrl_graph.execution.signatures import accepted_names
@@ -30,11 +32,12 @@ Fault = Literal[
     "401", "404", "429", "500", "reset", "hang", "slow", "malformed", "truncated", "aborted", "empty", "refused",
     "filtered",
 ]  # fmt: skip
-Reply = str | Mapping[str, float]
-"""A text, or texts of one token each with their probabilities."""
+Reply = str | Mapping[str, float] | AIMessage
+"""A text, texts of one token each with their probabilities, or the message of a chat model, with what it used."""
 SLOW = 0.5
 """Seconds by which a slow answer is delayed."""
 REFUSAL = "I can't help with that."
+JSON = "application/json"
 
 
 class OpenAIServer:
@@ -47,10 +50,11 @@ class OpenAIServer:
 
     Args:
         reply: makes the answer: a function of those of `messages`, `rng` and `temperature` that it names. `rng` is
-            seeded by the request's `seed`. It gives a text; or texts with their probabilities, such as
-            `{"YES": 0.8, "NO": 0.2}`, of which one is drawn, each a single token. A shipped learner:
-            `icrl_graph.models.learners.LEARNERS["hidden-color"]`.
-            One that waits should be async: a sync one holds up all other requests meanwhile.
+            seeded by the request's `seed`; `max_tokens` is the request's limit. It gives a text; or texts with their
+            probabilities, such as `{"YES": 0.8, "NO": 0.2}`, of which one is drawn, each a single token; or the message
+            of a chat model, whose usage and reason to finish are told then. A shipped learner:
+            `icrl_graph.models.learners.LEARNERS["hidden-color"]`. One that waits should be async: a sync one holds up
+            all other requests meanwhile. What a server that it asks refuses is refused in the same words.
         latency: seconds before each answer.
         faults: injected faults, by the number of the call, from 1: "429" (with Retry-After), "500", "401", "reset"
             (the connection breaks), "hang" (no answer until the server ends), "slow" (half a second later),
@@ -91,7 +95,7 @@ class OpenAIServer:
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be from 0 to 65535, got {port}")
         self._dialect = dialect if isinstance(dialect, Dialect) else pick("dialect", dialect, DIALECTS)
-        self._reply, self._names = reply, accepted_names(reply, REPLY_ARGUMENTS, "reply function")
+        self._reply, self._names = reply, accepted_names(reply, (*REPLY_ARGUMENTS, "max_tokens"), "reply function")
         self._latency, self._faults, self._cache_block, self._port = latency, faults or {}, cache_block, port
         self._context, self._retry_after = context, retry_after
         self._cache: set[int] = set()
@@ -167,7 +171,12 @@ class OpenAIServer:
         if fault == "hang":
             await self._stop.wait()
             return web.Response()
-        offered = {"messages": messages, "rng": Random(body.get("seed")), "temperature": body.get("temperature")}
+        offered = {
+            "messages": messages,
+            "rng": Random(body.get("seed")),
+            "temperature": body.get("temperature"),
+            "max_tokens": body.get("max_completion_tokens") or body.get("max_tokens"),
+        }
         try:
             silent = fault in ("empty", "refused", "filtered")
             made = "" if silent else self._reply(**{name: offered[name] for name in self._names})
@@ -175,10 +184,14 @@ class OpenAIServer:
         except UnknownTask as refusal:
             problem = {"error": {"message": str(refusal), "type": "invalid_request_error", "code": "unknown_task"}}
             return web.json_response(problem, status=400)
-        text = said if isinstance(said, str) else offered["rng"].choices(list(said), list(said.values()))[0]
+        except APIStatusError as refusal:
+            return web.Response(body=refusal.response.content, status=refusal.status_code, content_type=JSON)
+        text = said if isinstance(said, str) else _drawn(said, offered["rng"])
         self.counts["answered"] += 1
         completion = self._completion(body, messages, text, fault, cached)
-        if body.get("logprobs"):
+        if isinstance(said, AIMessage):
+            _tell(completion, said)
+        if body.get("logprobs") and not isinstance(said, AIMessage):
             completion["choices"][0]["logprobs"] = wire.logprobs(text, said, body.get("top_logprobs") or 0)
         self.reported.append({"model": completion.get("model"), **completion["usage"]})
         if body.get("stream"):
@@ -186,7 +199,7 @@ class OpenAIServer:
             return await _send(request, "text/event-stream", pieces, fault)
         if self._dialect.usage == "never":
             del completion["usage"]
-        return await _send(request, "application/json", [json.dumps(completion).encode()], fault)
+        return await _send(request, JSON, [json.dumps(completion).encode()], fault)
 
     def _objections(self, body: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         """What is wrong with a request in some dialect, with the facts."""
@@ -267,6 +280,19 @@ class OpenAIServer:
         """Hashes of a prompt's prefixes of whole blocks; four characters are a token."""
         step, prompt = 4 * self._cache_block, wire.text_of(messages) if self._cache_block else ""
         return [hash(prompt[:end]) for end in range(step, len(prompt) + 1, step)] if step else []
+
+
+def _drawn(said: Mapping[str, float] | AIMessage, rng: Random) -> str:
+    return str(said.text) if isinstance(said, AIMessage) else rng.choices(list(said), list(said.values()))[0]
+
+
+def _tell(completion: dict[str, Any], said: AIMessage) -> None:
+    """Put into a completion what the server of a model has told of it."""
+    if used := said.usage_metadata:
+        told = {"prompt_tokens": used["input_tokens"], "completion_tokens": used["output_tokens"]}
+        completion["usage"] |= {**told, "total_tokens": used["total_tokens"]}
+    if said.response_metadata.get("finish_reason") == "length":
+        completion["choices"][0]["finish_reason"] = "length"
 
 
 async def _models(request: web.Request) -> web.Response:

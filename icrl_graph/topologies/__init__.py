@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         create_self_refine,
         find_topology,
     )
+    from icrl_graph.topologies.programs import Host, foreign
     from icrl_graph.topologies.revision import arevise, revise
     from icrl_graph.topologies.settings import BestOfNSettings, RunSettings, Settings
     from icrl_graph.topologies.tool import as_tool
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _HOME = {
     "BestOfNSettings": "settings",
     "Graph": "base",
+    "Host": "programs",
     "RunSettings": "settings",
     "Settings": "settings",
     "TOPOLOGIES": "methods",
@@ -37,6 +39,7 @@ _HOME = {
     "create_reflexion": "methods",
     "create_self_refine": "methods",
     "find_topology": "methods",
+    "foreign": "programs",
     "revise": "revision",
     "send_attempts": "base",
 }
@@ -45,6 +48,7 @@ __all__ = [
     "TOPOLOGIES",
     "BestOfNSettings",
     "Graph",
+    "Host",
     "RunSettings",
     "Settings",
     "arevise",
@@ -55,6 +59,7 @@ __all__ = [
     "create_reflexion",
     "create_self_refine",
     "find_topology",
+    "foreign",
     "revise",
     "send_attempts",
 ]

@@ -14,7 +14,7 @@ The page "Write your own method" has worked examples.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from langchain_core.runnables import Runnable
 from langgraph.graph import END, START, StateGraph
@@ -52,6 +52,7 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         selector: instead, an evaluator: the answer is what it values most.
         extra_calls: paid calls of a round beyond an attempt and its judgements, such as a reflection: a round is not
             begun that could not be paid.
+        round_calls: the same, once between two rounds, however many attempts they have.
         parts: further parts, such as a reflector, by the names under which a run saves their names.
         options: see `Options`; and the defaults of its settings, such as rounds.
 
@@ -76,6 +77,7 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         choose: nodes.Chooser = best,
         selector: BoundEvaluator | None = None,
         extra_calls: int = 0,
+        round_calls: Literal[0, 1] = 0,
         parts: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
@@ -93,6 +95,7 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
             choose=on_copies(choose),
             selector=selector,
             extra_calls=extra_calls,
+            round_calls=round_calls,
         )
         self.any_names, self._asked_by, self._shipped = False, {"default", *INSTRUCTIONS}, set[str]()
         schema = self.parts.schema
@@ -129,7 +132,12 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         self._add(name, nodes.generate_node(self.parts, name, model))
 
     def add_reflect(
-        self, instruction: str, shows: Shows, writer: Policy | None = None, memory: Memory | None = None
+        self,
+        instruction: str,
+        shows: Shows,
+        writer: Policy | None = None,
+        memory: Memory | None = None,
+        whole_round: bool = False,
     ) -> None:
         """Add the node `reflect`, which has the last attempt reflected on.
 
@@ -138,10 +146,12 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
             shows: what of each attempt the question shows.
             writer: writes the reflection, if not the graph's own model.
             memory: which attempts it shows beside the last; default the run's own.
+            whole_round: write one text about all attempts of a round instead of one about each.
         """
         policy = writer or self.parts.plain
         self._asked_by.add(instruction)
-        self._add("reflect", nodes.reflect_node(policy, self.parts, instruction, shows, memory, writer is None))
+        node = nodes.reflect_node(policy, self.parts, instruction, shows, memory, writer is None, whole_round)
+        self._add("reflect", node)
 
     def add_route(self, source: str, route: Callable[[LoopState], Any], targets: list[str]) -> None:
         """Add conditional edges by a function that never waits; under `ainvoke` it takes no thread."""

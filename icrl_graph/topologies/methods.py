@@ -32,7 +32,7 @@ from icrl_graph.prompts.plan import Schedule
 from icrl_graph.state.choices import find, pick
 from icrl_graph.state.episode import LoopState
 from icrl_graph.state.fingerprint import fingerprint
-from icrl_graph.state.selection import best, last_answered, most_common, most_valued
+from icrl_graph.state.selection import best, last_answered, most_common, most_common_of_last_round, most_valued
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.nodes.parts import Chooser
 from icrl_graph.topologies.nodes.reflect import to_reflect_on
@@ -49,6 +49,7 @@ def create_icrl(
     schedule: str | Schedule = "preset",
     layout: str | Layout = "turns",
     show: str | Show = "true",
+    select: str = "reward",
     rounds: int = 8,
     **options: Unpack[Options],
 ) -> Graph:
@@ -64,12 +65,15 @@ def create_icrl(
             async.
         metric: gives the number that is reported, if it is another one than the reward. Steers nothing.
         memory: which earlier attempts a prompt shows: "all", "none", "last:N", "best:N", "tokens:N", "positive:P" (with
-            schedule "plain" the explorative ICRL of arXiv 2410.05362; "all" its naive one), or a function.
+            schedule "plain" the explorative ICRL of arXiv 2410.05362; "all" its naive one), "sample:N" (of the latest
+            round; with schedule "aggregate" recursive self-aggregation, arXiv 2509.26626), or a function.
         schedule: what each round asks for: "preset" (even rounds explore, odd exploit), "autonomous", "explore",
-            "exploit", "plain", "cot", "long_cot", or a function.
+            "exploit", "plain", "cot", "long_cot", "aggregate", or a function.
         layout: "turns" (append-only chat), "transcript" (one message), or a function.
         show: what the model sees of its rewards: "true", "zero", "hidden", "outcome", "no_feedback", "random",
             "constant:X", "flip:P", or an ablation such as `shuffled(pool)`. (`reward_label` masks what they are.)
+        select: by what the answer is selected: "reward"; "majority", the answer that occurs most often (see `extract`);
+            "last_majority", that of the last round.
         rounds: how many attempts at most.
         options: see `Options`.
 
@@ -84,7 +88,9 @@ def create_icrl(
         >>> graph.invoke({"task": "Write a pangram."}, context={"rounds": 4})  # doctest: +SKIP
     """
     settings: Any = {"memory": memory, "schedule": schedule, "layout": layout, "show": show, "rounds": rounds}
-    graph = Graph(model, evaluator, metric=metric, **settings, **options)
+    choose = _checked(pick("selection", select, CHOOSERS), options)
+    common: Any = {"metric": metric, "choose": choose, "parts": {"select": None if choose is best else select}}
+    graph = Graph(model, evaluator, **common, **settings, **options)
     graph.add_edge("prepare", "build_context")
     graph.add_fan_out("build_context", "generate")
     graph.add_edge("generate", "evaluate")
@@ -99,10 +105,12 @@ def create_reflexion(
     metric: Evaluator | None = None,
     reflector: Any = None,
     show_attempts: bool = False,
+    distill: bool = False,
     memory: str | Memory = "reflections:3",
     schedule: str | Schedule = "retry",
     layout: str | Layout = "turns",
     show: str | Show = "true",
+    select: str = "reward",
     rounds: int = 8,
     **options: Unpack[Options],
 ) -> Graph:
@@ -120,10 +128,13 @@ def create_reflexion(
         metric: gives the number that is reported, if it is another one.
         reflector: writes the reflections, if not the model.
         show_attempts: show the attempts and their rewards, too, not only the reflections.
+        distill: write one text about all attempts of a round instead of one about each. With a `width` and
+            `memory="reflections:1"` that is parallel-distill-refine (arXiv 2510.01123).
         memory: which attempts' reflections a prompt shows.
         schedule: what each round asks for; "retry" tells the model to heed the reflections.
         layout: as for `create_icrl`.
         show: what is shown of a reward.
+        select: as for `create_icrl`.
         rounds: how many attempts at most.
         options: see `Options`.
 
@@ -137,10 +148,15 @@ def create_reflexion(
     writer = None if reflector is None else as_policy(reflector, what="reflector")
     shows: Shows = ("response", "shown", "reflection") if show_attempts else ("reflection",)
     parts = {"reflector": writer and writer.part, "attempts": "shown" if show_attempts else None}
-    common: Any = {"metric": metric, "base": ReflexionSettings, "shows": shows, "extra_calls": 1, "parts": parts}
-    graph = Graph(model, evaluator, **common, **settings, **options)
-    graph.add_reflect("reflect", ("response", "shown"), writer, memory=last(1))
-    return _reflecting(graph)
+    choose = _checked(pick("selection", select, CHOOSERS), options)
+    parts |= {"distill": "rounds" if distill else None, "select": None if choose is best else select}
+    calls = "round_calls" if distill else "extra_calls"
+    common: Any = {"base": ReflexionSettings, "shows": shows, "choose": choose, "parts": parts, calls: 1}
+    graph = Graph(model, evaluator, metric=metric, **common, **settings, **options)
+    graph.add_reflect(
+        "distill" if distill else "reflect", ("response", "shown"), writer, memory=last(1), whole_round=distill
+    )
+    return _reflecting(graph, distill)
 
 
 def create_self_refine(
@@ -223,9 +239,7 @@ def create_best_of_n(
         ValueError: an argument is wrong.
     """
     selector = None if isinstance(select, str) else bind_evaluator(select, "selector")
-    choose = most_valued if selector is not None else pick("selection", select, CHOOSERS)
-    if options.get("retests") and choose is not best:
-        raise ValueError("retests require select='reward'; give that or no retests")
+    choose = _checked(most_valued if selector is not None else pick("selection", select, CHOOSERS), options)
     settings: Any = {"n": n, "schedule": schedule}
     common: Any = {"metric": metric, "base": BestOfNSettings, "parts": {"select": selector or select}}
     graph = Graph(model, evaluator, choose=choose, selector=selector, **common, **settings, **options)
@@ -236,8 +250,12 @@ def create_best_of_n(
     return graph
 
 
-CHOOSERS: Mapping[str, Chooser] = {"reward": best, "majority": most_common}
-"""By what `create_best_of_n` selects the answer, by name."""
+CHOOSERS: Mapping[str, Chooser] = {
+    "reward": best,
+    "majority": most_common,
+    "last_majority": most_common_of_last_round,
+}
+"""By what a method selects the answer, by name."""
 
 
 TOPOLOGIES: Mapping[str, Callable[..., Graph]] = {
@@ -292,16 +310,23 @@ def build(topology: str | Callable[..., Graph], model: Any, evaluator: Evaluator
     return graph
 
 
-def _reflecting(graph: Graph) -> Graph:
-    """A loop that reflects on each attempt before the next."""
-    graph.add_route("prepare", _route_from_prepare, ["build_context", "reflect"])
+def _checked(choose: Chooser, options: Mapping[str, Any]) -> Chooser:
+    """The way to choose the answer; raises `ValueError` if leaders are to be judged again, and it is not by reward."""
+    if options.get("retests") and choose is not best:
+        raise ValueError("retests require select='reward'; give that or no retests")
+    return choose
+
+
+def _reflecting(graph: Graph, whole_round: bool = False) -> Graph:
+    """A loop that reflects on each attempt before the next, or on each round."""
+
+    def after_prepare(state: LoopState) -> str:
+        """With more rounds, the attempts of the round that was the last one are reflected on first."""
+        return "reflect" if to_reflect_on(state["episodes"], whole_round) else "build_context"
+
+    graph.add_route("prepare", after_prepare, ["build_context", "reflect"])
     graph.add_fan_out("build_context", "generate")
     graph.add_edge("generate", "evaluate")
     graph.add_loop("evaluate", "reflect")
     graph.add_loop("reflect", "build_context")
     return graph
-
-
-def _route_from_prepare(state: LoopState) -> str:
-    """With more rounds, the attempts of the round that was the last one are reflected on first."""
-    return "reflect" if to_reflect_on(state["episodes"]) else "build_context"

@@ -209,6 +209,7 @@ def assemble(
     check_stops(values.get("stop"), values.get("confirmations"), values.get("target"), chosen.get("bounds"))
     check_limits(values.get("feedback_limit"), values.get("latest_feedback_limit"))
     check_switch(values, SWITCH in policies)
+    settings.check_drawn(values, schema.custom)
     sampling, tokens = chosen.get("sampling") or {}, chosen.get("max_response_tokens")
     limit = {} if tokens is None else {"max_tokens": tokens}  # LangChain's name of it
     if any(each.kind != "chat" for each in responders):

@@ -54,7 +54,8 @@ def next_step(graph: Graph, stored: StateSnapshot, inputs: Mapping[str, Any], wa
     is_open, gave_up = bool(stored.tasks), stored.values.get("stopped") in GIVEN_UP
     changes = _changes(saved, wanted, ended=not is_open and not gave_up)
     rounds = settings.rounds if is_open or gave_up else episodes[-1]["round"] + 1 - settings.lost_rounds
-    if changes and not (settings.has_rounds and _is_longer(wanted, changes, rounds)):
+    can_be_longer = settings.has_rounds and graph.parts.schema.can_be_extended
+    if changes and not (can_be_longer and _is_longer(wanted, changes, rounds)):
         raise ThreadMismatch(f"the thread holds another run ({', '.join(changes.values())}); {_OTHER_THREAD}")
     if is_open:
         return Step(is_last=not changes)

@@ -12,7 +12,8 @@ from langgraph.types import StateSnapshot
 from icrl_graph.evaluators.human import VETOED, without_value
 from icrl_graph.execution.langgraph_internals import next_ids_after_config
 from icrl_graph.prompts import ablations
-from icrl_graph.state.episode import Episode, upsert
+from icrl_graph.prompts.plan import latest_round
+from icrl_graph.state.episode import Episode, is_reflected_on, upsert
 from icrl_graph.state.reward import Reward, as_reward, unscored
 from icrl_graph.state.unicode import cleaned
 from icrl_graph.topologies.nodes.parts import Parts, check_schema_version, random_of
@@ -103,13 +104,18 @@ def _thread(config: RunnableConfig) -> RunnableConfig:
 
 
 def _at(history: Iterable[StateSnapshot], head: RunnableConfig, round: int | None) -> RunnableConfig:
-    """The newest checkpoint of the head's branch at which a round was the latest, judged, and the run not over."""
+    """The newest checkpoint of the head's branch at which a round was the latest, judged, and the run not over.
+
+    It is one before its reflections: they are written on the new reward, those on the other attempts are found.
+    """
     wanted: Any = head["configurable"].get("checkpoint_id")
     for snapshot in history:  # of all branches, the newest first; parents come after their children
         if snapshot.config["configurable"]["checkpoint_id"] != wanted:
             continue
         episodes = snapshot.values.get("episodes") or []
-        if snapshot.next and episodes and "reward" in episodes[-1] and round in (None, episodes[-1]["round"]):
+        is_judged = snapshot.next and episodes and "reward" in episodes[-1]
+        is_wanted = is_judged and round in (None, episodes[-1]["round"])
+        if is_wanted and not any(map(is_reflected_on, latest_round(episodes))):
             return snapshot.config
         if snapshot.parent_config is None:
             break

@@ -20,7 +20,7 @@ from icrl_graph.models.reasoning import check_tags
 from icrl_graph.prompts.ablations import ABLATIONS, ablation
 from icrl_graph.prompts.feedback import SHORTEST, FeedbackLimits
 from icrl_graph.prompts.layouts import LAYOUTS
-from icrl_graph.prompts.memory import MEMORIES, memory
+from icrl_graph.prompts.memory import MEMORIES, draws, memory
 from icrl_graph.prompts.plan import SCHEDULES, SPREADS
 from icrl_graph.state.checks import check_function
 from icrl_graph.state.choices import find, names_an_object, pick
@@ -63,6 +63,8 @@ class RunSettings(BaseModel):
     """The fingerprints of the options that prompts, answers and rewards follow from, such as `system`; saved, too."""
     models: ClassVar[Sequence[str]] = (MAIN,)
     """The names under which the graph has its models."""
+    can_be_extended: ClassVar[bool] = True
+    """Whether a run that has ended can be resumed for more rounds."""
     made: ClassVar[bool] = False
     """Whether `schema` made the class, for one graph."""
 
@@ -290,7 +292,7 @@ def schema(
     for setting, kind in _KIND_OF.items():
         functions = custom.setdefault(kind, {})
         if callable(value := named.get(setting)):
-            check_function(setting, value, *_CALLED_WITH[kind])
+            _check_part(setting, kind, value)
             named[setting] = name = getattr(value, "__name__", type(value).__name__)
             if functions.get(name, value) is not value:
                 raise ValueError(f"{setting} and {kind} are two functions of the name {name!r}; give them two names")
@@ -300,7 +302,7 @@ def schema(
             functions[name] = part(kind, name, {}, imports=True)
             if not callable(functions[name]):
                 raise ValueError(f"{setting}={value!r} is a function, got {functions[name]!r:.80}")
-            check_function(setting, functions[name], *_CALLED_WITH[kind])
+            _check_part(setting, kind, functions[name])
     members = {
         "custom": {kind: functions for kind, functions in custom.items() if functions},
         "parts": dict(parts or {}),
@@ -325,6 +327,32 @@ def schema(
         changed["model"] = (str | dict[str, str] | None, info)
     made: type[RunSettings] = create_model("Settings", __base__=own_base, **changed)  # type: ignore[call-overload]
     return made
+
+
+def _check_part(setting: str, kind: str, value: Any) -> None:
+    """Raise `ValueError` unless it is a function of what a part of its kind is called with."""
+    random = ("random",) if kind == "memory" and draws(value) else ()
+    check_function(setting, value, *_CALLED_WITH[kind], *random)
+
+
+def check_drawn(settings: Mapping[str, Any], custom: Custom) -> None:
+    """Check that a round has as many attempts as a memory draws of it.
+
+    Args:
+        settings: all of a run, by name.
+        custom: the custom parts of its graph.
+
+    Raises:
+        ValueError: it has fewer.
+    """
+    width = settings.get("width", 1)
+    for setting in ("memory", "switch_memory"):
+        name = settings.get(setting)
+        if (drawn := getattr(part("memory", name, custom), "drawn", 0)) > width:
+            raise ValueError(
+                f"{setting}={name!r} draws {drawn} attempts of a round, which has width={width}: give it "
+                f"sample:{width}, or width={drawn} or more"
+            )
 
 
 def resolve(graph: type[RunSettings], context: Any) -> dict[str, Any]:

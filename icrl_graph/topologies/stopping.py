@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from icrl_graph.execution.budget import dearest, exhausted
-from icrl_graph.state.episode import Episode, add_usage, answer_of, cost_of, is_lost, paid_calls, spent, value_of
+from icrl_graph.state.episode import Episode, add_usage, answer_of, cost_of, is_lost, paid_calls, rewards_of, spent
 from icrl_graph.state.selection import best, best_value
 from icrl_graph.topologies.settings import SavedSettings
 from icrl_graph.topologies.switching import switch_round
@@ -19,7 +19,7 @@ def stop_reason(
     settings: SavedSettings,
     episodes: Sequence[Episode],
     calls_each: int = 1,
-    is_enough: Callable[[Sequence[float]], bool] | None = None,
+    is_enough: Callable[[Sequence[float | None]], bool] | None = None,
 ) -> str | None:
     """Why the run is over, or None.
 
@@ -48,11 +48,11 @@ def stop_reason(
     return _cap_reached(settings, episodes, calls_each) or ("evaluator" if _is_unjudged(settings, episodes) else None)
 
 
-def _rewards(episodes: Sequence[Episode], switch: int) -> list[float]:
-    """The rewards so far; after a switch the best before it and those since, none of before it being like the next."""
-    since = [value for each in episodes if each["round"] >= switch and (value := value_of(each)) is not None]
+def _rewards(episodes: Sequence[Episode], switch: int) -> list[float | None]:
+    """The rewards so far, if there are any; after a switch the best before it, and those since."""
+    since = rewards_of(each for each in episodes if each["round"] >= switch)
     before = best_value(each for each in episodes if each["round"] < switch)
-    return [before, *since] if since and before is not None else since
+    return [] if all(value is None for value in since) else since if before is None else [before, *since]
 
 
 def _is_unjudged(settings: SavedSettings, episodes: Sequence[Episode]) -> bool:

@@ -136,7 +136,7 @@ class Arm(TypedDict):
 
 
 class Summary(TypedDict):
-    """What summary.json holds."""
+    """What demo.json holds."""
 
     puzzles: int
     left_out: list[str]

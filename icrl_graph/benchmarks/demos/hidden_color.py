@@ -66,7 +66,7 @@ class Arm(TypedDict):
 
 
 class Summary(TypedDict):
-    """What summary.json holds."""
+    """What demo.json holds."""
 
     arms: list[Arm]
 

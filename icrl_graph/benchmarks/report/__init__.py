@@ -1,8 +1,9 @@
 """The report of a comparison: one HTML page that needs nothing else, pictures for a paper, tables for other programs.
 
-DIR/report.html      curves, tests, costs, and every run with its exact prompts; works without a network
+DIR/report.html      the verdict in words, curves, tests, costs, every run with its exact prompts; needs no network
+DIR/report.md        the verdict and the tables, for a README or an issue
 DIR/curves.png       what the methods come to by round and by budget
-DIR/*.csv            methods, rounds, budgets, tasks, differences
+DIR/*.csv            methods, rounds, budgets, tasks, differences, learning
 DIR/summary.json     all figures
 """
 
@@ -10,14 +11,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from icrl_graph.benchmarks.labels import corrected_by, read_labels
 from icrl_graph.benchmarks.plan import read_plan
+from icrl_graph.benchmarks.registered import told
 from icrl_graph.benchmarks.report import charts, pictures, runs, tables
 from icrl_graph.benchmarks.results import checked_results
-from icrl_graph.benchmarks.summary import Summary, spent_by, summarize
+from icrl_graph.benchmarks.summary import UNITS, Summary, spent_by, summarize
+from icrl_graph.benchmarks.verdict import HEADINGS, verdict
 from icrl_graph.benchmarks.win_rates import is_of_pairs
 from icrl_graph.errors import missing_extra
 from icrl_graph.prompts.text import as_json
@@ -31,20 +36,22 @@ from icrl_graph.state.formatting import (
     file_names,
     level,
     number,
+    score,
     shorten,
     signed,
 )
 
 
-def write_report(folder: Path, trust: bool = False) -> list[Path]:
+def write_report(folder: Path, trust: bool = False, labels: Path | None = None) -> list[Path]:
     """Write the report of a comparison into its folder; gives the files.
 
     Args:
         folder: the comparison's.
         trust: whether code may be imported that the folder names, to make the prompts of custom parts again.
+        labels: a file of human labels of some answers, by which judged scores are corrected.
 
     Raises:
-        ValueError: the folder holds no comparison, or none of its runs has ended.
+        ValueError: the folder holds no comparison, none of its runs has ended, or the labels can't be read.
         ThreadMismatch: another version wrote it.
         MissingExtra: the extra `report` is not installed.
     """
@@ -58,10 +65,20 @@ def write_report(folder: Path, trust: bool = False) -> list[Path]:
         "damaged": results.damaged,
         "texts": runs.task_texts(results.rows),
     }
+    corrected = [] if labels is None else corrected_by(read_labels(labels), plan, results.rows)
     shown = tables.for_readers(summary, plan)
+    claims = [file_names(line) for line in told(folder, plan, results.rows, summary)]
+    status |= {
+        "verdict": verdict(shown, claims),
+        "headings": HEADINGS,
+        "units": [unit for unit in UNITS if any(unit in method["per_solved"] for method in summary["methods"])],
+        "corrected": tables.with_shown_names(corrected, plan),
+    }
     texts = {
         "report.html": _page(shown, runs.browse(plan, results.rows, trust), status),
-        "summary.json": json.dumps(summary, indent=2) + "\n",
+        "report.md": _template("report.md").render(summary=shown, methods=tables.methods(shown), **status),
+        "summary.json": json.dumps({**summary, "verdict": verdict(summary, claims), "corrected": corrected}, indent=2)
+        + "\n",
         **tables.as_csv(summary),
     }
     paths = []
@@ -136,17 +153,10 @@ def _page(summary: Summary, browsed: runs.Browsed, status: Mapping[str, Any]) ->
 def _render(template: str, figures: Sequence[charts.Chart], shown: Any, messages: Any, **values: Any) -> str:
     """A page with its charts, its runs and their messages."""
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
         from plotly.offline import get_plotlyjs
     except ImportError as missing:
-        raise missing_extra("plotly or jinja2", "report") from missing
-    pages = Environment(
-        loader=PackageLoader("icrl_graph.benchmarks.registry", "report"), autoescape=True, undefined=StrictUndefined
-    )
-    pages.filters.update(number=number, level=level, between=between, signed=signed, apart=apart, chance=chance)
-    pages.filters.update(cost=cost, shorten=shorten, file_names=file_names)
-    pages.filters.update(folder_name=lambda folder: Path(folder).name)
-    return pages.get_template(template).render(
+        raise missing_extra("plotly", "report") from missing
+    page: str = _template(template).render(
         charts=[chart._asdict() for chart in figures],
         figures=script({chart.name: chart.figure for chart in figures}),
         runs=script(shown),
@@ -155,6 +165,32 @@ def _render(template: str, figures: Sequence[charts.Chart], shown: Any, messages
         version=version("icrl-graph"),
         **values,
     )
+    return page
+
+
+def _template(name: str) -> Any:
+    """A template by its file, with what writes figures; in those of pages all is escaped."""
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as missing:
+        raise missing_extra("jinja2", "report") from missing
+    pages = Environment(
+        loader=PackageLoader("icrl_graph.benchmarks.registry", "report"),
+        autoescape=name.endswith(".html"),
+        undefined=StrictUndefined,
+        trim_blocks=name.endswith(".md"),
+        lstrip_blocks=name.endswith(".md"),
+    )
+    pages.filters.update(number=number, level=level, between=between, signed=signed, apart=apart, chance=chance)
+    pages.filters.update(cost=cost, shorten=shorten, file_names=file_names)
+    pages.filters.update(folder_name=lambda folder: Path(folder).name, cell=_cell)
+    pages.filters.update(score_between=partial(between, write=score), score_level=partial(level, write=score))
+    return pages.get_template(name)
+
+
+def _cell(text: str) -> str:
+    """A text as a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _text(answer: Any) -> str:

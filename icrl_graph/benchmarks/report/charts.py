@@ -14,6 +14,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#00
 """Told apart also by the color-blind (M. Okabe and K. Ito, "Color Universal Design")."""
 DASHES = ("solid", "dash", "dot")
 """Once all colors are taken."""
+_NEW = "Share of attempts whose answer no earlier attempt of the run has given: where it falls, exploration is lost."
 WORDS = {"calls": "paid calls", "tokens": "tokens, in and out", "usd": "US dollars"}
 
 
@@ -72,6 +73,13 @@ def _by_round(summary: Summary) -> Iterator[Chart]:
     if any(method["metric"] != method["reward"] for method in summary["methods"]):
         what = "Of the same attempts: what is reported. Where the reward rises and this does not, the reward is gamed."
         yield _curves("metric", "Metric (true) by round", what, summary, "metric", "round")
+        what = "A point for each round, the first one leftmost for what learns. To the right and not up: gamed."
+        true: Any = {
+            m["arm"]: [{**point, "low": None, "high": None} for point in m["metric"]] for m in summary["methods"]
+        }
+        seen = {m["arm"]: [point["mean"] or 0.0 for point in m["reward"]] for m in summary["methods"]}
+        yield Chart("against", "Metric against reward", what, _figure(summary, true, seen, "reward of the round"))
+    yield _curves("new", "New answers by round", _NEW, summary, "new", "round", (-0.02, 1.02))
     what = "The highest reward of any attempt up to this round."
     yield _curves("best", "Best reward so far", what, summary, "best", "round")
 

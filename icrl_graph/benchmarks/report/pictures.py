@@ -11,6 +11,9 @@ from icrl_graph.benchmarks.statistics import Estimate
 from icrl_graph.benchmarks.summary import Method, Summary
 from icrl_graph.errors import missing_extra
 
+LEGEND = 130
+"""Letters beside each other under the curves, a line of six among them for each."""
+
 
 def draw(summary: Summary, path: Path) -> None:
     """What the methods come to by round, and by calls, with 95 % intervals.
@@ -29,7 +32,9 @@ def draw(summary: Summary, path: Path) -> None:
     _tidy(right)
     if measure == "success":
         right.set_ylim(-0.02, 1.02)
-    drawing.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    longest = max((len(method["arm"]) for method in summary["methods"]), default=0)
+    columns = max(1, min(4, LEGEND // (longest + 6)))
+    drawing.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)
     drawing.suptitle(f"{summary['benchmark']}: {summary['tasks']} tasks, {summary['model']}", fontsize=11)
     drawing.savefig(path, dpi=130)
 

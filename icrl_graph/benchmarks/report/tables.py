@@ -9,15 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from icrl_graph.benchmarks.datasets import HUB
+from icrl_graph.benchmarks.labels import Corrected
 from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.registry import find_benchmark
+from icrl_graph.benchmarks.statistics import Estimate
 from icrl_graph.benchmarks.summary import UNITS, Method, Summary, amount, scored_of
 from icrl_graph.errors import IcrlError
 from icrl_graph.state.choices import names_an_object
-from icrl_graph.state.formatting import file_names
+from icrl_graph.state.formatting import MISSING, file_names
 
 ENDS = ("mean", "low", "high", "lowest", "highest")
-CURVES = ("reward", "metric", "best", "answer", "solved")
+CURVES = ("reward", "metric", "best", "answer", "solved", "new")
 
 
 def methods(summary: Summary) -> list[dict[str, Any]]:
@@ -30,12 +32,25 @@ def methods(summary: Summary) -> list[dict[str, Any]]:
             "last_reward": method["reward"][-1],
             "first_metric": method["metric"][0],
             "last_metric": method["metric"][-1],
+            "new_by_round": _some(method["new"]),
             "each": {unit: amount(method["usage"], unit) / method["runs"] for unit in UNITS},
             "unpriced": method["usage"].get("unpriced", 0),
             "estimated": method["usage"].get("estimated", 0),
         }
         for method in summary["methods"]
     ]
+
+
+MOST_ROUNDS = 8
+"""Of a curve that stands in a cell."""
+
+
+def _some(curve: Sequence[Estimate]) -> str:
+    """The means of a curve of shares in per cent, of some rounds: the first, the last, and others evenly between."""
+    last = len(curve) - 1
+    places = dict.fromkeys(round(at * last / (MOST_ROUNDS - 1)) for at in range(MOST_ROUNDS))
+    means = [curve[at]["mean"] for at in (places if last >= MOST_ROUNDS else range(last + 1))]
+    return " ".join(MISSING if mean is None else f"{100 * mean:.0f}" for mean in means)
 
 
 def for_readers(summary: Summary, plan: Plan) -> Summary:
@@ -49,9 +64,18 @@ def for_readers(summary: Summary, plan: Plan) -> Summary:
         }
         for method in summary["methods"]
     ]
-    pairs = [{**pair, "arm": names[pair["arm"]], "against": names[pair["against"]]} for pair in summary["pairs"]]
+    pairs = {
+        kind: [{**pair, "arm": names[pair["arm"]], "against": names[pair["against"]]} for pair in summary[kind]]
+        for kind in ("pairs", "learning")
+    }
     named = {name: file_names(summary[name]) for name in ("benchmark", "model")}
-    return cast(Summary, {**summary, **named, "methods": methods, "pairs": pairs})
+    return cast(Summary, {**summary, **named, "methods": methods, **pairs})
+
+
+def with_shown_names(corrected: Sequence[Corrected], plan: Plan) -> list[dict[str, Any]]:
+    """Corrected figures, with file names in place of paths."""
+    names: dict[Any, Any] = {None: None, **shown_names(plan.arms)}
+    return [{**one, "arm": names[one["arm"]], "against": names[one["against"]]} for one in corrected]
 
 
 def shown_names(arms: Sequence[str]) -> dict[str, str]:
@@ -107,6 +131,7 @@ def as_rows(summary: Summary) -> dict[str, list[dict[str, Any]]]:
             for task, estimate in method["by_task"].items()
         ],
         "differences": [{"lowest": None, "highest": None, **pair} for pair in summary["pairs"]],
+        "learning": [{"lowest": None, "highest": None, **pair} for pair in summary["learning"]],
     }
 
 

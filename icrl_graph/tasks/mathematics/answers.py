@@ -23,13 +23,13 @@ _BRACE = re.compile(r"\\(?:boxed|fbox)\s{0,4}\{|\\.|[{}]", re.S)
 
 def read_answer(response: str) -> str | None:
     """The answer that a response gives, as it is written; None if it gives none."""
-    answer = _tagged(response)
+    answer = tagged(response)
     boxed = _boxed(response if answer is None else answer)
     answer = answer if boxed is None else boxed
     return answer.strip() or None if answer is not None else None
 
 
-def _tagged(text: str) -> str | None:
+def tagged(text: str) -> str | None:
     """What stands in the last pair of tags."""
     start, found = None, None
     for tag in _TAG.finditer(text):

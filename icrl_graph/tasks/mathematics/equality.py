@@ -1,13 +1,11 @@
 """Whether two formulas are equal, by Math-Verify and SymPy. Only a worker process imports this module.
 
-A formula may be one that no machine can work out, such as a tower of powers. So the process is ended by the kernel once
-a comparison has taken its time: that of the processor, which does not pass while the machine is busy with others.
+A formula may be one that no machine can work out, such as a tower of powers: the worker has limits.
 """
 
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +13,6 @@ from math_verify import parse, verify
 
 from icrl_graph.state.reward import Reward
 
-CPU_SECONDS = 5.0
-"""For one comparison."""
 DIGITS = 12
 """Decimals in which numbers must agree that are not known exactly; by default Math-Verify compares 6."""
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that it has no time limit of its own
@@ -28,18 +24,13 @@ def equal(answer: str, task_data: Mapping[str, Any]) -> Reward:
     Raises:
         ValueError: the target can't be read as a formula.
     """
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-    try:
-        target = _formula(task_data["target"])
-        if target is None:
-            raise ValueError(f"the formula {task_data['target']!r:.200} can't be read")
-        found = _formula(answer)
-        if found is None:
-            return Reward(value=0.0, feedback="The answer can't be read as a formula.")
-        return Reward(value=float(verify(target, found, float_rounding=DIGITS, timeout_seconds=None)))
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+    target = _formula(task_data["target"])
+    if target is None:
+        raise ValueError(f"the formula {task_data['target']!r:.200} can't be read")
+    found = _formula(answer)
+    if found is None:
+        return Reward(value=0.0, feedback="The answer can't be read as a formula.")
+    return Reward(value=float(verify(target, found, float_rounding=DIGITS, timeout_seconds=None)))
 
 
 def _formula(text: str) -> Any:

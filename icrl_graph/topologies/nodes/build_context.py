@@ -10,11 +10,11 @@ from langchain_core.runnables import Runnable
 from langgraph.config import get_stream_writer
 
 from icrl_graph.execution.node import PlainNode
-from icrl_graph.prompts.memory import Memory
-from icrl_graph.prompts.plan import SPREADS, Schedule, chosen, is_builtin, make_plan, spread_plan
-from icrl_graph.state.episode import Episode, LoopState, spent
+from icrl_graph.prompts.memory import Memory, draws
+from icrl_graph.prompts.plan import SPREADS, Schedule, always, chosen, is_builtin, make_plan, spread_plans
+from icrl_graph.state.episode import Episode, LoopState, Plan, spent
 from icrl_graph.state.events import RoundEvent
-from icrl_graph.topologies.nodes.parts import Parts, check_schema_version
+from icrl_graph.topologies.nodes.parts import Parts, check_schema_version, random_of
 from icrl_graph.topologies.settings import SavedSettings
 from icrl_graph.topologies.switching import after_switch, switch_round
 
@@ -33,7 +33,13 @@ def build_context_node(parts: Parts) -> Runnable[Any, Any]:
         settings, past = SavedSettings.of(state["settings"]), state["episodes"]
         number = past[-1]["round"] + 1 if past else 0
         memory, schedule, switched = chosen_parts(settings, past)
-        plan = make_plan(number, settings.feedback_limits.apply(past), memory, schedule, settings.warmup, switched)
+        visible = settings.feedback_limits.apply(past)
+
+        def planned(candidate: int, schedule: Schedule) -> Plan:
+            random = random_of(settings, Episode(round=number, candidate=candidate), "memory")
+            return make_plan(number, visible, memory, schedule, settings.warmup, switched, random)
+
+        plan = planned(0, schedule)
         spread = parts.pick("spread", settings)
         if settings.instruction and settings.instruction["round"] == number:  # see `icrl_graph.topologies.revision`
             plan, spread = {**plan, "instruction": settings.instruction["text"]}, SPREADS["same"]
@@ -51,7 +57,9 @@ def build_context_node(parts: Parts) -> Runnable[Any, Any]:
             attempts=width,
         )
         get_stream_writer()(event if switched is None else {**event, "switched": switched})
-        plans = spread_plan(plan, spread, width)
+        again = always(plan["instruction"])
+        others = [planned(candidate, again) if draws(memory) else plan for candidate in range(1, width)]
+        plans = spread_plans([plan, *others], spread)
         return {"episodes": [Episode(round=number, candidate=c, plan=each) for c, each in enumerate(plans)]}
 
     async def abuild_context(state: LoopState) -> dict[str, Any]:

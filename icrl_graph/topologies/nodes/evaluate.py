@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -23,7 +23,7 @@ from icrl_graph.prompts import ablations
 from icrl_graph.prompts.text import text_of
 from icrl_graph.state.episode import Episode, LoopState, Usage, add_usage, answer_of, spent, upsert
 from icrl_graph.state.events import BudgetEvent, episode_event
-from icrl_graph.state.reward import UNSCORED, Reward, as_reward, unscored
+from icrl_graph.state.reward import UNSCORED, Reward, as_reward, data_in, unscored
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node, random_of
 from icrl_graph.topologies.settings import SavedSettings
 from icrl_graph.topologies.stopping import stop_reason
@@ -31,38 +31,6 @@ from icrl_graph.topologies.stopping import stop_reason
 
 def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
     """Judge what the round has answered, decide what later prompts may see of it, and whether the run is over."""
-
-    def score(state: LoopState, episode: Episode) -> Flow:
-        if "response" not in episode:
-            return unscored(episode.get("error", "no response")), Usage()
-        if "answer" in episode and episode["answer"] is None:
-            return unscored(episode["error"]), Usage()
-        reward, usage = yield from confirmed(state, episode)
-        if parts.metric is not None:
-            measured, more = yield from ask(parts.metric, state, episode, None, parts.timeout)
-            reward, usage = {**reward, "metric": measured["value"]}, add_usage(usage, more)
-            if "error" in measured:
-                reward.setdefault("error", f"metric: {measured['error']}")
-        return reward, usage
-
-    def confirmed(state: LoopState, episode: Episode) -> Flow:
-        """The reward; of an attempt that reaches the target, the lowest of as many passes as must confirm it.
-
-        A pass without a score leaves it unscored: neither a success nor a failure is known.
-        """
-        settings = SavedSettings.of(state["settings"])
-        reward, usage = yield from ask(parts.evaluator, state, episode, parts.bounds, parts.timeout)
-        wanted = settings.confirmations or 1
-        for number in range(2, wanted + 1):
-            if settings.target is None or reward["value"] is None or reward["value"] < settings.target:
-                break
-            again, more = yield from ask(parts.evaluator, state, episode, parts.bounds, parts.timeout)
-            usage = add_usage(usage, more)
-            if again["value"] is None:
-                reward = unscored(f"pass {number} of {wanted}: {again.get('error', 'no score')}")
-            elif again["value"] < reward["value"]:
-                reward = again
-        return reward, usage
 
     def evaluate(state: LoopState, settings: SavedSettings, _: Budget) -> Flow:
         episodes = state["episodes"]
@@ -72,7 +40,7 @@ def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
                 f"{unanswered} of the {len(todo)} attempts that build_context opened were sent to no node that answers "
                 "them: where a round has several, add_fan_out sends each on"
             )
-        flows = [score(state, episode) for episode in todo]
+        flows = [score(parts, state, episode) for episode in todo]
         judged = yield from all_of(flows, parts.evaluator, parts.metric)
         ablation = parts.pick("show", settings)
         patches: list[Episode] = []
@@ -83,11 +51,46 @@ def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
             patch["costs"] = costs(episode, "evaluate", usage)
             patches.append(patch)
         episodes = upsert(episodes, [patches])
-        _emit(settings, episodes, len(patches))
+        emit(settings, episodes, len(patches))
         over = stop_reason(settings, episodes, parts.calls_ahead(settings, episodes), parts.is_enough(settings))
         return {"episodes": patches, "stopped": state.get("stopped") or over}
 
     return node("evaluate", evaluate, parts.evaluator.part, parts)
+
+
+def score(parts: Parts, state: LoopState, episode: Episode) -> Flow:
+    """The reward of an attempt, with its metric; returns it and what it cost."""
+    if "response" not in episode:
+        return unscored(episode.get("error", "no response")), Usage()
+    if "answer" in episode and episode["answer"] is None:
+        return unscored(episode["error"]), Usage()
+    reward, usage = yield from _confirmed(parts, state, episode)
+    if parts.metric is not None:
+        measured, more = yield from ask(parts.metric, state, episode, None, parts.timeout)
+        reward, usage = {**reward, "metric": measured["value"]}, add_usage(usage, more)
+        if "error" in measured:
+            reward.setdefault("error", f"metric: {measured['error']}")
+    return reward, usage
+
+
+def _confirmed(parts: Parts, state: LoopState, episode: Episode) -> Flow:
+    """The reward; of an attempt that reaches the target, the lowest of as many passes as must confirm it.
+
+    A pass without a score leaves it unscored: neither a success nor a failure is known.
+    """
+    settings = SavedSettings.of(state["settings"])
+    reward, usage = yield from ask(parts.evaluator, state, episode, parts.bounds, parts.timeout)
+    wanted = settings.confirmations or 1
+    for number in range(2, wanted + 1):
+        if settings.target is None or reward["value"] is None or reward["value"] < settings.target:
+            break
+        again, more = yield from ask(parts.evaluator, state, episode, parts.bounds, parts.timeout)
+        usage = add_usage(usage, more)
+        if again["value"] is None:
+            reward = unscored(f"pass {number} of {wanted}: {again.get('error', 'no score')}")
+        elif again["value"] < reward["value"]:
+            reward = again
+    return reward, usage
 
 
 def ask(
@@ -108,6 +111,7 @@ def ask(
         answer=deepcopy(answer_of(episode)),
         steps=_steps(episode),
         history=_history(state, episode) if "history" in evaluator.names else None,
+        siblings=_siblings(state, episode) if "siblings" in evaluator.names else None,
         bounds=bounds,
     )
     if evaluator.flow:
@@ -167,21 +171,11 @@ def _as_feedback(error: Exception, inputs: Mapping[str, Any], response: str) -> 
     """What the model sees of an exception: its type and its message, or its type alone where that shows task data."""
     name, message = type(error).__name__, str(error)
     known = f"{text_of(inputs['task'])}\n{response}"
-    told = (text for text in _texts(inputs["task_data"]) if text in message and text not in known)
-    if not message or any(re.search(rf"(?<!\w){re.escape(text)}(?!\w)", message) for text in told):
+    if not message or data_in(message, inputs["task_data"], known) is not None:
         return name
     return (
         f"{name}: {message}" if len(message) <= FEEDBACK_CHARACTERS else f"{name}: {message[:FEEDBACK_CHARACTERS]}..."
     )
-
-
-def _texts(data: Any) -> Iterator[str]:
-    """The texts and numbers in JSON values, as text."""
-    if isinstance(data, Mapping | list):
-        for held in data.values() if isinstance(data, Mapping) else data:
-            yield from _texts(held)
-    elif data is not None and not isinstance(data, bool) and (text := str(data).strip()):
-        yield text
 
 
 def _steps(episode: Episode) -> list[dict[str, Any]] | None:
@@ -195,6 +189,12 @@ def _history(state: LoopState, episode: Episode) -> list[dict[str, Any]]:
     """The attempts of the rounds before, as an evaluator may see them."""
     before = ((e, e.get("reward", {})) for e in state["episodes"] if e["round"] < episode["round"])
     return [{"response": e.get("response"), "reward": r.get("value"), "feedback": r.get("feedback")} for e, r in before]
+
+
+def _siblings(state: LoopState, episode: Episode) -> list[dict[str, Any]]:
+    """The other attempts of its round, as an evaluator may see them."""
+    of_round = (each for each in state["episodes"] if each["round"] == episode["round"])
+    return [{"response": each.get("response")} for each in of_round if each["candidate"] != episode["candidate"]]
 
 
 def all_of(flows: list[Flow], *evaluators: BoundEvaluator | None) -> Flow:
@@ -212,7 +212,8 @@ def all_of(flows: list[Flow], *evaluators: BoundEvaluator | None) -> Flow:
     return judged
 
 
-def _emit(settings: SavedSettings, episodes: Sequence[Episode], new: int) -> None:
+def emit(settings: SavedSettings, episodes: Sequence[Episode], new: int) -> None:
+    """Tell who listens of the newest attempts, which were judged, and of what is spent of the caps."""
     write = get_stream_writer()
     for at in range(len(episodes) - new, len(episodes)):
         write(episode_event(episodes, at))

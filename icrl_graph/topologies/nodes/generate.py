@@ -42,6 +42,8 @@ def prompt(state: LoopState, parts: Parts, at: int = -1) -> list[Message]:
     """The prompt of an episode, made again from its plan; by default of the latest one."""
     episodes = state["episodes"]
     at %= len(episodes)
+    if (program := episodes[at]["plan"].get("program")) is not None:
+        return [{"role": "not shown", "content": f"{program} writes prompts of its own, which are not saved."}]
     settings = SavedSettings.of(state["settings"])
     return rendered(state, settings, parts, episodes[:at], episodes[at]["plan"], parts.shows)
 
@@ -217,7 +219,7 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
         cost = add_usage(meter.usage, reply.pop("usage", {}), {"breaks": breaks} if breaks and is_single_prompt else {})
         stopped = {"stopped": reply.pop("stopped")} if "stopped" in reply else {}
         patch: Any = {**identity(latest), **several, **changed, **reply, "costs": costs(latest, name, cost)}
-        patch = {**patch, **_extracted(patch, parts.extract)}
+        patch = {**patch, **extracted(patch, parts.extract)}
         if (policy.kind == "chat" or policy.response_schema) and not warnings_of(past):
             answered: Any = {**patch, "plan": plan}
             if warning := unread(past, answered, name, parts.shows, messages):
@@ -249,7 +251,9 @@ def _shared(
     streams = getattr(unbound(policy.responder.part), "streaming", False)
     if not (policy.cache.waits and settings.width > 1 and (is_new or streams)):
         return None
-    return str(messages) if settings.spread == "same" else (settings.run, episode["round"])
+    if settings.spread == "same":
+        return str(messages)
+    return settings.run, episode["round"], str(episode["plan"]["shown"])  # of other attempts it is another prompt
 
 
 def sampling_of(
@@ -272,7 +276,8 @@ def sampling_of(
     return kwargs
 
 
-def _extracted(episode: Episode, extract: Extract | None) -> dict[str, Any]:
+def extracted(episode: Episode, extract: Extract | None) -> dict[str, Any]:
+    """What `extract` makes of a response, as fields of its episode; {} where nothing is to be extracted."""
     if extract is None or "response" not in episode:
         return {}
     none = {"answer": None, "error_kind": "reply"}

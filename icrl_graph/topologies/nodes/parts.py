@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from langchain_core.runnables import Runnable
 
@@ -79,6 +79,8 @@ class Parts:
     """As `plain`, of the model that a run switches to, if the graph was built with one."""
     extra_calls: int = 0
     """Paid calls of a round beyond an attempt and its judgements, such as a reflection."""
+    round_calls: Literal[0, 1] = 0
+    """Paid calls between two rounds, however many attempts they have: one, where one text is about all of them."""
     replacements: dict[str, Policy] = field(default_factory=dict)
     """The models that runs have named in place of the graph's own."""
 
@@ -117,14 +119,15 @@ class Parts:
 
         Args:
             settings: the run's.
-            episodes: those so far, where the attempts of the latest round are yet to be reflected on, side by side.
+            episodes: those so far, where the attempts of the latest round are yet to be reflected on.
         """
         is_retested = settings.retests and self.choose is best and self.selector is None
-        beside = max(0, sum("response" in each for each in latest_round(episodes)) - 1)
+        answered = sum("response" in each for each in latest_round(episodes))
+        words = max(0, answered - 1) * self.extra_calls + min(answered, self.round_calls)
         leaders = LEADERS * self.evaluator.calls if is_retested else 0
-        return self.calls_of_attempt(settings) + beside * self.extra_calls + leaders
+        return self.calls_of_attempt(settings) + words + leaders
 
-    def is_enough(self, settings: SavedSettings) -> Callable[[Sequence[float]], bool] | None:
+    def is_enough(self, settings: SavedSettings) -> Callable[[Sequence[float | None]], bool] | None:
         """The stop rule of a run, of the rewards so far; None if it has none."""
         rule = self.pick("stop", settings)
         return rule and (lambda rewards: bool(rule(rewards, self.highest(settings), self.calls_each)))

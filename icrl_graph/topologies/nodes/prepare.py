@@ -21,7 +21,7 @@ from icrl_graph.state.reward import check_on_error, check_target
 from icrl_graph.state.stop_rules import check_stops
 from icrl_graph.state.unicode import cleaned
 from icrl_graph.topologies.nodes.parts import SCHEMA_VERSION, Parts, check_schema_version, made_of
-from icrl_graph.topologies.settings import SWITCH, SavedSettings, overrides, resolve
+from icrl_graph.topologies.settings import SWITCH, SavedSettings, check_drawn, overrides, resolve
 from icrl_graph.topologies.stopping import more_rounds
 from icrl_graph.topologies.switching import check_switch
 
@@ -50,6 +50,8 @@ def prepare_node(parts: Parts) -> Callable[..., Any]:
             seed = saved["run"] if saved["seed"] is None else saved["seed"]
             inputs = {**inputs, **parts.complete(deepcopy(inputs), Random(f"{seed}/inputs"))}
         checked = {"task": check_task(inputs["task"]), "task_data": inputs["task_data"]}
+        for each in filter(None, (parts.evaluator, parts.metric, parts.selector)):
+            each.check_task(inputs["task_data"])
         return {**_cleared(state), "inputs": Overwrite(checked), "settings": saved, "episodes": Overwrite([])}
 
     return prepare
@@ -73,6 +75,7 @@ def check_settings(parts: Parts, saved: Mapping[str, Any]) -> None:
     check_stops(settings.stop, settings.confirmations, settings.target, parts.bounds)
     check_limits(settings.feedback_limit, settings.latest_feedback_limit)
     check_switch(saved, SWITCH in parts.policies)
+    check_drawn(saved, parts.schema.custom)
     names = dict.fromkeys([*parts.policies, *([SWITCH] if parts.switches_model(settings) else [])])
     policies = [parts.policy_of(settings, name) for name in names]
     if settings.max_usd is not None:
@@ -92,6 +95,8 @@ def _resumed(parts: Parts, state: LoopState, changed: Mapping[str, Any]) -> dict
     if not state.get("settings"):
         raise ValueError("there is no run on this thread to resume; give a task")
     check_schema_version(state["settings"])
+    if not parts.schema.can_be_extended:
+        raise ValueError("a run of another library's program can't be extended; start a new one with more rounds")
     open_rounds = {episode["round"] for episode in state["episodes"] if "reward" not in episode}
     ended = state.get("stopped") is not None and not open_rounds
     # what was interrupted in a round begins it again, and finds in the journal what was answered
