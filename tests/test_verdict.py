@@ -134,8 +134,8 @@ def test_an_arm_that_copies_its_earlier_answers_is_named_with_the_share_of_new_o
     said, summary = told(copying, SIDE)
     assert [point["mean"] for point in the("icrl", summary)["new"]] == [1.0] + [0.0] * (ROUNDS - 1)
     assert [point["mean"] for point in the("best_of_n", summary)["new"]] == [1.0] * ROUNDS
-    assert any(line.startswith("icrl mostly copies: 1 ") for line in said["against"])
-    assert not any("best_of_n mostly copies" in line for line in said["against"])
+    assert any(line.startswith("icrl mostly repeats its answers: 1 ") for line in said["against"])
+    assert not any("best_of_n mostly repeats" in line for line in said["against"])
 
 
 def test_to_answer_the_same_once_the_task_is_solved_is_not_to_copy() -> None:

@@ -312,7 +312,7 @@ def _copies(method: Method) -> Iterator[str]:
     share = method["repeated"]
     if share["mean"] is not None and share["mean"] > MOSTLY:
         yield (
-            f"{method['arm']} mostly copies: {between(share, score)} of its later attempts at a task not solved yet "
+            f"{method['arm']} mostly repeats its answers: {between(share, score)} of its later attempts at a task not solved yet "
             f"repeat an earlier answer of the run; of its last ones {score(_last(method))} are new."
         )
 
