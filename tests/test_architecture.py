@@ -17,7 +17,6 @@ LAYERS = [  # a group may import only itself and what stands above it
     "evaluators",
     "environments",
     "topologies",
-    "arena",
     "api",
     "preview",
     "benchmarks",

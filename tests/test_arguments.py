@@ -80,7 +80,7 @@ ODD: list[tuple[dict[str, Any], str]] = [
     ({"topology": "reflexion", "reflector": 5}, "a reflector is a name"),
     ({"topology": "self_refine", "critic": 5}, "a critic is a name"),
     ({"score": "no_such.py:score"}, "'no_such.py:score' can't be loaded"),
-    ({"score": "json"}, "unknown evaluator 'json'; name it as path.py:name"),
+    ({"score": "json"}, "unknown evaluator 'json'; choose one of mathematics"),
     ({"metric": "json:no_such"}, "no 'no_such'"),
     ({"instructions": {"explor": "Try."}}, "instructions has 'explor', by which nothing is asked; .* explore"),
     ({"instructions": {"default": "Try."}}, "instructions has 'default'"),

@@ -269,7 +269,7 @@ class Deadly(Unloadable):
         (llm_judge(lambda: "1", "Is it good?"), "only a function or a tool"),
         (RunnableLambda(lambda given: 1.0), "only a function or a tool"),
         (lambda nonsense: 1.0, "'nonsense'"),
-        ("score", "unknown evaluator 'score'; name it as path.py:name"),
+        ("score", "unknown evaluator 'score'; choose one of mathematics"),
     ],
 )
 def test_what_can_not_be_isolated_is_refused_at_once(evaluator: Any, message: str) -> None:

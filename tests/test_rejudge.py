@@ -115,7 +115,7 @@ def test_an_attempt_without_a_verdict_is_unscored(played: Path, tmp_path: Path) 
     [
         ({}, "name an evaluator or a judge"),
         ({"as_metric": True, "select": "last"}, "which metric"),
-        ({"select": "luck"}, "choose one of 'reward', 'majority', 'last'"),
+        ({"select": "luck"}, "choose one of 'reward', 'majority', 'last_majority', 'last'"),
         ({"evaluator": "a.py:b", "judge": "openai:x"}, "one of the two"),
         ({"judge": "learner:hidden-color"}, "no rubric of its own"),
     ],

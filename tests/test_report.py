@@ -327,7 +327,7 @@ def test_page_text_and_markdown_open_with_the_same_verdict_ahead_of_any_table(pl
 def test_judged_scores_are_told_beside_those_that_labels_correct(played: Any, tmp_path: Path) -> None:
     folder = shutil.copytree(played[0], tmp_path / "copy")
     labels = tmp_path / "labels.csv"
-    labels.write_text("arm,item,label\n" + "".join(f"{c.arm},{c.item},1\n" for c in read_results(folder).rows))
+    labels.write_text("arm,item,label\n" + "".join(f'{c.arm},"{c.item}",1\n' for c in read_results(folder).rows))
     write_report(folder, labels=labels)
     assert "Corrected by people" in (folder / "report.html").read_text()
     assert "## Corrected by people" in (folder / "report.md").read_text()

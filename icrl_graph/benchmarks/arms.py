@@ -11,7 +11,7 @@ icrl+allocate=400                 400 calls for all its tasks together, handed o
 icrl+switch_after=3+switch_model=openai:gpt-4.1  another model once three rounds have brought no better reward
 icrl+thoughts=true                thoughts ahead of each action, in such episodes
 my_method.py:create_mine          a custom topology, by its create function
-dspy_refine                       an optimiser of another library (`icrl_graph.arena`)
+dspy_refine                       an optimiser of another library (`icrl_graph.benchmarks.arena`)
 
 Sets of arms have names, too: `feedback` (icrl with and without the words that come with its rewards) and `controls`
 (icrl beside all that should not learn).

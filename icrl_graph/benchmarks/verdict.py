@@ -312,8 +312,8 @@ def _copies(method: Method) -> Iterator[str]:
     share = method["repeated"]
     if share["mean"] is not None and share["mean"] > MOSTLY:
         yield (
-            f"{method['arm']} mostly repeats its answers: {between(share, score)} of its later attempts at a task not solved yet "
-            f"repeat an earlier answer of the run; of its last ones {score(_last(method))} are new."
+            f"{method['arm']} mostly repeats its answers: {between(share, score)} of its later attempts at a task "
+            f"not solved yet repeat an earlier answer of the run; of its last ones {score(_last(method))} are new."
         )
 
 

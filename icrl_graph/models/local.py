@@ -37,7 +37,6 @@ from typing import Any
 from langchain_core.exceptions import ModelNotFoundError
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from openai import BadRequestError
 from pydantic import PrivateAttr
 
 from icrl_graph.errors import MissingExtra, ModelError, missing_extra
@@ -281,7 +280,7 @@ def _grammar_read() -> Iterator[None]:
     """Raises what ends a run where the model's grammar can't be read: no other call can succeed."""
     try:
         yield
-    except BadRequestError as error:
+    except Exception as error:
         if "parse grammar" in str(error):
             raise ModelError(f"llama.cpp can't read the grammar of this model: {error}") from error
         raise

@@ -18,7 +18,6 @@ from weakref import WeakSet
 
 from aiohttp import web
 from langchain_core.messages import AIMessage
-from openai import APIStatusError
 
 from icrl_graph.errors import UnknownTask
 from icrl_graph.execution.signatures import accepted_names
@@ -184,8 +183,11 @@ class OpenAIServer:
         except UnknownTask as refusal:
             problem = {"error": {"message": str(refusal), "type": "invalid_request_error", "code": "unknown_task"}}
             return web.json_response(problem, status=400)
-        except APIStatusError as refusal:
-            return web.Response(body=refusal.response.content, status=refusal.status_code, content_type=JSON)
+        except Exception as error:
+            answer = getattr(error, "response", None)  # of a client that has asked another server
+            if answer is None:
+                raise
+            return web.Response(body=answer.content, status=answer.status_code, content_type=JSON)
         text = said if isinstance(said, str) else _drawn(said, offered["rng"])
         self.counts["answered"] += 1
         completion = self._completion(body, messages, text, fault, cached)
