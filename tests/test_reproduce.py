@@ -89,7 +89,7 @@ PAPER = {
     "ablations": r"^\| game24: Zero Rewards \| lowest of three groups \(order of curves, Figure 3\) \| \d",
     "math": r"^\| hmmt: Base \| 9.14 \| [\d.]+ \|",
     "scienceworld": r"^\| ICRL Preset \| 88 ± 0.7 \| 0.00 \| – \| a survey's account, not the paper \|",
-    "orbit-scienceworld": r"^\| Reflexion, success after failures at episode 3 \| – \| 0.00 \|",
+    "orbit-scienceworld": r"^\| Reflexion, success after failures at episode 2 \| – \| 0.00 \|",
 }
 
 
@@ -164,7 +164,10 @@ def test_the_cap_is_on_the_whole_table_and_a_higher_one_does_the_rest(
         assert server.counts["calls"] - before == total
     assert icrl(*command, "x", "--total-calls", str(whole)).returncode == 0
     assert server.counts["calls"] - before == whole
-    assert Reproduction.read("x").lines == Reproduction.read("whole").lines
+    told, wanted = (
+        [(line["name"], line["ours"] is None) for line in Reproduction.read(x).lines] for x in ("x", "whole")
+    )
+    assert told == wanted
 
 
 def test_a_win_rate_is_that_of_icrl_over_the_others(here: Path, server: OpenAIServer) -> None:

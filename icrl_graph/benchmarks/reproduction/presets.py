@@ -52,7 +52,8 @@ def _mean_of_attempts(values: Any) -> Any:
 
 def _at(table: Table, measure: str, episode: int, *, after_failure: bool = False) -> Any:
     values = getattr(table, measure)
-    return (np.where(table.had_success, np.nan, values) if after_failure else values)[..., episode - 1]
+    values = np.where(table.had_success, np.nan, values) if after_failure else values
+    return values[..., episode - 1] if episode <= values.shape[2] else np.full(values.shape[:2], np.nan)
 
 
 class Published(NamedTuple):
