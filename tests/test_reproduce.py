@@ -165,7 +165,7 @@ def test_the_cap_is_on_the_whole_table_and_a_higher_one_does_the_rest(
     assert icrl(*command, "x", "--total-calls", str(whole)).returncode == 0
     assert server.counts["calls"] - before == whole
     told, wanted = (
-        [(line["name"], line["ours"] is None) for line in Reproduction.read(x).lines] for x in ("x", "whole")
+        [(line["name"], line["ours"] is None) for line in Reproduction.read(folder).lines] for folder in ("x", "whole")
     )
     assert told == wanted
 
