@@ -26,7 +26,7 @@ SLOW = {  # files that `make check` leaves out: together they take four fifths o
     *("test_faults", "test_game24_learner", "test_games", "test_hints", "test_isolation", "test_learner", "test_local"),
     *("test_mathematics", "test_meta_eval", "test_meta_rl", "test_players", "test_registered", "test_rejudge"),
     *("test_report", "test_results", "test_runner"),
-    "test_scienceworld",
+    *("test_reproduce", "test_scienceworld"),
     *("test_scienceworld_graph", "test_show", "test_sql_journals", "test_storms", "test_studio", "test_thread_lock"),
     *("test_threads", "test_totals", "test_trl_grpo", "test_trust", "test_unanswered", "test_verifiers"),
 }

@@ -147,6 +147,8 @@ _OF_ROUNDS = (
     "max_evaluator_failures",
     "width",
     "spread",
+    "layout",
+    "show",
     "feedback_limit",
     "latest_feedback_limit",
 )

@@ -45,6 +45,7 @@ class Benchmark:
         rounds: attempts at each task, where a comparison sets no number.
         limit: number of tasks, where a comparison sets none; None for all.
         options: the rest of its protocol, as options of a topology.
+        own: reads its tasks, by their names, from a user's copy of the published data (`find_benchmark`).
 
     Examples:
         >>> SUMS = {"small": ("What is 2 + 3?", 5), "large": ("What is 278 + 355?", 633)}
@@ -71,6 +72,7 @@ class Benchmark:
     rounds: int = 8
     limit: int | None = 50
     options: Mapping[str, Any] = field(default_factory=dict)
+    own: Callable[[str], Mapping[str, Inputs]] | None = None
 
     def inputs(self, name: str) -> dict[str, Any]:
         """The task of a name, as the input of a graph.

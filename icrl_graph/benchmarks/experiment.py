@@ -15,7 +15,7 @@ from typing import Any, cast
 from icrl_graph.benchmarks.arms import Arm, read_arms, split_and_allocated
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs
 from icrl_graph.benchmarks.plan import ADDRESSES, Code, Plan
-from icrl_graph.benchmarks.registry import canonical, find_benchmark
+from icrl_graph.benchmarks.registry import BENCHMARKS, canonical, find_benchmark, shipped_name
 from icrl_graph.benchmarks.results import Cell
 from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator, find_evaluator
 from icrl_graph.evaluators.judge import llm_judge
@@ -90,6 +90,8 @@ def make_plan(
     source = benchmark if isinstance(benchmark, Benchmark) else find_benchmark(str(benchmark))
     if model is None and source.model is None:
         raise ValueError(f"name the model, such as openai:gpt-4.1-mini; no learner plays {benchmark}")
+    played = read_arms(arms)
+    check_learners(str(benchmark), [model, *(arm.model for arm in played)])
     parts = {"model": model or source.model, "judge": judge, "evaluator": evaluator, "metric": metric}
     objects = {role: part for role, part in parts.items() if part is not None and not isinstance(part, str)}
     names: dict[str, Any] = {role: f"{PYTHON}{_name_of(role, part)}" for role, part in objects.items()}
@@ -102,7 +104,7 @@ def make_plan(
     most = limit if limit is not None or items else source.limit
     custom_rewards = any(part is not None for part in (evaluator, metric, rubric))
     shared = {**source.options, **(options or {})}
-    played, many = read_arms(arms), len(tasks) if most is None else min(most, len(tasks))
+    many = len(tasks) if most is None else min(most, len(tasks))
     written = [arm.name for arm in played]
     if allocate is not None:
         runs = many * numbers.get("seeds", 1)
@@ -124,6 +126,20 @@ def make_plan(
         **numbers,
     )
     return plan, objects
+
+
+def check_learners(benchmark: str, models: Iterable[Any]) -> None:
+    """Raise ValueError if a shipped learner is to play another game than the one that it was trained on."""
+    name = shipped_name(benchmark)
+    own = BENCHMARKS[name].model if name else None
+    for model in models:
+        is_learner = isinstance(model, str) and model.startswith("learner:")
+        if is_learner and name and not (own and model.startswith(own)):
+            also = f", or {own}" if own and own.startswith("learner:") else ""
+            raise ValueError(
+                f"{model} is a small network that was trained to play one game, and can't play {name}: name a language "
+                f"model, such as openai:gpt-4.1-mini{also}"
+            )
 
 
 def _check_numbers(plan: Mapping[str, Any]) -> None:

@@ -5,9 +5,11 @@ An installed package offers its benchmarks as entry points of the group `icrl_gr
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,11 @@ from icrl_graph.tasks.word_games.answers import earned
 from icrl_graph.tasks.writing import items as writing
 from icrl_graph.tasks.writing.verifier import endings
 
+logger = logging.getLogger(__name__)
+
+OWN = "@"
+"""Between a benchmark and the file of its tasks, as in "game24@24.csv"."""
+
 
 def _exact(verifier: Evaluator) -> BoundEvaluator:
     """A verifier that judges every answer: what it raises is a fault of the task data, and never a 0."""
@@ -45,6 +52,21 @@ def _hidden_color(text: str) -> Inputs:
     if secret is None:
         raise ValueError(f"a color is written like '#3b9', got {text!r}")
     return hidden_color.task(secret)
+
+
+def _ranked_puzzles(path: str) -> Mapping[str, Inputs]:
+    return {",".join(map(str, puzzle)): game24.task(puzzle) for puzzle in game24.paper_rows(path).values()}
+
+
+def _published_items(path: str) -> Mapping[str, Inputs]:
+    items, left_out = writing.load(path)
+    for line in left_out:
+        logger.warning("%s, %s; it is left out", path, line)
+    return {str(number): writing.task(item) for number, item in enumerate(items)}
+
+
+def _papers(path: str) -> Mapping[str, Inputs]:
+    return {str(number): abstracts.task(paper) for number, paper in enumerate(abstracts.load(path))}
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -62,6 +84,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         evaluator=_exact(grade),
         judged=judge_game24,
         model="learner:game24",
+        own=_ranked_puzzles,
     ),
     "writing": Benchmark(
         about="100 times four paragraphs that end with given sentences; give a judge for their coherence",
@@ -70,6 +93,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         evaluator=_exact(endings),
         judged=judge_writing,
         rubric=WRITING_RUBRIC,
+        own=_published_items,
     ),
     "writing-relative": Benchmark(
         about="the same, where a judge scores the passage relative to a fixed one, as in arXiv 2506.06303",
@@ -77,6 +101,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         read=lambda text: writing.task(writing.read_item(text)),
         judged=judge_writing_relative,
         rubric=WRITING_RUBRIC,
+        own=_published_items,
     ),
     "abstracts": Benchmark(
         about="12 abstracts to write from their titles, rewarded by the words in common; needs the extra abstracts",
@@ -84,6 +109,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         read=lambda text: abstracts.task(abstracts.read_item(text)),
         evaluator=_exact(recall),
         solved_at=None,
+        own=_papers,
     ),
     "words": Benchmark(
         about="3840 games in English with a secret to find by its rewards: other games, new words, new wordings",
@@ -115,6 +141,18 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         options={"warmup": scienceworld.PAPER_WARMUP},
         model="icrl_graph.environments.players:explore",
     ),
+    "scienceworld-orbit": Benchmark(
+        about="251 test variations of 6 tasks, 3 episodes of 15 actions each, as in ORBIT's evaluation; needs Java",
+        items=scienceworld.orbit_items,
+        limit=None,
+        read=lambda text: scienceworld.task(scienceworld.read_item(text, simplification="")),
+        evaluator=_exact(episode_return),
+        metric=_exact(scienceworld.final_score),
+        player=lambda model: scienceworld.player(model, scienceworld.PAPER_STEPS),
+        rounds=scienceworld.ORBIT_EPISODES,
+        options={"schedule": "plain", "show": "outcome"},
+        model="icrl_graph.environments.players:explore",
+    ),
     "scienceworld-test": Benchmark(
         about="up to 10 test variations of each of 30 tasks of school science, 100 actions an attempt; needs Java",
         items=scienceworld.test_items,
@@ -134,13 +172,16 @@ def find_benchmark(name: str | Benchmark) -> Benchmark:
 
     Args:
         name: of a shipped benchmark; an entry point of the group `icrl_graph.benchmarks`; "path.py:name" or
-            "module:name" of a custom `Benchmark`; a data set, such as a .jsonl file of tasks or
-            "hf:owner/name?task=problem,target=answer" (see `icrl_graph.benchmarks.datasets`); or the `Benchmark`
-            itself.
+            "module:name" of a custom `Benchmark`; a shipped one with the user's copy of the published tasks, such as
+            "game24@24.csv", "writing@data_100_random_text.txt" or "abstracts@papers.jsonl"; a data set, such as a
+            .jsonl file of tasks or "hf:owner/name?task=problem,target=answer" (see `icrl_graph.benchmarks.datasets`);
+            or the `Benchmark` itself.
 
     Raises:
         ValueError: there is none of that name, it is not a `Benchmark`, or the file can't be read.
     """
+    if isinstance(name, str) and (own := _split_own(name)):
+        return _with_own_tasks(*own)
     if isinstance(name, str) and is_data_set(name):
         return from_data(*split_name(name))
     try:
@@ -153,13 +194,54 @@ def find_benchmark(name: str | Benchmark) -> Benchmark:
     return benchmark
 
 
+def _split_own(name: str) -> tuple[str, str] | None:
+    """The shipped benchmark and the file that a name such as "game24@24.csv" names; None if it names none."""
+    benchmark, mark, path = name.partition(OWN)
+    shipped = _shipped(benchmark)
+    return (shipped, path) if mark and shipped else None
+
+
+def _with_own_tasks(name: str, path: str) -> Benchmark:
+    shipped = BENCHMARKS[name]
+    if shipped.own is None:
+        able = ", ".join(other for other, found in BENCHMARKS.items() if found.own is not None)
+        raise ValueError(f"{name} takes no file of tasks; {able} do, as in game24{OWN}24.csv")
+    try:
+        stat = Path(path).stat()
+        tasks = _own_tasks(name, str(Path(path).resolve()), (stat.st_mtime_ns, stat.st_size))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the tasks of {name}{OWN}{path} can't be read: {error}") from None
+
+    def read(text: str) -> Inputs:
+        if text not in tasks:
+            raise ValueError(f"{path} has no task {text!r}; they are {', '.join([*tasks][:5])}, ...")
+        return tasks[text]
+
+    return replace(shipped, about=f"{name}, with the tasks of {path}", items=lambda: list(tasks), read=read)
+
+
+@lru_cache(maxsize=4)
+def _own_tasks(name: str, path: str, changed: tuple[int, int]) -> Mapping[str, Inputs]:
+    """The tasks of a file, read once for each time that it was changed."""
+    own = BENCHMARKS[name].own
+    assert own is not None
+    return own(path)
+
+
 def _shipped(name: Any) -> str | None:
     """The name of a shipped benchmark, which may be written with underscores."""
     return dashed if isinstance(name, str) and (dashed := name.replace("_", "-")) in BENCHMARKS else None
 
 
+def shipped_name(name: str) -> str | None:
+    """The shipped benchmark that a name is of, also with a file of its tasks; None if it is of none."""
+    return _shipped(name.partition(OWN)[0])
+
+
 def canonical(name: str) -> str:
     """The name under which a comparison is saved, so that it can be resumed in any folder."""
+    if own := _split_own(name):
+        return f"{own[0]}{OWN}{Path(own[1]).resolve()}"
     if is_data_set(name):
         source, mark, fields = name.rpartition("?") if "?" in name else (name, "", "")
         return name if source.startswith(HUB) else f"{Path(source).resolve()}{mark}{fields}"

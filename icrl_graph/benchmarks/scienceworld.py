@@ -1,8 +1,10 @@
 """ScienceWorld as a benchmark: which episodes, how many actions, and how they are judged.
 
-Two protocols. That of ICRL prompting (arXiv 2506.06303, as its code runs it): 29 tasks, all but boil, variation 0, the
-simplifications "easy", 15 actions an episode, 40 episodes of which the first 2 see no others. And that of SwiftSage
-(arXiv 2305.17390): all 30 tasks, at most 10 of the test variations of each, 100 actions.
+Three protocols. That of ICRL prompting (arXiv 2506.06303, as its code runs it): 29 tasks, all but boil, variation 0,
+the simplifications "easy", 15 actions an episode, 40 episodes of which the first 2 see no others. That of ORBIT's
+evaluation (arXiv 2602.04089, as its code describes it): all test variations of 6 tasks, nothing simplified, 3 episodes
+of 15 actions. And that of SwiftSage (arXiv 2305.17390): all 30 tasks, at most 10 of the test variations of each, 100
+actions.
 
 The reward is the episode's return in points; the metric is its final score as a share of 100, at least 0, as papers
 report it.
@@ -23,6 +25,16 @@ from icrl_graph.state.choices import unbound
 
 PAPER_STEPS, TEST_STEPS = 15, 100
 PAPER_ROUNDS, PAPER_WARMUP = 40, 2
+ORBIT_EPISODES = 3
+ORBIT_TASKS = (
+    "lifespan-shortest-lived",
+    "lifespan-longest-lived",
+    "lifespan-longest-lived-then-shortest-lived",
+    "find-non-living-thing",
+    "find-plant",
+    "power-component",
+)
+"""Those that scripts/eval/sciworld_benchmark.sh of github.com/XiaofengLin7/ORBIT (commit eb92044) says it plays."""
 TEST_VARIATIONS = 10
 
 
@@ -31,13 +43,22 @@ def paper_items() -> list[str]:
     return [f"{task}:0" for task in sorted(TASKS)[1:]]
 
 
+def orbit_items() -> list[str]:
+    """The test variations of ORBIT's six tasks."""
+    return [f"{task}:{variation}" for task in ORBIT_TASKS for variation in TASKS[task].variations("test")]
+
+
 def test_items() -> list[str]:
     """At most 10 test variations of each task."""
     return [f"{task}:{variation}" for task in TASKS for variation in TASKS[task].variations("test")[:TEST_VARIATIONS]]
 
 
-def read_item(text: str) -> Spec:
+def read_item(text: str, simplification: str = "easy") -> Spec:
     """The episode that is written like "melt:3".
+
+    Args:
+        text: its task and its variation.
+        simplification: see `Spec`.
 
     Raises:
         ValueError: it is not written like that, or there is no such episode.
@@ -45,7 +66,7 @@ def read_item(text: str) -> Spec:
     task, colon, variation = text.partition(":")
     if not (colon and variation.isascii() and variation.isdigit()):
         raise ValueError(f"an episode of ScienceWorld is written like 'melt:3', task and variation; got {text!r}")
-    return Spec(task, int(variation))
+    return Spec(task, int(variation), simplification)
 
 
 def task(spec: Spec) -> dict[str, Any]:

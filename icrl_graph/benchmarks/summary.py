@@ -337,6 +337,12 @@ class Table:
         """Of each attempt: 1 if it solves the task, else 0."""
         return self._attempts("success")
 
+    @property
+    def had_success(self) -> Any:
+        """Whether an attempt before it has solved the task, of each attempt."""
+        had = np.fmax.accumulate(self.success, axis=2) > 0
+        return np.concatenate([np.zeros_like(had[..., :1]), had[..., :-1]], axis=2)
+
     def _attempts(self, measure: str) -> Any:
         def scores(row: Row) -> list[float | None]:
             found = [self.scale.of_attempt(episode, measure) for episode in row["episodes"]]

@@ -8,6 +8,8 @@ bias draws a rate towards .5, never past it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +24,7 @@ from icrl_graph.benchmarks.statistics import Estimate, estimate
 from icrl_graph.evaluators.evaluator import BoundEvaluator
 from icrl_graph.evaluators.judge import pairwise_judge
 from icrl_graph.state.episode import Episode, is_lost
+from icrl_graph.state.loading import absolute
 
 OTHER = "against"
 """Where the other answer stands in the task data of a row."""
@@ -42,6 +45,37 @@ class WinRate(TypedDict):
     """The mean length of its answers, in characters."""
     other_length: float | None
     """That of the answers that they are compared with."""
+
+
+def pairs_plan(
+    saved: Plan, folder: Path, judge: str, against: str | None = None, rubric: str | None = None, **changed: Any
+) -> Plan:
+    """The plan by which the answers of a comparison are compared with those of one arm.
+
+    Args:
+        saved: that of the comparison.
+        folder: where it is saved.
+        judge: a model by its name.
+        against: the arm that all others are compared with; default the first.
+        rubric: what the judge compares by; default the benchmark's own.
+        changed: other fields of the plan, such as judge_base_url and total_usd; what it was made at and might spend is
+            not taken over.
+
+    Raises:
+        ValueError: there is no such arm.
+    """
+    again = Again(
+        folder=str(folder.resolve()),
+        evaluator=None,
+        judge=absolute(judge),
+        rubric=rubric,
+        as_metric=False,
+        select="last",
+        against=saved.arms[0] if against is None else read_arm(against).name,
+    )
+    none = dict.fromkeys(("solved_at", "base_url", "judge_base_url", "total_usd", "total_calls", "total_seconds"))
+    fields: Any = {**none, **changed}
+    return replace(saved, again=again, **fields)
 
 
 def pairwise_of(plan: Plan, again: Again) -> BoundEvaluator:

@@ -16,15 +16,22 @@ from rich.console import Console
 from icrl_graph.cli.completion import benchmark_names, model_names, topology_names
 from icrl_graph.cli.settings_options import BUDGETS, SetOption, SettingsCommand, chosen_settings
 from icrl_graph.cli.shared import (
-    CALLS,
     Attempts,
     BaseUrl,
+    CallTimeout,
+    Concurrency,
     Json,
     JudgeBaseUrl,
     MaxResponseTokens,
     NoSeed,
+    Preview,
     Prices,
+    RequestsPerMinute,
+    ResponseTokens,
     SwitchBaseUrl,
+    System,
+    Temperature,
+    TokensPerMinute,
     TotalCalls,
     TotalSeconds,
     TotalUsd,
@@ -111,10 +118,8 @@ def bench(
             "tasks, runs and tests, under a hash. The report says whether what was run is what was registered.",
         ),
     ] = False,
-    preview: Annotated[bool, typer.Option("--preview", help="Print the estimated cost and exit.")] = False,
-    response_tokens: Annotated[
-        int, typer.Option(min=1, metavar="<int>", help="Tokens of a response, for --preview.")
-    ] = 300,
+    preview: Preview = False,
+    response_tokens: ResponseTokens = 300,
     as_json: Json = False,
     assignments: SetOption = None,
     item: Annotated[
@@ -180,10 +185,8 @@ def bench(
             help="The metric from which a task counts as solved; default the benchmark's own.", rich_help_panel=REWARDS
         ),
     ] = None,
-    system: Annotated[str | None, typer.Option(help="A system prompt.", rich_help_panel=CALLS)] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Sampling temperature of every call.", rich_help_panel=CALLS)
-    ] = None,
+    system: System = None,
+    temperature: Temperature = None,
     max_response_tokens: MaxResponseTokens = None,
     no_seed: NoSeed = False,
     base_url: BaseUrl = None,
@@ -192,23 +195,11 @@ def bench(
     total_usd: TotalUsd = None,
     total_calls: TotalCalls = None,
     total_seconds: TotalSeconds = None,
-    concurrency: Annotated[
-        int,
-        typer.Option(
-            help="Most runs, and calls in flight, at once; a server of your own: as many as it has slots.",
-            rich_help_panel=CALLS,
-        ),
-    ] = 8,
-    requests_per_minute: Annotated[
-        float | None, typer.Option(help="Most paid calls per minute.", rich_help_panel=CALLS)
-    ] = None,
-    tokens_per_minute: Annotated[
-        float | None, typer.Option(help="Most tokens per minute, in and out, on average.", rich_help_panel=CALLS)
-    ] = None,
+    concurrency: Concurrency = 8,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
     attempts: Attempts = 6,
-    call_timeout: Annotated[
-        float, typer.Option(help="Seconds for one call of a model openai:... or local:...", rich_help_panel=CALLS)
-    ] = 600.0,
+    call_timeout: CallTimeout = 600.0,
     prices: Prices = None,
 ) -> None:
     """Compare methods on many tasks, with intervals and tests.
@@ -284,6 +275,13 @@ def play_comparison(plan: Any, folder: Path, as_json: bool, show: Callable[[Any,
         for number in comparison.damaged:
             warn(f"Line {number} of {folder / 'results.jsonl'} could not be read; its run was repeated.")
         (show or _print_results)(comparison, as_json)
+    if tell_missing(comparison):
+        raise typer.Exit(1)
+
+
+def tell_missing(comparison: Any) -> bool:
+    """Print what is missing in the results of a comparison, and what to do; returns whether there is anything."""
+    plan, folder = comparison.plan, comparison.folder
     if unscored := comparison.unscored:
         reason = next((e["reward"]["error"] for row in unscored for e in row["episodes"] if "error" in e["reward"]), "")
         count = f"{len(unscored)} runs have no score at all, such as {unscored[0]['arm']} on {unscored[0]['item']}"
@@ -295,11 +293,10 @@ def play_comparison(plan: Any, folder: Path, as_json: bool, show: Callable[[Any,
             f"{count}, such as {cell.arm} on {cell.item}: {reason}", f"Repeat them with: {command('resume', folder)}"
         )
     if left := comparison.left:
-        cap = max(getattr(comparison.plan, left.total), left.spent_of_total)
+        cap = max(getattr(plan, left.total), left.spent_of_total)
         more = command("resume", folder, f"--{left.total.replace('_', '-')}", f"{math.ceil(2 * cap * 100) / 100:g}")
         print_error(left, f"Go on by raising it, such as with: {more}")
-    if failures or unscored or left:
-        raise typer.Exit(1)
+    return bool(failures or unscored or left)
 
 
 def _rejudge_command(plan: Any, folder: Path) -> str:

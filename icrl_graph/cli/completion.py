@@ -19,6 +19,13 @@ def benchmark_names() -> list[str]:
     return [*BENCHMARKS, *installed("benchmark")]
 
 
+def table_names() -> list[str]:
+    """The tables that can be reproduced."""
+    from icrl_graph.benchmarks.reproduction.presets import TABLES
+
+    return [*TABLES]
+
+
 def item_prefixes() -> list[str]:
     """Benchmarks, as an item begins."""
     return [f"{name}:" for name in benchmark_names()]

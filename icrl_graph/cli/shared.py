@@ -27,7 +27,7 @@ from icrl_graph.state.formatting import command
 Function = TypeVar("Function", bound=Callable[..., Any])
 PANELS: Mapping[str, tuple[str, ...]] = {
     "Improve an answer": ("run", "resume", "show"),
-    "Compare methods": ("bench", "report", "rejudge", "win-rates", "export", "meta-eval"),
+    "Compare methods": ("bench", "reproduce", "report", "rejudge", "win-rates", "export", "meta-eval"),
     "See what there is": ("benchmarks", "topologies", "draw"),
     "Try it offline": ("demo", "train", "serve"),
     "Look at graphs": ("studio",),
@@ -117,6 +117,24 @@ SwitchBaseUrl = Annotated[
 Attempts = Annotated[
     int, typer.Option(help="Attempts per API call, retries of transient errors included.", rich_help_panel=CALLS)
 ]
+Concurrency = Annotated[
+    int,
+    typer.Option(
+        help="Most runs, and calls in flight, at once; a server of your own: as many as it has slots.",
+        rich_help_panel=CALLS,
+    ),
+]
+RequestsPerMinute = Annotated[float | None, typer.Option(help="Most paid calls per minute.", rich_help_panel=CALLS)]
+TokensPerMinute = Annotated[
+    float | None, typer.Option(help="Most tokens per minute, in and out, on average.", rich_help_panel=CALLS)
+]
+CallTimeout = Annotated[
+    float, typer.Option(help="Seconds for one call of a model openai:... or local:...", rich_help_panel=CALLS)
+]
+System = Annotated[str | None, typer.Option(help="A system prompt.", rich_help_panel=CALLS)]
+Temperature = Annotated[float | None, typer.Option(help="Sampling temperature of every call.", rich_help_panel=CALLS)]
+Preview = Annotated[bool, typer.Option("--preview", help="Print the estimated cost and exit.")]
+ResponseTokens = Annotated[int, typer.Option(min=1, metavar="<int>", help="Tokens of a response, for --preview.")]
 MaxResponseTokens = Annotated[
     int | None, typer.Option(min=1, metavar="<int>", help="Tokens of each response at most.", rich_help_panel=CALLS)
 ]
@@ -154,11 +172,11 @@ def icrl(
 
 
 @contextmanager
-def errors_reported(resume: Path | None = None) -> Iterator[None]:
+def errors_reported(resume: Path | str | None = None) -> Iterator[None]:
     """Turn an exception into one line on stderr and an exit code.
 
     Args:
-        resume: the folder of the run; if one is saved there, the line after says how to resume it.
+        resume: the folder of the run; if one is saved there, the line after says how to resume it. Or that line.
     """
     try:
         yield
@@ -230,7 +248,9 @@ def drained_by_sigterm() -> Iterator[Any]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _resume_hint(folder: Path | None) -> str:
+def _resume_hint(folder: Path | str | None) -> str:
+    if isinstance(folder, str):
+        return folder
     if folder is None or not any((folder / name).exists() for name in ("run.json", "bench.json")):
         return ""
     return f"Progress is saved. Resume with: {command('resume', folder)}"

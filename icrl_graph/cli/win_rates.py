@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +21,6 @@ from icrl_graph.cli.shared import (
     parse_json,
     write,
 )
-from icrl_graph.state.loading import absolute
 
 
 @app.command(
@@ -60,31 +58,16 @@ def win_rates(
 
     Prints win rates, plain and at equal length (arXiv 2404.04475), with intervals. Nothing is generated anew.
     """
-    from icrl_graph.benchmarks.arms import read_arm
-    from icrl_graph.benchmarks.plan import Again, read_plan
+    from icrl_graph.benchmarks.plan import read_plan
+    from icrl_graph.benchmarks.win_rates import pairs_plan
 
     with errors_reported():
         saved = read_plan(folder)
-        again = Again(
-            folder=str(folder.resolve()),
-            evaluator=None,
-            judge=absolute(judge),
-            rubric=rubric,
-            as_metric=False,
-            select="last",
-            against=saved.arms[0] if against is None else read_arm(against).name,
-        )
-        plan = replace(
-            saved,
-            again=again,
-            solved_at=None,
-            base_url=None,
-            judge_base_url=judge_base_url,
-            total_usd=total_usd,
-            total_calls=total_calls,
-            total_seconds=total_seconds,
+        plan = pairs_plan(
+            saved, folder, judge, against, rubric, judge_base_url=judge_base_url, total_usd=total_usd,
+            total_calls=total_calls, total_seconds=total_seconds,
             options={**saved.options, **({} if prices is None else {"prices": parse_json(prices, "--prices")})},
-        )
+        )  # fmt: skip
         show_cost_again(plan, response_tokens, preview, as_json)
     if not preview:
         play_comparison(plan, out_dir, as_json)

@@ -250,21 +250,15 @@ def _later(table: Table) -> Any:
 
 def _played(table: Table, best: Table | None) -> Played:
     regret = None if best is None else estimate((best.reward - table.reward).sum(axis=2))
-    news = np.where(_had_success(table), np.nan, table.over_rounds(_are_new))
+    news = np.where(table.had_success, np.nan, table.over_rounds(_are_new))
     return Played(
         reward=table.curve("reward", lambda table: table.reward),
         success=table.curve("success", lambda table: table.success),
         within=table.curve("success", lambda table: np.fmax.accumulate(table.success, axis=2)),
-        after_failure=table.curve("success", lambda table: np.where(_had_success(table), np.nan, table.success)),
+        after_failure=table.curve("success", lambda table: np.where(table.had_success, np.nan, table.success)),
         new_after_failure=estimate(news.reshape(len(news), -1), share=True),
         regret=regret,
     )
-
-
-def _had_success(table: Table) -> Any:
-    """Whether there was a success before each episode, (tasks, seeds, episodes)."""
-    had = np.fmax.accumulate(table.success, axis=2) > 0
-    return np.concatenate([np.zeros_like(had[..., :1]), had[..., :-1]], axis=2)
 
 
 def _are_new(row: Row) -> list[float | None]:
