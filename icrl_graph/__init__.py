@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from icrl_graph.api import Result, aimprove, improve
     from icrl_graph.benchmarks.api import compare
     from icrl_graph.benchmarks.judges import judge_game24
-    from icrl_graph.benchmarks.reproduction import reproduce
     from icrl_graph.errors import BudgetExceeded, IcrlError, MissingExtra, ModelError, ThreadMismatch, UnknownTask
     from icrl_graph.evaluators.judge import llm_judge, pairwise_judge
     from icrl_graph.execution.journal import Journal
@@ -66,7 +65,6 @@ _HOME = {
     "pairwise_judge": "evaluators.judge",
     "parse": "prompts.layouts",
     "render": "prompts.layouts",
-    "reproduce": "benchmarks.reproduction",
     "shuffled": "prompts.ablations",
 }
 
@@ -100,7 +98,6 @@ __all__ = [
     "pairwise_judge",
     "parse",
     "render",
-    "reproduce",
     "shuffled",
 ]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from icrl_graph import reproduce
+from icrl_graph.benchmarks import reproduce
 from icrl_graph.benchmarks.arms import read_arm
 from icrl_graph.benchmarks.datasets import kept_at
 from icrl_graph.benchmarks.plan import read_plan

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from icrl_graph.benchmarks.arms import Arm, read_arms
     from icrl_graph.benchmarks.benchmark import Benchmark, from_data, from_file
     from icrl_graph.benchmarks.registry import BENCHMARKS, find_benchmark
+    from icrl_graph.benchmarks.reproduction import reproduce
 
 _MODULES = {
     "Arm": "arms",
@@ -21,6 +22,7 @@ _MODULES = {
     "from_data": "benchmark",
     "from_file": "benchmark",
     "read_arms": "arms",
+    "reproduce": "reproduction",
 }
 __all__ = [
     "BENCHMARKS",
@@ -32,6 +34,7 @@ __all__ = [
     "from_data",
     "from_file",
     "read_arms",
+    "reproduce",
 ]
 
 

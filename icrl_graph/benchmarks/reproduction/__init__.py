@@ -1,6 +1,6 @@
 """`reproduce`: a table of a paper played again, and held against what was published.
 
-    from icrl_graph import reproduce
+    from icrl_graph.benchmarks import reproduce
 
     table = reproduce("game24", data="24.csv", model="openai:gpt-4.1-mini", limit=10, rounds=8, folder="runs/game24")
     print(table)
