@@ -304,7 +304,9 @@ def test_the_package_runs_as_a_module_and_tells_a_mistake_apart(tmp_path: Path) 
 
 def test_topologies_are_listed_and_drawn() -> None:
     listed = json.loads(icrl("topologies", "--json").stdout)
-    assert list(listed)[:4] == ["icrl", "reflexion", "self_refine", "best_of_n"]  # then those of installed packages
+    arena = ["deepagents_rubric", "dspy_best_of_n", "dspy_refine", "gepa", "langgraph_reflection"]  # by entry point
+    assert list(listed)[:4] == ["icrl", "reflexion", "self_refine", "best_of_n"]
+    assert sorted(list(listed)[4:]) == arena
     assert "evaluate -.-> build_context" in icrl("draw", "icrl").stdout
     assert len(json.loads(icrl("draw", "best_of_n", "--json").stdout)["nodes"]) == 7
 

@@ -37,13 +37,13 @@ NEEDS = {
 def policy(messages: list[dict[str, Any]], rng: Random) -> Any:
     """Plays all tables: answers, actions, verdicts."""
     prompt = "\n\n".join(str(message["content"]) for message in messages)
-    rng = Random(f"{prompt}{rng.random()}")
+    rng, judge = Random(f"{prompt}{rng.random()}"), Random(prompt)  # judges are sent no seed
     if "one word on a last line: sure" in prompt:
-        return rng.choice(["sure", "impossible"])
+        return judge.choice(["sure", "impossible"])
     if prompt.startswith("Judge the answer"):
-        return f"Read it.\nScore: {rng.randint(1, 10)}"
+        return f"Read it.\nScore: {judge.randint(1, 10)}"
     if prompt.startswith("Compare the two answers"):
-        return rng.choice("AB")
+        return judge.choice("AB")
     if "A right answer is:" in prompt:
         return {"YES": 0.3, "NO": 0.7}
     if "school science" in prompt and "Say in a few sentences" not in messages[-1]["content"]:
@@ -164,10 +164,7 @@ def test_the_cap_is_on_the_whole_table_and_a_higher_one_does_the_rest(
         assert server.counts["calls"] - before == total
     assert icrl(*command, "x", "--total-calls", str(whole)).returncode == 0
     assert server.counts["calls"] - before == whole
-    told, wanted = (
-        [(line["name"], line["ours"] is None) for line in Reproduction.read(folder).lines] for folder in ("x", "whole")
-    )
-    assert told == wanted
+    assert Reproduction.read("x").lines == Reproduction.read("whole").lines
 
 
 def test_a_win_rate_is_that_of_icrl_over_the_others(here: Path, server: OpenAIServer) -> None:

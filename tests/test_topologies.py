@@ -838,6 +838,12 @@ def test_a_wrong_part_is_refused_by_name_and_value(name: str, wrong: dict[str, A
         TOPOLOGIES[name](climber, nearness, **wrong)
 
 
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_an_unknown_extractor_is_refused_with_the_choices(name: str) -> None:
+    with pytest.raises(ValueError, match="unknown extractor 'x'; choose one of mathematics"):
+        TOPOLOGIES[name](climber, nearness, extract="x")
+
+
 def test_an_unknown_argument_is_refused_with_all_choices() -> None:
     with pytest.raises(ValueError, match="unknown argument 'sytem'; choose among rounds, .*memory.*system.*seed"):
         create_icrl(climber, nearness, sytem="x")  # type: ignore[call-arg]
