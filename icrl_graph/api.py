@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.runtime import RunControl
 from langgraph.types import StateSnapshot
 from typing_extensions import TypedDict
@@ -264,13 +264,13 @@ def play(
 async def aplay(
     graph: Graph,
     inputs: Mapping[str, Any],
-    path: str | PathLike[str] | None,
+    path: str | PathLike[str] | BaseCheckpointSaver[Any] | None,
     thread_id: str,
     on_episode: OnEpisode | None = None,
     control: RunControl | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Result:
-    """`play` for async code."""
+    """`play` for async code; in place of a path, also an open checkpointer, whose thread the caller drives."""
     context, whole = graph.settings(settings), False
     async with async_saver_of(path, thread_id) as saver:
         compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
@@ -292,12 +292,9 @@ async def aplay(
         return _result(await compiled.aget_state(config))
 
 
-async def arounds(graph: Graph, path: str | PathLike[str], thread_id: str) -> int:
+async def arounds(graph: Graph, saver: BaseCheckpointSaver[Any], thread_id: str) -> int:
     """How many rounds a saved run was given at most; 0 of one that has not begun."""
-    if not Path(path).exists():
-        return 0
-    async with async_saver_of(path, thread_id) as saver:
-        stored = await graph.compile(checkpointer=saver).aget_state(_config(thread_id))
+    stored = await graph.compile(checkpointer=saver).aget_state(_config(thread_id))
     saved = stored.values.get("settings")
     return SavedSettings.of(saved).rounds if saved else 0
 
@@ -407,6 +404,6 @@ def _hint(path: Any, awaits: bool = False) -> Iterator[None]:
         with contained(awaits):
             yield
     except Exception as error:
-        if path is not None:
+        if path is not None and not isinstance(path, BaseCheckpointSaver):
             error.add_note(f"Progress is saved in {path}; the same call resumes it.")
         raise

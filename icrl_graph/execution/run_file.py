@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
@@ -18,6 +18,9 @@ from langgraph.checkpoint.memory import InMemorySaver
 from icrl_graph.execution.event_loop import uncancelled
 from icrl_graph.execution.langgraph_internals import PlainSerializer
 from icrl_graph.execution.thread_lock import driving
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 PATIENCE = 30.0
 """Seconds to wait for somebody else who is writing into the same file."""
@@ -47,22 +50,31 @@ def saver_of(path: str | PathLike[str] | None, thread_id: str) -> Iterator[BaseC
 
 
 @asynccontextmanager
-async def async_saver_of(path: str | PathLike[str] | None, thread_id: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
-    """`saver_of` for async code."""
-    if path is None:
-        yield InMemorySaver()
+async def async_saver_of(
+    path: str | PathLike[str] | BaseCheckpointSaver[Any] | None, thread_id: str
+) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+    """`saver_of` for async code; a checkpointer, of a thread that the caller drives, is given back as it is."""
+    if path is None or isinstance(path, BaseCheckpointSaver):
+        yield path or InMemorySaver()
         return
+    database_file(path, _WHAT).parent.mkdir(parents=True, exist_ok=True)
+    with driving(path, thread_id):
+        async with sqlite_saver(path) as saver:
+            yield saver
+
+
+@asynccontextmanager
+async def sqlite_saver(path: str | PathLike[str]) -> AsyncIterator[AsyncSqliteSaver]:
+    """The checkpointer of an SQLite file, for who drives all threads of it."""
     import aiosqlite
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-    database_file(path, _WHAT).parent.mkdir(parents=True, exist_ok=True)
-    with driving(path, thread_id):
-        connection = await _opened(aiosqlite.connect(**_database(path), timeout=PATIENCE))
-        saver = AsyncSqliteSaver(connection, serde=PlainSerializer())
-        try:
-            yield saver
-        finally:
-            await uncancelled(_closed(saver))
+    connection = await _opened(aiosqlite.connect(**_database(path), timeout=PATIENCE))
+    saver = AsyncSqliteSaver(connection, serde=PlainSerializer())
+    try:
+        yield saver
+    finally:
+        await uncancelled(_closed(saver))
 
 
 _WHAT = (
