@@ -2,8 +2,9 @@
 
     result = improve("Write a pangram.", score=lambda response: len(set(response.lower())) / 27, model="openai:...")
 
-With `path` a run is saved in an SQLite file, checkpoints and journal together. The same call after a crash resumes it,
-and pays for nothing twice but the call that was in flight; after the end it gives the saved result.
+With `path` a run is saved in an SQLite file or a PostgreSQL database, checkpoints and journal together. The same call
+after a crash resumes it, and pays for nothing twice but the call that was in flight; after the end it gives the saved
+result.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.execution.calls import contained
 from icrl_graph.execution.event_loop import event_loop
 from icrl_graph.execution.langgraph_internals import next_ids_after_config
-from icrl_graph.execution.run_file import async_saver_of, saver_of
+from icrl_graph.execution.run_file import async_saver_of, is_postgres, saver_of
 from icrl_graph.prompts.text import number
 from icrl_graph.state import notebook
 from icrl_graph.state.checks import check_control, check_function
@@ -179,8 +180,9 @@ def improve(
         topology: "icrl", "reflexion", "self_refine" or "best_of_n"; or a custom one, as "path.py:create_mine",
             "module:create_mine", an entry point, or the function itself.
         task_data: for the score only; never shown to the model.
-        path: an SQLite file that saves the run.
-        thread_id: the run's name within the file; by default made of topology, task and task data.
+        path: an SQLite file that saves the run, or the address of a PostgreSQL database, postgresql://... (extra
+            `postgres`).
+        thread_id: the run's name within the file or database; by default made of topology, task and task data.
         on_episode: called with each episode as soon as it is judged.
         control: its `request_drain()`, called from a signal handler or another thread, ends the run after the step that
             it is in.
@@ -234,7 +236,7 @@ def play(
     Args:
         graph: what to run.
         inputs: the task and its data.
-        path: the file that the run is saved in, or None.
+        path: the file or database that the run is saved in, or None.
         thread_id: its name within the file.
         on_episode: called with each episode.
         control: ends it early.
@@ -405,5 +407,6 @@ def _hint(path: Any, awaits: bool = False) -> Iterator[None]:
             yield
     except Exception as error:
         if path is not None and not isinstance(path, BaseCheckpointSaver):
-            error.add_note(f"Progress is saved in {path}; the same call resumes it.")
+            where = "the database" if is_postgres(path) else path
+            error.add_note(f"Progress is saved in {where}; the same call resumes it.")
         raise

@@ -126,6 +126,7 @@ def _prepare(plan: Plan) -> tuple[Plan, dict[Cell, Row], Evaluator | None]:
         raise ValueError("the plan does not name the comparison whose answers are to be judged again")
     if isinstance(plan.base_url, FolderAddress):  # where the answers were made; that server might pass for any judge
         plan = replace(plan, base_url=None)
+    plan = replace(plan, db=None)  # only judgements are saved, in the folder itself
     source = Path(again["folder"])
     rows = checked_results(source).rows
     if read_plan(source).again is not None:

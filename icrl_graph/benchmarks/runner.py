@@ -19,7 +19,7 @@ from icrl_graph.benchmarks.experiment import NO_OBJECTS, Experiment, Objects, pr
 from icrl_graph.benchmarks.plan import Plan, open_folder, saved_code_of
 from icrl_graph.benchmarks.results import Cell, Row, checked_results, failure, has_ended, row_of
 from icrl_graph.benchmarks.scheduler import OnAttempt, OnProgress, Progress, fill
-from icrl_graph.benchmarks.storage import SqliteStorage, Storage, name_of
+from icrl_graph.benchmarks.storage import Storage, name_of, storage_of
 from icrl_graph.errors import JournalError, ThreadMismatch
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.policy import as_policy
@@ -61,7 +61,7 @@ def run(
     code = prepare(plan, objects).code()  # nothing is written if something is wrong
     experiment = prepare(open_folder(folder, plan, code), objects)
     _check_tasks(experiment, checked_results(folder).rows)
-    storage = SqliteStorage(folder / "unfinished")
+    storage = storage_of(experiment.plan, folder)
     cells, says_how = experiment.cells(), saved_code_of(folder) is not None
     drawing = {name for name, arm in experiment.arms.items() if arm.draws_from is not None}
     early = [cell for cell in cells if cell.arm not in drawing]

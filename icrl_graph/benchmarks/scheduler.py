@@ -217,8 +217,10 @@ class _Scheduler:
     async def run(self, phases: Sequence[Sequence[Cell]], concurrency: int) -> None:
         self.items = {cell.item for cells in phases for cell in cells}
         self.on_progress(self.progress)
-        ended = [name_of(cell) for cell in self.rows if has_ended(self.rows, cell)]
-        await self.storage.release(ended)  # left over from a process that ended between row and release
+        ended = {name_of(cell) for cell in self.rows if has_ended(self.rows, cell)}
+        await self.storage.release(
+            ended & await self.storage.begun()
+        )  # left over from a process that ended between row and release
         for cells in phases:
             waiting = iter([cell for cell in cells if not has_ended(self.rows, cell)])
             async with asyncio.TaskGroup() as group:

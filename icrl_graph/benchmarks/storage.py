@@ -1,8 +1,8 @@
 """Where the runs of a comparison are saved until their rows are written.
 
 `SqliteStorage` keeps them in a few files of the folder, so that neither one lock serialises all runs, nor each run has
-a connection of its own. A run has a name there (`name_of`); its thread is deleted once its row is on disk, so what a
-`Storage` holds are the runs that have not ended.
+a connection of its own; `PostgresStorage` in a database, which other processes may work in. A run has a name there
+(`name_of`); its thread is deleted once its row is on disk, so what a `Storage` holds are the runs that have not ended.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from typing import Any, NamedTuple
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
+from icrl_graph.benchmarks.plan import Plan, id_of
 from icrl_graph.benchmarks.results import Cell
-from icrl_graph.execution.run_file import async_saver_of, sqlite_saver
+from icrl_graph.execution.journal import journal_errors
+from icrl_graph.execution.run_file import async_saver_of, postgres_saver, sqlite_saver
 from icrl_graph.execution.sql_journals import TableJournal, beside
+from icrl_graph.models.addresses import FolderAddress
 from icrl_graph.state.episode import Usage, add_usage
 
 
@@ -61,6 +64,20 @@ class Storage(ABC):
 def name_of(cell: Cell) -> str:
     """The name of a run."""
     return hashlib.sha256("/".join(map(str, cell)).encode()).hexdigest()[:16]
+
+
+def storage_of(plan: Plan, folder: Path) -> Storage:
+    """Where the runs of the comparison in a folder are saved."""
+    if plan.db is None:
+        return SqliteStorage(folder / "unfinished")
+    return PostgresStorage(_keyless(plan.db), id_of(folder))
+
+
+def _keyless(address: str) -> str:
+    """An address; of one that a folder names alone, without the password of this environment, PGPASSWORD."""
+    if not isinstance(address, FolderAddress):
+        return address
+    return f"{address}{'&' if '?' in address else '?'}password="
 
 
 FILES = 16
@@ -153,6 +170,57 @@ class SqliteStorage(Storage):
 
     async def _journal(self, path: Path) -> TableJournal:
         return _beside(await self._saver(path))
+
+
+class PostgresStorage(Storage):
+    """A PostgreSQL database, which comparisons, processes and machines may share.
+
+    Args:
+        address: postgresql://user:password@host:port/name.
+        comparison: its id, with which the names of its threads begin there.
+    """
+
+    def __init__(self, address: str, comparison: str) -> None:
+        self._address, self._prefix = address, f"{comparison}/"
+        self._saver: Any = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Open a few connections.
+
+        Raises:
+            ValueError: the address can't be read.
+            MissingExtra: the extra `postgres` is not installed.
+            JournalError: the database can't be reached.
+        """
+        async with postgres_saver(self._address) as self._saver:
+            yield
+
+    @asynccontextmanager
+    async def drive(self, name: str) -> AsyncIterator[Thread]:
+        """Drive a run, which no other process drives."""
+        thread = Thread(self._saver, self._prefix + name)
+        async with self._saver.driving(thread.id):
+            yield thread
+
+    async def begun(self) -> set[str]:
+        """The runs that have begun, and are not released."""
+        with journal_errors():
+            return {thread.removeprefix(self._prefix) for thread in await self._threads()}
+
+    async def spent(self) -> Mapping[str, Usage]:
+        """What each of them has spent, by its replies."""
+        with journal_errors():
+            spent = await _beside(self._saver).aspent(await self._threads())
+        return {thread.removeprefix(self._prefix): usage for thread, usage in spent.items()}
+
+    async def release(self, names: Collection[str]) -> None:
+        """Delete the threads of runs whose rows are on disk."""
+        with journal_errors():
+            await _beside(self._saver).adelete_threads([self._prefix + name for name in names])
+
+    async def _threads(self) -> set[str]:
+        return await _beside(self._saver).athreads(self._prefix)
 
 
 _SHARED = "runs-"

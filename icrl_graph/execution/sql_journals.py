@@ -323,7 +323,7 @@ class _BesidePostgres(TableJournal):
         self._saver = saver
 
     def run(self, *statements: Statement) -> Rows:
-        for attempt in _retries(self._saver.conn, is_async=False):
+        for attempt in retries(self._saver.conn, is_async=False):
             with attempt:
                 rows = self._transaction(statements)
         return rows
@@ -347,10 +347,20 @@ class _BesidePostgres(TableJournal):
 
 
 class _BesideAsyncPostgres(_BesideAsync):
+    """Before a paid call a saver that has a `confirm` says whether it still drives the thread."""
+
     schema, writes, blobs = _BesidePostgres.schema, _BesidePostgres.writes, _BesidePostgres.blobs
 
+    def get(self, id: str, thread: str) -> Reply | None:
+        return asyncio.run_coroutine_threadsafe(self.aget(id, thread), self._saver.loop).result()
+
+    async def aget(self, id: str, thread: str) -> Reply | None:
+        if (confirm := getattr(self._saver, "confirm", None)) is not None:
+            await confirm(thread)
+        return await super().aget(id, thread)
+
     async def arun(self, *statements: Statement) -> Rows:
-        async for attempt in _retries(self._saver.conn, is_async=True):
+        async for attempt in retries(self._saver.conn, is_async=True):
             with attempt:
                 rows = await self._transaction(statements)
         return rows
@@ -386,15 +396,20 @@ def _is_pool(connection: Any) -> bool:
     return False
 
 
-def _retries(connection: Any, is_async: bool) -> Any:
-    """Retries statements where a pool gave a connection that a restart has broken; a single one stays broken."""
+def retries(connection: Any, is_async: bool) -> Any:
+    """Retries statements that a restart has broken, up to ten times; none on a single connection that stays broken.
+
+    Args:
+        connection: a pool, a connection, or None for one that is opened anew each time.
+        is_async: whether the attempts are awaited.
+    """
     import tenacity
     from psycopg import OperationalError
 
     retrying: Any = tenacity.AsyncRetrying if is_async else tenacity.Retrying
     return retrying(
         retry=tenacity.retry_if_exception_type(OperationalError),
-        stop=tenacity.stop_after_attempt(10 if _is_pool(connection) else 1),
+        stop=tenacity.stop_after_attempt(10 if connection is None or _is_pool(connection) else 1),
         wait=tenacity.wait_random_exponential(multiplier=0.1, max=10),
         reraise=True,
     )
