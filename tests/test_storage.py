@@ -28,12 +28,12 @@ from icrl_graph.benchmarks.storage import PostgresStorage, SqliteStorage, Storag
 from icrl_graph.errors import JournalError, MissingExtra, ThreadBusy, ThreadMismatch
 from icrl_graph.testing import OpenAIServer
 from icrl_graph.topologies.methods import build
-from tests.bench_child import calls_in, outcome, plan_of, player, rows_of
+from tests.bench_child import calls_in, outcome, plan_of, player, rows_of, score
 from tests.command_line import ROOT, icrl
 from tests.ctrl_c import heed_ctrl_c
 
 ARMS = ["icrl", "reflexion", "best_of_n"]
-CALL: Any = {"score": lambda response: len(response) / 9, "rounds": 3}
+CALL: Any = {"score": score, "rounds": 3}
 NAMES = ["0123456789abcdef", "fedcba9876543210"]
 
 
@@ -112,11 +112,12 @@ def test_improve_saves_a_run_in_postgresql_and_goes_on_from_there(way: str, post
 CHILD = """
 import sys
 from icrl_graph import improve
+from tests.bench_child import score
 def model(messages):
     print("asked", flush=True)
     sys.stdin.readline()
     return "42"
-improve("t", lambda response: 1.0, model=model, rounds=3, path=sys.argv[1], thread_id="run")
+improve("t", score, model=model, rounds=3, path=sys.argv[1], thread_id="run")
 """
 
 
