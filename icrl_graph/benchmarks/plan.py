@@ -2,7 +2,7 @@
 
 DIR/bench.json       its plan: enough to resume it; never a key or a password
 DIR/results.jsonl    a line for each run (see `icrl_graph.benchmarks.results`)
-DIR/unfinished/      checkpoints and journals of the runs that have not ended
+DIR/unfinished/      checkpoints and journals of the runs that have not ended, where they are not in a database
 """
 
 from __future__ import annotations
