@@ -140,8 +140,8 @@ def is_postgres(path: Any) -> bool:
 
 
 _WHAT = (
-    "path is a file for SQLite, or the text postgresql://...; in another database a run is saved by the checkpointer that its "
-    "graph is compiled with, as in create_icrl(...).compile(saver)"
+    "path is a file for SQLite, or the text postgresql://...; in another database a run is saved by the checkpointer "
+    "that its graph is compiled with, as in create_icrl(...).compile(saver)"
 )
 _ADDRESS = re.compile(r"([A-Za-z][\w+.-]+):/")
 
