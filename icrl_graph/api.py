@@ -2,8 +2,9 @@
 
     result = improve("Write a pangram.", score=lambda response: len(set(response.lower())) / 27, model="openai:...")
 
-With `path` a run is saved in an SQLite file, checkpoints and journal together. The same call after a crash resumes it,
-and pays for nothing twice but the call that was in flight; after the end it gives the saved result.
+With `path` a run is saved in an SQLite file or a PostgreSQL database, checkpoints and journal together. The same call
+after a crash resumes it, and pays for nothing twice but the call that was in flight; after the end it gives the saved
+result.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.runtime import RunControl
 from langgraph.types import StateSnapshot
 from typing_extensions import TypedDict
@@ -27,7 +28,7 @@ from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.execution.calls import contained
 from icrl_graph.execution.event_loop import event_loop
 from icrl_graph.execution.langgraph_internals import next_ids_after_config
-from icrl_graph.execution.run_file import async_saver_of, saver_of
+from icrl_graph.execution.run_file import async_saver_of, is_postgres, saver_of
 from icrl_graph.prompts.text import number
 from icrl_graph.state import notebook
 from icrl_graph.state.checks import check_control, check_function
@@ -179,8 +180,9 @@ def improve(
         topology: "icrl", "reflexion", "self_refine" or "best_of_n"; or a custom one, as "path.py:create_mine",
             "module:create_mine", an entry point, or the function itself.
         task_data: for the score only; never shown to the model.
-        path: an SQLite file that saves the run.
-        thread_id: the run's name within the file; by default made of topology, task and task data.
+        path: an SQLite file that saves the run, or the address of a PostgreSQL database, postgresql://... (extra
+            `postgres`).
+        thread_id: the run's name within the file or database; by default made of topology, task and task data.
         on_episode: called with each episode as soon as it is judged.
         control: its `request_drain()`, called from a signal handler or another thread, ends the run after the step that
             it is in.
@@ -234,7 +236,7 @@ def play(
     Args:
         graph: what to run.
         inputs: the task and its data.
-        path: the file that the run is saved in, or None.
+        path: the file or database that the run is saved in, or None.
         thread_id: its name within the file.
         on_episode: called with each episode.
         control: ends it early.
@@ -264,13 +266,13 @@ def play(
 async def aplay(
     graph: Graph,
     inputs: Mapping[str, Any],
-    path: str | PathLike[str] | None,
+    path: str | PathLike[str] | BaseCheckpointSaver[Any] | None,
     thread_id: str,
     on_episode: OnEpisode | None = None,
     control: RunControl | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Result:
-    """`play` for async code."""
+    """`play` for async code; in place of a path, also an open checkpointer, whose thread the caller drives."""
     context, whole = graph.settings(settings), False
     async with async_saver_of(path, thread_id) as saver:
         compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
@@ -292,12 +294,9 @@ async def aplay(
         return _result(await compiled.aget_state(config))
 
 
-async def arounds(graph: Graph, path: str | PathLike[str], thread_id: str) -> int:
+async def arounds(graph: Graph, saver: BaseCheckpointSaver[Any], thread_id: str) -> int:
     """How many rounds a saved run was given at most; 0 of one that has not begun."""
-    if not Path(path).exists():
-        return 0
-    async with async_saver_of(path, thread_id) as saver:
-        stored = await graph.compile(checkpointer=saver).aget_state(_config(thread_id))
+    stored = await graph.compile(checkpointer=saver).aget_state(_config(thread_id))
     saved = stored.values.get("settings")
     return SavedSettings.of(saved).rounds if saved else 0
 
@@ -407,6 +406,7 @@ def _hint(path: Any, awaits: bool = False) -> Iterator[None]:
         with contained(awaits):
             yield
     except Exception as error:
-        if path is not None:
-            error.add_note(f"Progress is saved in {path}; the same call resumes it.")
+        if path is not None and not isinstance(path, BaseCheckpointSaver):
+            where = "the database" if is_postgres(path) else path
+            error.add_note(f"Progress is saved in {where}; the same call resumes it.")
         raise

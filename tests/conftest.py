@@ -27,7 +27,15 @@ SLOW = {  # files that `make check` leaves out: together they take four fifths o
     *("test_mathematics", "test_meta_eval", "test_meta_rl", "test_players", "test_registered", "test_rejudge"),
     *("test_report", "test_results", "test_runner"),
     *("test_reproduce", "test_scienceworld"),
-    *("test_scienceworld_graph", "test_show", "test_sql_journals", "test_storms", "test_studio", "test_thread_lock"),
+    *(
+        "test_scienceworld_graph",
+        "test_show",
+        "test_sql_journals",
+        "test_storage",
+        "test_storms",
+        "test_studio",
+        "test_thread_lock",
+    ),
     *("test_threads", "test_totals", "test_trl_grpo", "test_trust", "test_unanswered", "test_verifiers"),
 }
 

@@ -30,6 +30,7 @@ EVERYWHERE_LAZY = {
     *("datasets", "jsonschema", "math_verify", "pyarrow", "referencing", "regex", "sympy"),
 }
 HOME = {
+    "execution/postgres.py": {"psycopg"},
     "models/http.py": {"openai"},
     "models/openai.py": {"openai", "langchain_openai"},
     "meta_rl/pytorch.py": {"torch"},

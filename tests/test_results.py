@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icrl_graph.benchmarks import runner, scheduler
+from icrl_graph.benchmarks import runner
 from icrl_graph.benchmarks.api import Comparison
 from icrl_graph.benchmarks.plan import Plan, open_folder, read_plan
 from icrl_graph.benchmarks.results import Cell, append, appending, checked_results, failure, has_ended, read_results
+from icrl_graph.benchmarks.storage import SqliteStorage
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.testing import OpenAIServer
 from tests.bench_child import calls_in, outcome, plan_of, player, rows_of
@@ -174,7 +175,7 @@ def test_a_row_cut_off_by_a_crash_is_made_again_from_its_journal(
     """What was paid for it is forgotten only once its row is safe."""
     plan = plan_of("icrl", "reflexion", "best_of_n", concurrency=1)
     with monkeypatch.context() as ended_before:
-        ended_before.setattr(scheduler, "_release", lambda *path: None)
+        ended_before.setattr(SqliteStorage, "release", _nothing)
         runner.run(plan, tmp_path / "x")
     whole, paid = outcome(tmp_path / "x"), server.counts["calls"]
     path = tmp_path / "x" / "results.jsonl"
@@ -186,12 +187,16 @@ def test_a_row_cut_off_by_a_crash_is_made_again_from_its_journal(
     assert server.counts["calls"] == paid
 
 
+async def _nothing(*given: Any) -> None:
+    pass
+
+
 def test_the_thread_of_a_run_whose_row_is_saved_is_released(
     tmp_path: Path, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process ended between the two."""
     with monkeypatch.context() as ended_before:
-        ended_before.setattr(scheduler, "_release", lambda *path: None)
+        ended_before.setattr(SqliteStorage, "release", _nothing)
         runner.run(plan_of("icrl"), tmp_path / "x")
     runner.run(plan_of("icrl"), tmp_path / "x")
     assert not list((tmp_path / "x" / "unfinished").iterdir())

@@ -73,6 +73,7 @@ def compare(
     send_seed: bool = True,
     allocate: int | None = None,
     register: bool = False,
+    db: str | None = None,
     folder: str | PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
     control: RunControl | None = None,
@@ -125,6 +126,8 @@ def compare(
             expected to help most. Needs `target` or `bounds`. Arms without rounds, such as best_of_n, are played once.
         register: whether the claim that the first arm is better than each other one is registered before the first
             call: with arms, tasks, seeds and the test, under a hash. The report says whether what was run is that.
+        db: a PostgreSQL database that saves runs until they end, "postgresql://user:password@host/name" (extra
+            `postgres`); default files of the folder, which keeps the address without user and password.
         folder: new, or one that holds the same comparison. Default a new temporary one, which is not deleted; give one
             wherever calls cost money.
         on_progress: called with a `Progress` whenever something has happened; default a progress bar, if standard error
@@ -140,7 +143,8 @@ def compare(
     Raises:
         ValueError: an argument is wrong, or the folder holds something else. Nothing was paid.
         ModelError: no run can succeed: the key, the model's name or the address is wrong.
-        JournalError: what was paid can't be saved.
+        JournalError: what was paid can't be saved, or the database can't be reached.
+        MissingExtra: `db` needs the extra `postgres`.
         GraphDrained: it was ended through `control`; the same call resumes it.
 
     Examples:
@@ -177,6 +181,7 @@ def compare(
         total_seconds=total_seconds,
         send_seed=send_seed,
         allocate=allocate,
+        db=db,
         options=options,
     )
     with _folder(folder) as path, _progress(on_progress) as report:

@@ -2,7 +2,7 @@
 
 DIR/bench.json       its plan: enough to resume it; never a key or a password
 DIR/results.jsonl    a line for each run (see `icrl_graph.benchmarks.results`)
-DIR/unfinished/      checkpoints and journals of the runs that have not ended
+DIR/unfinished/      checkpoints and journals of the runs that have not ended, where they are not in a database
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NotRequired
+from uuid import uuid4
 
 from typing_extensions import TypedDict
 
@@ -21,7 +22,7 @@ from icrl_graph.benchmarks.files import read_versioned, write_whole
 from icrl_graph.benchmarks.results import read_results
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.execution.rate_limit import RateLimit
-from icrl_graph.execution.run_file import local
+from icrl_graph.execution.run_file import check_postgres, local
 from icrl_graph.models.addresses import FolderAddress, server_of_further, without_credentials
 from icrl_graph.models.registry import load_model
 from icrl_graph.state.checks import is_number
@@ -81,6 +82,7 @@ class Plan:
         total_seconds: seconds by the clock that the comparison may take, the same.
         send_seed: whether models that take a seed get one.
         switch_base_url: the server of the models to switch to; None for the models', as for the judge.
+        db: the PostgreSQL database in which runs are saved until they end; None for files of the folder.
     """
 
     benchmark: str
@@ -110,6 +112,7 @@ class Plan:
     total_seconds: float | None = None
     send_seed: bool = True
     switch_base_url: str | None = None
+    db: str | None = None
 
     def caps(self) -> dict[str, float]:
         """The caps on all runs together, as a budget names them.
@@ -162,8 +165,9 @@ class Plan:
         )
 
 
-_MADE = ("code", "began")
-"""What bench.json holds beside the plan: by what its runs are made (`Code`), and since when, in ISO 8601."""
+_MADE = ("code", "began", "id")
+"""What bench.json holds beside the plan: by what its runs are made (`Code`), since when, in ISO 8601, and, where they
+are saved in a database, with what their names begin there."""
 WRITERS = ("model", "switch_model", "reflector", "critic")
 """Parts that a run which has failed may be repeated with other ones of."""
 Code = Mapping[str, Mapping[str, str]]
@@ -172,8 +176,8 @@ _MAY_GROW = ("arms", "limit", "seeds")
 """Fields that set which runs there are, not what a run is."""
 TOTALS: Mapping[str, str] = {"usd": "total_usd", "calls": "total_calls", "time": "total_seconds"}
 """Fields that cap all runs together, by the name of the cap."""
-ADDRESSES = ("base_url", "judge_base_url", "switch_base_url")
-"""Fields that say where calls are made."""
+ADDRESSES = ("base_url", "judge_base_url", "switch_base_url", "db")
+"""Fields that say where calls are made, and where runs are saved."""
 MAY_CHANGE = (
     "concurrency",
     "requests_per_minute",
@@ -183,8 +187,8 @@ MAY_CHANGE = (
     *ADDRESSES,
     *TOTALS.values(),
 )
-"""Fields that set how fast calls are made, where, and how many of them now."""
-_ADDED = ("judge_base_url", *TOTALS.values(), "send_seed", "switch_base_url")
+"""Fields that set how fast calls are made, where, and how many of them now. Of `db`, the user and the password."""
+_ADDED = ("judge_base_url", *TOTALS.values(), "send_seed", "switch_base_url", "db")
 """Fields that a bench.json of an earlier version does not have."""
 
 
@@ -206,6 +210,8 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
         ThreadMismatch: it holds another comparison, one with other code, or one of another version.
     """
     local(folder, "a comparison is saved in a folder")
+    if plan.db is not None:
+        check_postgres(plan.db)
     known: dict[str, Any] = (
         {} if code is None else {"code": code, "began": datetime.now(UTC).isoformat(timespec="seconds")}
     )
@@ -213,8 +219,15 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
         if folder.exists() and (not folder.is_dir() or any(file.name != "bench.tmp" for file in folder.iterdir())):
             raise ValueError(f"{folder} is not an empty folder; give another one")
         merged = plan
+        known |= {} if plan.db is None else {"id": uuid4().hex}
     else:
         saved = read_plan(folder)
+        if saved.db != without_credentials(plan.db):
+            where = [without_credentials(each) or "files of the folder" for each in (saved.db, plan.db)]
+            raise ThreadMismatch(
+                f"the runs of {folder} are saved in {where[0]}, with what was paid for them, not in {where[1]}: give "
+                "that, or another folder"
+            )
         grows = ("arms",) if any("+allocate=" in arm for arm in saved.arms) else _MAY_GROW  # calls are handed out once
         fixed = [name for name in Plan.__dataclass_fields__ if name not in (*grows, *MAY_CHANGE)]
         pairs = [(name, getattr(saved, name), _plain(getattr(plan, name))) for name in fixed]
@@ -222,7 +235,8 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
             raise ThreadMismatch(f"{folder} holds another comparison ({', '.join(changed)}); give another folder")
         saved_code = saved_code_of(folder)
         _check_code(folder, saved_code or {}, code or {})
-        known = {} if saved_code is None else {**_saved(folder), "code": {**saved_code, **(code or {})}}
+        known = {name: value for name, value in _saved(folder).items() if name in _MADE}
+        known |= {} if saved_code is None else {"code": {**saved_code, **(code or {})}}
         merged = replace(
             plan,
             arms=[*saved.arms, *(arm for arm in plan.arms if arm not in saved.arms)],
@@ -261,6 +275,18 @@ def saved_code_of(folder: Path) -> Code | None:
     """The fingerprints of a comparison's parts; None if an earlier version began it, which knew none."""
     code: Code | None = _saved(folder).get("code")
     return code
+
+
+def id_of(folder: Path) -> str:
+    """With what the names of a comparison's runs begin in a database.
+
+    Raises:
+        ValueError: its runs are not saved in one.
+    """
+    try:
+        return str(_saved(folder)["id"])
+    except KeyError:
+        raise ValueError(f"the runs of {folder} are saved in the folder itself") from None
 
 
 def _check_code(folder: Path, saved: Code, now: Code) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import RunControl
 
@@ -21,10 +22,11 @@ from icrl_graph.benchmarks.experiment import check_totals, evaluator_of
 from icrl_graph.benchmarks.plan import Again, Plan, open_folder, read_plan
 from icrl_graph.benchmarks.results import Cell, Row, checked_results
 from icrl_graph.benchmarks.runner import chosen
-from icrl_graph.benchmarks.scheduler import OnAttempt, OnProgress, Progress, fill, thread
+from icrl_graph.benchmarks.scheduler import OnAttempt, OnProgress, Progress, fill
+from icrl_graph.benchmarks.storage import SqliteStorage, Thread, name_of
 from icrl_graph.benchmarks.win_rates import pairs, pairwise_of
 from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator
-from icrl_graph.execution.sql_journals import SqliteJournal
+from icrl_graph.execution.sql_journals import beside
 from icrl_graph.models.addresses import FolderAddress
 from icrl_graph.models.policy import chat_models
 from icrl_graph.preview import stand_in
@@ -69,11 +71,14 @@ def rejudge(
         "on_error": merged.options.get("on_error"),
     }
 
+    storage = SqliteStorage(folder / "unfinished")
+
     async def work(cell: Cell, rejudged: Mapping[Cell, Row], on_episode: OnAttempt) -> Row:
         row = rows[cell]
         episodes, rewarded_by = row["episodes"], row["rewarded_by"]
         if evaluator is not None:
-            episodes, by = await _judged(row, evaluator, options, thread(folder, cell), again["as_metric"], control)
+            async with storage.drive(name_of(cell)) as thread:
+                episodes, by = await _judged(row, evaluator, options, thread, again["as_metric"], control)
             rewarded_by = rewarded_by if again["as_metric"] else by
         if again["select"] is not None:
             episodes = [_without(episode, *RETESTED) for episode in episodes]
@@ -83,7 +88,7 @@ def rejudge(
         values.pop("rounds_done")
         return cast(Row, {**row, **values, "episodes": episodes, "chosen": places})
 
-    return fill(folder, [list(rows)], work, merged, on_progress, control, rate_limit, _cost)
+    return fill(folder, [list(rows)], work, merged, on_progress, control, rate_limit, storage, _cost)
 
 
 def preview_rejudge(plan: Plan, response_tokens: int = 300) -> Usage:
@@ -121,6 +126,7 @@ def _prepare(plan: Plan) -> tuple[Plan, dict[Cell, Row], Evaluator | None]:
         raise ValueError("the plan does not name the comparison whose answers are to be judged again")
     if isinstance(plan.base_url, FolderAddress):  # where the answers were made; that server might pass for any judge
         plan = replace(plan, base_url=None)
+    plan = replace(plan, db=None)  # only judgements are saved, in the folder itself
     source = Path(again["folder"])
     rows = checked_results(source).rows
     if read_plan(source).again is not None:
@@ -146,22 +152,18 @@ async def _judged(
     row: Row,
     evaluator: Evaluator,
     options: Mapping[str, Any],
-    path: Path,
+    thread: Thread,
     as_metric: bool,
     control: RunControl | None,
 ) -> tuple[list[Episode], str]:
     """The attempts with their new judgements, and the source of these. Journaled until the row is written."""
-    journal = SqliteJournal(path)
-    try:
-        judged, by = await _judgements(row, evaluator, {**options, "journal": journal}, control)
-    finally:
-        journal.close()
+    judged, by = await _judgements(row, evaluator, {**options, "journal": beside(thread.saver)}, control, thread.id)
     merge = _as_metric if as_metric else _as_reward
     return [merge(old, new) for old, new in zip(row["episodes"], judged, strict=True)], by
 
 
 async def _judgements(
-    row: Row, evaluator: Evaluator, options: Any, control: RunControl | None
+    row: Row, evaluator: Evaluator, options: Any, control: RunControl | None, thread_id: str = ""
 ) -> tuple[list[Episode], str]:
     """The attempts with their new judgements alone, and the source of these."""
     built = assemble(Settings, {settings.MAIN: lambda: ""}, evaluator, None, options, {})
@@ -170,7 +172,8 @@ async def _judgements(
         settings={**settings.resolve(built.schema, None), "run": _run_id(row), "form": nodes.SCHEMA_VERSION},
         episodes=[_unjudged(episode) for episode in row["episodes"]],
     )
-    judged: list[Episode] = (await _graph(built).ainvoke(state, control=control))["episodes"]
+    config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
+    judged: list[Episode] = (await _graph(built).ainvoke(state, config, control=control))["episodes"]
     return judged, built.rewarded_by()
 
 

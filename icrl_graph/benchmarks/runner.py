@@ -18,7 +18,8 @@ from icrl_graph.benchmarks.arms import Arm
 from icrl_graph.benchmarks.experiment import NO_OBJECTS, Experiment, Objects, prepare
 from icrl_graph.benchmarks.plan import Plan, open_folder, saved_code_of
 from icrl_graph.benchmarks.results import Cell, Row, checked_results, failure, has_ended, row_of
-from icrl_graph.benchmarks.scheduler import OnAttempt, OnProgress, Progress, fill, thread
+from icrl_graph.benchmarks.scheduler import OnAttempt, OnProgress, Progress, fill
+from icrl_graph.benchmarks.storage import Storage, name_of, storage_of
 from icrl_graph.errors import JournalError, ThreadMismatch
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.policy import as_policy
@@ -60,28 +61,29 @@ def run(
     code = prepare(plan, objects).code()  # nothing is written if something is wrong
     experiment = prepare(open_folder(folder, plan, code), objects)
     _check_tasks(experiment, checked_results(folder).rows)
+    storage = storage_of(experiment.plan, folder)
     cells, says_how = experiment.cells(), saved_code_of(folder) is not None
     drawing = {name for name, arm in experiment.arms.items() if arm.draws_from is not None}
     early = [cell for cell in cells if cell.arm not in drawing]
     late = [cell for cell in cells if cell.arm in drawing]  # they draw from the rewards that the others got
 
     allocated = {
-        name: _Allocated(experiment, name, folder, control) for name, arm in experiment.arms.items() if arm.allocate
+        name: _Allocated(experiment, name, storage, control) for name, arm in experiment.arms.items() if arm.allocate
     }
 
     async def work(cell: Cell, rows: Mapping[Cell, Row], on_attempt: OnAttempt) -> Row:
-        path, settings = thread(folder, cell) if durable or cell.arm in allocated else None, {}
+        saved, settings = storage if durable or cell.arm in allocated else None, {}
         if cell.arm in allocated:
             rounds = await allocated[cell.arm].rounds(cell, rows, on_attempt)
             if not rounds:
                 return failure(cell, "no call was left for it")
             settings = {"rounds": rounds}
-        row = await _play(experiment, cell, path, rows, partial(on_attempt, cell), control, settings)
+        row = await _play(experiment, cell, saved, rows, partial(on_attempt, cell), control, settings)
         if not says_how:
             row.pop("made", None)
         return row
 
-    return fill(folder, [early, late], work, experiment.plan, on_progress, control, experiment.rate_limit)
+    return fill(folder, [early, late], work, experiment.plan, on_progress, control, experiment.rate_limit, storage)
 
 
 def _check_tasks(experiment: Experiment, rows: Mapping[Cell, Row]) -> None:
@@ -101,7 +103,7 @@ def _check_tasks(experiment: Experiment, rows: Mapping[Cell, Row]) -> None:
 async def _play(
     experiment: Experiment,
     cell: Cell,
-    path: Path | None,
+    storage: Storage | None,
     rows: Mapping[Cell, Row],
     on_episode: OnEpisode,
     control: RunControl | None,
@@ -116,18 +118,15 @@ async def _play(
         graph = experiment.graph(cell.arm, pool)
     own = {**_own_settings(experiment, cell), **settings}
     checked = check_inputs(**inputs)
-    if path is None:
-        result = play(graph, checked, None, _THREAD, on_episode, control, own)
+    if storage is None:
+        result = play(graph, checked, None, name_of(cell), on_episode, control, own)
     else:
-        result = await aplay(graph, checked, path, _THREAD, on_episode, control, own)
+        async with storage.drive(name_of(cell)) as thread:
+            result = await aplay(graph, checked, *thread, on_episode, control, own)
     if result.stopped == "failures":
         reason = result.episodes[-1].get("error", "")
         return failure(cell, f"the model failed too often in a row: {reason}", result.usage)
     return row_of(cell, inputs, vars(result), chosen(result.episodes, graph.choose))
-
-
-_THREAD = "run"
-"""The name of a run in the file of its own."""
 
 
 class _Allocated:
@@ -136,8 +135,8 @@ class _Allocated:
     How far each is stands in its thread, so that a comparison that was killed goes on from there.
     """
 
-    def __init__(self, experiment: Experiment, arm: str, folder: Path, control: RunControl) -> None:
-        self._experiment, self._arm, self._folder, self._control = experiment, arm, folder, control
+    def __init__(self, experiment: Experiment, arm: str, storage: Storage, control: RunControl) -> None:
+        self._experiment, self._arm, self._storage, self._control = experiment, arm, storage, control
         self._played: asyncio.Future[dict[Cell, Played]] | None = None
 
     async def rounds(self, cell: Cell, rows: Mapping[Cell, Row], on_attempt: OnAttempt) -> int:
@@ -155,14 +154,14 @@ class _Allocated:
         cells = [cell for cell in experiment.cells() if cell.arm == self._arm]
         settings = SavedSettings.of(graph.parts.schema().model_dump())
         a_round = settings.width * graph.parts.calls_of_attempt(settings)
-        waits = asyncio.Semaphore(experiment.plan.concurrency)
+        waits, saved = asyncio.Semaphore(experiment.plan.concurrency), await self._storage.begun()
 
         async def play_on(cell: Cell, rounds: int) -> Played:
             own = {**_own_settings(experiment, cell), "rounds": rounds}
-            checked, path = check_inputs(**experiment.benchmark.inputs(cell.item)), thread(self._folder, cell)
-            tell = partial(on_attempt, cell)
+            checked, tell = check_inputs(**experiment.benchmark.inputs(cell.item)), partial(on_attempt, cell)
             try:
-                result = await aplay(graph, checked, path, _THREAD, tell, self._control, own)
+                async with self._storage.drive(name_of(cell)) as thread:
+                    result = await aplay(graph, checked, *thread, tell, self._control, own)
             except (JournalError, OSError):
                 raise
             except Exception:  # it is raised again where its row is made, if one is made: not where all is drained
@@ -171,8 +170,11 @@ class _Allocated:
             return Played(rounds, calls, tuple(rewards_of(result.episodes)), is_over=result.stopped != "rounds")
 
         async def so_far(cell: Cell) -> Played:
+            if name_of(cell) not in saved:
+                return Played()
             async with waits:
-                rounds = await arounds(graph, thread(self._folder, cell), _THREAD)
+                async with self._storage.drive(name_of(cell)) as thread:
+                    rounds = await arounds(graph, *thread)
                 return await play_on(cell, rounds) if rounds else Played()
 
         def may_go_on() -> bool:

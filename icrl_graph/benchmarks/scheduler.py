@@ -1,4 +1,4 @@
-"""Makes the rows of a folder, many at once: each run has its own thread, saved in a file until its row is written.
+"""Makes the rows of a folder, many at once: each run has its own thread, saved until its row is written.
 
 Whatever ends the process costs no more than the calls in flight. A run that fails becomes a row that says why, and is
 repeated when the comparison is resumed.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -25,11 +24,11 @@ from langgraph.runtime import RunControl
 from icrl_graph.benchmarks.files import write_whole
 from icrl_graph.benchmarks.plan import TOTALS, Plan
 from icrl_graph.benchmarks.results import Cell, Row, append, appending, checked_results, failure, has_ended
+from icrl_graph.benchmarks.storage import Storage, name_of
 from icrl_graph.errors import JournalError, ModelError
 from icrl_graph.execution.budget import TotalBudget
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.execution.retry import describe
-from icrl_graph.execution.sql_journals import spent_in
 from icrl_graph.state.episode import Usage, add_usage
 from icrl_graph.state.events import EpisodeEvent
 from icrl_graph.state.formatting import cost as written
@@ -125,6 +124,7 @@ def fill(
     on_progress: OnProgress,
     control: RunControl,
     rate_limit: RateLimit,
+    storage: Storage,
     cost: Callable[[Row], Usage] = lambda row: row.get("usage", {}),
 ) -> Progress:
     """Make the rows of a folder that are missing or failed, as many at once as the plan says.
@@ -137,6 +137,7 @@ def fill(
         on_progress: called whenever something has happened.
         control: ends it early; the one that the runs have.
         rate_limit: that of all its calls, which gets their total budget, too.
+        storage: holds the runs that have not ended; it is opened here.
         cost: what a row has cost here.
 
     Returns:
@@ -152,24 +153,33 @@ def fill(
         rows = checked_results(folder).rows
         cells = [cell for phase in phases for cell in phase]
         progress = Progress(cells, plan.rounds, rows)
-        before: Usage = {**_spent(folder, rows, cost), "seconds": _read_clock(folder)}
-        progress.total = rate_limit.total = TotalBudget(plan.caps(), before)
-        scheduler = _Scheduler(folder, file, work, rows, progress, on_progress, control)
+
+        async def session() -> None:
+            async with storage.open():
+                spent = await storage.spent()
+                before: Usage = {**_spent(rows, spent, cost), "seconds": _read_clock(folder)}
+                progress.total = rate_limit.total = TotalBudget(plan.caps(), before)
+                scheduler = _Scheduler(folder, file, work, rows, progress, on_progress, control, storage)
+                try:
+                    await scheduler.run(phases, plan.concurrency)
+                finally:
+                    scheduler.save_clock()
+                if progress.total.reached:
+                    progress.left = _left(progress.total, [c for c in cells if c not in rows], await storage.begun())
+
         try:
-            _run(scheduler.run(phases, plan.concurrency), control)
+            _run(session(), control)
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
-        finally:
-            scheduler.save_clock()
-    if progress.total.reached:
-        left = [cell for cell in cells if cell not in rows]
-        begun = [cell for cell in left if thread(folder, cell).exists()]
-        name = TOTALS[progress.total.reached]
-        progress.left = Left(name, progress.total.spent, [cell for cell in left if cell not in begun], begun)
-        return progress
-    if control.drain_requested and progress.done + len(progress.failed) < progress.runs:
+    if progress.left is None and control.drain_requested and progress.done + len(progress.failed) < progress.runs:
         raise GraphDrained(control.drain_reason or "shutdown")
     return progress
+
+
+def _left(total: TotalBudget, cells: Sequence[Cell], saved: Collection[str]) -> Left:
+    """What is left of a comparison because its total budget is spent."""
+    begun = [cell for cell in cells if name_of(cell) in saved]
+    return Left(TOTALS[total.reached or ""], total.spent, [cell for cell in cells if cell not in begun], begun)
 
 
 def _run(session: Coroutine[Any, Any, None], control: RunControl) -> None:
@@ -199,6 +209,7 @@ class _Scheduler:
     progress: Progress
     on_progress: OnProgress
     control: RunControl
+    storage: Storage
     refused: set[str] = field(default_factory=set)
     """The tasks that the model refused, as for a wrong key."""
     items: set[str] = field(default_factory=set)
@@ -206,8 +217,10 @@ class _Scheduler:
     async def run(self, phases: Sequence[Sequence[Cell]], concurrency: int) -> None:
         self.items = {cell.item for cells in phases for cell in cells}
         self.on_progress(self.progress)
-        for cell in self.rows:
-            self._release_ended(cell)  # left over from a process that ended between row and release
+        ended = {name_of(cell) for cell in self.rows if has_ended(self.rows, cell)}
+        await self.storage.release(
+            ended & await self.storage.begun()
+        )  # left over from a process that ended between row and release
         for cells in phases:
             waiting = iter([cell for cell in cells if not has_ended(self.rows, cell)])
             async with asyncio.TaskGroup() as group:
@@ -222,7 +235,7 @@ class _Scheduler:
                 row = await self._row(cell)
             except GraphDrained:
                 return
-            self._save(cell, row)
+            await self._save(cell, row)
 
     async def _row(self, cell: Cell) -> Row:
         try:
@@ -244,10 +257,11 @@ class _Scheduler:
         self.save_clock()
         self.on_progress(self.progress)
 
-    def _save(self, cell: Cell, row: Row) -> None:
+    async def _save(self, cell: Cell, row: Row) -> None:
         append(self.file, row)
         self.rows[cell] = row
-        self._release_ended(cell)
+        if has_ended(self.rows, cell):
+            await self.storage.release([name_of(cell)])
         self.progress.add_row(cell, row)
         self.save_clock()
         self.on_progress(self.progress)
@@ -256,10 +270,6 @@ class _Scheduler:
         """Save for how long it has run, where that is capped."""
         if "time" in self.progress.total.caps:
             write_whole(self.folder / "clock.json", {"seconds": self.progress.total.spent["seconds"]})
-
-    def _release_ended(self, cell: Cell) -> None:
-        if has_ended(self.rows, cell):
-            _release(thread(self.folder, cell))
 
 
 def _read_clock(folder: Path) -> float:
@@ -270,14 +280,12 @@ def _read_clock(folder: Path) -> float:
         return 0.0
 
 
-def _spent(folder: Path, rows: Mapping[Cell, Row], cost: Callable[[Row], Usage]) -> Usage:
-    """What the runs in a folder have cost so far: those that have ended by their rows, the others by their replies."""
-    ended = [cost(row) for cell, row in rows.items() if has_ended(rows, cell)]
-    failed = {thread(folder, cell): cost(row) for cell, row in rows.items() if not has_ended(rows, cell)}
-    of_ended = {thread(folder, cell) for cell in rows if has_ended(rows, cell)}
-    begun = {path: spent_in(path) for path in (folder / "unfinished").glob("*.sqlite") if path not in of_ended}
-    others = [_larger(failed.get(path, {}), begun.get(path, {})) for path in {*failed, *begun}]
-    return add_usage(*ended, *others)
+def _spent(rows: Mapping[Cell, Row], begun: Mapping[str, Usage], cost: Callable[[Row], Usage]) -> Usage:
+    """What all runs have cost so far: those that have ended by their rows, the others by their replies."""
+    ended = {name_of(cell): cost(row) for cell, row in rows.items() if has_ended(rows, cell)}
+    failed = {name_of(cell): cost(row) for cell, row in rows.items() if not has_ended(rows, cell)}
+    others = (failed.keys() | begun.keys()) - ended.keys()
+    return add_usage(*ended.values(), *(_larger(failed.get(name, {}), begun.get(name, {})) for name in others))
 
 
 def _larger(one: Usage, other: Usage) -> Usage:
@@ -286,18 +294,6 @@ def _larger(one: Usage, other: Usage) -> Usage:
     b: Mapping[str, Any] = other
     larger: Any = {name: max(a.get(name, 0), b.get(name, 0)) for name in {*a, *b}}
     return cast(Usage, larger)
-
-
-def thread(folder: Path, cell: Cell) -> Path:
-    """The file that a run is saved in until its row is written."""
-    name = hashlib.sha256("/".join(map(str, cell)).encode()).hexdigest()[:16]
-    return folder / "unfinished" / f"{name}.sqlite"
-
-
-def _release(path: Path) -> None:
-    """Remove the thread of a run whose row is saved."""
-    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-        file.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from icrl_graph.cli.shared import (
     BaseUrl,
     CallTimeout,
     Concurrency,
+    Db,
     Json,
     JudgeBaseUrl,
     MaxResponseTokens,
@@ -110,6 +111,7 @@ def bench(
         ),
     ] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="The folder; default a new one in runs/.")] = None,
+    db: Db = None,
     register: Annotated[
         bool,
         typer.Option(
@@ -219,7 +221,7 @@ def bench(
             concurrency=concurrency, requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute, attempts=attempts,
             call_timeout=call_timeout, total_usd=total_usd, total_calls=total_calls, total_seconds=total_seconds,
-            send_seed=not no_seed, allocate=allocate,
+            send_seed=not no_seed, allocate=allocate, db=db,
             options={
                 **chosen_settings(context, assignments or [], [Settings, BestOfNSettings], RESERVED),
                 "prices": parse_json(prices, "--prices"), "system": system,

@@ -170,6 +170,13 @@ def resume(
     ] = None,
     judge_base_url: Annotated[str | None, typer.Option(help="The same for the judge of a comparison.")] = None,
     switch_base_url: Annotated[str | None, typer.Option(help="The same for a model to switch to.")] = None,
+    db: Annotated[
+        str | None,
+        typer.Option(
+            metavar="postgresql://...",
+            help="The database of a comparison, if it needs user:password@; default the folder's, without.",
+        ),
+    ] = None,
     total_usd: TotalUsd = None,
     total_calls: TotalCalls = None,
     total_seconds: TotalSeconds = None,
@@ -187,12 +194,19 @@ def resume(
         with errors_reported():
             if more:
                 raise ValueError("--more is for runs; to a comparison, icrl bench adds arms, tasks and seeds")
-        addresses = {"base_url": base_url, "judge_base_url": judge_base_url, "switch_base_url": switch_base_url}
+        addresses = {
+            "base_url": base_url,
+            "judge_base_url": judge_base_url,
+            "switch_base_url": switch_base_url,
+            "db": db,
+        }
         changes = {**addresses, **totals}
         return bench.resume_comparison(folder, as_json, **changes)
     with errors_reported():
         if judge_base_url is not None:
             raise ValueError("--judge-base-url is for comparisons; a run has no judge of its own")
+        if db is not None:
+            raise ValueError("--db is for comparisons; a run is saved in its folder")
         if any(total is not None for total in totals.values()):
             raise ValueError("--total-usd, --total-calls and --total-seconds are for comparisons; a run has --max-...")
         saved = Run.read(folder)

@@ -114,6 +114,13 @@ SwitchBaseUrl = Annotated[
     str | None,
     typer.Option(help="The server of the model to switch to; default that of --base-url.", rich_help_panel=CALLS),
 ]
+Db = Annotated[
+    str | None,
+    typer.Option(
+        metavar="postgresql://...",
+        help="A PostgreSQL database that saves runs until they end; default files of the folder.",
+    ),
+]
 Attempts = Annotated[
     int, typer.Option(help="Attempts per API call, retries of transient errors included.", rich_help_panel=CALLS)
 ]

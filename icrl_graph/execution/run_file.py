@@ -1,4 +1,4 @@
-"""The SQLite file that `improve(path=...)` saves a run in: opened, written to by one driver of each thread, closed."""
+"""Where `improve(path=...)` saves a run: an SQLite file or a PostgreSQL database, with one driver of each thread."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 
-from icrl_graph.execution.event_loop import uncancelled
+from icrl_graph.errors import missing_extra
+from icrl_graph.execution.event_loop import EventLoop, uncancelled
 from icrl_graph.execution.langgraph_internals import PlainSerializer
 from icrl_graph.execution.thread_lock import driving
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    from icrl_graph.execution.postgres import DrivingSaver
 
 PATIENCE = 30.0
 """Seconds to wait for somebody else who is writing into the same file."""
@@ -25,14 +31,20 @@ PATIENCE = 30.0
 
 @contextmanager
 def saver_of(path: str | PathLike[str] | None, thread_id: str) -> Iterator[BaseCheckpointSaver[Any]]:
-    """The checkpointer of a file, for who drives a thread of it; without a path, one in memory.
+    """The checkpointer of a file or database, for who drives a thread of it; without a path, one in memory.
 
     Raises:
-        ValueError: the path is an address, or that of something else.
+        ValueError: the path is another address, or that of something else.
         ThreadBusy: somebody else drives the thread.
+        MissingExtra: it is the address of a PostgreSQL database, and the extra `postgres` is not installed.
+        JournalError: that database can't be reached.
     """
     if path is None:
         yield InMemorySaver()
+        return
+    if is_postgres(path):
+        with _in_own_loop(async_saver_of(path, thread_id)) as saver:
+            yield saver
         return
     import sqlite3
 
@@ -47,27 +59,89 @@ def saver_of(path: str | PathLike[str] | None, thread_id: str) -> Iterator[BaseC
 
 
 @asynccontextmanager
-async def async_saver_of(path: str | PathLike[str] | None, thread_id: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
-    """`saver_of` for async code."""
-    if path is None:
-        yield InMemorySaver()
+async def async_saver_of(
+    path: str | PathLike[str] | BaseCheckpointSaver[Any] | None, thread_id: str
+) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+    """`saver_of` for async code; a checkpointer, of a thread that the caller drives, is given back as it is."""
+    if path is None or isinstance(path, BaseCheckpointSaver):
+        yield path or InMemorySaver()
         return
+    if is_postgres(path):
+        async with postgres_saver(str(path)) as shared, shared.driving(thread_id):
+            yield shared
+        return
+    database_file(path, _WHAT).parent.mkdir(parents=True, exist_ok=True)
+    with driving(path, thread_id):
+        async with sqlite_saver(path) as saver:
+            yield saver
+
+
+@asynccontextmanager
+async def sqlite_saver(path: str | PathLike[str]) -> AsyncIterator[AsyncSqliteSaver]:
+    """The checkpointer of an SQLite file, for who drives all threads of it."""
     import aiosqlite
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-    database_file(path, _WHAT).parent.mkdir(parents=True, exist_ok=True)
-    with driving(path, thread_id):
-        connection = await _opened(aiosqlite.connect(**_database(path), timeout=PATIENCE))
-        saver = AsyncSqliteSaver(connection, serde=PlainSerializer())
+    connection = await _opened(aiosqlite.connect(**_database(path), timeout=PATIENCE))
+    saver = AsyncSqliteSaver(connection, serde=PlainSerializer())
+    try:
+        yield saver
+    finally:
+        await uncancelled(_closed(saver))
+
+
+@contextmanager
+def _in_own_loop(opening: AbstractAsyncContextManager[BaseCheckpointSaver[Any]]) -> Iterator[BaseCheckpointSaver[Any]]:
+    """An asynchronous checkpointer for a graph under `invoke`: it works in an event loop of its own."""
+    loop = EventLoop()
+    try:
+        saver = loop.run(opening.__aenter__(), None)
         try:
             yield saver
         finally:
-            await uncancelled(_closed(saver))
+            loop.run(opening.__aexit__(None, None, None), None)
+    finally:
+        loop.close()
+
+
+def postgres_saver(address: str) -> AbstractAsyncContextManager[DrivingSaver]:
+    """The checkpointer of a PostgreSQL database, for all threads that a process drives in it.
+
+    Raises:
+        MissingExtra: the extra `postgres` is not installed.
+    """
+    saver: AbstractAsyncContextManager[DrivingSaver] = _postgres().opened(address)
+    return saver
+
+
+def check_postgres(address: str) -> None:
+    """Raise unless a PostgreSQL database can be opened by this address, as far as that is known before it is tried.
+
+    Raises:
+        ValueError: it is no such address, or can't be read; the error tells no password.
+        MissingExtra: the extra `postgres` is not installed.
+    """
+    if not is_postgres(address):
+        raise ValueError("a database is given by its address, postgresql://user:password@host:port/name; got another")
+    _postgres().conninfo_of(address)
+
+
+def _postgres() -> Any:
+    try:
+        from icrl_graph.execution import postgres
+    except ImportError as error:
+        raise missing_extra("psycopg", "postgres") from error
+    return postgres
+
+
+def is_postgres(path: Any) -> bool:
+    """Whether it is the address of a PostgreSQL database."""
+    return isinstance(path, str) and path.startswith(("postgresql://", "postgres://"))
 
 
 _WHAT = (
-    "path is a file for SQLite; in another database, such as PostgreSQL, a run is saved by the checkpointer that its "
-    "graph is compiled with, as in create_icrl(...).compile(PostgresSaver(...))"
+    "path is a file for SQLite, or the text postgresql://...; in another database a run is saved by the checkpointer "
+    "that its graph is compiled with, as in create_icrl(...).compile(saver)"
 )
 _ADDRESS = re.compile(r"([A-Za-z][\w+.-]+):/")
 

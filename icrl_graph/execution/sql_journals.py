@@ -21,8 +21,8 @@ import threading
 import weakref
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -56,6 +56,12 @@ _PUT = (
     "INSERT INTO icrl_replies (id, thread, reply) VALUES (?, ?, ?) "
     "ON CONFLICT (id) DO UPDATE SET reply = excluded.reply"
 )
+
+_THREADS = (
+    "SELECT thread_id FROM checkpoints WHERE thread_id LIKE ? UNION SELECT thread FROM icrl_replies WHERE thread LIKE ?"
+)
+_AT_ONCE = 100
+"""Threads whose replies are read at once."""
 
 
 class TableJournal(Journal):
@@ -124,6 +130,27 @@ class TableJournal(Journal):
         rows = await self._aexecute((_PUT, id, thread, json.dumps(reply)), (_DRIVER, thread))
         self._read(rows, driver, thread)
 
+    async def athreads(self, prefix: str = "") -> set[str]:
+        """The threads of the database whose names begin so, for a journal beside checkpoints."""
+        rows = await self._aexecute((_THREADS, f"{prefix}%", f"{prefix}%"))
+        return {thread for (thread,) in rows}
+
+    async def aspent(self, threads: Collection[str]) -> dict[str, Usage]:
+        """What the replies of each of these threads have cost."""
+        spent: dict[str, Usage] = {each: {} for each in threads}
+        for some in _batches(spent):
+            marks = ", ".join("?" * len(some))
+            rows = await self._aexecute((f"SELECT thread, reply FROM icrl_replies WHERE thread IN ({marks})", *some))
+            for thread, text in rows:
+                spent[thread] = add_usage(spent[thread], Reply(*json.loads(text)).usage)
+        return spent
+
+    async def adelete_threads(self, threads: Collection[str]) -> None:
+        """Delete whole threads, their checkpoints, too, in one transaction; for a journal beside checkpoints."""
+        tables = [table for table in ("checkpoints", self.writes, self.blobs) if table is not None]
+        checkpoints = [(f"DELETE FROM {table} WHERE thread_id = ?", each) for each in threads for table in tables]
+        await self._aexecute(*checkpoints, *(statement for each in threads for statement in _deletions(each)))
+
     def _execute(self, *statements: Statement) -> Rows:
         rows = self.run(*self._with_schema(statements))
         self._has_table = True
@@ -188,6 +215,11 @@ class _Drivers:
             return self._drivers[invocation, thread]
 
 
+def _batches(names: Collection[str]) -> Iterator[list[str]]:
+    listed = list(names)
+    return (listed[at : at + _AT_ONCE] for at in range(0, len(listed), _AT_ONCE))
+
+
 def _deletions(thread: str) -> list[Statement]:
     return [(f"DELETE FROM {table} WHERE thread = ?", thread) for table in ("icrl_drivers", "icrl_replies")]
 
@@ -235,17 +267,6 @@ _LOCATE: Statement = ("PRAGMA database_list",)
 def _path_in(rows: Rows) -> str:
     """The path that SQLite's database_list tells; none of a database in memory."""
     return str(rows[0][2] or "")
-
-
-def spent_in(path: PathLike[str]) -> Usage:
-    """What the replies in an SQLite file have cost; nothing where none is saved there."""
-    import sqlite3
-
-    with closing(sqlite3.connect(path, timeout=30)) as connection:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'icrl_replies'").fetchall():
-            return {}
-        replies = [Reply(*json.loads(text)) for (text,) in connection.execute("SELECT reply FROM icrl_replies")]
-    return add_usage(*(reply.usage for reply in replies))
 
 
 class _BesideSqlite(TableJournal):
@@ -302,7 +323,7 @@ class _BesidePostgres(TableJournal):
         self._saver = saver
 
     def run(self, *statements: Statement) -> Rows:
-        for attempt in _retries(self._saver.conn, is_async=False):
+        for attempt in retries(self._saver.conn, is_async=False):
             with attempt:
                 rows = self._transaction(statements)
         return rows
@@ -326,10 +347,20 @@ class _BesidePostgres(TableJournal):
 
 
 class _BesideAsyncPostgres(_BesideAsync):
+    """Before a paid call a saver that has a `confirm` says whether it still drives the thread."""
+
     schema, writes, blobs = _BesidePostgres.schema, _BesidePostgres.writes, _BesidePostgres.blobs
 
+    def get(self, id: str, thread: str) -> Reply | None:
+        return asyncio.run_coroutine_threadsafe(self.aget(id, thread), self._saver.loop).result()
+
+    async def aget(self, id: str, thread: str) -> Reply | None:
+        if (confirm := getattr(self._saver, "confirm", None)) is not None:
+            await confirm(thread)
+        return await super().aget(id, thread)
+
     async def arun(self, *statements: Statement) -> Rows:
-        async for attempt in _retries(self._saver.conn, is_async=True):
+        async for attempt in retries(self._saver.conn, is_async=True):
             with attempt:
                 rows = await self._transaction(statements)
         return rows
@@ -365,15 +396,20 @@ def _is_pool(connection: Any) -> bool:
     return False
 
 
-def _retries(connection: Any, is_async: bool) -> Any:
-    """Retries statements where a pool gave a connection that a restart has broken; a single one stays broken."""
+def retries(connection: Any, is_async: bool) -> Any:
+    """Retries statements that a restart has broken, up to ten times; none on a single connection that stays broken.
+
+    Args:
+        connection: a pool, a connection, or None for one that is opened anew each time.
+        is_async: whether the attempts are awaited.
+    """
     import tenacity
     from psycopg import OperationalError
 
     retrying: Any = tenacity.AsyncRetrying if is_async else tenacity.Retrying
     return retrying(
         retry=tenacity.retry_if_exception_type(OperationalError),
-        stop=tenacity.stop_after_attempt(10 if _is_pool(connection) else 1),
+        stop=tenacity.stop_after_attempt(10 if connection is None or _is_pool(connection) else 1),
         wait=tenacity.wait_random_exponential(multiplier=0.1, max=10),
         reraise=True,
     )

@@ -14,6 +14,7 @@ OPENAI = "https://api.openai.com/v1"
 Credentials = tuple[str, str]
 """A user name and a password."""
 _USER = re.compile(r"^([a-z][a-z0-9+.-]*://)?[^/?#]*@", re.IGNORECASE)
+_PASSWORD = re.compile(r"&?(?<=[?&])(ssl)?password=[^&#]*", re.IGNORECASE)
 
 
 class FolderAddress(str):
@@ -23,8 +24,8 @@ class FolderAddress(str):
 
 
 def without_credentials(address: str | None) -> str | None:
-    """An address without `user:password@`, as it may be saved and shown."""
-    return None if address is None else _USER.sub(r"\1", address)
+    """An address without `user:password@`, and without `password=` of a database, as it may be saved and shown."""
+    return None if address is None else _PASSWORD.sub("", _USER.sub(r"\1", address)).replace("?&", "?").rstrip("?")
 
 
 def split_credentials(address: str) -> tuple[str, Credentials | None]:

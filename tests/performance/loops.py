@@ -4,7 +4,8 @@
 
 Set-ups:
     ours            `create_icrl`, the package's own client, no checkpoints; garbage is collected as the runner does
-    ours-sqlite     the same as the runner does it: every round durable, each task in a file of its own
+    ours-sqlite     the same with every round durable, each task in a file of its own
+    ours-few-files  the same as the runner does it: the tasks in a few files
     ours-one-file   the same with one file for all, each task a thread of it
     bare            no graph: a plain loop over the package's own client, garbage collected as above
     naive           a graph as one writes it first: the prompt in the state, lists that grow, LangChain's default client
@@ -29,6 +30,7 @@ from typing_extensions import TypedDict
 from icrl_graph import chat_model, create_icrl
 from icrl_graph.api import aplay, check_inputs
 from icrl_graph.benchmarks.scheduler import make_room, seldom_collecting
+from icrl_graph.benchmarks.storage import SqliteStorage
 
 Play = Callable[[int], Awaitable[Any]]
 """One task, from its first round to its last."""
@@ -69,6 +71,21 @@ def ours_kept(base_url: str, rounds: int, folder: Path) -> Play:
     """The package's graph, every round durable."""
     graph = create_icrl(chat_model("openai:local", base_url=base_url), reward, rounds=rounds)
     return lambda number: aplay(graph, check_inputs(task(number), None), folder / f"{number}.sqlite", "run")
+
+
+def ours_in_few_files(base_url: str, rounds: int, folder: Path) -> Play:
+    """The package's graph, every round durable, all tasks in a few files."""
+    graph = create_icrl(chat_model("openai:local", base_url=base_url), reward, rounds=rounds)
+    storage, opened = SqliteStorage(folder), list[Any]()
+
+    async def play(number: int) -> None:
+        if not opened:
+            opened.append(storage.open())
+            await opened[0].__aenter__()
+        async with storage.drive(f"{number % 2**64:016x}") as thread:
+            await aplay(graph, check_inputs(task(number), None), *thread)
+
+    return play
 
 
 def ours_in_one_file(base_url: str, rounds: int, folder: Path) -> Play:
@@ -134,6 +151,7 @@ def naive(base_url: str, rounds: int, folder: Path) -> Play:
 SET_UPS: dict[str, Callable[[str, int, Path], Play]] = {
     "ours": ours,
     "ours-sqlite": ours_kept,
+    "ours-few-files": ours_in_few_files,
     "ours-one-file": ours_in_one_file,
     "bare": bare,
     "naive": naive,
