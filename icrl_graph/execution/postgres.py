@@ -15,7 +15,7 @@ import os
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import wraps
 from typing import Any
 
@@ -115,6 +115,7 @@ class DrivingSaver(AsyncPostgresSaver):
 
     def __init__(self, pool: Any, locks: _Locks) -> None:
         super().__init__(pool, serde=PlainSerializer())
+        self.lock: Any = nullcontext()  # each call has a connection of its own: nothing waits for another run's
         self._locks = locks
 
     aget_tuple = _patiently(AsyncPostgresSaver.aget_tuple)
