@@ -80,7 +80,7 @@ def _keyless(address: str) -> str:
     return f"{address}{'&' if '?' in address else '?'}password="
 
 
-FILES = 16
+FILES = 4
 """Over which the runs of a comparison are spread."""
 
 
