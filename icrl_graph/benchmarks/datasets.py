@@ -165,7 +165,9 @@ def _check_once(columns: Sequence[str]) -> None:
 
 def _csv(path: Path) -> Rows:
     text = path.read_bytes().decode("utf-8-sig")
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a text may be longer than Python's 131,072 characters
+    csv.field_size_limit(
+        max(csv.field_size_limit(), len(text))
+    )  # a text may be longer than Python's 131,072 characters
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         _check_once(reader.fieldnames or [])

@@ -92,7 +92,12 @@ def make_plan(
         raise ValueError(f"name the model, such as openai:gpt-4.1-mini; no learner plays {benchmark}")
     played = read_arms(arms)
     check_learners(str(benchmark), [model, *(arm.model for arm in played)])
-    parts = {"model": source.model if model is None else model, "judge": judge, "evaluator": evaluator, "metric": metric}
+    parts = {
+        "model": source.model if model is None else model,
+        "judge": judge,
+        "evaluator": evaluator,
+        "metric": metric,
+    }
     objects = {role: part for role, part in parts.items() if part is not None and not isinstance(part, str)}
     names: dict[str, Any] = {role: f"{PYTHON}{_name_of(role, part)}" for role, part in objects.items()}
     names |= {role: absolute(part) for role, part in parts.items() if isinstance(part, str)}

@@ -230,7 +230,9 @@ class Request:
         """
         parts = self.chosen()
         if self.pair_judge is not None and all(part.pair_judge is None for part in parts):
-            raise ValueError(f"{self.table} has no win rates, for which pair_judge={self.pair_judge!r} compares answers")
+            raise ValueError(
+                f"{self.table} has no win rates, for which pair_judge={self.pair_judge!r} compares answers"
+            )
         plans = [(part, *self.plan(part)) for part in parts]
         made = [(part, prepare(plan, objects), objects) for part, plan, objects in plans]
         for part, plan, _ in plans:

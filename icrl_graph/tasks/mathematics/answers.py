@@ -83,7 +83,8 @@ def is_prose(target: str) -> bool:
 
 _WORDS = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s?\{([^{}]*)\}")
 _NOISE = re.compile(
-    r"\\(?:left|right|displaystyle|limits)(?![a-zA-Z])|\\[,;:! ]|\\[()\[\]]|\\?\$|\s|\^\{?\\circ\}?|\\degree(?![a-zA-Z])|°"
+    r"\\(?:left|right|displaystyle|limits)(?![a-zA-Z])|\\[,;:! ]|\\[()\[\]]|\\?\$|\s|\^\{?\\circ\}?"
+    r"|\\degree(?![a-zA-Z])|°"
 )
 _EMPHASIS = re.compile(r"(\*\*|`)(.+)\1", re.S)
 _MIXED = re.compile(r"([-+]?[0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)")
