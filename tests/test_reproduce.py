@@ -169,6 +169,7 @@ def test_the_cap_is_on_the_whole_table_and_a_higher_one_does_the_rest(
 
 def test_a_win_rate_is_that_of_icrl_over_the_others(here: Path, server: OpenAIServer) -> None:
     made = reproduce("writing", model="openai:policy", data="own", limit=3, rounds=1, methods=["Reflexion"], folder="x")
+    assert made.usage["calls"] == server.counts["calls"]  # the answers of pairs were paid once
     first, second = made.lines
     (rate,) = made.pairs["writing-relative"].win_rates
     assert (rate["against"], rate["arm"]) == ("icrl", second["arm"])
@@ -204,6 +205,10 @@ def test_a_preview_tells_the_cost_and_pays_nothing(here: Path, server: OpenAISer
         (("game24", "--data", "own"), "set OPENAI_API_KEY"),
         (("game24", "--data", "own", "--method", "Tree*"), "no row of game24 is named like 'Tree*'; they are ICRL"),
         (("math", "--part", "imo"), "unknown part 'imo'; choose one of 'aime', 'hmmt'"),
+        (
+            ("game24", "--data", "own", "--pair-judge", "openai:a", "--base-url", "http://127.0.0.1:9/v1"),
+            "game24 has no win rates, for which pair_judge='openai:a' compares answers",
+        ),
         (("game24", "--format", "pdf"), "unknown format 'pdf'; choose one of"),
         (
             ("writing", "--data", "own", "--fair", "--model", "openai:a", "--base-url", "http://127.0.0.1:9/v1"),

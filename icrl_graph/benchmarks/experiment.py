@@ -92,7 +92,12 @@ def make_plan(
         raise ValueError(f"name the model, such as openai:gpt-4.1-mini; no learner plays {benchmark}")
     played = read_arms(arms)
     check_learners(str(benchmark), [model, *(arm.model for arm in played)])
-    parts = {"model": model or source.model, "judge": judge, "evaluator": evaluator, "metric": metric}
+    parts = {
+        "model": source.model if model is None else model,
+        "judge": judge,
+        "evaluator": evaluator,
+        "metric": metric,
+    }
     objects = {role: part for role, part in parts.items() if part is not None and not isinstance(part, str)}
     names: dict[str, Any] = {role: f"{PYTHON}{_name_of(role, part)}" for role, part in objects.items()}
     names |= {role: absolute(part) for role, part in parts.items() if isinstance(part, str)}
@@ -114,6 +119,8 @@ def make_plan(
             raise ValueError(f"allocate={allocate} must be a call for each of the {runs} runs of an arm at least")
         rounds = allocate // runs
         written = split_and_allocated(played, rounds, runs)
+    if (runs := many * numbers.get("seeds", 1) * len(written)) > MOST_RUNS:
+        raise ValueError(f"{runs} runs are more than a comparison holds, {MOST_RUNS}: take fewer tasks, seeds or arms")
     plan = Plan(
         **names,
         arms=written,
@@ -156,6 +163,8 @@ def _check_numbers(plan: Mapping[str, Any]) -> None:
         raise ValueError(f"solved_at must be a finite number, got {solved_at!r:.80}")
 
 
+MOST_RUNS = 1_000_000
+"""Of a comparison: all of its results are held in memory."""
 _COUNTS = ("limit", "rounds", "seeds", "concurrency", "allocate")
 
 

@@ -88,7 +88,7 @@ def rejudge(
         values.pop("rounds_done")
         return cast(Row, {**row, **values, "episodes": episodes, "chosen": places})
 
-    return fill(folder, [list(rows)], work, merged, on_progress, control, rate_limit, storage, _cost)
+    return fill(folder, [list(rows)], work, merged, on_progress, control, rate_limit, storage, judging_cost)
 
 
 def preview_rejudge(plan: Plan, response_tokens: int = 300) -> Usage:
@@ -177,7 +177,7 @@ async def _judgements(
     return judged, built.rewarded_by()
 
 
-def _cost(row: Row) -> Usage:
+def judging_cost(row: Row) -> Usage:
     """What of a row's cost is that of judging it again."""
     return add_usage(*(episode["costs"].get("rejudge", {}) for episode in row.get("episodes", [])))
 

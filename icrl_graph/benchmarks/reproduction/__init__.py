@@ -228,7 +228,12 @@ class Request:
         Raises:
             ValueError: something is wrong.
         """
-        plans = [(part, *self.plan(part)) for part in self.chosen()]
+        parts = self.chosen()
+        if self.pair_judge is not None and all(part.pair_judge is None for part in parts):
+            raise ValueError(
+                f"{self.table} has no win rates, for which pair_judge={self.pair_judge!r} compares answers"
+            )
+        plans = [(part, *self.plan(part)) for part in parts]
         made = [(part, prepare(plan, objects), objects) for part, plan, objects in plans]
         for part, plan, _ in plans:
             if pairs := self.pairs(part, plan, Path()):
@@ -366,7 +371,7 @@ class _Budget:
     def capped(self, plan: Plan, place: Path) -> Plan | str:
         """A plan that may spend what the others have left; a text if that is nothing."""
         others = (path.parent for path in self.folder.glob("*/bench.json") if path.parent != place)
-        spent: Mapping[str, Any] = add_usage(*(Comparison.read(other).usage for other in others))
+        spent: Mapping[str, Any] = add_usage(*(Comparison.read(other).spent for other in others))
         used = {"usd": spent.get("usd", 0.0), "calls": spent.get("calls", 0), "time": time.monotonic() - self.begun}
         totals = {TOTALS[kind]: getattr(self.request, TOTALS[kind]) for kind in used}
         left = {TOTALS[kind]: total - used[kind] for kind in used if (total := totals[TOTALS[kind]]) is not None}
@@ -421,7 +426,7 @@ class Reproduction:
     @property
     def usage(self) -> Usage:
         """What all of it has cost."""
-        return add_usage(*(each.usage for each in self.all))
+        return add_usage(*(each.spent for each in self.all))
 
     @property
     def lines(self) -> list[Line]:
