@@ -275,8 +275,9 @@ class Comparison:
 
     @property
     def usage(self) -> Usage:
-        """What all of it has cost."""
-        return add_usage(*(row.get("usage", {}) for row in self.rows.values()))
+        """What all of it has cost; where a total was spent, with the runs that have not ended."""
+        ended = add_usage(*(row.get("usage", {}) for row in self.rows.values()))
+        return ended if self.left is None else self.left.spent
 
     @cached_property
     def summary(self) -> Summary:

@@ -49,7 +49,8 @@ def judge_mathematics(model: Any) -> BoundEvaluator:
         reward: Reward = yield from inner(task=task, response=response, task_data=task_data)
         return {**reward, "metric": exact["value"]}
 
-    return replace(inner, part=judge, names=("task", "response", "task_data"), name=f"judged_mathematics({inner.name})")
+    name = f"judged_mathematics({inner.name})"
+    return replace(inner, part=judge, names=("task", "response", "task_data"), name=name, check=check_targets)
 
 
 def math_benchmark(
@@ -74,7 +75,7 @@ def math_benchmark(
         return from_data(place, columns)
 
     def read(name: str) -> Inputs:
-        inputs = _checked(data().read(name), f"{place}, task {name}")
+        inputs = data().read(name)
         return problems.task(inputs["task"], inputs["task_data"]["target"])
 
     return Benchmark(
@@ -86,20 +87,6 @@ def math_benchmark(
         rounds=PAPER_ROUNDS,
         options={"extract": EXTRACT, "warmup": PAPER_WARMUP},
     )
-
-
-def _checked(inputs: Inputs, where: str) -> Inputs:
-    """The same, if its right answers can be compared with.
-
-    Raises:
-        ValueError: one can't.
-        MissingExtra: Math-Verify is not installed.
-    """
-    try:
-        check_targets(inputs["task_data"])
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    return inputs
 
 
 def _of_matharena(name: str, count: int, about: str) -> Benchmark:
@@ -114,7 +101,7 @@ MATHEMATICS: Mapping[str, Benchmark] = {
     "math-demo": Benchmark(
         about="12 problems of mathematics of this package's own, to try out",
         items=lambda: list(problems.PROBLEMS),
-        read=lambda name: _checked(problems.read_item(name), name),
+        read=problems.read_item,
         evaluator=exact,
         judged=judge_mathematics,
         options={"extract": EXTRACT},

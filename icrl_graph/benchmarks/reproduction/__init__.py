@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -38,7 +37,7 @@ from icrl_graph.benchmarks.registry import OWN
 from icrl_graph.benchmarks.reproduction import formats
 from icrl_graph.benchmarks.reproduction.lines import Line, departures, lines
 from icrl_graph.benchmarks.reproduction.presets import SAME, TABLES, Part, Preset, Row
-from icrl_graph.benchmarks.scheduler import OnProgress
+from icrl_graph.benchmarks.scheduler import OnProgress, read_clock
 from icrl_graph.benchmarks.win_rates import pairs_plan
 from icrl_graph.execution.run_file import local
 from icrl_graph.state.choices import pick
@@ -97,7 +96,7 @@ def reproduce(
         total_usd: US dollars for all of it together, what was spent in this folder before included. Once it is spent no
             call is begun; the same call with more does the rest.
         total_calls: paid calls, the same.
-        total_seconds: seconds by the clock that this call may take.
+        total_seconds: seconds that it may take by the clock, the same.
         folder: new, or one in which the same was begun; default a new temporary one, which is not deleted.
         on_progress: called with a `Progress` whenever something has happened.
         control: its `request_drain()` ends it once the calls in flight have answered.
@@ -259,7 +258,7 @@ class Request:
         """Play it in a folder, or resume it there; arguments and errors as of `reproduce`."""
         experiments = self.experiments  # nothing is written if something is wrong
         _open(folder, self.table, self.fair)
-        budget = _Budget(self, folder, time.monotonic())
+        budget = _Budget(self, folder)
         for part, experiment, objects in experiments:
             place = folder / part.benchmark
             for each, where in self._steps(part, experiment.plan, place):
@@ -268,7 +267,7 @@ class Request:
                     return replace(Reproduction.read(folder), left=capped)
                 done = execute(capped, where, on_progress, control, {} if each.again else objects)
                 if done.left is not None:
-                    return replace(Reproduction.read(folder), left=str(done.left))
+                    return Reproduction.read(folder).with_left(done)
                 if done.failures:  # what follows would be made from a part of it
                     break
         return Reproduction.read(folder)
@@ -361,13 +360,12 @@ class _Budget:
 
     request: Request
     folder: Path
-    begun: float
 
     def capped(self, plan: Plan, place: Path) -> Plan | str:
         """A plan that may spend what the others have left; a text if that is nothing."""
-        others = (path.parent for path in self.folder.glob("*/bench.json") if path.parent != place)
+        others = [path.parent for path in self.folder.glob("*/bench.json") if path.parent != place]
         spent: Mapping[str, Any] = add_usage(*(Comparison.read(other).usage for other in others))
-        used = {"usd": spent.get("usd", 0.0), "calls": spent.get("calls", 0), "time": time.monotonic() - self.begun}
+        used = {"usd": spent.get("usd", 0.0), "calls": spent.get("calls", 0), "time": sum(map(read_clock, others))}
         totals = {TOTALS[kind]: getattr(self.request, TOTALS[kind]) for kind in used}
         left = {TOTALS[kind]: total - used[kind] for kind in used if (total := totals[TOTALS[kind]]) is not None}
         if empty := next((name for name, amount in left.items() if amount <= 0 < totals[name]), None):
@@ -412,6 +410,14 @@ class Reproduction:
         wins = {name: _pairs_of(place) for name, place in begun.items() if (_pairs_of(place) / "bench.json").exists()}
         played, pairs = ({name: Comparison.read(place) for name, place in of.items()} for of in (begun, wins))
         return cls(path, saved["table"], preset, saved["fair"], played, pairs)
+
+    def with_left(self, done: Comparison) -> Reproduction:
+        """The same, with the comparison that a total budget has ended, as it knows what its unended runs have cost."""
+        kind = "pairs" if done.plan.again else "comparisons"
+        held: Mapping[str, Comparison] = getattr(self, kind)
+        of = {name: done if each.folder == done.folder else each for name, each in held.items()}
+        changed: Any = {kind: of, "left": str(done.left)}
+        return replace(self, **changed)
 
     @property
     def all(self) -> list[Comparison]:
