@@ -56,7 +56,7 @@ def judge_mathematics(model: Any) -> BoundEvaluator:
 def math_benchmark(
     source: str, fields: Fields = FIELDS, *, about: str | None = None, items: Sequence[str] | None = None
 ) -> Benchmark:
-    """Problems of a data set with their right answers as a benchmark; each right answer is checked as it is read.
+    """Problems of a data set with their right answers as a benchmark; these are checked before anything is paid.
 
     Its tasks say how to give the answer (`<answer>...</answer>`), which is read as `icrl_graph.tasks.mathematics` does.
 
@@ -90,7 +90,14 @@ def math_benchmark(
 
 
 def _of_matharena(name: str, count: int, about: str) -> Benchmark:
-    return math_benchmark(f"{HUB}MathArena/{name}", about=about, items=[str(n) for n in range(1, count + 1)])
+    items = [str(n) for n in range(1, count + 1)]
+    return replace(math_benchmark(f"{HUB}MathArena/{name}", about=about, items=items), own=_copied)
+
+
+def _copied(path: str) -> Mapping[str, Inputs]:
+    """The problems of a user's copy, in MathArena's columns."""
+    copy = math_benchmark(path)
+    return {item: copy.inputs(item) for item in copy.items()}
 
 
 MATHEMATICS: Mapping[str, Benchmark] = {

@@ -33,7 +33,7 @@ from icrl_graph.benchmarks.arms import read_arm
 from icrl_graph.benchmarks.experiment import PYTHON, Experiment, Objects, check_learners, make_plan, prepare
 from icrl_graph.benchmarks.files import read_versioned, write_whole
 from icrl_graph.benchmarks.plan import TOTALS, Plan
-from icrl_graph.benchmarks.registry import OWN
+from icrl_graph.benchmarks.registry import OWN, find_benchmark
 from icrl_graph.benchmarks.reproduction import formats
 from icrl_graph.benchmarks.reproduction.lines import Line, departures, lines
 from icrl_graph.benchmarks.reproduction.presets import SAME, TABLES, Part, Preset, Row
@@ -86,7 +86,7 @@ def reproduce(
             exact verifier.
         pair_judge: compares answers for win rates: default the paper's, or the judge if a model is given. With `fair`
             it is neither the model nor the judge.
-        data: the published file of tasks, where a table needs one, such as "24.csv"; "own" for this package's tasks.
+        data: your copy of the published tasks, which most tables need, such as "24.csv"; "own" for this package's.
         items: names of tasks, or patterns such as "find-*"; default all.
         limit: number of tasks; default the paper's.
         rounds: attempts at each task; default the paper's.
@@ -183,14 +183,23 @@ class Request:
         return [first, *found]
 
     def _benchmark(self, part: Part) -> str:
-        if not part.data:
+        if self.data is None and not part.data:
             return part.benchmark
         if self.data is None:
             raise ValueError(
                 f"{self.table} is played on the tasks of {part.data} ({part.where}), which this package does not have: "
                 f"give your copy as data, as in --data {part.data}, or --data {OWN_TASKS} for tasks of its own"
             )
-        return part.benchmark if str(self.data) == OWN_TASKS else f"{part.benchmark}{OWN}{self.data}"
+        if str(self.data) == OWN_TASKS:
+            return part.own or part.benchmark
+        if find_benchmark(part.benchmark).own is None:
+            raise ValueError(
+                f"{part.benchmark} has its tasks from elsewhere, and reads none from data={str(self.data)!r}"
+            )
+        if len(parts := self.chosen()) > 1:
+            names = " or ".join(each.benchmark for each in parts)
+            raise ValueError(f"data={str(self.data)!r} has the tasks of one part: say of which, as by --part {names}")
+        return f"{part.benchmark}{OWN}{self.data}"
 
     def _judge(self, part: Part) -> Any:
         judge = self.judge

@@ -108,8 +108,8 @@ def departures(part: Part, comparison: Comparison, pairs: Comparison | None) -> 
         if now != then:
             told = ["the default" if value is None else value for value in (now, then)]
             yield f"{what}: {told[0]}, in the paper {told[1]}"
-    if part.data and "@" not in plan.benchmark:
-        yield f"the tasks are this package's own, not those of {part.data}"
+    if plan.benchmark == (part.own or (part.data and part.benchmark)):
+        yield f"the tasks are this package's own, not those of {part.data or part.benchmark}"
     if plan.items:
         yield f"of the tasks those named {', '.join(plan.items)}"
     changed = (name for name in _SHOWN if plan.options.get(name) != part.options.get(name))
