@@ -111,7 +111,7 @@ def _costs(summary: Summary) -> Iterator[Chart]:
     arms = [method["arm"] for method in methods]
     paid = [(node, amounts) for node, amounts in spent.items() if any(amounts)]
     bars = [{**_bars(node, place), "x": arms, "y": amounts} for place, (node, amounts) in enumerate(paid)]
-    layout = {**_layout("", WORDS[unit] + " a run"), "barmode": "stack", "hovermode": "x"}
+    layout = {**_layout("", WORDS[unit] + " a run"), **_OF_BARS, "barmode": "stack"}
     what = "By node: the attempts themselves, judges, reflections, and choosing the answer."
     yield Chart("costs", "Where the money went", what, {"data": bars, "layout": layout})
 
@@ -121,7 +121,7 @@ def _instructions(summary: Summary) -> Iterator[Chart]:
     if len(names) > 1:
         shown = [shorten(label(name), 40) for name in names]
         bars = [{**_bars(shown[place], place), **_rewards(summary, name)} for place, name in enumerate(names)]
-        layout = {**_layout("", "reward"), "barmode": "group", "hovermode": "x"}
+        layout = {**_layout("", "reward"), **_OF_BARS, "barmode": "group"}
         what = "Mean reward of the attempts that were asked for this; 95 % intervals. Explored and exploited apart."
         yield Chart("instructions", "Reward by instruction", what, {"data": bars, "layout": layout})
 
@@ -148,6 +148,13 @@ def _pass_at_k(summary: Summary) -> Iterator[Chart]:
             values = {arm: list(curve.values()) for arm, curve in curves.items()}
             spans = {arm: [float(k) for k in curve] for arm, curve in curves.items()}
             yield Chart(name, title, what, _figure(summary, values, spans, "k", (-0.02, 1.02)))
+
+
+_OF_BARS: Mapping[str, Any] = {
+    "hovermode": "x",
+    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},  # above, as names of methods may be long
+    "margin": {"l": 48, "r": 8, "t": 60, "b": 40},
+}
 
 
 def _bars(name: str, place: int) -> dict[str, Any]:
