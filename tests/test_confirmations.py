@@ -101,7 +101,12 @@ def test_confirmations_without_a_target_are_refused() -> None:
 
 def test_an_attempt_keeps_what_each_pass_gave_it_and_no_prompt_is_made_from_that() -> None:
     seen: list[Any] = []
-    result = played(judge(1.0, 0.2, 0.4), memory=lambda past: seen.extend(past) or [])
+
+    def memory(past: Any) -> list[int]:
+        seen.extend(past)
+        return []
+
+    result = played(judge(1.0, 0.2, 0.4), memory=memory)
     assert [episode.get("passes") for episode in result.episodes] == [[1.0, 0.2], None]
     assert "(passes 1, 0.2)" in repr(result)
     assert seen
