@@ -280,7 +280,12 @@ class Comparison:
 
     @property
     def spent(self) -> Usage:
-        """What its own calls have cost: of answers of another comparison that were judged again, the judging alone."""
+        """What its own calls have cost: of answers that were judged again, the judging alone.
+
+        Where a total was spent, with the runs that have not ended.
+        """
+        if self.left is not None:
+            return self.left.spent
         return self.usage if self.plan.again is None else add_usage(*map(judging_cost, self.rows.values()))
 
     @cached_property

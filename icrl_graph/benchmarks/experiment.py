@@ -115,6 +115,9 @@ def make_plan(
         runs = many * numbers.get("seeds", 1)
         if rounds is not None:
             raise ValueError(f"allocate={allocate} takes the place of rounds; got rounds={rounds}")
+        if not any(size_option(arm.create) == "rounds" for arm in played):
+            alone = ", ".join(arm.name for arm in played)
+            raise ValueError(f"allocate={allocate} hands calls out round by round, and {alone} has one round alone")
         if allocate < runs:
             raise ValueError(f"allocate={allocate} must be a call for each of the {runs} runs of an arm at least")
         rounds = allocate // runs

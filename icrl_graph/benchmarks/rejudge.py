@@ -42,6 +42,8 @@ from icrl_graph.topologies.settings import Settings
 
 RETESTED = ("retests", "reported")
 """What is known of an attempt because it was judged again, as one of the leaders."""
+JUDGED = ("passes", *RETESTED)
+"""What its evaluator has given it, beside its reward."""
 SELECT: Mapping[str, nodes.Chooser] = {**CHOOSERS, "last": last_answered}
 """How an answer may be selected."""
 
@@ -196,14 +198,17 @@ def _run_id(row: Row) -> str:
 
 
 def _unjudged(episode: Episode) -> Episode:
-    return _without(episode, "reward", *RETESTED, "costs")
+    return _without(episode, "reward", *JUDGED, "costs")
 
 
 def _as_reward(old: Episode, new: Episode) -> Episode:
     reward = new["reward"]
     if "metric" not in reward and "metric" in old["reward"]:
         reward = {**reward, "metric": old["reward"]["metric"]}
-    return {**_without(old, *RETESTED), "reward": reward, "costs": _costs(old, new)}
+    merged: Episode = {**_without(old, *JUDGED), "reward": reward, "costs": _costs(old, new)}
+    if "passes" in new:
+        merged["passes"] = new["passes"]
+    return merged
 
 
 def _as_metric(old: Episode, new: Episode) -> Episode:

@@ -157,7 +157,7 @@ def fill(
         async def session() -> None:
             async with storage.open():
                 spent = await storage.spent()
-                before: Usage = {**_spent(rows, spent, cost), "seconds": _read_clock(folder)}
+                before: Usage = {**_spent(rows, spent, cost), "seconds": read_clock(folder)}
                 progress.total = rate_limit.total = TotalBudget(plan.caps(), before)
                 scheduler = _Scheduler(folder, file, work, rows, progress, on_progress, control, storage)
                 try:
@@ -272,7 +272,7 @@ class _Scheduler:
             write_whole(self.folder / "clock.json", {"seconds": self.progress.total.spent["seconds"]})
 
 
-def _read_clock(folder: Path) -> float:
+def read_clock(folder: Path) -> float:
     """For how many seconds a comparison has run in earlier sessions, as far as that was capped."""
     try:
         return float(json.loads((folder / "clock.json").read_text())["seconds"])
