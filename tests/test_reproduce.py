@@ -83,13 +83,13 @@ SIZES = {
     "orbit-scienceworld": ("--limit", "1"),
 }
 PAPER = {
-    "game24": r"^\| ICRL Preset \| 90 \| (0\.00|50\.0|100\.0) \|",
+    "game24": r"^\| ICRL Preset \| 90 \| (0|50(\.0)?|100(\.0)?) \|",
     "writing": r"^\| Best-of-N \| 93.81 \| [\d.]+ \|",
     "abstracts": r"^\| Best-of-1024 \| 0.44 \| 0\.\d\d \|",
     "ablations": r"^\| game24: Zero Rewards \| lowest of three groups \(order of curves, Figure 3\) \| \d",
     "math": r"^\| hmmt: Base \| 9.14 \| [\d.]+ \|",
-    "scienceworld": r"^\| ICRL Preset \| 88 ± 0.7 \| 0.00 \| – \| a survey's account, not the paper \|",
-    "orbit-scienceworld": r"^\| Reflexion, success after failures at episode 2 \| – \| 0.00 \|",
+    "scienceworld": r"^\| ICRL Preset \| 88 ± 0.7 \| 0 \| – \| a survey's account, not the paper \|",
+    "orbit-scienceworld": r"^\| Reflexion, success after failures at episode 2 \| – \| 0 \|",
 }
 
 
