@@ -48,6 +48,7 @@ class RateLimit:
 
     Attributes:
         retries: retries so far.
+        requests: the bucket of requests, and `tokens` that of tokens.
         total: a budget of all calls that it lets through, or None.
 
     Raises:
@@ -72,7 +73,7 @@ class RateLimit:
         if not (is_number(max_backoff) and max_backoff >= 0):
             raise ValueError(f"max_backoff must be 0 or more seconds, got {max_backoff!r:.80}")
         self._max_attempts, self._max_backoff = max_attempts, max_backoff
-        self._requests, self._tokens = Bucket(requests_per_minute), Bucket(tokens_per_minute)
+        self.requests, self.tokens = Bucket(requests_per_minute), Bucket(tokens_per_minute)
         self._slots = FairSemaphore(max_concurrency)
         self._is_down = False
         self.retries = 0
@@ -128,7 +129,7 @@ class RateLimit:
 
     def used(self, tokens: int) -> None:
         """Count the tokens that a reply has used."""
-        self._tokens.take(tokens)
+        self.tokens.take(tokens)
 
     def _backoff(self, call: Call, error: Exception, attempt: int, end: float) -> float | None:
         """The seconds to wait after a failed attempt; None where the call is not to be retried."""
@@ -158,13 +159,13 @@ class RateLimit:
         """
         delay = self._delay(1)
         if time.monotonic() + delay > end:
-            self._requests.take(-1)
+            self.requests.take(-1)
             raise BudgetExceeded("time")
         return delay
 
     def _delay(self, requests: int) -> float:
         """Take this many requests; returns the seconds until they may be made."""
-        return max(self._requests.take(requests), self._tokens.take(0))
+        return max(self.requests.take(requests), self.tokens.take(0))
 
 
 def _within(call: Call, end: float) -> Call:
