@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -35,7 +35,9 @@ class Cluster:
             port = free.getsockname()[1]
         self.address, self.environment = f"{HOST}:{port}", environment(self.home)
         self._logs = (self.home / "logs").open("wb")
-        self.head = self._start("--head", f"--port={port}", "--include-dashboard=false", "--no-monitor", f"--temp-dir={self.home / 't'}")
+        self.head = self._start(
+            "--head", f"--port={port}", "--include-dashboard=false", "--no-monitor", f"--temp-dir={self.home / 't'}"
+        )
         self._wait_for(lambda: _listens(port), "the head")
         self.nodes = [self._start(f"--address={self.address}") for _ in range(nodes - 1)]
 
@@ -105,10 +107,8 @@ def _kill(node: subprocess.Popen[bytes]) -> None:
         processes = []
     node.kill()
     for process in processes:
-        try:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            pass
     node.wait()
     psutil.wait_procs(processes, timeout=30)
 

@@ -16,14 +16,19 @@ def ledgers(postgres: str) -> Iterator[Callable[[], Ledger]]:
     """Makes the ledger of another process."""
     made: list[Ledger] = []
 
-    def make(session: str = "session") -> Ledger:
-        made.append(Ledger(postgres, "comparison", session))
+    def make() -> Ledger:
+        made.append(Ledger(postgres, "comparison"))
         return made[-1]
 
     make().open({})
     yield make
     for ledger in made:
         ledger.close()
+
+
+def total_of(ledger: Ledger, holder: str, share: float = 0.1, **caps: float) -> SharedTotal:
+    ledger.admit(holder)
+    return SharedTotal(caps, ledger, holder, share)
 
 
 def spend(total: SharedTotal, usd: float = 0.0) -> int:
@@ -39,7 +44,7 @@ def spend(total: SharedTotal, usd: float = 0.0) -> int:
 
 
 def test_workers_that_spend_side_by_side_make_as_many_calls_as_the_total_has(ledgers: Any) -> None:
-    totals = [SharedTotal({"calls": 1000}, ledgers(), f"worker {number}", share=0.1) for number in range(4)]
+    totals = [total_of(ledgers(), f"worker {number}", share=0.1, calls=1000) for number in range(4)]
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(spend, totals))
     assert sum(made) == 1000
@@ -50,20 +55,25 @@ def test_the_ledger_is_asked_seldom_while_much_is_left(ledgers: Any, monkeypatch
     ledger = ledgers()
     asked: list[Any] = []
     take = ledger.take
-    monkeypatch.setattr(ledger, "take", lambda *arguments: asked.append(arguments) or take(*arguments))
-    assert spend(SharedTotal({"calls": 10_000}, ledger, "worker", share=0.25)) == 10_000
+
+    def counted(*arguments: Any) -> float:
+        asked.append(arguments)
+        return float(take(*arguments))
+
+    monkeypatch.setattr(ledger, "take", counted)
+    assert spend(total_of(ledger, "worker", share=0.25, calls=10_000)) == 10_000
     assert len(asked) < 50
 
 
 def test_what_a_worker_has_not_used_is_given_back(ledgers: Any) -> None:
-    first = SharedTotal({"calls": 100}, ledgers(), "first", share=0.5)
+    first = total_of(ledgers(), "first", share=0.5, calls=100)
     first.admit()
     ledgers().settle("first", first.spent)
-    assert spend(SharedTotal({"calls": 100}, ledgers(), "second", share=0.5)) == 99
+    assert spend(total_of(ledgers(), "second", share=0.5, calls=100)) == 99
 
 
 def test_a_total_of_dollars_is_passed_by_no_more_than_the_calls_in_flight(ledgers: Any) -> None:
-    totals = [SharedTotal({"usd": 10.0}, ledgers(), f"worker {number}", share=0.1) for number in range(4)]
+    totals = [total_of(ledgers(), f"worker {number}", share=0.1, usd=10.0) for number in range(4)]
     with ThreadPoolExecutor(4) as pool:
         made = sum(pool.map(lambda total: spend(total, usd=0.03), totals))
     assert 10.0 - 0.03 < 0.03 * made < 10.0 + 4 * 0.03 + 1e-9
@@ -71,27 +81,35 @@ def test_a_total_of_dollars_is_passed_by_no_more_than_the_calls_in_flight(ledger
 
 def test_what_earlier_sessions_have_spent_counts(ledgers: Any) -> None:
     ledgers().open({"calls": 7})
-    assert spend(SharedTotal({"calls": 10}, ledgers(), "worker", share=0.5)) == 3
+    assert spend(total_of(ledgers(), "worker", share=0.5, calls=10)) == 3
     assert ledgers().rest({"calls": 10}) == {"calls": 0}
 
 
 def test_a_reply_without_a_price_ends_a_total_of_dollars_for_all(ledgers: Any) -> None:
-    one = SharedTotal({"usd": 10.0}, ledgers(), "one", share=0.1)
+    one = total_of(ledgers(), "one", share=0.1, usd=10.0)
     one.admit()
     one.add({"unpriced": 1})
     with pytest.raises(GraphDrained):
         one.admit()
-    assert spend(SharedTotal({"usd": 10.0}, ledgers(), "other", share=0.1)) == 0
+    assert spend(total_of(ledgers(), "other", share=0.1, usd=10.0)) == 0
 
 
-def test_a_session_ends_when_a_later_one_begins(ledgers: Any) -> None:
-    earlier, later = ledgers("earlier"), ledgers("later")
-    earlier.open({})
-    assert earlier.is_open()
-    later.open({})
-    assert (earlier.is_open(), later.is_open()) == (False, True)
-    later.end()
-    assert not later.is_open()
+def test_who_is_not_admitted_any_more_makes_no_call(ledgers: Any) -> None:
+    for name, *given in (("revoke", "it"), ("revoke_all",), ("open", {})):
+        ledger = ledgers()
+        total = total_of(ledger, "it", calls=10)
+        assert ledger.is_admitted("it")
+        getattr(ledgers(), name)(*given)
+        assert not ledger.is_admitted("it")
+        assert spend(total) == 0
+
+
+def test_what_one_has_taken_that_died_counts_until_it_is_counted_anew(ledgers: Any) -> None:
+    total_of(ledgers(), "dead", share=0.5, calls=100).admit()
+    ledgers().revoke("dead")
+    assert ledgers().rest({"calls": 100}) == {"calls": 50}
+    ledgers().open({"calls": 1})
+    assert spend(total_of(ledgers(), "other", calls=100)) == 99
 
 
 def test_requests_of_all_processes_are_spread_evenly(ledgers: Any) -> None:
@@ -114,9 +132,9 @@ def test_tokens_that_one_process_has_used_delay_the_others(ledgers: Any) -> None
 
 def test_a_database_that_is_restarted_is_waited_for(ledgers: Any, postgres_server: Any) -> None:
     ledger = ledgers()
-    assert ledger.is_open()
+    ledger.admit("it")
     with ThreadPoolExecutor(1) as pool:
         postgres_server.stop()
-        waiting = pool.submit(ledger.is_open)
+        waiting = pool.submit(ledger.is_admitted, "it")
         postgres_server.start()
         assert waiting.result()

@@ -15,10 +15,11 @@ from langgraph.runtime import RunControl
 from icrl_graph.api import OnEpisode, aplay, arounds, check_inputs, play
 from icrl_graph.benchmarks.allocation import Played, hand_out
 from icrl_graph.benchmarks.arms import Arm
+from icrl_graph.benchmarks.engine import Engine, InProcess, OnAttempt, Work
 from icrl_graph.benchmarks.experiment import NO_OBJECTS, Experiment, Objects, prepare
 from icrl_graph.benchmarks.plan import Plan, open_folder, saved_code_of
 from icrl_graph.benchmarks.results import Cell, Row, checked_results, failure, has_ended, row_of
-from icrl_graph.benchmarks.scheduler import OnAttempt, OnProgress, Progress, fill
+from icrl_graph.benchmarks.scheduler import OnProgress, Progress, fill
 from icrl_graph.benchmarks.storage import Storage, name_of, storage_of
 from icrl_graph.errors import JournalError, ThreadMismatch
 from icrl_graph.models.function import FunctionModel
@@ -67,6 +68,24 @@ def run(
     early = [cell for cell in cells if cell.arm not in drawing]
     late = [cell for cell in cells if cell.arm in drawing]  # they draw from the rewards that the others got
 
+    engine: Engine = InProcess(
+        work_of(experiment, storage, control, says_how=says_how, durable=durable), experiment.plan.concurrency
+    )
+    return fill(folder, [early, late], engine, experiment.plan, on_progress, control, experiment.rate_limit, storage)
+
+
+def work_of(
+    experiment: Experiment, storage: Storage, control: RunControl, *, says_how: bool, durable: bool = True
+) -> Work:
+    """What makes the row of a run.
+
+    Args:
+        experiment: the run is of.
+        storage: it is saved in, once that is open.
+        control: ends it early.
+        says_how: whether its row says by what it was made.
+        durable: whether it is saved step by step.
+    """
     allocated = {
         name: _Allocated(experiment, name, storage, control) for name, arm in experiment.arms.items() if arm.allocate
     }
@@ -83,7 +102,7 @@ def run(
             row.pop("made", None)
         return row
 
-    return fill(folder, [early, late], work, experiment.plan, on_progress, control, experiment.rate_limit, storage)
+    return work
 
 
 def _check_tasks(experiment: Experiment, rows: Mapping[Cell, Row]) -> None:

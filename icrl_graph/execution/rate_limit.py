@@ -48,7 +48,9 @@ class RateLimit:
 
     Attributes:
         retries: retries so far.
-        requests: the bucket of requests, and `tokens` that of tokens.
+        slots: for the calls in flight.
+        requests: the bucket of requests.
+        tokens: that of tokens.
         total: a budget of all calls that it lets through, or None.
 
     Raises:
@@ -74,7 +76,7 @@ class RateLimit:
             raise ValueError(f"max_backoff must be 0 or more seconds, got {max_backoff!r:.80}")
         self._max_attempts, self._max_backoff = max_attempts, max_backoff
         self.requests, self.tokens = Bucket(requests_per_minute), Bucket(tokens_per_minute)
-        self._slots = FairSemaphore(max_concurrency)
+        self.slots = FairSemaphore(max_concurrency)
         self._is_down = False
         self.retries = 0
         self.total: TotalBudget | None = None
@@ -103,7 +105,7 @@ class RateLimit:
         if not call.paid:
             return await aexecute(call) if is_async else execute(call)
         end = math.inf if within is None else time.monotonic() + within
-        with self._slots.slot(in_thread=not is_async) as slot:
+        with self.slots.slot(in_thread=not is_async) as slot:
             await await_slot(slot, end) if is_async else wait_for_slot(slot, end)
             for attempt in count(1):
                 await _sleep(self._until_spent(self._take_turn(end)), is_async)

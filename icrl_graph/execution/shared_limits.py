@@ -1,9 +1,10 @@
 """Limits that processes on many machines share: a ledger in PostgreSQL, from which each takes a part at a time.
 
 A total (calls, dollars) is one amount for a whole comparison. Who needs some takes a share of what is left, so that the
-ledger is asked seldom while much is left, and for each call at the end; what was taken and not used is given back when
-its holder ends (`Ledger.settle`). A rate is a line of time: each request or token takes its seconds of it, and who
-finds the line busy takes up to half a second at once.
+ledger is asked seldom while much is left, and for each call at the end. What was taken and not used is given back when
+its holder ends (`Ledger.settle`); what a holder took that has died counts as spent, until all is counted anew from what
+was saved (`Ledger.open`). A rate is a line of time: each request or token takes its seconds of it, and who finds the
+line busy takes up to half a second at once.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from icrl_graph.execution.budget import TotalBudget
-from icrl_graph.execution.rate_limit import Bucket
+from icrl_graph.execution.queue import FairSemaphore
+from icrl_graph.execution.rate_limit import Bucket, RateLimit
 from icrl_graph.state.episode import Usage
 
 TOTALS = ("calls", "usd")
@@ -29,46 +31,61 @@ _Value = TypeVar("_Value")
 
 
 class Ledger:
-    """What is taken of the limits of a comparison, in PostgreSQL.
+    """What is taken of the limits of a comparison, in PostgreSQL, and who may take of them.
 
     Args:
         address: of the database.
         comparison: the name of the comparison in it.
-        session: of its driver: whatever an earlier one had begun is told to end (`is_open`).
     """
 
-    def __init__(self, address: str, comparison: str, session: str) -> None:
-        self._address, self._comparison, self._session = address, comparison, session
-        self._lock, self._connection = threading.Lock(), None
+    def __init__(self, address: str, comparison: str) -> None:
+        self._address, self._comparison = address, comparison
+        self._lock = threading.Lock()
+        self._connection: Any = None
 
     def open(self, spent: Usage) -> None:
-        """Begin a session: nothing is taken but what was spent before."""
-        self._run(
-            lambda connection: [
-                *(connection.execute(statement) for statement in _SCHEMA),
-                connection.execute("DELETE FROM icrl_limits WHERE comparison = %s", (self._comparison,)),
-                connection.execute(_SET, (self._comparison, _SESSION, self._session, 1)),
-                *self._set(connection, "earlier sessions", spent),
-            ]
-        )
+        """Begin anew: nothing is taken but what was spent so far, and whoever had been admitted may take no more."""
 
-    def is_open(self) -> bool:
-        """Whether the session goes on."""
-        is_there = "SELECT 1 FROM icrl_limits WHERE comparison = %s AND what = %s AND holder = %s"
-        parameters = (self._comparison, _SESSION, self._session)
-        return bool(self._run(lambda connection: connection.execute(is_there, parameters).fetchall()))
+        def begin(connection: Any) -> None:
+            for statement in _SCHEMA:
+                connection.execute(statement)
+            connection.execute("DELETE FROM icrl_limits WHERE comparison = %s", (self._comparison,))
+            self._set(connection, _EARLIER, spent)
 
-    def end(self) -> None:
-        """End the session: who works for it stops once the calls in flight have answered."""
-        delete = "DELETE FROM icrl_limits WHERE comparison = %s AND what = %s AND holder = %s"
-        self._run(lambda connection: connection.execute(delete, (self._comparison, _SESSION, self._session)))
+        self._run(begin)
+
+    def admit(self, holder: str) -> None:
+        """Let somebody take of the limits."""
+        self._run(lambda connection: connection.execute(_SET, (self._comparison, _ADMITTED, holder, 0)))
+
+    def is_admitted(self, holder: str) -> bool:
+        """Whether a holder may go on."""
+        return self._run(lambda connection: self._is_admitted(connection, holder))
+
+    def revoke(self, holder: str) -> None:
+        """Let a holder take no more; what it has taken counts as spent."""
+        key = (self._comparison, _ADMITTED, holder)
+        self._run(lambda connection: connection.execute(f"{_DELETE} AND holder = %s", key))
+
+    def revoke_all(self) -> None:
+        """Let nobody take any more: all stop once their calls in flight have answered."""
+        self._run(lambda connection: connection.execute(_DELETE, (self._comparison, _ADMITTED)))
+
+    def settle(self, holder: str, spent: Usage) -> None:
+        """Say what a holder that has ended has spent; what it had taken beyond that is given back."""
+
+        def end(connection: Any) -> None:
+            connection.execute(f"{_DELETE} AND holder = %s", (self._comparison, _ADMITTED, holder))
+            self._set(connection, holder, spent)
+
+        self._run(end)
 
     def take(self, what: str, holder: str, cap: float, least: float, share: float) -> float:
         """Take some of a total.
 
         Args:
             what: calls or usd.
-            holder: who takes it.
+            holder: who takes it; one that is not admitted gets nothing more.
             cap: the total.
             least: to be taken, if as much is left.
             share: of what is left that is taken, 0 to 1; whole calls.
@@ -79,16 +96,12 @@ class Ledger:
 
         def of_rest(connection: Any) -> float:
             connection.execute(_LOCK, (self._comparison,))
-            rest = max(0.0, cap - self._taken(connection, what))
+            rest = max(0.0, cap - self._taken(connection, what)) if self._is_admitted(connection, holder) else 0.0
             wanted = max(least, math.floor(rest * share) if what == "calls" else rest * share)
             key = (self._comparison, what, holder)
             return float(connection.execute(_ADD, (*key, min(rest, wanted))).fetchone()[0])
 
         return self._run(of_rest)
-
-    def settle(self, holder: str, spent: Usage) -> None:
-        """Say what a holder that has ended has spent; what it had taken beyond that is given back."""
-        self._run(lambda connection: self._set(connection, holder, spent))
 
     def rest(self, caps: Mapping[str, float]) -> dict[str, float]:
         """What is left of the totals that are capped, below 0 where they are overdrawn."""
@@ -105,10 +118,14 @@ class Ledger:
         with self._lock:
             self._drop()
 
-    def _set(self, connection: Any, holder: str, spent: Usage) -> list[Any]:
+    def _set(self, connection: Any, holder: str, spent: Usage) -> None:
         usd = math.inf if spent.get("unpriced") else spent.get("usd", 0.0)
-        amounts = {"calls": spent.get("calls", 0), "usd": usd}
-        return [connection.execute(_SET, (self._comparison, what, holder, amounts[what])) for what in TOTALS]
+        for what, amount in (("calls", spent.get("calls", 0)), ("usd", usd)):
+            connection.execute(_SET, (self._comparison, what, holder, amount))
+
+    def _is_admitted(self, connection: Any, holder: str) -> bool:
+        key = (self._comparison, _ADMITTED, holder)
+        return bool(connection.execute(_GET, key).fetchall())
 
     def _taken(self, connection: Any, what: str) -> float:
         taken = "SELECT coalesce(sum(amount), 0) FROM icrl_limits WHERE comparison = %s AND what = %s"
@@ -143,12 +160,14 @@ class Ledger:
         self._connection = None
 
 
-_SESSION = "session"
+_ADMITTED, _EARLIER = "admitted", "earlier"
 _SCHEMA: Sequence[str] = (
     f"SELECT pg_advisory_xact_lock({0x1C41})",
     "CREATE TABLE IF NOT EXISTS icrl_limits (comparison TEXT, what TEXT, holder TEXT, "
     "amount DOUBLE PRECISION NOT NULL, PRIMARY KEY (comparison, what, holder))",
 )
+_GET = "SELECT amount FROM icrl_limits WHERE comparison = %s AND what = %s AND holder = %s"
+_DELETE = "DELETE FROM icrl_limits WHERE comparison = %s AND what = %s"
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('icrl_limits/' || %s, 0))"
 _INSERT = (
     "INSERT INTO icrl_limits AS old (comparison, what, holder, amount) VALUES (%s, %s, %s, %s) "
@@ -191,7 +210,7 @@ class SharedTotal(TotalBudget):
             return False
         taken = self.caps[cap] or 0.0
         one = 1.0 if cap == "calls" else self._dearest or self._totals[cap] / 1000
-        overdrawn = max(0.0, float(dict(self._spent).get(cap, 0.0)) - taken)
+        overdrawn = max(0.0, cast(Mapping[str, float], self._spent).get(cap, 0.0) - taken)
         amount = self._ledger.take(cap, self._holder, self._totals[cap], overdrawn + one, self._share)
         self.caps = {**self.caps, cap: amount}
         return amount > taken
@@ -230,3 +249,36 @@ class SharedBucket(Bucket):
         seconds = self._ledger.reserve(self._what, overdrawn + self._stretch)
         self._free_at = time.monotonic() + seconds + overdrawn
         self._end = self._free_at + self._stretch
+
+
+def share(
+    rate_limit: RateLimit,
+    caps: Mapping[str, float],
+    ledger: Ledger,
+    holder: str,
+    *,
+    requests_per_minute: float | None,
+    tokens_per_minute: float | None,
+    concurrency: int,
+    share: float,
+) -> SharedTotal:
+    """Have a rate limit take from a ledger what its calls use.
+
+    Args:
+        rate_limit: none of its calls is in flight.
+        caps: see `SharedTotal`.
+        ledger: the same.
+        holder: the same.
+        requests_per_minute: of all processes.
+        tokens_per_minute: the same.
+        concurrency: calls in flight here.
+        share: see `SharedTotal`.
+
+    Returns:
+        Its total budget.
+    """
+    rate_limit.slots = FairSemaphore(concurrency)
+    rate_limit.requests = SharedBucket(requests_per_minute, ledger, "requests")
+    rate_limit.tokens = SharedBucket(tokens_per_minute, ledger, "tokens")
+    rate_limit.total = total = SharedTotal(caps, ledger, holder, share)
+    return total
