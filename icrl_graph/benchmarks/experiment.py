@@ -127,6 +127,8 @@ def make_plan(
         options=plain({name: value for name, value in shared.items() if value is not None}, "options"),
         **numbers,
     )
+    if plan.ray_address is not None and plan.engine != "ray":
+        raise ValueError(f"ray_address is that of a Ray cluster, and the engine is {plan.engine!r}: name engine ray")
     return plan, objects
 
 
@@ -356,10 +358,6 @@ def _check_engine(experiment: Experiment) -> None:
     if plan.engine not in ENGINES:
         raise ValueError(f"unknown engine {plan.engine!r:.80}; choose one of {', '.join(map(repr, ENGINES))}")
     if plan.engine != "ray":
-        if plan.ray_address is not None:
-            raise ValueError(
-                f"ray_address is that of a Ray cluster, and the engine is {plan.engine!r}: give engine='ray'"
-            )
         return
     if plan.db is None:
         raise ValueError("runs on several machines are saved in PostgreSQL: give its address (db), postgresql://...")
