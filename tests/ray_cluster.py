@@ -91,6 +91,7 @@ def environment(home: Path) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(home / "token"),
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONUNBUFFERED": "1",
+        "ICRL_TEST_HOME": str(home),
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
 

@@ -86,7 +86,11 @@ def _engine(
 
         comparison = shards.packed(plan, objects, experiment.code(), says_how)
         with on_ray.connected(plan.ray_address):
-            yield on_ray.OnRay(plan, experiment.arms, comparison, database(plan), id_of(folder))
+            engine = on_ray.OnRay(plan, experiment.arms, comparison, database(plan), id_of(folder))
+            try:
+                yield engine
+            finally:
+                engine.close()
     else:
         yield InProcess(work_of(experiment, storage, control, says_how=says_how, durable=durable), plan.concurrency)
 

@@ -49,10 +49,14 @@ class Ledger:
         def begin(connection: Any) -> None:
             for statement in _SCHEMA:
                 connection.execute(statement)
-            connection.execute("DELETE FROM icrl_limits WHERE comparison = %s", (self._comparison,))
+            connection.execute(_CLEAR, (self._comparison,))
             self._set(connection, _EARLIER, spent)
 
         self._run(begin)
+
+    def clear(self) -> None:
+        """Forget all of it; nobody may take any more."""
+        self._run(lambda connection: connection.execute(_CLEAR, (self._comparison,)), patience=5.0)
 
     def admit(self, holder: str) -> None:
         """Let somebody take of the limits."""
@@ -131,14 +135,14 @@ class Ledger:
         taken = "SELECT coalesce(sum(amount), 0) FROM icrl_limits WHERE comparison = %s AND what = %s"
         return float(connection.execute(taken, (self._comparison, what)).fetchone()[0])
 
-    def _run(self, work: Callable[[Any], _Value]) -> _Value:
+    def _run(self, work: Callable[[Any], _Value], patience: float = PATIENCE) -> _Value:
         """Do it as one transaction; again with a new connection where that was broken, as by a restart."""
         import psycopg
         import tenacity
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(psycopg.OperationalError),
-            stop=tenacity.stop_after_delay(PATIENCE),
+            stop=tenacity.stop_after_delay(patience),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
             reraise=True,
         )
@@ -167,6 +171,7 @@ _SCHEMA: Sequence[str] = (
     "amount DOUBLE PRECISION NOT NULL, PRIMARY KEY (comparison, what, holder))",
 )
 _GET = "SELECT amount FROM icrl_limits WHERE comparison = %s AND what = %s AND holder = %s"
+_CLEAR = "DELETE FROM icrl_limits WHERE comparison = %s"
 _DELETE = "DELETE FROM icrl_limits WHERE comparison = %s AND what = %s"
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('icrl_limits/' || %s, 0))"
 _INSERT = (
