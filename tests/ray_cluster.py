@@ -38,8 +38,11 @@ class Cluster:
         self.head = self._start(
             "--head", f"--port={port}", "--include-dashboard=false", "--no-monitor", f"--temp-dir={self.home / 't'}"
         )
-        self._wait_for(lambda: _listens(port), "the head")
-        self.nodes = [self._start(f"--address={self.address}") for _ in range(nodes - 1)]
+        self._wait_for_nodes(1)
+        self.nodes: list[subprocess.Popen[bytes]] = []
+        for place in range(1, nodes):  # one after another: they share a folder
+            self.add_node()
+            self._wait_for_nodes(place + 1)
 
     def _start(self, *options: str) -> subprocess.Popen[bytes]:
         command = [
@@ -50,11 +53,10 @@ class Cluster:
             command, env=self.environment, stdout=self._logs, stderr=self._logs, stdin=subprocess.DEVNULL
         )
 
-    def _wait_for(self, is_so: object, what: str) -> None:
+    def _wait_for_nodes(self, count: int) -> None:
         end = time.monotonic() + 120
-        while not is_so():  # type: ignore[operator]
-            assert self.head.poll() is None, f"{what} did not start: {(self.home / 'logs').read_text()[-2000:]}"
-            assert time.monotonic() < end, f"{what} did not start within two minutes"
+        while (logs := (self.home / "logs").read_text()).count("Ray runtime started") < count:
+            assert time.monotonic() < end, f"a node did not start: {logs[-2000:]}"
             time.sleep(0.1)
 
     def kill_node(self, place: int = 0) -> None:
@@ -94,11 +96,6 @@ def environment(home: Path) -> dict[str, str]:
         "ICRL_TEST_HOME": str(home),
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
 
 
 def _kill(node: subprocess.Popen[bytes]) -> None:
