@@ -23,8 +23,45 @@ import psutil
 HOST = "127.0.0.1"
 
 
+class Node:
+    """A node with one CPU: `ray start --block`, the parent of all its processes."""
+
+    def __init__(self, home: Path, *options: str) -> None:
+        command = [
+            *(str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"),
+            *(f"--node-ip-address={HOST}", "--num-cpus=1", "--object-store-memory=80000000", *options),
+        ]
+        fd, name = tempfile.mkstemp(dir=home)
+        self._log = Path(name)
+        with os.fdopen(fd, "wb") as log:
+            self._process = subprocess.Popen(
+                command, env=environment(home), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+
+    def has_started(self) -> bool:
+        """Wait until it has; False where it gave up, as it does after 30 seconds on a busy machine."""
+        end = time.monotonic() + 120
+        while "Ray runtime started" not in (log := self._log.read_text()):
+            assert time.monotonic() < end, f"a node did not start: {log[-2000:]}"
+            if self._process.poll() is not None:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def kill(self) -> None:
+        """Kill all its processes."""
+        with suppress(psutil.NoSuchProcess):
+            processes = psutil.Process(self._process.pid).children(recursive=True)
+            self._process.kill()
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(processes, timeout=30)
+        self._process.wait()
+
+
 class Cluster:
-    """A head and some more nodes, each with one CPU."""
+    """A head and some more nodes."""
 
     def __init__(self, nodes: int) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="ray-"))  # short: sockets lie in it
@@ -34,53 +71,30 @@ class Cluster:
             free.bind((HOST, 0))
             port = free.getsockname()[1]
         self.address, self.environment = f"{HOST}:{port}", environment(self.home)
-        self._logs = (self.home / "logs").open("wb")
-        self.head = self._start(
-            "--head", f"--port={port}", "--include-dashboard=false", "--no-monitor", f"--temp-dir={self.home / 't'}"
-        )
-        self._wait_for_nodes(1)
-        self.nodes: list[subprocess.Popen[bytes]] = []
-        for place in range(1, nodes):  # one after another: they share a folder
+        options = (f"--port={port}", "--include-dashboard=false", "--no-monitor", f"--temp-dir={self.home / 't'}")
+        self._head = Node(self.home, "--head", *options)
+        assert self._head.has_started()
+        self._nodes: list[Node] = []
+        for _ in range(1, nodes):  # one after another: they share a folder
             self.add_node()
-            self._wait_for_nodes(place + 1)
-
-    def _start(self, *options: str) -> subprocess.Popen[bytes]:
-        command = [
-            *(str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"),
-            *(f"--node-ip-address={HOST}", "--num-cpus=1", "--object-store-memory=80000000", *options),
-        ]
-        return subprocess.Popen(
-            command, env=self.environment, stdout=self._logs, stderr=self._logs, stdin=subprocess.DEVNULL
-        )
-
-    def _wait_for_nodes(self, count: int) -> None:
-        end = time.monotonic() + 120
-        while (logs := (self.home / "logs").read_text()).count("Ray runtime started") < count:
-            assert time.monotonic() < end, f"a node did not start: {logs[-2000:]}"
-            time.sleep(0.1)
-
-    def kill_node(self, place: int = 0) -> None:
-        """Kill a node other than the head, with all its processes."""
-        _kill(self.nodes.pop(place))
 
     def add_node(self) -> None:
         """Start one more."""
-        self.nodes.append(self._start(f"--address={self.address}"))
+        for _ in range(5):
+            node = Node(self.home, f"--address={self.address}")
+            if node.has_started():
+                self._nodes.append(node)
+                return
+        raise AssertionError("a node did not start")
 
-    def workers(self) -> list[psutil.Process]:
-        """The processes that do the work of all nodes."""
-        return [
-            child
-            for node in (self.head, *self.nodes)
-            for child in psutil.Process(node.pid).children(recursive=True)
-            if "ray::" in " ".join(child.cmdline()[:1])
-        ]
+    def kill_node(self) -> None:
+        """Kill one that is not the head."""
+        self._nodes.pop(0).kill()
 
     def close(self) -> None:
         """End all of it."""
-        for node in (*self.nodes, self.head):
-            _kill(node)
-        self._logs.close()
+        for node in (*self._nodes, self._head):
+            node.kill()
         shutil.rmtree(self.home, ignore_errors=True)
 
 
@@ -89,30 +103,18 @@ def environment(home: Path) -> dict[str, str]:
     return {
         **os.environ,
         "HOME": str(home),
+        "ICRL_TEST_HOME": str(home),
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PYTHONUNBUFFERED": "1",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(home / "token"),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "PYTHONUNBUFFERED": "1",
-        "ICRL_TEST_HOME": str(home),
-        "PYTHONPATH": str(Path(__file__).parents[1]),
     }
-
-
-def _kill(node: subprocess.Popen[bytes]) -> None:
-    try:
-        processes = psutil.Process(node.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        processes = []
-    node.kill()
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    node.wait()
-    psutil.wait_procs(processes, timeout=30)
 
 
 @contextmanager
 def cluster(nodes: int) -> Iterator[Cluster]:
+    """Start one for a block."""
     started = Cluster(nodes)
     try:
         yield started
