@@ -135,14 +135,14 @@ class Ledger:
         taken = "SELECT coalesce(sum(amount), 0) FROM icrl_limits WHERE comparison = %s AND what = %s"
         return float(connection.execute(taken, (self._comparison, what)).fetchone()[0])
 
-    def _run(self, work: Callable[[Any], _Value], patience: float = PATIENCE) -> _Value:
+    def _run(self, work: Callable[[Any], _Value], patience: float | None = None) -> _Value:
         """Do it as one transaction; again with a new connection where that was broken, as by a restart."""
         import psycopg
         import tenacity
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(psycopg.OperationalError),
-            stop=tenacity.stop_after_delay(patience),
+            stop=tenacity.stop_after_delay(PATIENCE if patience is None else patience),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
             reraise=True,
         )
