@@ -8,6 +8,8 @@ import json
 import os
 import signal
 import sys
+import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,19 @@ def score(response: str, task: str) -> float:
     return bench_child.score(response)
 
 
+def quiet(response: str) -> float:
+    """The same, and logs nothing."""
+    return bench_child.score(response)
+
+
+def busy(response: str) -> float:
+    """The same, after a twentieth of a second of the processor's time."""
+    end = time.process_time() + 0.05
+    while time.process_time() < end:
+        sha256(response.encode()).digest()
+    return bench_child.score(response)
+
+
 def resumed(home: Path) -> int:
     """Tasks that one process has begun and another one has gone on with."""
     logged = [json.loads(line) for line in (home / "log").read_text().splitlines()]
@@ -43,11 +58,14 @@ def _run(plan: dict[str, Any], folder: str, by_value: bool) -> dict[str, Any]:
     objects: dict[str, Any] = {}
     if by_value:
         objects["model"] = lambda messages: f"A function of {__name__}, by value."
+    began = time.perf_counter()
     try:
         progress = runner.run(Plan(**plan), Path(folder), objects=objects)
     except BaseException as error:
         return {"error": f"{type(error).__name__}: {error}"}
-    return {"done": progress.done, "failed": len(progress.failed), "left": progress.left and str(progress.left)}
+    left = progress.left and str(progress.left)
+    seconds = time.perf_counter() - began
+    return {"done": progress.done, "failed": len(progress.failed), "left": left, "seconds": seconds}
 
 
 def main() -> None:

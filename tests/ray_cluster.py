@@ -6,6 +6,7 @@ killed, the workers go on.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -15,10 +16,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import psutil
+
+from icrl_graph.benchmarks.plan import Plan
 
 HOST = "127.0.0.1"
 
@@ -78,6 +84,11 @@ class Cluster:
         for _ in range(1, nodes):  # one after another: they share a folder
             self.add_node()
 
+    @property
+    def nodes(self) -> list[Node]:
+        """Its nodes, the head first."""
+        return [self._head, *self._nodes]
+
     def add_node(self) -> None:
         """Start one more."""
         for _ in range(5):
@@ -96,6 +107,44 @@ class Cluster:
         for node in (*self._nodes, self._head):
             node.kill()
         shutil.rmtree(self.home, ignore_errors=True)
+
+
+class Driver:
+    """A process that is connected to the cluster, and runs one comparison after another."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster, self.home = cluster, cluster.home
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.ray_child", cluster.address],
+            env=cluster.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._pool = ThreadPoolExecutor(1)
+
+    def run(self, plan: Plan, folder: Path, by_value: bool = False) -> dict[str, Any]:
+        """Run a comparison to its end."""
+        return self.start(plan, folder, by_value).result()
+
+    def start(self, plan: Plan, folder: Path, by_value: bool = False) -> Future[dict[str, Any]]:
+        """Run it, with an object by value on request, while the caller goes on."""
+        (self.home / "log").write_text("")
+        asked = {"plan": asdict(plan), "folder": str(folder), "by_value": by_value}
+        return self._pool.submit(self._answer, json.dumps(asked))
+
+    def _answer(self, asked: str) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{asked}\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+        self._pool.shutdown()
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -3,12 +3,8 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,63 +18,27 @@ from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.results import Cell
 from icrl_graph.errors import MissingExtra
 from icrl_graph.testing import OpenAIServer
-from tests import ray_child
+from tests import ray_child, ray_cluster
 from tests.bench_child import calls_in, outcome, plan_of, player, rows_of
 from tests.command_line import icrl, process, started
+from tests.ray_cluster import Cluster, Driver
 
 PRICES = {"policy": {"input": 0.0, "output": 1e6}}
 """A dollar a token, so that each answer costs some."""
 EVALUATOR = f"{Path(ray_child.__file__)}:score"
 
 
-class Driver:
-    """A process that is connected to the cluster, and runs one comparison after another."""
-
-    def __init__(self, cluster: Any) -> None:
-        self.cluster, self.home = cluster, cluster.home
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.ray_child", cluster.address],
-            env=cluster.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._pool = ThreadPoolExecutor(1)
-
-    def run(self, plan: Plan, folder: Path, by_value: bool = False) -> dict[str, Any]:
-        return self.start(plan, folder, by_value).result()
-
-    def start(self, plan: Plan, folder: Path, by_value: bool = False) -> Future[dict[str, Any]]:
-        (self.home / "log").write_text("")
-        asked = {"plan": asdict(plan), "folder": str(folder), "by_value": by_value}
-        return self._pool.submit(self._answer, json.dumps(asked))
-
-    def _answer(self, asked: str) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{asked}\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._pool.shutdown()
-
-
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Any]:
+def cluster() -> Iterator[Cluster]:
     if not find_spec("ray"):
         assert "CI" not in os.environ
         pytest.skip("the extra ray is not installed")
-    from tests.ray_cluster import cluster
-
-    with cluster(3) as running:
+    with ray_cluster.cluster(3) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def driver(cluster: Any) -> Iterator[Driver]:
+def driver(cluster: Cluster) -> Iterator[Driver]:
     running = Driver(cluster)
     yield running
     running.close()
@@ -151,10 +111,18 @@ def test_a_cluster_comes_to_the_results_of_one_process(
     arms = ("icrl", "reflexion", "best_of_n", "icrl+show=shuffled")
     runner.run(plan(*arms, on_ray=False), tmp_path / "one")
     calls = server.counts["calls"]
-    assert driver.run(plan(*arms), tmp_path / "x") == {"done": 24, "failed": 0, "left": None}
+    assert without_time(driver.run(plan(*arms), tmp_path / "x")) == ended(24)
     assert outcome(tmp_path / "x") == outcome(tmp_path / "one")
     assert server.counts["calls"] == 2 * calls
     assert len({pid for pid, _ in logged(driver)}) == 3
+
+
+def ended(done: int, failed: int = 0) -> dict[str, Any]:
+    return {"done": done, "failed": failed, "left": None}
+
+
+def without_time(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name != "seconds"}
 
 
 def logged(driver: Driver) -> list[Any]:
@@ -172,7 +140,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_a_node_that_is_killed_costs_no_more_than_its_calls_in_flight(
-    killed_at: int, driver: Driver, cluster: Any, plan: Any, server: OpenAIServer, tmp_path: Path
+    killed_at: int, driver: Driver, cluster: Cluster, plan: Any, server: OpenAIServer, tmp_path: Path
 ) -> None:
     fields = {"limit": 12, "rounds": 5}
     runner.run(plan("icrl", on_ray=False, **fields), tmp_path / "one")
@@ -182,7 +150,7 @@ def test_a_node_that_is_killed_costs_no_more_than_its_calls_in_flight(
     cluster.kill_node()
     result = running.result()
     cluster.add_node()  # for the next test
-    assert result == {"done": 12, "failed": 0, "left": None}
+    assert without_time(result) == ended(12)
     assert outcome(tmp_path / "x") == outcome(tmp_path / "one")
     assert before <= server.counts["calls"] - before <= before + 6
     assert ray_child.resumed(driver.home) > 0
@@ -198,10 +166,10 @@ def test_a_run_that_kills_its_worker_is_set_aside_and_the_others_go_on(
         result = driver.run(wanted, tmp_path / "x")
     finally:
         (driver.home / "poison").unlink()
-    assert result == {"done": 5, "failed": 1, "left": None}
+    assert without_time(result) == ended(5, failed=1)
     row = rows_of(tmp_path / "x")[Cell("icrl", item, 0)]
     assert "its worker died 3 times while it was alone there" in row["error"]
-    assert driver.run(wanted, tmp_path / "x") == {"done": 6, "failed": 0, "left": None}
+    assert without_time(driver.run(wanted, tmp_path / "x")) == ended(6)
 
 
 def compare_items(plan: Plan) -> list[str]:
@@ -233,7 +201,7 @@ def test_a_wrong_key_ends_it(driver: Driver, plan: Any, tmp_path: Path) -> None:
 
 def test_a_function_goes_to_the_nodes_by_value(driver: Driver, plan: Any, tmp_path: Path) -> None:
     wanted = plan("icrl", limit=1, rounds=1, model="python:<lambda>")
-    assert driver.run(wanted, tmp_path / "x", by_value=True) == {"done": 1, "failed": 0, "left": None}
+    assert without_time(driver.run(wanted, tmp_path / "x", by_value=True)) == ended(1)
     (row,) = rows_of(tmp_path / "x").values()
     assert row["episodes"][0]["response"] == "A function of __main__, by value."
 
@@ -245,7 +213,7 @@ def test_a_database_that_is_restarted_is_waited_for(
     wait_for(lambda: server.counts["calls"] >= 6)
     postgres_server.stop()
     postgres_server.start()
-    assert running.result() == {"done": 6, "failed": 0, "left": None}
+    assert without_time(running.result()) == ended(6)
     assert 18 <= server.counts["calls"] <= 18 + 6
 
 
@@ -254,7 +222,7 @@ def _has_made(server: OpenAIServer, calls: int) -> bool:
 
 
 def test_a_driver_that_is_ended_and_started_again_goes_on(
-    cluster: Any, plan: Any, server: OpenAIServer, postgres: str, tmp_path: Path
+    cluster: Cluster, plan: Any, server: OpenAIServer, postgres: str, tmp_path: Path
 ) -> None:
     """By SIGTERM, which lets the calls in flight answer, then by SIGKILL."""
     runner.run(plan("icrl", on_ray=False, evaluator=None, limit=8, rounds=4), tmp_path / "one")
