@@ -60,7 +60,13 @@ class Session(Listener, Protocol):
 
 
 class Engine(Protocol):
-    """Makes the rows of runs."""
+    """Makes the rows of runs.
+
+    Attributes:
+        here: runs at once in this process.
+    """
+
+    here: int
 
     async def work_off(self, cells: Sequence[Cell], session: Session) -> None:
         """Make the rows of these runs, until all have ended or the session is over.
@@ -80,13 +86,13 @@ class InProcess:
     """
 
     def __init__(self, work: Work, concurrency: int) -> None:
-        self._work, self._concurrency = work, concurrency
+        self._work, self.here = work, concurrency
 
     async def work_off(self, cells: Sequence[Cell], session: Listener) -> None:
         """Make the rows of these runs."""
         waiting = iter(cells)
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(self._concurrency, len(cells))):
+            for _ in range(min(self.here, len(cells))):
                 group.create_task(self._worker(waiting, session))
 
     async def _worker(self, waiting: Iterator[Cell], session: Listener) -> None:

@@ -106,6 +106,8 @@ class OnRay:
         name: its name there.
     """
 
+    here = 0
+
     def __init__(self, plan: Plan, arms: Mapping[str, Arm], comparison: bytes, address: str, name: str) -> None:
         self._plan, self._arms, self._comparison = plan, arms, comparison
         self._address, self._name, self._ledger = address, name, Ledger(address, name)

@@ -145,7 +145,7 @@ def fill(
         ModelError: no run can succeed.
         JournalError: what was paid can't be saved.
     """
-    make_room(plan.concurrency)
+    make_room(engine.here)
     with seldom_collecting(), appending(folder) as file:
         rows = checked_results(folder).rows
         cells = [cell for phase in phases for cell in phase]

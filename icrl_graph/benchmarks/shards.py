@@ -38,8 +38,8 @@ from icrl_graph.state.episode import Usage
 from icrl_graph.state.events import EpisodeEvent
 from icrl_graph.state.fingerprint import edited
 
-PATIENCE = 60.0
-"""Seconds to wait for a run that another process still drives."""
+PATIENCE = 90.0
+"""Seconds to wait for a run that another process still drives: a machine that is gone holds its runs for about 50."""
 POLL = 1.0
 """Seconds between two looks at whether a shard is still admitted."""
 BATCH = 0.05
@@ -225,7 +225,7 @@ class _Fenced(Storage):
 
         Raises:
             GraphDrained: the shard is not admitted any more; its runs are another's.
-            ThreadBusy: somebody else drives the run, for more than a minute.
+            ThreadBusy: somebody else drives the run, for longer than that.
         """
         async with AsyncExitStack() as stack:
             end = time.monotonic() + PATIENCE
