@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import redirect_stdout
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,10 @@ def main() -> None:
     """Run what standard input says, until it ends."""
     from icrl_graph.benchmarks import on_ray
 
-    with on_ray.connected(sys.argv[1]):
+    answers = sys.stdout
+    with redirect_stdout(sys.stderr), on_ray.connected(sys.argv[1]):  # Ray prints which nodes have died
         for line in sys.stdin:
-            print(json.dumps(_run(**json.loads(line))), flush=True)
+            print(json.dumps(_run(**json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

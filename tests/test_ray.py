@@ -160,8 +160,8 @@ def test_a_run_that_kills_its_worker_is_set_aside_and_the_others_go_on(
     driver: Driver, plan: Any, tmp_path: Path
 ) -> None:
     wanted = plan("icrl", rounds=2)
-    item = compare_items(wanted)[2]
-    (driver.home / "poison").write_text(item)
+    item = experiment.prepare(wanted).items()[2]
+    (driver.home / "poison").write_text(item.replace(",", " "))
     try:
         result = driver.run(wanted, tmp_path / "x")
     finally:
@@ -170,10 +170,6 @@ def test_a_run_that_kills_its_worker_is_set_aside_and_the_others_go_on(
     row = rows_of(tmp_path / "x")[Cell("icrl", item, 0)]
     assert "its worker died 3 times while it was alone there" in row["error"]
     assert without_time(driver.run(wanted, tmp_path / "x")) == ended(6)
-
-
-def compare_items(plan: Plan) -> list[str]:
-    return experiment.prepare(plan).items()
 
 
 def test_a_total_of_calls_is_that_of_all_nodes(driver: Driver, plan: Any, server: OpenAIServer, tmp_path: Path) -> None:

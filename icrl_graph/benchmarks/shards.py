@@ -18,7 +18,6 @@ from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any, Literal, NamedTuple
 
-import cloudpickle
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
@@ -88,6 +87,8 @@ def packed(plan: Plan, objects: Objects, code: Code, says_how: bool) -> bytes:
     Raises:
         ValueError: an object can't be sent to another process.
     """
+    import cloudpickle
+
     try:
         packed: bytes = cloudpickle.dumps((icrl_graph.__version__, plan, dict(objects), code, says_how))
     except Exception as error:
@@ -148,6 +149,8 @@ def _unpacked(comparison: bytes) -> tuple[Experiment, bool]:
     Raises:
         ValueError: what is here is not what the driver has.
     """
+    import cloudpickle
+
     version, plan, objects, code, says_how = cloudpickle.loads(comparison)
     if version != icrl_graph.__version__:
         raise ValueError(f"icrl-graph {icrl_graph.__version__} is installed here, and {version} where it was started")
