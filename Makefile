@@ -29,7 +29,7 @@ check: lint ## format, lint, types and the fast tests: about a minute on two cor
 	$(BIN)/pytest -n auto -m "not slow"
 
 test: lint ## everything that CI runs
-	$(BIN)/pytest -n auto --ignore tests/performance
+	$(BIN)/pytest -n auto --dist loadgroup --ignore tests/performance # the tests on a cluster stay together: they share it
 	$(BIN)/pytest tests/performance
 
 lint: $(VENV)/.test

@@ -54,6 +54,11 @@ class Node:
             time.sleep(0.1)
         return True
 
+    def workers(self) -> list[psutil.Process]:
+        """Its processes that play a shard now."""
+        processes = psutil.Process(self._process.pid).children(recursive=True)
+        return [process for process in processes if "ray::play" in " ".join(process.cmdline())]
+
     def kill(self) -> None:
         """Kill all its processes."""
         with suppress(psutil.NoSuchProcess):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from icrl_graph.benchmarks import compare, experiment, runner
+from icrl_graph.benchmarks import compare, experiment, on_ray, runner
 from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.results import Cell
 from icrl_graph.errors import MissingExtra
@@ -23,16 +24,21 @@ from tests.bench_child import calls_in, outcome, plan_of, player, rows_of
 from tests.command_line import icrl, process, started
 from tests.ray_cluster import Cluster, Driver
 
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster for all of them
 PRICES = {"policy": {"input": 0.0, "output": 1e6}}
 """A dollar a token, so that each answer costs some."""
 EVALUATOR = f"{Path(ray_child.__file__)}:score"
 
 
+def _check_ray() -> None:
+    if not find_spec("ray"):
+        assert "CI" not in os.environ, "CI installs the extra ray"
+        pytest.skip("the extra ray is not installed")
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    if not find_spec("ray"):
-        assert "CI" not in os.environ
-        pytest.skip("the extra ray is not installed")
+    _check_ray()
     with ray_cluster.cluster(3) as running:
         yield running
 
@@ -54,8 +60,8 @@ def server() -> Iterator[OpenAIServer]:
 def plan(server: OpenAIServer, postgres: str, request: pytest.FixtureRequest) -> Callable[..., Plan]:
     """Makes the plan of a comparison, in one process or on the cluster."""
 
-    def make(*arms: str, on_ray: bool = True, **fields: Any) -> Plan:
-        where = {"engine": "ray", "db": postgres} if on_ray else {}
+    def make(*arms: str, clustered: bool = True, **fields: Any) -> Plan:
+        where = {"engine": "ray", "db": postgres} if clustered else {}
         small = {"base_url": server.base_url, "limit": 6, "concurrency": 6, "evaluator": EVALUATOR, "solved_at": None}
         return plan_of(*arms, **{**small, **where, **fields})
 
@@ -101,6 +107,15 @@ def test_an_engine_is_one_of_two(here: Path) -> None:
     assert (done.returncode, "name engine ray" in done.stderr) == (2, True)
 
 
+def test_a_driver_whose_own_node_has_died_says_what_to_do() -> None:
+    """Whatever it tried would fail."""
+    _check_ray()
+    from ray.exceptions import LocalRayletDiedError
+
+    with pytest.raises(ConnectionError, match=r"start it again \(ray start --address=...\).* and resume"):
+        on_ray._check_connected(LocalRayletDiedError())
+
+
 # --------------------------------------------------------------------------------------------------- on a cluster
 
 
@@ -109,7 +124,7 @@ def test_a_cluster_comes_to_the_results_of_one_process(
 ) -> None:
     """Also of an arm that draws from the rewards of another one, and so comes last."""
     arms = ("icrl", "reflexion", "best_of_n", "icrl+show=shuffled")
-    runner.run(plan(*arms, on_ray=False), tmp_path / "one")
+    runner.run(plan(*arms, clustered=False), tmp_path / "one")
     calls = server.counts["calls"]
     assert without_time(driver.run(plan(*arms), tmp_path / "x")) == ended(24)
     assert outcome(tmp_path / "x") == outcome(tmp_path / "one")
@@ -143,7 +158,7 @@ def test_a_node_that_is_killed_costs_no_more_than_its_calls_in_flight(
     killed_at: int, driver: Driver, cluster: Cluster, plan: Any, server: OpenAIServer, tmp_path: Path
 ) -> None:
     fields = {"limit": 12, "rounds": 5}
-    runner.run(plan("icrl", on_ray=False, **fields), tmp_path / "one")
+    runner.run(plan("icrl", clustered=False, **fields), tmp_path / "one")
     before = server.counts["calls"]
     running = driver.start(plan("icrl", **fields), tmp_path / "x")
     wait_for(lambda: server.counts["calls"] >= before + killed_at)
@@ -213,6 +228,29 @@ def test_a_database_that_is_restarted_is_waited_for(
     assert 18 <= server.counts["calls"] <= 18 + 6
 
 
+@pytest.mark.skipif(not shutil.which("java"), reason="Java is not installed (see docs/scienceworld.md)")
+def test_an_episode_of_scienceworld_goes_on_in_another_worker(
+    driver: Driver, cluster: Cluster, plan: Any, tmp_path: Path
+) -> None:
+    """Its actions are done again there: an episode that began anew would pay for all of its 15 turns."""
+    with OpenAIServer(_walks_on, latency=0.1) as server:
+        fields = {"benchmark": "scienceworld", "items": ["find-plant:0"], "rounds": 1, "base_url": server.base_url}
+        fields |= {"evaluator": None}
+        runner.run(plan("icrl", clustered=False, **fields), tmp_path / "one")
+        running = driver.start(plan("icrl", **fields), tmp_path / "x")
+        wait_for(partial(_has_made, server, 15 + 8))
+        (worker,) = [each for node in cluster.nodes for each in node.workers()]
+        worker.kill()
+        assert without_time(running.result()) == ended(1)
+        assert 30 <= server.counts["calls"] <= 31
+    assert outcome(tmp_path / "x") == outcome(tmp_path / "one")
+
+
+def _walks_on(messages: list[dict[str, Any]]) -> str:
+    done = sum(message["role"] == "assistant" for message in messages)
+    return ["teleport to greenhouse", "look around", "wait1"][done % 3]
+
+
 def _has_made(server: OpenAIServer, calls: int) -> bool:
     return server.counts["calls"] >= calls
 
@@ -221,7 +259,7 @@ def test_a_driver_that_is_ended_and_started_again_goes_on(
     cluster: Cluster, plan: Any, server: OpenAIServer, postgres: str, tmp_path: Path
 ) -> None:
     """By SIGTERM, which lets the calls in flight answer, then by SIGKILL."""
-    runner.run(plan("icrl", on_ray=False, evaluator=None, limit=8, rounds=4), tmp_path / "one")
+    runner.run(plan("icrl", clustered=False, evaluator=None, limit=8, rounds=4), tmp_path / "one")
     before = server.counts["calls"]
     command = (
         *("bench", "game24", "--topologies", "icrl", "--model", "openai:policy", "--base-url", server.base_url),
