@@ -9,6 +9,7 @@ has killed its worker three times alone is set aside, as a row that says so.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import signal
 import threading
@@ -27,6 +28,8 @@ from icrl_graph.benchmarks.shards import News, Shard, play
 from icrl_graph.errors import IcrlError, JournalError, ModelError, missing_extra
 from icrl_graph.execution.shared_limits import Ledger
 from icrl_graph.state.episode import Usage
+
+logger = logging.getLogger(__name__)
 
 WAVES = 8
 """Runs of a shard, for each that it plays at once, at most."""
@@ -270,7 +273,9 @@ class OnRay:
         self._failed += 1
         if self._failed >= TRIES:
             raise error
-        await asyncio.sleep(min(2.0 ** (self._failed - 1), LONGEST_WAIT))
+        seconds = min(2.0 ** (self._failed - 1), LONGEST_WAIT)
+        logger.warning("%s; next try in %.0f s", error, seconds)
+        await asyncio.sleep(seconds)
 
     async def _is_done(self, session: Session) -> bool:
         """Whether nothing more can be done, now that no shard is in flight.
