@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from icrl_graph.benchmarks import shards
+from icrl_graph.benchmarks import on_ray, shards
 from icrl_graph.benchmarks.experiment import prepare
 from icrl_graph.benchmarks.results import Cell
 from icrl_graph.benchmarks.shards import News, Shard, packed, play
@@ -135,3 +136,23 @@ def test_a_database_that_is_out_of_reach_is_told(comparison: Any, shard: Shard, 
 def test_an_object_that_can_not_be_sent_is_an_error_before_anything_begins() -> None:
     with pytest.raises(ValueError, match="can't be sent to another machine"):
         packed(plan_of("icrl"), {"model": threading.Lock()}, {}, True)
+
+
+@pytest.mark.parametrize(
+    ("runs", "workers", "at_once", "sizes"),
+    [
+        (3, 3, 2, [1, 1, 1]),
+        (40, 1, 8, [24, 8, 8]),
+        (30, 3, 2, [6, 4, 4, 4, 2, 2, 2, 2, 2, 2]),
+        (20, 4, 25, [5, 5, 5, 5]),
+        (100, 4, 25, [25, 25, 25, 25]),
+        (1000, 2, 5, [40] * 21 + [40, 30, 25, 20, 15, 10, 5, 5, 5, 5]),
+    ],
+)
+def test_shards_become_smaller_towards_the_end(runs: int, workers: int, at_once: int, sizes: list[int]) -> None:
+    waiting = deque(Cell("icrl", str(number), 0) for number in range(runs))
+    cut: list[int] = []
+    while waiting:
+        idle = max(1, workers - len(cut))  # then one ends after another
+        cut.append(len(on_ray._cut(waiting, workers, idle, at_once)))
+    assert cut == sizes

@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 WAVES = 8
 """Runs of a shard, for each that it plays at once, at most."""
-FEW = 10
-"""Runs that are worth a shard, unless fewer are left for each worker."""
 ALONE = 3
 """How often a run may kill its worker while it is alone there."""
 TRIES = 10
@@ -172,7 +170,7 @@ class OnRay:
         if len(shards) >= most or free <= 0:
             return None
         at_once = min(free, math.ceil(concurrency / most))
-        cells = [self._alone.popleft()] if self._alone else _cut(self._waiting, most, at_once)
+        cells = [self._alone.popleft()] if self._alone else _cut(self._waiting, most, most - len(shards), at_once)
         caps = {name: cap for name, cap in session.total.caps.items() if cap is not None}
         if "time" in caps:
             caps["time"] = session.total.seconds_left()
@@ -308,11 +306,22 @@ class OnRay:
         return {cell: Row(episodes=of_cell) for cell, of_cell in episodes.items()}
 
 
-def _cut(waiting: deque[Cell], workers: int, at_once: int) -> list[Cell]:
-    """Take the runs of a shard: fewer towards the end, so that all workers end at about the same time."""
-    for_each = math.ceil(len(waiting) / workers)
-    size = max(math.ceil(for_each / 2), min(max(FEW, at_once), for_each))
-    return [waiting.popleft() for _ in range(min(size, max(WAVES * at_once, FEW), len(waiting)))]
+def _cut(waiting: deque[Cell], workers: int, idle: int, at_once: int) -> list[Cell]:
+    """Take the runs of a shard.
+
+    Fewer towards the end, so that all workers end at about the same time, but as many as can be played at once; more
+    are a multiple of that, so that runs of the same length leave no place empty.
+
+    Args:
+        waiting: the runs that are left.
+        workers: that play.
+        idle: of them, those that have no shard.
+        at_once: runs that a worker plays side by side.
+    """
+    size = max(math.ceil(len(waiting) / (2 * workers)), min(at_once, math.ceil(len(waiting) / idle)))
+    if size > at_once:
+        size = min(math.ceil(size / at_once), WAVES) * at_once
+    return [waiting.popleft() for _ in range(min(size, len(waiting)))]
 
 
 def _check_connected(error: Exception) -> None:

@@ -9,7 +9,7 @@ from tests.bench_child import plan_of
 from tests.performance.lab import full_only, record, serving
 from tests.ray_cluster import Driver
 
-RUNS, ROUNDS, AT_ONCE = 100, 5, 50
+RUNS, ROUNDS, AT_ONCE = 40, 10, 8
 
 
 def _seconds(driver: Driver, folder: Path, server: Any, **fields: Any) -> float:
@@ -38,11 +38,11 @@ def test_what_ray_adds_and_how_it_scales(databases: Callable[[], str], tmp_path:
                 cluster.add_node()
             warm = {**on_ray, "limit": 10 * workers, "concurrency": 10 * workers}
             _seconds(driver, tmp_path / f"warm{workers}", server, **warm)
-            waits = {**on_ray, "concurrency": 10 * workers}
+            waits = {**on_ray, "concurrency": 4 * workers}
             times["waits"].append(_seconds(driver, tmp_path / f"waits{workers}", server, **waits))
-            computes = {**on_ray, "evaluator": f"{file}:busy", "concurrency": 40}
+            computes = {**on_ray, "evaluator": f"{file}:busy", "concurrency": 8, "rounds": 3}
             times["computes"].append(_seconds(driver, tmp_path / f"computes{workers}", server, **computes))
         driver.close()
-    for kind, about in (("waits", "10 runs at once each, 200 ms a call"), ("computes", "50 ms of CPU an attempt")):
+    for kind, about in (("waits", "4 runs at once each, 200 ms a call"), ("computes", "50 ms of CPU an attempt")):
         faster = ", ".join(f"{times[kind][0] / seconds:.1f}x" for seconds in times[kind])
         record(f"{RUNS} runs on Ray with 1, 2, 4 workers on this machine: {about}", "stated", faster, True)
