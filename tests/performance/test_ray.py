@@ -1,6 +1,7 @@
 """A Ray cluster on this machine: what it adds to a run, and how much faster it is with more workers."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,7 @@ def _seconds(driver: Driver, folder: Path, server: Any, **fields: Any) -> float:
 def test_what_ray_adds_and_how_it_scales(databases: Callable[[], str], tmp_path: Path) -> None:
     file = str(ray_child.__file__)
     db = databases()
-    with serving(0.2, says="7") as server, ray_cluster.cluster(1) as cluster:
-        driver = Driver(cluster)
+    with serving(0.2, says="7") as server, ray_cluster.cluster(1) as cluster, closing(Driver(cluster)) as driver:
         on_ray = {"engine": "ray", "db": db, "evaluator": f"{file}:quiet"}
         _seconds(driver, tmp_path / "warm", server, **on_ray, limit=10, concurrency=10)
         ours = _seconds(driver, tmp_path / "ray", server, **on_ray)
@@ -42,7 +42,6 @@ def test_what_ray_adds_and_how_it_scales(databases: Callable[[], str], tmp_path:
             times["waits"].append(_seconds(driver, tmp_path / f"waits{workers}", server, **waits))
             computes = {**on_ray, "evaluator": f"{file}:busy", "concurrency": 8, "rounds": 3}
             times["computes"].append(_seconds(driver, tmp_path / f"computes{workers}", server, **computes))
-        driver.close()
     for kind, about in (("waits", "4 runs at once each, 200 ms a call"), ("computes", "50 ms of CPU an attempt")):
         faster = ", ".join(f"{times[kind][0] / seconds:.1f}x" for seconds in times[kind])
         record(f"{RUNS} runs on Ray with 1, 2, 4 workers on this machine: {about}", "stated", faster, True)
