@@ -29,6 +29,7 @@ from icrl_graph.execution.calls import contained
 from icrl_graph.execution.event_loop import event_loop
 from icrl_graph.execution.langgraph_internals import next_ids_after_config
 from icrl_graph.execution.run_file import async_saver_of, is_postgres, saver_of
+from icrl_graph.prompts.templates import label
 from icrl_graph.prompts.text import number
 from icrl_graph.state import notebook
 from icrl_graph.state.checks import check_control, check_function
@@ -145,16 +146,17 @@ class Result:
         )
 
     def __repr__(self) -> str:
-        attempts = []
+        attempts, models = [], {episode.get("model", "") for episode in self.episodes}
         for episode in self.episodes:
-            head = f"{episode['round'] + 1:3} {episode['plan']['instruction'][:10]:10} {number(value_of(episode)):>8}"
-            attempts.append(f"  {head}  {notebook.attempt_line(episode)}")
+            asked = f"{episode['round'] + 1:3} {label(episode['plan']['instruction'])[:10]:10}"
+            by = f" {episode.get('model', ''):{max(map(len, models))}}" if len(models) > 1 else ""
+            attempts.append(f"  {asked}{by} {number(value_of(episode)):>8}  {notebook.attempt_line(episode)}")
         first, last = notebook.ends(len(attempts))
         attempts[first : len(attempts) - last] = [f"  ... {len(attempts) - first - last} more ..."] if last else []
         return "\n".join([f"Result({self._headline})", f"  answer: {shorten(self.answer)}", *attempts])
 
     def _repr_html_(self) -> str:
-        return notebook.result_html(self._headline, self.answer, self.episodes)
+        return notebook.result_html(self._headline, self.answer, self.episodes, label)
 
 
 def improve(

@@ -203,3 +203,8 @@ def test_no_total_is_passed_and_none_is_left_that_could_still_help(
     assert spent + calls_each > total or all(each.is_over for each in played.values())
     open_rounds = [each.rounds for each in played.values() if not each.is_over]
     assert not open_rounds or max(open_rounds) - min(open_rounds) <= 1
+
+
+def test_calls_are_handed_out_to_methods_that_have_rounds_alone(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="allocate=16 hands calls out round by round, and best_of_n has one round"):
+        compared(tmp_path, Player(), "best_of_n")

@@ -132,6 +132,8 @@ def test_so_is_one_of_what_a_run_is_made_of(make: Any, message: str) -> None:
             for name in ("total_usd", "total_calls", "call_timeout", "solved_at", "attempts")
         ),
         ({"rounds": None, "seeds": None}, "seeds must be a whole number.*got None"),
+        ({"seeds": 10**6}, "50000000 runs are more than a comparison holds, 1000000: take fewer tasks, seeds or arms"),
+        ({"model": ""}, "a model is named 'provider:name', such as 'openai:gpt-4.1-mini', got ''"),
         ({"solved_at": 10**400}, "solved_at must be a finite number"),
         ({"items": "one"}, "items is a list of names, got 'one'"),
         ({"base_url": 5}, "base_url is an address"),

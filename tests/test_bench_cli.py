@@ -106,6 +106,8 @@ PLAY = ("bench", "game24", "--model", "learner:game24")
     [
         (("bench", "chess"), "unknown benchmark 'chess'; choose one of hidden-color, game24, writing"),
         (("bench", "writing"), "name the model, such as openai:gpt-4.1-mini"),
+        (("bench", "writing", "--model", ""), "a model is named 'provider:name'"),
+        (("bench", "mine.csv", "--map", ""), "fields are named like task=problem,target=answer"),
         (("bench", "mine.jsonl"), "can't be read: [Errno 2] No such file or directory: 'mine.jsonl'"),
         (("bench", "game24", "--model", "openai:gpt-4.1"), "set OPENAI_API_KEY"),
         ((*PLAY, "--topologies", "icrl,tree"), "unknown topology 'tree'; choose one of icrl, reflexion"),
@@ -139,6 +141,13 @@ def test_a_mistake_is_one_line_with_exit_code_2_and_leaves_nothing(
     assert message in " ".join(done.stderr.split()), done.stderr
     assert done.stdout == ""
     assert not list(here.iterdir())
+
+
+def test_a_folder_that_can_not_be_made_is_one_line_with_exit_code_1(here: Path) -> None:
+    done = icrl(*PLAY, "--limit", "1", "--rounds", "1", "--topologies", "icrl", "--out", "x" * 300)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: [Errno")
+    assert "File name too long" in done.stderr
 
 
 def test_another_comparison_in_the_folder_is_exit_code_2_and_says_what_is_other(

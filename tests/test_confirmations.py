@@ -97,3 +97,17 @@ def test_who_asks_for_more_rounds_needs_no_target() -> None:
 def test_confirmations_without_a_target_are_refused() -> None:
     with pytest.raises(ValueError, match="confirmations=2 are of attempts that reach the target"):
         create_icrl(lambda messages: "a", lambda: 0.0, confirmations=2)
+
+
+def test_an_attempt_keeps_what_each_pass_gave_it_and_no_prompt_is_made_from_that() -> None:
+    seen: list[Any] = []
+
+    def memory(past: Any) -> list[int]:
+        seen.extend(past)
+        return []
+
+    result = played(judge(1.0, 0.2, 0.4), memory=memory)
+    assert [episode.get("passes") for episode in result.episodes] == [[1.0, 0.2], None]
+    assert "(passes 1, 0.2)" in repr(result)
+    assert seen
+    assert not any("passes" in episode for episode in seen)

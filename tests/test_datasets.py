@@ -161,6 +161,11 @@ def test_a_comparison_on_mapped_columns_is_resumed_by_its_folder_alone(here: Pat
         ("PAR1", "a.parquet", "not Parquet"),
         ("problem,answer", "a.csv", "has no tasks"),
         (b"problem,answer\n\xff,1", "a.csv", "can't be read"),
+        ("problem,answer,answer\n1,2,3\n", "a.csv", "'answer' stands twice among problem, answer, answer"),
+        ('{"problem": "1", "problem": "2", "answer": 1}', "a.jsonl", "line 1: .*'problem' stands twice"),
+        ("3", "a.jsonl", "line 1: a row is an object, with a value for each column, got 3"),
+        ('["problem", "answer"]', "a.jsonl", "line 1: a row is an object"),
+        ("[" * 100_000 + "]" * 100_000, "a.jsonl", "line 1: not JSON: maximum recursion depth"),
     ],
 )
 def test_what_can_not_be_read_is_told_with_its_place(content: str | bytes, name: str, message: str, here: Path) -> None:
@@ -169,6 +174,21 @@ def test_what_can_not_be_read_is_told_with_its_place(content: str | bytes, name:
     Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=rf"a\.\w+,? .*{message}|the tasks of a\.csv {message}"):
         find_benchmark(f"{name}?{FIELDS}")
+
+
+def test_columns_of_one_name_in_a_parquet_file_are_refused(here: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    table = arrow.Table.from_arrays([arrow.array(["1"]), arrow.array(["2"])], names=["problem", "problem"])
+    pytest.importorskip("pyarrow.parquet").write_table(table, "a.parquet")
+    with pytest.raises(ValueError, match="a.parquet, not Parquet: .*problem"):
+        find_benchmark("a.parquet?task=problem")
+
+
+def test_a_cell_of_a_csv_file_may_be_long(here: Path) -> None:
+    long = "x" * 200_000
+    Path("a.csv").write_text(f"problem,answer\n{long},1\n")
+    [task] = tasks_of(find_benchmark(f"a.csv?{FIELDS}"))
+    assert task == {"task": long, "task_data": {"target": "1"}}
 
 
 def test_ids_of_a_column_must_differ(here: Path) -> None:
@@ -259,7 +279,11 @@ GONE = "The dataset does not exist"
         ((500, {}, b"<html>broken</html>"), "500, no JSON but '<html>broken</html>'"),
         ((200, {}, b"<html>Log in</html>"), "200, no JSON but '<html>Log in</html>'"),
         (told(["rows"]), "the hub answers 200, no JSON"),
+        ((200, {}, b"[" * 100_000), "200, no JSON but"),
+        ((200, {"Content-Encoding": "gzip"}, b"broken"), "me/sums can't be read from"),
         (told({"cells": []}), "the hub gives no rows but"),
+        (told({"rows": [], "num_rows_total": float("inf")}), "the hub gives no rows but"),
+        (told({"rows": [], "num_rows_total": "many"}), "the hub gives no rows but"),
         (told({"rows": [], "num_rows_total": 3}), "the hub has given 0 of its 3 rows"),
         (told({"rows": [{"row": {}}], "num_rows_total": 10_001}), "10001 rows, and the hub's endpoint is asked for"),
         (

@@ -2,7 +2,18 @@
 
 import pytest
 
-from icrl_graph.state.formatting import between, chance, cost, number, plus_minus, score, share, shorten, signed
+from icrl_graph.state.formatting import (
+    between,
+    chance,
+    cost,
+    file_names,
+    number,
+    plus_minus,
+    score,
+    share,
+    shorten,
+    signed,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +31,11 @@ from icrl_graph.state.formatting import between, chance, cost, number, plus_minu
         (score, 12.3456, "12.3"),
         (score, None, "–"),
         (signed, 0.25, "+0.25"),
+        (signed, -0.0714, "-0.07"),
+        (signed, 0.0004, "+0.0004"),
+        (signed, 0.0, "+0.00"),
+        (signed, -12.345, "-12.3"),
+        (signed, 2345.6, "+2,346"),
         (signed, None, "–"),
         (chance, 0.03125, "0.0312"),
         (chance, 0.00001, "< 0.0001"),
@@ -52,3 +68,17 @@ def test_a_text_is_shortened_to_one_line() -> None:
     assert shorten("a\n b") == "a b"
     assert shorten("x" * 100, 10) == "xxxxxxx..."
     assert shorten({"a": 1}) == "{'a': 1}"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("icrl+memory=/my/parts.py:mine", "icrl+memory=parts.py:mine"),
+        ("/my/questions.csv?task=question,target=answer", "questions.csv?task=question,target=answer"),
+        ("game24@/my/24.csv", "game24@24.csv"),
+        ("/opt/python@3.11/parts.py:mine", "parts.py:mine"),
+        ("openai:Qwen/Qwen3-32B", "openai:Qwen/Qwen3-32B"),
+    ],
+)
+def test_a_file_name_stands_in_place_of_a_path(name: str, shown: str) -> None:
+    assert file_names(name) == shown

@@ -23,21 +23,39 @@ def test_labels_are_read_from_csv_and_json_lines_and_those_of_several_people_are
     assert read_labels(tmp_path / "some.csv") == {Cell("icrl", "a", 0): 0.5}
     (tmp_path / "some.jsonl").write_text(json.dumps({"arm": "icrl", "item": "a", "seed": 2, "label": 1}) + "\n\n")
     assert read_labels(tmp_path / "some.jsonl") == {Cell("icrl", "a", 2): 1.0}
+    (tmp_path / "some.jsonl").write_text(json.dumps({"arm": "icrl", "item": 7, "label": 1}))  # as tasks are numbered
+    assert read_labels(tmp_path / "some.jsonl") == {Cell("icrl", "7", 0): 1.0}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("arm,item\nicrl,a\n", "holds no label"),
-        ("arm,item,label\nicrl,a,good\n", "row 1: it needs arm, item and label, a number; got .*good"),
-        ("item,label\na,1\n", "row 1: it needs arm"),
-        ("arm,item,label\nicrl,a,nan\n", "row 1: label must be a finite number"),
+        ("arm,item,label\nicrl,a,good\n", "line 2: it needs arm, item and label, a number; got .*good"),
+        ("item,label\na,1\n", "line 2: it needs arm"),
+        ("arm,item,label\nicrl,a,nan\n", "line 2: label must be a finite number"),
     ],
 )
 def test_a_file_of_labels_that_is_wrong_is_refused_with_its_row(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "some.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_labels(tmp_path / "some.csv")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[1]", r"line 1: it needs arm, item and label, a number; got \[1\]"),
+        ('{"arm": "icrl", "item": "a", "seed": 1.5, "label": 1}', "line 1: it needs arm"),
+        ('{"arm": "icrl", "item": "a", "label": 1' + "0" * 400 + "}", "line 1: it needs arm"),
+        ("[" * 100_000, "can't be read: line 1: not JSON"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_a_line_of_labels_that_is_wrong_is_refused_with_its_number(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "some.jsonl").write_text(line)
+    with pytest.raises(ValueError, match=message):
+        read_labels(tmp_path / "some.jsonl")
 
 
 def test_a_file_of_labels_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_an_answer_is_looked_for_in_a_megabyte(text: str) -> None:
             "２０４",
         ),
         *(r"204\text{ cm}", r"204\ \text{cm}^2", r"\frac{408}{2}", "408/2", "+204", r"\left 204"),
+        *(r"\$204", r"\$204.", "**204**", "**204.**", "`204`"),
     ],
 )
 def test_a_number_is_read_however_it_is_written(answer: str) -> None:
@@ -83,6 +84,9 @@ def test_a_number_is_read_however_it_is_written(answer: str) -> None:
         ("1{,}234", Fraction(1234)),
         (r"1\,234", Fraction(1234)),
         ("-.5", Fraction(-1, 2)),
+        ("1 234 567", Fraction(1234567)),
+        (r"\frac 1 2", Fraction(1, 2)),
+        *((several, None) for several in ("3 4", "12 34 56", "1 2345")),
         *((other, None) for other in ("1/0", "1,2", "(1,2)", "2^3", "204 or 205", "x", "", "1e3", "৪", "9" * 501)),
     ],
 )
@@ -136,6 +140,9 @@ def test_formulas_are_compared_and_no_answer_hangs_the_run() -> None:
         (r"1-\frac{2}{\pi}", r"\frac{\pi-2}{\pi}", 1),
         (r"14+4\sqrt{37}", r"4\sqrt{37} + 14", 1),
         (r"\{1,2\}", r"\{2,1\}", 1),
+        ("5/2", "2 1/2", 1),
+        ("21/2", "2 1/2", 0),
+        ("34", "3 4", 0),
         ("204", "203 + 1", 1),
         ("204", "204 or 205", 0),
         (r"\sqrt{2}", "1.41421356", 0),
@@ -155,11 +162,21 @@ def test_a_right_answer_that_can_not_be_read_is_refused_when_its_task_is() -> No
         check_target(r"\frac{4\pm4\sqrt3}{3}")
 
 
+@with_math_verify
+def test_a_worked_solution_is_no_right_answer_unless_it_has_a_box() -> None:
+    solution = "Janet sells 16 - 3 = 13 duck eggs a day. She makes 13 * 2 = 26 dollars."
+    check_target(rf"{solution} \boxed{{26}}")
+    check_target(r"\text{none of these can be found}")
+    for wrong in (f"{solution}\n#### 26", "x + " * 200 + "1"):
+        with pytest.raises(ValueError, match="it has to be the answer alone, of 500 characters at most"):
+            check_target(wrong)
+
+
 def test_without_math_verify_problems_are_refused_before_anything_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mathematics, "find_spec", lambda name: None)
     check_target.cache_clear()
     with pytest.raises(MissingExtra, match=r"pip install 'icrl-graph\[math\]'"):
-        find_benchmark("math-demo").read("divisible")
+        compare("math-demo", "icrl", model=ScriptedModel(["1"]), items=["divisible"], rounds=1)
 
 
 # ---------------------------------------------------------------------------------------------------- the demo problems
@@ -258,8 +275,8 @@ def test_problems_of_a_file_are_a_benchmark(here: Path) -> None:
     assert benchmark.items() == ["3", "5"]
     assert benchmark.inputs("3")["task_data"] == {"target": 4}
     assert benchmark.inputs("3")["task"].startswith("2 + 2?\n")
-    with pytest.raises(ValueError, match=r"mine\.jsonl, task 5: the right answer '\\\\pm' can't be read"):
-        benchmark.inputs("5")
+    with pytest.raises(ValueError, match=r"the task '5' of .*: the right answer '\\\\pm' can't be read"):
+        compare(benchmark, "icrl", model=ScriptedModel(["4"]), rounds=1)
     assert math_benchmark("mine.jsonl?task=problem,target=answer").items() == ["1", "2"]
 
 

@@ -229,3 +229,11 @@ def test_a_family_that_there_is_not_is_refused_before_anything_is_played(tmp_pat
     assert done.exit_code == 2
     assert "unknown family 'maze'; choose" in " ".join(done.stderr.split())
     assert not (tmp_path / "x").exists()
+
+
+def test_seconds_of_swapped_histories_are_what_all_sessions_before_have_left(tmp_path: Path) -> None:
+    options = ["--item", "prize:words:*", "--instances", "2", "--episodes", "2", "--out", str(tmp_path)]
+    assert meta_eval(WORDS.references["random"], "--total-seconds", "1000", *options).exit_code == 0
+    (tmp_path / "clock.json").write_text('{"seconds": 950}')
+    assert meta_eval(WORDS.references["random"], "--total-seconds", "1000", *options).exit_code == 0
+    assert 0 < json.loads((tmp_path / "swapped" / "bench.json").read_text())["total_seconds"] <= 50

@@ -80,7 +80,7 @@ def test_a_comparison_that_has_begun_can_not_be_registered_and_one_that_was_not_
 
 def test_another_registration_of_the_same_folder_is_refused(play: Any) -> None:
     play(register=True)
-    with pytest.raises(ValueError, match="was registered on .* with another claims, plan and code;"):
+    with pytest.raises(ValueError, match="was registered on .*, and this differs in claims, plan and code;"):
         play("icrl,best_of_n,icrl+show=zero", register=True)
 
 

@@ -16,7 +16,7 @@ from icrl_graph import compare, improve
 from icrl_graph.benchmarks.api import Comparison
 from icrl_graph.benchmarks.plan import Plan, read_plan
 from icrl_graph.benchmarks.registry import find_benchmark
-from icrl_graph.benchmarks.report import runs, write_report
+from icrl_graph.benchmarks.report import charts, runs, write_report
 from icrl_graph.benchmarks.report.tables import shown_names
 from icrl_graph.benchmarks.results import read_results
 from icrl_graph.benchmarks.runner import run
@@ -350,3 +350,22 @@ def test_a_comparison_of_which_nothing_has_ended_has_no_report(tmp_path: Path) -
     with pytest.raises(ValueError, match="no run has ended yet"):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_the_text_of_a_task_stands_on_a_page_once_for_all_its_runs(played: Any) -> None:
+    folder, _ = played
+    browsed = runs.browse(read_plan(folder), read_results(folder).rows)
+    texts = [text for role, text in browsed["messages"] if role == "task"]
+    assert len(texts) == len({run["task"] for run in browsed["runs"]}) == 3
+
+
+def test_attempts_side_by_side_are_attempts_on_every_axis_and_are_told_apart_by_a_number(tmp_path: Path) -> None:
+    compared = compare(
+        "hidden-color", "icrl+width=2+spread=differ,icrl", model="learner:hidden-color", limit=2, rounds=4,
+        folder=tmp_path,
+    )  # fmt: skip
+    drawn = {chart.name: chart.figure for chart in charts.draw(compared.summary)}
+    for name in ("solved", "reward", "best", "new"):
+        axis = drawn[name]["layout"]["xaxis"]
+        assert (axis["title"]["text"], axis["dtick"]) == ("attempt", 1)
+    assert {"differ 1/2", "differ 2/2"} < {bar["name"] for bar in drawn["instructions"]["data"]}

@@ -169,6 +169,7 @@ def test_the_cap_is_on_the_whole_table_and_a_higher_one_does_the_rest(
 
 def test_a_win_rate_is_that_of_icrl_over_the_others(here: Path, server: OpenAIServer) -> None:
     made = reproduce("writing", model="openai:policy", data="own", limit=3, rounds=1, methods=["Reflexion"], folder="x")
+    assert made.usage["calls"] == server.counts["calls"]  # the answers of pairs were paid once
     first, second = made.lines
     (rate,) = made.pairs["writing-relative"].win_rates
     assert (rate["against"], rate["arm"]) == ("icrl", second["arm"])
@@ -204,6 +205,12 @@ def test_a_preview_tells_the_cost_and_pays_nothing(here: Path, server: OpenAISer
         (("game24", "--data", "own"), "set OPENAI_API_KEY"),
         (("game24", "--data", "own", "--method", "Tree*"), "no row of game24 is named like 'Tree*'; they are ICRL"),
         (("math", "--part", "imo"), "unknown part 'imo'; choose one of 'aime', 'hmmt'"),
+        (
+            ("game24", "--data", "own", "--pair-judge", "openai:a", "--base-url", "http://127.0.0.1:9/v1"),
+            "game24 has no win rates, for which pair_judge='openai:a' compares answers",
+        ),
+        (("math", "--data", "mine.jsonl"), "say of which, as by --part aime or hmmt"),
+        (("scienceworld", "--data", "24.csv"), "scienceworld has its tasks from elsewhere"),
         (("game24", "--format", "pdf"), "unknown format 'pdf'; choose one of"),
         (
             ("writing", "--data", "own", "--fair", "--model", "openai:a", "--base-url", "http://127.0.0.1:9/v1"),
@@ -286,3 +293,36 @@ def test_the_writing_tasks_of_a_users_file_are_played_and_found_again(here: Path
     assert [row["item"] for row in made.comparisons["abstracts"].rows.values()] == ["0", "0"]
     assert read_plan(Path("x/abstracts")).benchmark == f"abstracts@{here / 'papers.jsonl'}"
     assert icrl("resume", "x/abstracts").returncode == 0
+
+
+@pytest.mark.skipif(find_spec("math_verify") is None, reason="needs the extra math")
+@pytest.mark.parametrize("data", ["mine.jsonl", "own"])
+def test_mathematics_is_played_on_the_users_copy_of_a_part_or_on_problems_of_our_own(
+    data: str, here: Path, server: OpenAIServer
+) -> None:
+    Path("mine.jsonl").write_text('{"problem_idx": 7, "problem": "2 + 2?", "answer": 4}\n')
+    settings: Any = {"model": "openai:policy", "judge": "none", "limit": 1, "rounds": 2, "methods": ["Base"]}
+    made = reproduce("math", parts=["aime"], data=data, folder="x", **settings)
+    assert "Base" in {line["name"] for line in made.lines}
+    own = [told for told in made.differences["aime"] if told.startswith("the tasks are this package's own")]
+    assert len(own) == (data == "own")
+
+
+def test_what_has_not_ended_is_counted_in_what_was_spent_and_said(here: Path, server: OpenAIServer) -> None:
+    settings: Any = {"model": "openai:policy", "data": "own", "limit": 2, "rounds": 3, "concurrency": 1}
+    made = reproduce("abstracts", folder="x", total_calls=2, methods=["Best*"], **settings)
+    assert made.usage["calls"] == server.counts["calls"] == 2
+    assert "not finished: 0 of 4 runs have ended" in made.differences["abstracts"]
+    [best] = [line for line in made.lines if line["name"] == "Best-of-1024"]
+    assert best["note"] == "15 samples here"
+
+
+def test_seconds_count_over_all_sessions_of_a_table(here: Path, server: OpenAIServer) -> None:
+    settings: Any = {"model": "openai:policy", "data": "own", "limit": 2, "rounds": 2, "methods": ["Zero*"]}
+    both = {"parts": ["game24", "writing-relative"], "folder": "x", **settings}
+    assert reproduce("ablations", total_seconds=1000, **both).left is None
+    Path("x", "game24", "clock.json").write_text('{"seconds": 999.5}')
+    shutil.rmtree(Path("x", "writing-relative"))
+    left = reproduce("ablations", total_seconds=999, **both).left
+    assert left is not None
+    assert "total_seconds is spent" in left

@@ -238,7 +238,7 @@ FASTER: dict[str, Any] = {
 
 
 def test_every_field_of_a_plan_is_looked_at() -> None:
-    assert {*OTHER, *FASTER, "arms", "limit", "seeds"} == asdict(PLAN).keys()
+    assert {*OTHER, *FASTER, "arms", "limit", "seeds", "db"} == asdict(PLAN).keys()  # db: see test_storage.py
 
 
 def test_a_plan_is_read_back_as_it_was_asked_for(tmp_path: Path) -> None:

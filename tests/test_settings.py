@@ -37,6 +37,7 @@ def test_a_graph_has_its_own_defaults() -> None:
         ({"show": "none"}, "unknown ablation 'none'.*true, zero, hidden"),
         ({"reward_label": "Reward:"}, "reward_label='Reward:'"),
         ({"max_seconds": 0}, "max_seconds=0"),
+        ({"width": True}, "width=True: a number is neither true nor false"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_value_and_the_choices(wrong: dict[str, Any], message: str) -> None:
@@ -88,7 +89,7 @@ def test_each_method_is_addressed_by_its_own_name() -> None:
 
 def test_the_context_of_a_run_is_validated_before_anything_is_paid() -> None:
     model = ScriptedModel(climber)
-    with pytest.raises(ValueError, match="rounds"):
+    with pytest.raises(ValueError, match="^rounds=-1: Input should be greater than or equal to 1$"):
         play(create_icrl(model, nearness), context={"rounds": -1})
     with pytest.raises(ValueError, match="roundz"):
         play(create_icrl(model, nearness), context={"roundz": 1})

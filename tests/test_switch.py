@@ -204,7 +204,7 @@ def test_an_arm_of_a_comparison_switches(tmp_path: Any) -> None:
             {"switch_after": 2, "switch_memory": "lost"},
             "switch_memory='lost': unknown memory 'lost'",
         ),
-        ({"switch_after": 2, "switch_model": "gpt"}, "a model is named 'provider:name'"),
+        ({"switch_after": 2, "switch_model": "gpt"}, "^switch_model='gpt': a model is named 'provider:name'"),
     ],
 )
 def test_a_switch_that_does_not_fit_is_refused_when_the_graph_is_built(options: Any, message: str) -> None:
@@ -215,3 +215,12 @@ def test_a_switch_that_does_not_fit_is_refused_when_the_graph_is_built(options: 
 def test_attempts_side_by_side_have_nothing_to_switch() -> None:
     with pytest.raises(ValueError, match="unknown argument 'switch_after'"):
         create_best_of_n(ScriptedModel(["1"]), score, switch_after=2)
+
+
+def test_a_printed_result_tells_which_model_wrote_what() -> None:
+    result = improve("task", score, model=lambda: "1", switch_model=lambda: "2", switch_after=1, rounds=3)
+    assert [line.split() for line in repr(result).splitlines()[2:]] == [
+        ["1", "explore", "model", "1", "1"],
+        ["2", "exploit", "model", "1", "1"],
+        ["3", "explore", "switch_model", "2", "2"],
+    ]

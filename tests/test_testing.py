@@ -110,3 +110,10 @@ def test_a_task_that_a_learner_does_not_know_is_refused_with_its_message() -> No
         pytest.raises(openai.BadRequestError, match="Game of 24 only"),
     ):
         chat_model("openai:any", base_url=server.base_url, max_retries=0).invoke("What is love?")
+
+
+@pytest.mark.parametrize(("given", "listed"), [({}, "local"), ({"model": "game24"}, "game24")])
+def test_the_list_of_models_has_the_name_of_the_one_that_is_served(given: Any, listed: str) -> None:
+    with OpenAIServer(lambda: "42", **given) as server:
+        models = openai.OpenAI(base_url=server.base_url, api_key="none").models.list()
+    assert [model.id for model in models] == [listed]

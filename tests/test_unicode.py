@@ -145,3 +145,8 @@ def test_a_dirty_file_and_a_dirty_argument_are_played(here: Path) -> None:
         for done in (file, argument):
             assert done.returncode == 0, done.stderr
         assert server.counts["calls"] == 4
+
+
+def test_a_dirty_prompt_is_sent_by_a_chat_model_on_its_own_too() -> None:
+    with OpenAIServer(lambda messages: messages[-1]["content"]) as server:
+        assert chat_model("openai:any", base_url=server.base_url).invoke(DIRTY).content == CLEAN

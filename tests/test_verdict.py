@@ -150,7 +150,7 @@ def test_of_runs_that_end_at_their_best_learning_is_not_told() -> None:
     said, summary = told(ended, SIDE)  # type: ignore[arg-type]
     assert the("icrl", summary)["rise"] is None
     assert summary["learning"] == []
-    assert "not told. Its runs end by their rewards" in said["learning"][0]
+    assert "not told. Runs end by their rewards" in said["learning"][0]
     _, both = told(ended, [{**one, "stopped": "success"} for one in ZERO])  # type: ignore[arg-type]
     assert {pair["arm"] for pair in both["learning"]} == {"icrl+show=zero"}  # of arms that stop alike it is fair
 
@@ -191,3 +191,24 @@ def test_a_single_method_is_compared_with_nothing() -> None:
 def test_where_nothing_speaks_against_it_that_is_said_with_what_was_looked_for() -> None:
     said, _ = told(LEARNER, ZERO, SIDE)
     assert said["against"][0].startswith("Nothing that is looked for here")
+
+
+def test_methods_that_are_highest_together_are_all_named() -> None:
+    lower = played("icrl", 0.2, 0.2)
+    side = [row(Cell("best_of_n", one["item"], 0), one["episodes"]) for one in ZERO]
+    said, _ = told(lower[:2], ZERO[:2], side[:2])
+    assert "icrl+show=zero and best_of_n are highest, with a reward of" in said["best"][0]
+    alike = [row(Cell("icrl", one["item"], 0), one["episodes"]) for one in ZERO]
+    said, _ = told(alike[:2], ZERO[:2])
+    assert "all are alike, with a reward of" in said["best"][0]
+
+
+def test_what_holds_for_several_methods_is_said_once() -> None:
+    ended = [row(Cell(arm, f"t{n}", 0), [attempt(0, 1.0)]) for arm in ("icrl", "icrl+width=2") for n in range(4)]
+    for one in ended:
+        one["stopped"] = "success"
+    said, _ = told(ended[:4], ended[4:])
+    assert said["learning"] == [
+        "icrl, icrl+width=2: not told. Runs end by their rewards, so that the last attempt is the best one also where "
+        "all is chance; without target, patience and stop it would be."
+    ]

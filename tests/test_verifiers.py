@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from icrl_graph import MissingExtra, compare, improve
 from icrl_graph.evaluators import code_tests, evaluator, json_schema, regex_golf, sql, verifier
 from icrl_graph.evaluators.evaluator import SHIPPED, BoundEvaluator, bind_evaluator
-from icrl_graph.evaluators.verifier import Refused, Verifier, bound, read_block
+from icrl_graph.evaluators.verifier import Refused, Verifier, _InWorker, bound, read_block
 from icrl_graph.testing import ScriptedModel
 
 needs_regex = pytest.mark.skipif(find_spec("regex") is None, reason="needs the extra verifiers")
@@ -480,12 +480,16 @@ def test_feedback_tells_nothing_of_the_tests() -> None:
         ({"tests": []}, "must be a Python program"),
         ({**SQUARES, "target": "def f(x): return 2 * x"}, "the right answer .* fails test 2"),
         ({"tests": "import no_such_module\nassert f(1)", "target": "f = abs"}, "can't be run: ModuleNotFoundError"),
+        ({"tests": "import no_such_module\nassert f(1)"}, "can't be run: ModuleNotFoundError"),
         ({"tests": "assert f(lambda: 1)", "target": "f = abs"}, "hands an object of type function over"),
+        ({**SQUARES, "target": "def f(x) return x * x"}, "The code does not run: SyntaxError"),
+        ({**SQUARES, "target": "def square(x): return x * x"}, "The code defines no f"),
+        ({**SQUARES, "target": ""}, "The code defines no f"),
     ],
 )
 def test_tests_that_nothing_can_be_judged_by_are_a_fault_of_the_task(data: Any, error: str) -> None:
     with pytest.raises(ValueError, match=error):
-        code_tests.judge(None, data)
+        _InWorker(code_tests.judge)(None, data)
 
 
 def test_code_is_run_only_where_that_was_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

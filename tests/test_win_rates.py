@@ -97,6 +97,8 @@ def test_each_pair_costs_two_calls_and_no_answer_is_paid_again(judged: Any) -> N
     comparison = Comparison.read(judged[0])
     assert {row["episodes"][0]["costs"]["rejudge"]["calls"] for row in comparison.rows.values()} == {2}
     assert len(comparison.rows) == TASKS
+    assert comparison.spent["calls"] == 2 * TASKS
+    assert f"Spent: {2 * TASKS} calls" in repr(comparison)
     assert comparison.win_rates == judged[1]
     assert "Win rates against icrl" in repr(comparison)
 

@@ -26,7 +26,7 @@ from icrl_graph.benchmarks import registered
 from icrl_graph.benchmarks.benchmark import Benchmark
 from icrl_graph.benchmarks.experiment import NO_OBJECTS, Objects, make_plan
 from icrl_graph.benchmarks.plan import Plan, read_plan
-from icrl_graph.benchmarks.rejudge import rejudge
+from icrl_graph.benchmarks.rejudge import judging_cost, rejudge
 from icrl_graph.benchmarks.results import Cell, Row, checked_results, has_ended
 from icrl_graph.benchmarks.runner import run
 from icrl_graph.benchmarks.scheduler import Left, OnProgress
@@ -283,8 +283,18 @@ class Comparison:
 
     @property
     def usage(self) -> Usage:
-        """What all of it has cost."""
+        """What all of its rows have cost; of answers that were judged again, also what they have cost before."""
         return add_usage(*(row.get("usage", {}) for row in self.rows.values()))
+
+    @property
+    def spent(self) -> Usage:
+        """What its own calls have cost: of answers that were judged again, the judging alone.
+
+        Where a total was spent, with the runs that have not ended.
+        """
+        if self.left is not None:
+            return self.left.spent
+        return self.usage if self.plan.again is None else add_usage(*map(judging_cost, self.rows.values()))
 
     @cached_property
     def summary(self) -> Summary:
@@ -426,7 +436,7 @@ class Comparison:
     def _ending(self) -> str:
         left = "" if self.left is None else f"{self.left}. "
         failed = f"{len(self.failures)} of {len(self.rows)} runs failed. " if self.failures else ""
-        return f"{left}{failed}Spent: {cost(self.usage)}. Saved in {self.folder}"
+        return f"{left}{failed}Spent: {cost(self.spent)}. Saved in {self.folder}"
 
     def _repr_html_(self) -> str:
         from icrl_graph.benchmarks.terminal import results

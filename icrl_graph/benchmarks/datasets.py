@@ -18,7 +18,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,8 @@ def entry_of(row: Row, fields: Fields) -> Row:
     """
     if not fields:
         return row
+    if not isinstance(row, Mapping):
+        raise ValueError(f"a row is an object, with a value for each column, got {row!r:.80}")
     cells = {field: _cell(row, column) for field, column in fields.items()}
     top: dict[str, Any] = {field: cells.pop(field) for field in ("task", "id") if field in cells}
     return {**top, "task_data": cells}
@@ -130,7 +132,12 @@ def read_rows(source: str) -> Rows:
     """
     if source.startswith(HUB):
         return ((f"row {number}", row) for number, row in enumerate(_of_hub(source), 1))
-    return _FORMATS[Path(source).suffix.lower()](Path(source))
+    return rows_of(Path(source))
+
+
+def rows_of(path: Path) -> Rows:
+    """The rows of a file, of JSON lines if its name ends otherwise; raises as `read_rows` does."""
+    return _FORMATS.get(path.suffix.lower(), _json_lines)(path)
 
 
 def _json_lines(path: Path) -> Rows:
@@ -139,15 +146,31 @@ def _json_lines(path: Path) -> Rows:
     for number, line in enumerate(data.decode(json.detect_encoding(data)).split("\n"), 1):
         if line.strip():
             try:
-                row = json.loads(line)
-            except ValueError as error:
+                row = json.loads(line, object_pairs_hook=_object)
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number}: not JSON: {error}") from None
             yield f"line {number}", row
 
 
+def _object(pairs: list[tuple[str, Any]]) -> Row:
+    _check_once([name for name, _ in pairs])
+    return dict(pairs)
+
+
+def _check_once(columns: Sequence[str]) -> None:
+    """Raise ValueError if two columns have one name: of their values, only one would be read."""
+    if twice := next((name for name in columns if name and columns.count(name) > 1), None):
+        raise ValueError(f"{twice!r} stands twice among {', '.join(columns)}")
+
+
 def _csv(path: Path) -> Rows:
-    reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True)
+    text = path.read_bytes().decode("utf-8-sig")
+    csv.field_size_limit(
+        max(csv.field_size_limit(), len(text))
+    )  # a text may be longer than Python's 131,072 characters
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
+        _check_once(reader.fieldnames or [])
         for row in reader:
             if None in row or None in row.values():
                 raise ValueError(f"line {reader.line_num}: as many cells as columns are needed: {reader.fieldnames}")
@@ -210,7 +233,7 @@ def _kept(path: Path) -> list[Row]:
         kept = json.loads(path.read_bytes())
         rows: list[Row] = kept["rows"]
         is_whole = kept["sha256"] == _checksum(rows)
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         is_whole = False
     if not is_whole:
         raise ValueError(f"{path} is not what was read from the hub: delete it, and that is read again")
@@ -250,12 +273,12 @@ def _told(client: Any, path: str, **parameters: Any) -> Any:
     name = parameters["dataset"]
     try:
         response = client.get(path, params=parameters)
-    except httpx2.TransportError as error:
+    except httpx2.RequestError as error:
         reason = str(error) or type(error).__name__
         raise ValueError(f"{name} can't be read from {ENDPOINT}: {reason}. It is kept once it was read") from None
     try:
         told = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         told = None
     if response.status_code == 200 and isinstance(told, dict):
         return told
@@ -283,7 +306,7 @@ def _page(told: Any) -> tuple[list[Row], int]:
     try:
         total, cut = int(told["num_rows_total"]), [row for row in told["rows"] if row.get("truncated_cells")]
         rows = [row["row"] for row in told["rows"]]
-    except (LookupError, TypeError, AttributeError):
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError):
         raise ValueError(f"the hub gives no rows but {told!r:.80}") from None
     if cut:
         columns = ", ".join(cut[0]["truncated_cells"])

@@ -94,7 +94,12 @@ def make_plan(
         raise ValueError(f"name the model, such as openai:gpt-4.1-mini; no learner plays {benchmark}")
     played = read_arms(arms)
     check_learners(str(benchmark), [model, *(arm.model for arm in played)])
-    parts = {"model": model or source.model, "judge": judge, "evaluator": evaluator, "metric": metric}
+    parts = {
+        "model": source.model if model is None else model,
+        "judge": judge,
+        "evaluator": evaluator,
+        "metric": metric,
+    }
     objects = {role: part for role, part in parts.items() if part is not None and not isinstance(part, str)}
     names: dict[str, Any] = {role: f"{PYTHON}{_name_of(role, part)}" for role, part in objects.items()}
     names |= {role: absolute(part) for role, part in parts.items() if isinstance(part, str)}
@@ -112,10 +117,15 @@ def make_plan(
         runs = many * numbers.get("seeds", 1)
         if rounds is not None:
             raise ValueError(f"allocate={allocate} takes the place of rounds; got rounds={rounds}")
+        if not any(size_option(arm.create) == "rounds" for arm in played):
+            alone = ", ".join(arm.name for arm in played)
+            raise ValueError(f"allocate={allocate} hands calls out round by round, and {alone} has one round alone")
         if allocate < runs:
             raise ValueError(f"allocate={allocate} must be a call for each of the {runs} runs of an arm at least")
         rounds = allocate // runs
         written = split_and_allocated(played, rounds, runs)
+    if (runs := many * numbers.get("seeds", 1) * len(written)) > MOST_RUNS:
+        raise ValueError(f"{runs} runs are more than a comparison holds, {MOST_RUNS}: take fewer tasks, seeds or arms")
     plan = Plan(
         **names,
         arms=written,
@@ -160,6 +170,8 @@ def _check_numbers(plan: Mapping[str, Any]) -> None:
         raise ValueError(f"solved_at must be a finite number, got {solved_at!r:.80}")
 
 
+MOST_RUNS = 1_000_000
+"""Of a comparison: all of its results are held in memory."""
 _COUNTS = ("limit", "rounds", "seeds", "concurrency", "allocate")
 
 

@@ -7,9 +7,6 @@ Inference", Science 382, 2023, arXiv 2301.09633, section 2.1; weighted as in PPI
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypedDict
 
+from icrl_graph.benchmarks.datasets import rows_of
 from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.results import Cell, Row
 from icrl_graph.benchmarks.statistics import Estimate, estimate, of_scipy, rounded, task_means
@@ -51,30 +49,24 @@ def read_labels(path: Path) -> dict[Cell, float]:
         ValueError: the file can't be read, or a line has not what it needs; says which.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text))) if path.suffix == ".csv" else _lines(text)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        rows = list(rows_of(path))
+    except (OSError, ValueError) as error:
         raise ValueError(f"the labels of {path} can't be read: {error}") from None
     found: dict[Cell, list[float]] = {}
-    for number, row in enumerate(rows, 1):
-        if row.get("label") in (None, ""):
+    for where, row in rows:
+        if isinstance(row, Mapping) and row.get("label", "") in (None, ""):
             continue  # a sheet that is not filled in to its end
         try:
-            cell, label = Cell(row["arm"], row["item"], int(row.get("seed") or 0)), float(row["label"])
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(
-                f"{path}, row {number}: it needs arm, item and label, a number; got {row!r:.200}"
-            ) from None
+            seed = int(str(row.get("seed") or 0))  # 1.5 is none
+            cell, label = Cell(str(row["arm"]), str(row["item"]), seed), float(row["label"])
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+            raise ValueError(f"{path}, {where}: it needs arm, item and label, a number; got {row!r:.200}") from None
         if not np.isfinite(label):
-            raise ValueError(f"{path}, row {number}: label must be a finite number, got {row['label']!r}")
+            raise ValueError(f"{path}, {where}: label must be a finite number, got {row['label']!r}")
         found.setdefault(cell, []).append(label)
     if not found:
         raise ValueError(f"{path} holds no label")
     return {cell: sum(labels) / len(labels) for cell, labels in found.items()}
-
-
-def _lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
 def corrected_by(labels: Mapping[Cell, float], plan: Plan, rows: Mapping[Cell, Row]) -> list[Corrected]:

@@ -49,13 +49,14 @@ def judge_mathematics(model: Any) -> BoundEvaluator:
         reward: Reward = yield from inner(task=task, response=response, task_data=task_data)
         return {**reward, "metric": exact["value"]}
 
-    return replace(inner, part=judge, names=("task", "response", "task_data"), name=f"judged_mathematics({inner.name})")
+    name = f"judged_mathematics({inner.name})"
+    return replace(inner, part=judge, names=("task", "response", "task_data"), name=name, check=check_targets)
 
 
 def math_benchmark(
     source: str, fields: Fields = FIELDS, *, about: str | None = None, items: Sequence[str] | None = None
 ) -> Benchmark:
-    """Problems of a data set with their right answers as a benchmark; each right answer is checked as it is read.
+    """Problems of a data set with their right answers as a benchmark; these are checked before anything is paid.
 
     Its tasks say how to give the answer (`<answer>...</answer>`), which is read as `icrl_graph.tasks.mathematics` does.
 
@@ -74,7 +75,7 @@ def math_benchmark(
         return from_data(place, columns)
 
     def read(name: str) -> Inputs:
-        inputs = _checked(data().read(name), f"{place}, task {name}")
+        inputs = data().read(name)
         return problems.task(inputs["task"], inputs["task_data"]["target"])
 
     return Benchmark(
@@ -88,22 +89,15 @@ def math_benchmark(
     )
 
 
-def _checked(inputs: Inputs, where: str) -> Inputs:
-    """The same, if its right answers can be compared with.
-
-    Raises:
-        ValueError: one can't.
-        MissingExtra: Math-Verify is not installed.
-    """
-    try:
-        check_targets(inputs["task_data"])
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    return inputs
-
-
 def _of_matharena(name: str, count: int, about: str) -> Benchmark:
-    return math_benchmark(f"{HUB}MathArena/{name}", about=about, items=[str(n) for n in range(1, count + 1)])
+    items = [str(n) for n in range(1, count + 1)]
+    return replace(math_benchmark(f"{HUB}MathArena/{name}", about=about, items=items), own=_copied)
+
+
+def _copied(path: str) -> Mapping[str, Inputs]:
+    """The problems of a user's copy, in MathArena's columns."""
+    copy = math_benchmark(path)
+    return {item: copy.inputs(item) for item in copy.items()}
 
 
 MATHEMATICS: Mapping[str, Benchmark] = {
@@ -114,7 +108,7 @@ MATHEMATICS: Mapping[str, Benchmark] = {
     "math-demo": Benchmark(
         about="12 problems of mathematics of this package's own, to try out",
         items=lambda: list(problems.PROBLEMS),
-        read=lambda name: _checked(problems.read_item(name), name),
+        read=problems.read_item,
         evaluator=exact,
         judged=judge_mathematics,
         options={"extract": EXTRACT},

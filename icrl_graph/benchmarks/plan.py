@@ -147,15 +147,17 @@ class Plan:
 
     def load_judge(self, judge: str) -> Any:
         """A judge by its name: `load`, at the judge's own server where that is given."""
-        return self._load(judge, server_of_further(judge, self.judge_base_url, self.model, self.base_url))
+        address = server_of_further(judge, self.judge_base_url, self.model, self.base_url)
+        return self._load(judge, address, role="judge")
 
     def load_switch(self, model: str) -> Any:
         """A model to switch to, by its name: `load`, at its own server where that is given."""
-        return self._load(model, server_of_further(model, self.switch_base_url, self.model, self.base_url))
+        address = server_of_further(model, self.switch_base_url, self.model, self.base_url)
+        return self._load(model, address, role="switch_model")
 
-    def _load(self, model: str, base_url: str | None) -> Any:
+    def _load(self, model: str, base_url: str | None, role: str = "model") -> Any:
         options = {"max_retries": 0, "timeout": self.call_timeout} if model.startswith(("openai:", "local:")) else {}
-        return load_model(model, base_url=base_url, **options)
+        return load_model(model, base_url=base_url, role=role, **options)
 
     def rate_limit(self) -> RateLimit:
         """The rate limit of all its calls.

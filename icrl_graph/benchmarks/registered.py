@@ -70,8 +70,8 @@ def register(plan: Plan, folder: Path, objects: Objects = NO_OBJECTS) -> Registe
     if (before := read_registered(folder)) is not None:
         if changed := [name for name in _FROZEN if as_json(before[name]) != as_json(now[name])]:  # type: ignore[literal-required]
             raise ValueError(
-                f"{folder} was registered on {before['at']} with another {listed(changed)}; give another folder, or "
-                "run it without registering it again: the report will say what was added"
+                f"{folder} was registered on {before['at']}, and this differs in {listed(changed)}; give another "
+                "folder, or run it without registering it again: the report will say what was added"
             )
         return before
     if (folder / "bench.json").exists() and (read_results(folder).rows or any((folder / "unfinished").glob("*"))):
@@ -131,7 +131,7 @@ def told(folder: Path, plan: Plan, rows: Mapping[Cell, Row], summary: Summary) -
     first, tasks, seeds = found["plan"]["arms"][0], len(found["tasks"]), found["plan"]["seeds"]
     least = "no difference" if found["least"] is None else f"a difference of {share(found['least'])}"
     departed = list(departures(found, plan, rows, saved_code_of(folder)))
-    claimed = f"{first} has more {found['measure']} than {', '.join(found['claims'])}" if found["claims"] else "nothing"
+    claimed = f"{first} has more {found['measure']} than {listed(found['claims'])}" if found["claims"] else "nothing"
     return [
         f"Registered on {found['at']}, before the first call (sha256 {found['sha256']}): {claimed}; "
         f"{tasks} tasks x {seeds} seeds, by which {least} in what is solved is likely to be found.",
@@ -150,7 +150,7 @@ def departures(found: Registered, plan: Plan, rows: Mapping[Cell, Row], code: Co
     arms = [arm for arm in now["arms"] if arm not in was["arms"]]
     if arms:
         yield f"{', '.join(arms)} was added later"
-    for name in was.keys() - {"arms"}:
+    for name in sorted(was.keys() - {"arms"}):
         if as_json(was[name]) != as_json(now.get(name)):
             yield f"{name} is {now.get(name)!r:.80}, registered was {was[name]!r:.80}"
     ended = {cell: row for cell, row in rows.items() if has_ended(rows, cell)}

@@ -43,6 +43,8 @@ from icrl_graph.topologies.settings import Settings
 
 RETESTED = ("retests", "reported")
 """What is known of an attempt because it was judged again, as one of the leaders."""
+JUDGED = ("passes", *RETESTED)
+"""What its evaluator has given it, beside its reward."""
 SELECT: Mapping[str, nodes.Chooser] = {**CHOOSERS, "last": last_answered}
 """How an answer may be selected."""
 
@@ -90,7 +92,7 @@ def rejudge(
         return cast(Row, {**row, **values, "episodes": episodes, "chosen": places})
 
     engine = InProcess(work, merged.concurrency)
-    return fill(folder, [list(rows)], engine, merged, on_progress, control, rate_limit, storage, _cost)
+    return fill(folder, [list(rows)], engine, merged, on_progress, control, rate_limit, storage, judging_cost)
 
 
 def preview_rejudge(plan: Plan, response_tokens: int = 300) -> Usage:
@@ -179,7 +181,7 @@ async def _judgements(
     return judged, built.rewarded_by()
 
 
-def _cost(row: Row) -> Usage:
+def judging_cost(row: Row) -> Usage:
     """What of a row's cost is that of judging it again."""
     return add_usage(*(episode["costs"].get("rejudge", {}) for episode in row.get("episodes", [])))
 
@@ -198,14 +200,17 @@ def _run_id(row: Row) -> str:
 
 
 def _unjudged(episode: Episode) -> Episode:
-    return _without(episode, "reward", *RETESTED, "costs")
+    return _without(episode, "reward", *JUDGED, "costs")
 
 
 def _as_reward(old: Episode, new: Episode) -> Episode:
     reward = new["reward"]
     if "metric" not in reward and "metric" in old["reward"]:
         reward = {**reward, "metric": old["reward"]["metric"]}
-    return {**_without(old, *RETESTED), "reward": reward, "costs": _costs(old, new)}
+    merged: Episode = {**_without(old, *JUDGED), "reward": reward, "costs": _costs(old, new)}
+    if "passes" in new:
+        merged["passes"] = new["passes"]
+    return merged
 
 
 def _as_metric(old: Episode, new: Episode) -> Episode:

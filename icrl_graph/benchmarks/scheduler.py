@@ -154,7 +154,7 @@ def fill(
         async def session() -> None:
             async with storage.open():
                 scheduler = _Scheduler(folder, file, engine, rows, progress, on_progress, control, storage, cost)
-                before: Usage = {**await scheduler.spent(), "seconds": _read_clock(folder)}
+                before: Usage = {**await scheduler.spent(), "seconds": read_clock(folder)}
                 progress.total = rate_limit.total = TotalBudget(plan.caps(), before)
                 try:
                     await scheduler.run(phases)
@@ -260,7 +260,7 @@ class _Scheduler:
             write_whole(self.folder / "clock.json", {"seconds": self.progress.total.spent["seconds"]})
 
 
-def _read_clock(folder: Path) -> float:
+def read_clock(folder: Path) -> float:
     """For how many seconds a comparison has run in earlier sessions, as far as that was capped."""
     try:
         return float(json.loads((folder / "clock.json").read_text())["seconds"])

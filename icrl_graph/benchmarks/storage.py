@@ -81,7 +81,7 @@ def database(plan: Plan) -> str:
     return f"{address}{'&' if '?' in address else '?'}password="
 
 
-FILES = 16
+FILES = 4
 """Over which the runs of a comparison are spread."""
 
 

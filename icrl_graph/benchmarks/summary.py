@@ -54,7 +54,7 @@ UNITS = ("calls", "tokens", "usd")
 """What a budget can be of."""
 POINTS = 40
 """Of a curve over a budget, at most."""
-ALL_ROUNDS, RISE = "reward, all rounds", "reward, rise"
+ALL_ROUNDS, RISE = "reward, all attempts", "reward, rise"
 """Measures of the learning itself, not of the answer: the mean reward of all attempts of a run; and that of their last
 half less that of their first half."""
 SHORTEST_TOLD = 3

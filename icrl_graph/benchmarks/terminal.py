@@ -17,12 +17,12 @@ from icrl_graph.benchmarks.summary import Pair, Summary, least_scored, scored_of
 from icrl_graph.benchmarks.verdict import HEADINGS, verdict
 from icrl_graph.benchmarks.win_rates import WinRate, doubts, is_of_pairs, judge_of
 from icrl_graph.state.formatting import (
-    MISSING,
     apart,
     between,
     chance,
     cost,
     file_names,
+    interval,
     level,
     number,
     score,
@@ -97,14 +97,14 @@ def tables(summary: Summary, registered: Sequence[str] = ()) -> Iterator[Table |
     size += f" each, or {' or '.join(map(str, totals))} allocated" if totals else ""
     counts = ("unanswered", "unscored")
     missing = [name for name in counts if any(method[name] for method in summary["methods"])]  # type: ignore[literal-required]
-    title = f"{summary['benchmark']}, {size}, {summary['model']}"
+    title = f"{file_names(summary['benchmark'])}, {size}, {file_names(summary['model'])}"
     is_open = any("scored" in least_scored(method)[1] for method in summary["methods"])
     arms = table(
         title,
         "method",
         *measures,
         *(["scored"] if is_open else []),
-        "by round",
+        "by attempt",
         *missing,
         "calls",
         *(["in total"] if totals else []),
@@ -112,11 +112,11 @@ def tables(summary: Summary, registered: Sequence[str] = ()) -> Iterator[Table |
     for method in summary["methods"]:
         scores = (between(method["equal"][name], score) for name in measures)
         scored = [scored_of(method)] if is_open else []
-        by_round = "→".join(level(method["reward"][at], score) for at in (0, -1))
+        by_attempt = "→".join(level(method["reward"][at], score) for at in (0, -1))
         calls_each = f"{method['usage']['calls'] / method['runs']:.1f}"
         in_total = [str(method["usage"]["calls"])] if totals else []
         missed = (str(method[name]) for name in missing)  # type: ignore[literal-required]
-        arms.add_row(Text(method["arm"]), *scores, *scored, by_round, *missed, calls_each, *in_total)
+        arms.add_row(Text(method["arm"]), *scores, *scored, by_attempt, *missed, calls_each, *in_total)
     yield arms
     if summary["pairs"]:
         title = f"Against {summary['pairs'][0]['against']}, over the same tasks"
@@ -129,8 +129,6 @@ def tables(summary: Summary, registered: Sequence[str] = ()) -> Iterator[Table |
 def _differences(title: str, pairs: Sequence[Pair], names_both: bool = False) -> Table:
     differences: Table = table(title, "method", "measure", "difference", "95 %", "p (Holm)")
     for pair in pairs:
-        interval = MISSING if pair["low"] is None else f"{pair['low']:+.2f} to {pair['high']:+.2f}"
-        difference = apart(pair, lambda value: MISSING if value is None else f"{value:+.2f}")
         name = f"{pair['arm']} - {pair['against']}" if names_both else pair["arm"]
-        differences.add_row(Text(name), pair["measure"], difference, interval, chance(pair["adjusted"]))
+        differences.add_row(Text(name), pair["measure"], apart(pair), interval(pair), chance(pair["adjusted"]))
     return differences

@@ -96,10 +96,13 @@ def _best(summary: Summary) -> Iterator[str]:
     elif worse:
         yield f"{first['arm']} has a {has.format(between(first['equal'][measure], score))}. {_than(worse, 'less')}"
     else:
-        top = max(methods.values(), key=lambda method: _middle(method["equal"][measure]))
+        highest = max(_middle(method["equal"][measure]) for method in methods.values())
+        tops = [method for method in methods.values() if _middle(method["equal"][measure]) == highest]
+        names = "all are alike" if 1 < len(tops) == len(methods) else f"{_are([top['arm'] for top in tops])} highest"
+        values = listed(list(dict.fromkeys(between(top["equal"][measure], score) for top in tops)))
         yield (
-            f"No method is shown to differ from {first['arm']} by {_noun(measure)}: {top['arm']} is highest, with a "
-            f"{has.format(between(top['equal'][measure], score))}."
+            f"No method is shown to differ from {first['arm']} by {_noun(measure)}: {names}, with a "
+            f"{has.format(values)}."
         )
     for other in summary["measures"][1:]:
         for way, sign in (("more", 1), ("less", -1)):
@@ -108,6 +111,10 @@ def _best(summary: Summary) -> Iterator[str]:
     if unsure := [pair for pair in pairs if not is_shown(pair)]:
         told = "; ".join(f"{pair['arm']} {_size(pair)}" for pair in unsure)
         yield f"Not shown to differ from {first['arm']}: {told}."
+
+
+def _are(names: Sequence[str]) -> str:
+    return f"{listed(names)} {'are' if len(names) > 1 else 'is'}"
 
 
 def _than(pairs: Sequence[Pair], way: str) -> str:
@@ -148,15 +155,13 @@ def _pairs_of(summary: Summary, measure: str) -> list[Pair]:
 def _learning(summary: Summary) -> Iterator[str]:
     arms = [method["arm"] for method in summary["methods"]]
     noise: list[str] = []
+    untold: list[str] = []
     for method in summary["methods"]:
         arm, rise = method["arm"], method["rise"]
         if not sees_rewards(arm):
             continue
         if rise is None:
-            yield (
-                f"{arm}: not told. Its runs end by their rewards, so that the last attempt is the best one also where "
-                "all is chance; without target, patience and stop it would be."
-            )
+            untold.append(arm)
         elif not rise["tasks"]:
             yield f"{arm}: not told. It has no run of two attempts that are scored."
         elif not is_shown(rise):
@@ -168,6 +173,11 @@ def _learning(summary: Summary) -> Iterator[str]:
                 f"{arm} gets better within a run: the last half of its attempts is rewarded {_size(rise)}. "
                 + " ".join(_by_rewards(arm, controls_of(arm, arms), summary["learning"]))
             )
+    if untold:
+        yield (
+            f"{', '.join(untold)}: not told. Runs end by their rewards, so that the last attempt is the best one also "
+            "where all is chance; without target, patience and stop it would be."
+        )
     if noise:
         yield (
             "Nothing but noise is shown in how rewards change within a run, last half of the attempts less first half: "

@@ -218,7 +218,7 @@ def bench(
 
     with errors_reported():
         plan, _ = make_plan(
-            with_fields(benchmark, fields) if fields else benchmark, topologies,
+            benchmark if fields is None else with_fields(benchmark, fields), topologies,
             model=model, judge=judge, rubric=rubric, evaluator=evaluator, metric=metric,
             items=item or [], limit=limit, rounds=rounds, seeds=seeds, solved_at=solved_at, base_url=base_url,
             judge_base_url=judge_base_url, switch_base_url=switch_base_url, temperature=temperature,
@@ -383,7 +383,7 @@ def _print_results(comparison: Any, as_json: bool) -> None:
     for table in results(comparison):
         out.print(table, width=None if out.is_terminal else 160)
     more = "" if is_of_pairs(comparison.plan) else f" Curves, tests and every run: {command('report', folder)}"
-    write(f"Spent: {cost(comparison.usage)}. Saved in {folder}.{more}")
+    write(f"Spent: {cost(comparison.spent)}. Saved in {folder}.{more}")
 
 
 @app.command(epilog="Examples:\n\n  icrl report runs/colors\n\n  icrl report runs/pangram")

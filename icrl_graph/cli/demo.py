@@ -137,7 +137,7 @@ def _show_demo(
         typer.echo(json.dumps(summary))
         return
     for part in game.report(summary):
-        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str) and not console.is_terminal)
     console.print(f"Written to {out_dir}/: {', '.join(written)}", highlight=False, soft_wrap=True)
     first = out_dir / next(iter(plans))
     console.print(f"Tests and every run with its prompts: {command('report', first)}", highlight=False, soft_wrap=True)

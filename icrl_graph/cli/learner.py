@@ -173,7 +173,7 @@ def serve(
         else:
             reply, name = find_learner(learner), "learner"
             item = "hidden-color:#b94" if learner == "hidden-color" else "game24:4,5,6,10"
-        with OpenAIServer(reply, **options) as server:
+        with OpenAIServer(reply, model=name, **options) as server:
             use = f"OPENAI_BASE_URL={server.base_url} {command('run', item, '--model', f'openai:{name}')}"
             hint = f"Serving at {server.base_url}; stop with Ctrl-C. Use it with:\n  {use}"
             typer.echo(json.dumps({"base_url": server.base_url}) if as_json else hint)

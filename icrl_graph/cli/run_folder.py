@@ -187,7 +187,7 @@ class Run:
         if second is None and self.switch_base_url is not None:
             raise ValueError("--switch-base-url is the server of a model to switch to: name that by --set switch_model")
         address = second and server_of_further(second, self.switch_base_url, self.model, self.base_url)
-        switch = {SWITCH: load_model(second, base_url=address)} if second else {}
+        switch = {SWITCH: load_model(second, base_url=address, role=SWITCH)} if second else {}
         if item is not None:
             metric = metric or item.benchmark.metric
             model = item.benchmark.player(model)() if item.benchmark.player else model

@@ -269,7 +269,7 @@ def drained_by_sigterm() -> Iterator[Any]:
 def _resume_hint(folder: Path | str | None) -> str:
     if isinstance(folder, str):
         return folder
-    if folder is None or not any((folder / name).exists() for name in ("run.json", "bench.json")):
+    if folder is None or not any(os.path.exists(folder / name) for name in ("run.json", "bench.json")):
         return ""
     return f"Progress is saved. Resume with: {command('resume', folder)}"
 

@@ -89,13 +89,15 @@ def _heading(run: SavedRun) -> Iterator[str]:
 
 def _in_short(run: SavedRun, at: int) -> Iterator[str]:
     """An attempt on a line, with a line for each thing that was said about it."""
+    from icrl_graph.prompts.templates import label
     from icrl_graph.prompts.text import number
     from icrl_graph.state.episode import error_of, value_of
     from icrl_graph.state.formatting import shorten
 
     episode = run.episodes[at]
-    instruction = shorten(episode["plan"]["instruction"], 12)
-    line = f"{_name(run, at):12} {instruction:12} reward {number(value_of(episode)):>8}  "
+    instruction = shorten(label(episode["plan"]["instruction"]), 12)
+    by = f" {episode['model']:12}" if "model" in episode else ""
+    line = f"{_name(run, at):12} {instruction:12}{by} reward {number(value_of(episode)):>8}  "
     yield line + shorten(episode.get("response", ""), max(20, out.width - len(line)))
     for name, text in {**_said(episode), "!": error_of(episode)}.items():
         if text:
@@ -126,8 +128,16 @@ def _in_full(run: SavedRun, at: int, prompt: Sequence[Message]) -> Iterator[str]
 
 def _said(episode: Episode) -> Mapping[str, str | None]:
     """What was said about an attempt."""
+    from icrl_graph.prompts.text import number
+
     feedback = episode.get("reward", {}).get("feedback")
-    return {"feedback:": feedback, "reflection:": episode.get("reflection"), "warning:": episode.get("warning")}
+    passes = ", ".join(map(number, episode.get("passes", [])))
+    return {
+        "passes:": passes,
+        "feedback:": feedback,
+        "reflection:": episode.get("reflection"),
+        "warning:": episode.get("warning"),
+    }
 
 
 def _name(run: SavedRun, at: int) -> str:

@@ -82,6 +82,9 @@ def judge(code: Any, task_data: Mapping[str, Any]) -> Reward:
     tests = _parsed(task_data)
     target = task_data.get("target")
     if code is None:
+        for statement in tests:
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                _imported(_step(statement, {}))
         if target is not None and (wrong := _outcomes(str(target), tests, task_data)[0]):
             raise ValueError(f"the right answer task_data['target'] fails test {min(wrong)}: {wrong[min(wrong)]}")
         return Reward(value=None)

@@ -21,6 +21,7 @@ from icrl_graph.state.reward import UNSCORED, Reward
 from icrl_graph.tasks.mathematics.answers import (
     LONGEST,
     canonical_answer,
+    is_prose,
     normal,
     rational,
     read_answer,
@@ -79,17 +80,20 @@ def check_target(target: str) -> None:
     """Raise if a right answer can't be compared with.
 
     Raises:
-        ValueError: it can't be read as a formula.
+        ValueError: it can't be read as a formula, or is longer than answers that are compared.
         MissingExtra: Math-Verify is not installed.
     """
     if find_spec("math_verify") is None:
         raise _missing()
     try:
-        is_right = compare(target, target)["value"] == 1
+        is_right = not is_prose(target) and len(target) <= LONGEST and compare(target, target)["value"] == 1
     except RuntimeError:  # the worker's ValueError
         is_right = False
     if not is_right:
-        raise ValueError(f"the right answer {target!r} can't be read as a number or a formula")
+        raise ValueError(
+            f"the right answer {target!r:.200} can't be read as a number or a formula: it has to be the answer alone, "
+            f"of {LONGEST} characters at most"
+        )
 
 
 exact = replace(bind_evaluator(verify), on_error=UNSCORED, check=check_targets)

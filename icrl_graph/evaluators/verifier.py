@@ -109,6 +109,8 @@ class _InWorker:
         try:
             return self.judge(answer, task_data)
         except Refused as wrong:
+            if answer is None:  # no answer was judged, but one of the task's own
+                raise ValueError(str(wrong)) from None
             return Reward(value=0.0, feedback=str(wrong))
 
 

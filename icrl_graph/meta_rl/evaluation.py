@@ -21,6 +21,7 @@ from icrl_graph.benchmarks.experiment import make_plan
 from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.results import Cell, Row
+from icrl_graph.benchmarks.scheduler import read_clock
 from icrl_graph.benchmarks.statistics import Bracket, Difference, Estimate, difference, estimate
 from icrl_graph.benchmarks.summary import Table, tables_of
 from icrl_graph.meta_rl import swapped
@@ -83,17 +84,16 @@ def benchmark_arms(suite: Suite) -> list[str]:
     return [arm for arm in arms(suite).values() if arm != swapped.ARM]
 
 
-def swapped_plan(
-    plan: Plan, rows: Mapping[Cell, Row], suite: Suite, path: Path, seconds: float | None = None
-) -> Plan | None:
-    """Write the tasks of swapped histories into a file; returns the plan that plays them by the same model.
+def swapped_plan(plan: Plan, rows: Mapping[Cell, Row], suite: Suite, folder: Path) -> Plan | None:
+    """Write the tasks of swapped histories into the folder of a comparison; returns the plan that plays them.
 
-    What it may spend in total is what the first comparison has left, and seconds; None where nothing is left.
+    It has the same model. What it may spend in total is what the comparison has left; None where that is nothing.
     """
+    path = folder / "swapped.jsonl"
     count = swapped.write(rows, group_of, path)
     numbers = {name: getattr(plan, name) for name in ("model", "base_url", "concurrency", "send_seed")}
-    spent = add_usage(*(row.get("usage", {}) for row in rows.values()))
-    kinds = {"total_usd": "usd", "total_calls": "calls"}
+    spent: Any = {**add_usage(*(row.get("usage", {}) for row in rows.values())), "seconds": read_clock(folder)}
+    kinds = {"total_usd": "usd", "total_calls": "calls", "total_seconds": "seconds"}
     left = {
         total: most - (spent.get(kind) or 0)
         for total, kind in kinds.items()
@@ -103,7 +103,7 @@ def swapped_plan(
         return None
     made, _ = make_plan(
         path, [swapped.PLAYED], evaluator=suite.evaluator, limit=count, rounds=1, solved_at=plan.solved_at,
-        options=plan.options, total_seconds=seconds, **numbers, **left,
+        options=plan.options, **numbers, **left,
     )  # fmt: skip
     return made
 

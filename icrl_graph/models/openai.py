@@ -24,6 +24,7 @@ from langchain_openai import ChatOpenAI
 
 from icrl_graph.models.completions import readable
 from icrl_graph.models.servers import address_of, is_openai
+from icrl_graph.state.unicode import cleaned
 
 
 class LeanChatOpenAI(ChatOpenAI):
@@ -39,13 +40,13 @@ class LeanChatOpenAI(ChatOpenAI):
     ) -> dict[str, Any]:
         """The request's fields, with the messages where the SDK passes them on without looking at their types."""
         if self.use_responses_api is not False:  # another protocol, or not yet decided
-            return super()._get_request_payload(input_, stop=stop, **kwargs)
+            return cleaned(super()._get_request_payload(input_, stop=stop, **kwargs))
         messages = self._convert_input(input_).to_messages()
         texts = [_as_text(message) for message in messages]
         others = [message for message, text in zip(messages, texts, strict=True) if text is None]
         payload = super()._get_request_payload(others, stop=stop, **kwargs)
         converted = iter(payload["messages"])
-        sent = [next(converted) if text is None else text for text in texts]
+        sent = cleaned([next(converted) if text is None else text for text in texts])  # else it could not be encoded
         body = {"messages": sent, **self._other_limit(payload), **(payload.get("extra_body") or {})}
         return {**payload, "messages": [], "extra_body": body}
 

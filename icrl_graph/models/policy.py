@@ -19,7 +19,7 @@ from icrl_graph.execution.calls import async_only
 from icrl_graph.execution.signatures import accepted_names
 from icrl_graph.models import prompt_cache
 from icrl_graph.models.function import REPLY_ARGUMENTS, FunctionModel
-from icrl_graph.models.registry import chat_model
+from icrl_graph.models.registry import chat_model, named_by
 from icrl_graph.models.structured import StructuredModel
 from icrl_graph.prompts.layouts import flat
 from icrl_graph.state.choices import name_of_part, unbound
@@ -102,7 +102,8 @@ def as_policy(model: Any, cache: str = "auto", what: str = "model") -> Policy:
     if isinstance(model, Policy):
         return model
     if isinstance(model, str):
-        model = chat_model(model)
+        with named_by(what, model):
+            model = chat_model(model)
     if isinstance(model, Pregel):
         if "messages" not in model.get_input_jsonschema().get("properties", {}):
             raise ValueError(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import SecretStr
 
-from icrl_graph.errors import missing_extra
+from icrl_graph.errors import MissingExtra, missing_extra
 from icrl_graph.models.addresses import server_of, split_credentials
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.learners import find_learner
@@ -73,23 +75,38 @@ def chat_model(name: str, *, base_url: str | None = None, api_key: str | None = 
     return loaded
 
 
-def load_model(name: str, *, base_url: str | None = None, **options: Any) -> Any:
+def load_model(name: str, *, base_url: str | None = None, role: str = "model", **options: Any) -> Any:
     """A model by name: "provider:name", with options as for `chat_model`, or a custom one by path or entry point.
 
     Args:
         name: "provider:name", "path.py:object", "module.name:object", or an entry point of the group icrl_graph.models.
         base_url: the server's address.
+        role: the argument or the setting that names it, for errors.
         options: as for `chat_model`.
 
     Raises:
         ValueError: there is no model of that name.
+        MissingExtra: what it needs is not installed.
     """
     where, _, attribute = name.rpartition(":")
-    if "." in where and attribute.isidentifier():  # a file or a module; no provider has a dot in its name
-        return load(name)
-    if name in installed("model"):
-        return find("model", name, {})
-    return chat_model(name, base_url=base_url, **options)
+    with named_by(role, name):
+        if "." in where and attribute.isidentifier():  # a file or a module; no provider has a dot in its name
+            return load(name)
+        if name in installed("model"):
+            return find("model", name, {})
+        return chat_model(name, base_url=base_url, **options)
+
+
+@contextmanager
+def named_by(role: str, name: str) -> Iterator[None]:
+    """Has the error about a name tell which model was to have it, where that is another one than "model"."""
+    try:
+        yield
+    except (ValueError, MissingExtra) as error:
+        if role == "model":
+            raise
+        kind = MissingExtra if isinstance(error, MissingExtra) else ValueError
+        raise kind(f"{role}={name!r}: {error}") from error
 
 
 def learner(name: str, *, temperature: float | None = None) -> FunctionModel:

@@ -136,7 +136,7 @@ def is_builtin(part: Callable[..., Any]) -> bool:
 
 def _hide_true_reward(episode: Episode) -> Episode:
     """What memories, schedules and layouts are handed: a copy, without the true reward and the model's reasoning."""
-    hidden = ("reward", "retests", "reported", "selection", "reasoning")
+    hidden = ("reward", "passes", "retests", "reported", "selection", "reasoning")
     visible: Any = {key: value for key, value in episode.items() if key not in hidden}
     if "steps" in visible:
         names = ("action", "thought", "observation")

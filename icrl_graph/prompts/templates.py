@@ -225,6 +225,12 @@ def told_apart(instruction: str) -> tuple[int, int]:
     return (int(told["number"]) - 1, int(told["width"])) if told else (0, 1)
 
 
+def label(instruction: str) -> str:
+    """An instruction as people read of it: its name or its text; where siblings are told apart, which of them it is."""
+    number, width = told_apart(instruction)
+    return f"differ {number + 1}/{width}" if width > 1 else instruction
+
+
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 

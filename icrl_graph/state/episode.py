@@ -130,6 +130,8 @@ class Episode(TypedDict, total=False):
     """What the model wrote about the attempt: Reflexion's reflection, Self-Refine's feedback."""
     reflection_error: str
     """Why there is no reflection where there should be one."""
+    passes: list[float | None]
+    """What its evaluator gave it, pass by pass, where a success takes several and it came to a second one."""
     retests: list[float]
     """What its evaluator gave it when it was judged again, as one of the leaders, as often as all of them could be."""
     reported: list[Reward]

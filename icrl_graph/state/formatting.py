@@ -9,7 +9,9 @@ from typing import Any
 
 MISSING = "–"
 """In place of a number that is not known."""
-_FOLDERS = re.compile(r"(?<![^+=,])(?:[A-Za-z]:)?[^+=,:]*[/\\\\](?=[^/\\\\+=,:]+\.(?:py|jsonl)(?:$|[:+,]))")
+_FOLDERS = re.compile(
+    r"(?<![^+=,])(?:[A-Za-z]:)?[^+=,:]*[/\\\\](?=[^/\\\\+=,:]+\.(?:py|jsonl|csv|parquet|txt)(?:$|[:+,?]))"
+)
 
 
 def number(value: float | None) -> str:
@@ -53,8 +55,18 @@ def plus_minus(value: str, estimate: Mapping[str, Any]) -> str:
 
 
 def signed(value: float | None) -> str:
-    """A difference, three significant digits."""
-    return MISSING if value is None else f"{value:+.3g}"
+    """A difference: two digits after the point, fewer from 10 on, and one significant digit of what is near 0."""
+    if value is None:
+        return MISSING
+    size = abs(value)
+    if size >= 10:
+        return f"{value:+.3g}" if size < 1000 else f"{value:+,.0f}"
+    return f"{value:+.1g}" if 1e-9 < size < 0.005 else f"{value:+.2f}"
+
+
+def interval(pair: Mapping[str, Any]) -> str:
+    """The interval of a difference, if it has one."""
+    return MISSING if pair["low"] is None else f"{signed(pair['low'])} to {signed(pair['high'])}"
 
 
 def apart(pair: Mapping[str, Any], write: Callable[[float | None], str] = signed) -> str:
@@ -114,4 +126,7 @@ def table(title: str, *headings: str) -> Any:
 
 def file_names(text: str) -> str:
     """A name, such as that of a custom part, of an arm or of a file of tasks, with file names in place of paths."""
+    benchmark, mark, file = text.partition("@")  # as in game24@24.csv
+    if mark and not set("/\\+=,:") & set(benchmark):
+        return f"{benchmark}@{_FOLDERS.sub('', file)}"
     return _FOLDERS.sub("", text)

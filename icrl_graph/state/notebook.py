@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import importlib
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -101,32 +101,38 @@ def ends(count: int) -> tuple[int, int]:
     return (count, 0) if count <= LONG else (ENDS, ENDS)
 
 
-def result_html(headline: str, answer: Any, episodes: Sequence[Episode]) -> str:
-    """A run as HTML that needs nothing else: what it came to, its curve, its attempts, of many the first and last."""
+def result_html(headline: str, answer: Any, episodes: Sequence[Episode], label: Callable[[str], str]) -> str:
+    """A run as HTML that needs nothing else: what it came to, its curve, its attempts, of many the first and last.
+
+    `label` makes of an instruction what people read of it.
+    """
     first, last = ends(len(episodes))
-    rows = [list(_cells(episode)) for episode in episodes]
+    has_models = len({episode.get("model") for episode in episodes}) > 1
+    rows = [list(_cells(episode, label, has_models)) for episode in episodes]
     left_out = len(rows) - first - last
     middle = [[f"... {left_out} more ..."]] if left_out else []
-    table = html_table(
-        ("round", "instruction", "reward", "response"), [*rows[:first], *middle, *rows[len(rows) - last :]]
-    )
+    headings = ("round", "instruction", *(["model"] if has_models else []), "reward", "response")
+    table = html_table(headings, [*rows[:first], *middle, *rows[len(rows) - last :]])
     curve = curve_html([value_of(episode) for episode in episodes])
     return f"<div>{_line(headline)}{_line(f'answer: {shorten(answer, 300)}')}{curve}{table}</div>"
 
 
-def _cells(episode: Episode) -> Iterator[str]:
+def _cells(episode: Episode, label: Callable[[str], str], has_models: bool) -> Iterator[str]:
     yield str(episode["round"] + 1)
-    yield shorten(episode["plan"]["instruction"], 40)
+    yield shorten(label(episode["plan"]["instruction"]), 40)
+    if has_models:
+        yield episode.get("model", "")
     yield number(value_of(episode))
     yield attempt_line(episode, 200)
 
 
 def attempt_line(episode: Episode, width: int = 80) -> str:
-    """What an attempt has answered, on a line; and why that has no reward, or why there is nothing."""
+    """What an attempt has answered, on a line; what confirmed it, why it has no reward, or why there is nothing."""
     if "response" not in episode:
         return shorten(f"! {error_of(episode) or 'not answered yet'}", width)
     reason = None if value_of(episode) is not None else error_of(episode)
-    return shorten(episode["response"], width) + (f"  ! {shorten(reason, 2 * width)}" if reason else "")
+    passes = f"  (passes {', '.join(map(number, episode['passes']))})" if "passes" in episode else ""
+    return shorten(episode["response"], width) + passes + (f"  ! {shorten(reason, 2 * width)}" if reason else "")
 
 
 def html_table(headings: Iterable[Any], rows: Iterable[Iterable[Any]], title: Any = "") -> str:

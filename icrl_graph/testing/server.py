@@ -65,6 +65,7 @@ class OpenAIServer:
         context: tokens of a prompt and its answer; what does not fit is refused or cut, as the dialect has it. None:
             no limit.
         port: 0 takes a free one.
+        model: its name in the list of models (`/v1/models`); it answers by any other name as well.
         dialect: whose words, fields and habits it has: a name of `icrl_graph.testing.DIALECTS`, such as "llama.cpp" or
             "mistral", or a `Dialect`, as of `dataclasses.replace(DIALECTS["vllm"], usage="never")`. What a reply holds
             within `<think>` tags at its beginning goes where the dialect has a model's thoughts.
@@ -89,12 +90,14 @@ class OpenAIServer:
         cache_block: int = 0,
         context: int | None = None,
         port: int = 0,
+        model: str = "local",
         dialect: str | Dialect = "openai",
     ) -> None:
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be from 0 to 65535, got {port}")
         self._dialect = dialect if isinstance(dialect, Dialect) else pick("dialect", dialect, DIALECTS)
         self._reply, self._names = reply, accepted_names(reply, (*REPLY_ARGUMENTS, "max_tokens"), "reply function")
+        self._model = model
         self._latency, self._faults, self._cache_block, self._port = latency, faults or {}, cache_block, port
         self._context, self._retry_after = context, retry_after
         self._cache: set[int] = set()
@@ -122,11 +125,15 @@ class OpenAIServer:
         """Its address for clients; ends in /v1."""
         return f"http://127.0.0.1:{self._port}/v1"
 
+    async def _models(self, request: web.Request) -> web.Response:
+        models = [{"id": self._model, "object": "model", "created": 0, "owned_by": "icrl_graph"}]
+        return web.json_response({"object": "list", "data": models})
+
     async def _serve(self, listening: socket.socket, started: threading.Event) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self._complete)
-        app.router.add_get("/v1/models", _models)
+        app.router.add_get("/v1/models", self._models)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         await web.SockSite(runner, listening, backlog=4096).start()
@@ -295,12 +302,6 @@ def _tell(completion: dict[str, Any], said: AIMessage) -> None:
         completion["usage"] |= {**told, "total_tokens": used["total_tokens"]}
     if said.response_metadata.get("finish_reason") == "length":
         completion["choices"][0]["finish_reason"] = "length"
-
-
-async def _models(request: web.Request) -> web.Response:
-    """The list of models; any other name is served as well."""
-    models = [{"id": "local", "object": "model", "created": 0, "owned_by": "icrl_graph"}]
-    return web.json_response({"object": "list", "data": models})
 
 
 async def _send(request: web.Request, kind: str, pieces: Sequence[bytes], fault: Fault | None) -> web.StreamResponse:

@@ -180,7 +180,9 @@ def assemble(
         models = {**models, SWITCH: second}
         defaults = {name: value for name, value in defaults.items() if name != SWITCH or isinstance(value, str)}
     cache = chosen.get("cache") or "auto"
-    named_models = {name: load_model(model) if isinstance(model, str) else model for name, model in models.items()}
+    named_models = {
+        name: load_model(model, role=name) if isinstance(model, str) else model for name, model in models.items()
+    }
     policies = {name: as_policy(model, cache) for name, model in named_models.items()}
     policy, model = policies[MAIN], models[MAIN]
     bound, measured = bind_evaluator(evaluator), None if metric is None else bind_evaluator(metric, "metric")

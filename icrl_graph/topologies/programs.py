@@ -419,8 +419,10 @@ class _Served:
             return None
         episode = self._attempt(response=cleaned(answer))
         state: LoopState = {**self._state, "episodes": self.episodes}
-        reward, usage = yield from score(self._parts, state, episode)
-        episode["reward"], episode["shown"], episode["costs"] = reward, reward, costs(episode, "evaluate", usage)
+        found, usage = yield from score(self._parts, state, episode)
+        reward = found["reward"]
+        episode.update(found)
+        episode["shown"], episode["costs"] = reward, costs(episode, "evaluate", usage)
         emit(self._settings, self.episodes, 1)
         target, value = self._settings.target, reward["value"]
         if target is not None and value is not None and value >= target:

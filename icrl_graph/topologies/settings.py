@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
@@ -106,6 +106,12 @@ class RunSettings(BaseModel):
         description="How the model marks its reasoning, as <plan>...</plan>, or off. Default: auto, the known ways.",
     )
 
+    def __init__(self, **values: Any) -> None:
+        try:  # here, because LangGraph makes settings of a context by itself
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ValueError(explain(error)) from None
+
     @model_validator(mode="before")
     @classmethod
     def _all_known(cls, values: Any) -> Any:
@@ -114,6 +120,15 @@ class RunSettings(BaseModel):
             names = ", ".join(map(repr, unknown))
             raise ValueError(f"unknown setting {names}; choose among {', '.join(cls.model_fields)}")
         return values
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth_value(cls, value: Any, info: Any) -> Any:
+        """Refuse true and false where a number is meant, as which they would be taken."""
+        annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and not {bool, str} & {annotation, *get_args(annotation)}:
+            raise ValueError("a number is neither true nor false")
+        return value
 
     @field_validator("*")
     @classmethod
@@ -396,10 +411,7 @@ def _meant(graph: type[RunSettings], context: Any) -> Mapping[str, Any]:
 
 
 def _validated(graph: type[RunSettings], values: Mapping[str, Any]) -> RunSettings:
-    try:
-        return graph(**{str(name): value for name, value in values.items()})
-    except ValidationError as error:
-        raise ValueError(explain(error)) from None
+    return graph(**{str(name): value for name, value in values.items()})
 
 
 def explain(error: ValidationError) -> str:

@@ -2,7 +2,7 @@
 
 DIR/report.html      the verdict in words, curves, tests, costs, every run with its exact prompts; needs no network
 DIR/report.md        the verdict and the tables, for a README or an issue
-DIR/curves.png       what the methods come to by round and by budget
+DIR/curves.png       what the methods come to by attempt and by budget
 DIR/*.csv            methods, rounds, budgets, tasks, differences, learning
 DIR/summary.json     all figures
 """
@@ -34,6 +34,7 @@ from icrl_graph.state.formatting import (
     command,
     cost,
     file_names,
+    interval,
     level,
     number,
     score,
@@ -182,7 +183,7 @@ def _template(name: str) -> Any:
         lstrip_blocks=name.endswith(".md"),
     )
     pages.filters.update(number=number, level=level, between=between, signed=signed, apart=apart, chance=chance)
-    pages.filters.update(cost=cost, shorten=shorten, file_names=file_names)
+    pages.filters.update(ends=interval, cost=cost, shorten=shorten, file_names=file_names)
     pages.filters.update(folder_name=lambda folder: Path(folder).name, cell=_cell)
     pages.filters.update(score_between=partial(between, write=score), score_level=partial(level, write=score))
     return pages.get_template(name)

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from icrl_graph.benchmarks.statistics import Estimate
 from icrl_graph.benchmarks.summary import Summary, amount, is_known
+from icrl_graph.prompts.templates import label
 from icrl_graph.state.episode import Episode, value_of
+from icrl_graph.state.formatting import shorten
 from icrl_graph.state.selection import metric_of
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
@@ -15,7 +17,11 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#00
 DASHES = ("solid", "dash", "dot")
 """Once all colors are taken."""
 _NEW = "Share of attempts whose answer no earlier attempt of the run has given: where it falls, exploration is lost."
+ATTEMPT = "attempt"
+"""Of curves, which have those of a round one after another."""
 WORDS = {"calls": "paid calls", "tokens": "tokens, in and out", "usd": "US dollars"}
+_OF_A_RUN = " of a run"
+_CALLS = WORDS["calls"] + _OF_A_RUN
 
 
 class Chart(NamedTuple):
@@ -55,33 +61,32 @@ def of_run(episodes: Sequence[Episode]) -> list[Chart]:
         for place, (name, line, shape) in enumerate(lines)
     ]
     what = "Of each attempt. What was not scored is left out."
-    layout = _layout("attempt", "")
-    layout["xaxis"]["dtick"] = -(-len(episodes) // 10)  # whole attempts
+    layout = _layout(ATTEMPT, "", len(episodes))
     return [Chart("rewards", "Reward by attempt", what, {"data": data, "layout": layout})]
 
 
 def _by_round(summary: Summary) -> Iterator[Chart]:
     measure = summary["measures"][0]
     if measure == "success":
-        what = "Share of tasks that the answer of the run solves, if it were ended after this round."
-        yield _curves("solved", "Solved by round", what, summary, "solved", "round", (-0.02, 1.02))
+        what = "Share of tasks that the answer of the run solves, if it were ended after this attempt."
+        yield _curves("solved", "Solved by attempt", what, summary, "solved", ATTEMPT, (-0.02, 1.02))
     else:
-        what = f"The {'metric' if measure == 'metric' else 'reward'} of what the run would answer after this round."
-        yield _curves("answer", "The answer so far, by round", what, summary, "answer", "round")
-    what = "Of the attempt of this round: what the method sees of how good it is."
-    yield _curves("reward", "Reward (seen) by round", what, summary, "reward", "round")
+        what = f"The {'metric' if measure == 'metric' else 'reward'} of what the run would answer after this attempt."
+        yield _curves("answer", "The answer so far, by attempt", what, summary, "answer", ATTEMPT)
+    what = "Of this attempt: what the method sees of how good it is."
+    yield _curves("reward", "Reward (seen) by attempt", what, summary, "reward", ATTEMPT)
     if any(method["metric"] != method["reward"] for method in summary["methods"]):
         what = "Of the same attempts: what is reported. Where the reward rises and this does not, the reward is gamed."
-        yield _curves("metric", "Metric (true) by round", what, summary, "metric", "round")
-        what = "A point for each round, the first one leftmost for what learns. To the right and not up: gamed."
+        yield _curves("metric", "Metric (true) by attempt", what, summary, "metric", ATTEMPT)
+        what = "A point for each attempt, the first one leftmost for what learns. To the right and not up: gamed."
         true: Any = {
             m["arm"]: [{**point, "low": None, "high": None} for point in m["metric"]] for m in summary["methods"]
         }
         seen = {m["arm"]: [point["mean"] or 0.0 for point in m["reward"]] for m in summary["methods"]}
-        yield Chart("against", "Metric against reward", what, _figure(summary, true, seen, "reward of the round"))
-    yield _curves("new", "New answers by round", _NEW, summary, "new", "round", (-0.02, 1.02))
-    what = "The highest reward of any attempt up to this round."
-    yield _curves("best", "Best reward so far", what, summary, "best", "round")
+        yield Chart("against", "Metric against reward", what, _figure(summary, true, seen, "reward of the attempt"))
+    yield _curves("new", "New answers by attempt", _NEW, summary, "new", ATTEMPT, (-0.02, 1.02))
+    what = "The highest reward of any attempt up to this one."
+    yield _curves("best", "Best reward so far", what, summary, "best", ATTEMPT)
 
 
 def _by_budget(summary: Summary) -> Iterator[Chart]:
@@ -91,7 +96,7 @@ def _by_budget(summary: Summary) -> Iterator[Chart]:
             spans = {arm: [point["budget"] for point in points] for arm, points in curves.items()}
             values = {arm: [point["value"] for point in points] for arm, points in curves.items()}
             what = f"The {summary['measures'][0]} of the answer that a run gives for so many {words}, judges included."
-            figure = _figure(summary, values, spans, f"{words} of a run")
+            figure = _figure(summary, values, spans, f"{words}{_OF_A_RUN}")
             yield Chart(f"budget-{unit}", f"What {words.split(',')[0]} buy", what, figure)
 
 
@@ -106,7 +111,7 @@ def _costs(summary: Summary) -> Iterator[Chart]:
     arms = [method["arm"] for method in methods]
     paid = [(node, amounts) for node, amounts in spent.items() if any(amounts)]
     bars = [{**_bars(node, place), "x": arms, "y": amounts} for place, (node, amounts) in enumerate(paid)]
-    layout = {**_layout("", WORDS[unit] + " a run"), "barmode": "stack", "hovermode": "x"}
+    layout = {**_layout("", WORDS[unit] + " a run"), **_OF_BARS, "barmode": "stack"}
     what = "By node: the attempts themselves, judges, reflections, and choosing the answer."
     yield Chart("costs", "Where the money went", what, {"data": bars, "layout": layout})
 
@@ -114,9 +119,10 @@ def _costs(summary: Summary) -> Iterator[Chart]:
 def _instructions(summary: Summary) -> Iterator[Chart]:
     names = list(dict.fromkeys(name for method in summary["methods"] for name in method["by_instruction"]))
     if len(names) > 1:
-        bars = [{**_bars(name, place), **_rewards(summary, name)} for place, name in enumerate(names)]
-        layout = {**_layout("", "reward"), "barmode": "group", "hovermode": "x"}
-        what = "Mean reward of the rounds that asked for this; 95 % intervals. Explored and exploited apart."
+        shown = [shorten(label(name), 40) for name in names]
+        bars = [{**_bars(shown[place], place), **_rewards(summary, name)} for place, name in enumerate(names)]
+        layout = {**_layout("", "reward"), **_OF_BARS, "barmode": "group"}
+        what = "Mean reward of the attempts that were asked for this; 95 % intervals. Explored and exploited apart."
         yield Chart("instructions", "Reward by instruction", what, {"data": bars, "layout": layout})
 
 
@@ -144,6 +150,13 @@ def _pass_at_k(summary: Summary) -> Iterator[Chart]:
             yield Chart(name, title, what, _figure(summary, values, spans, "k", (-0.02, 1.02)))
 
 
+_OF_BARS: Mapping[str, Any] = {
+    "hovermode": "x",
+    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},  # above, as names of methods may be long
+    "margin": {"l": 48, "r": 8, "t": 60, "b": 40},
+}
+
+
 def _bars(name: str, place: int) -> dict[str, Any]:
     return {"type": "bar", "name": name, "marker": {"color": COLORS[place % len(COLORS)]}}
 
@@ -166,7 +179,8 @@ def _figure(
     """Curves with their bands; a method has the same color in all charts."""
     arms = [method["arm"] for method in summary["methods"]]
     data = [trace for arm, curve in values.items() for trace in _curve(arm, spans[arm], curve, arms.index(arm))]
-    layout = _layout(axis, "")
+    last = max((max(span, default=0.0) for span in spans.values()), default=0.0)
+    layout = _layout(axis, "", int(last) if axis in (ATTEMPT, _CALLS, "k") else None)
     if limits is not None:
         layout["yaxis"]["range"] = list(limits)
     return {"data": data, "layout": layout}
@@ -201,7 +215,9 @@ def _curve(arm: str, span: Sequence[float], curve: Sequence[Estimate], place: in
     }
 
 
-def _layout(horizontal: str, vertical: str) -> dict[str, Any]:
+def _layout(horizontal: str, vertical: str, last: int | None = None) -> dict[str, Any]:
+    """The frame of a chart; where its axis counts something, up to a number, its ticks are whole."""
+    ticks = {} if last is None else {"dtick": max(1, -(-last // 10))}
     return {
         "hovermode": "x unified",
         "margin": {"l": 48, "r": 8, "t": 8, "b": 90},
@@ -211,6 +227,6 @@ def _layout(horizontal: str, vertical: str) -> dict[str, Any]:
         "font": {"family": "system-ui, sans-serif", "size": 12},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
-        "xaxis": {"title": {"text": horizontal}, "gridcolor": "#eee", "automargin": True},
+        "xaxis": {"title": {"text": horizontal}, "gridcolor": "#eee", "automargin": True, **ticks},
         "yaxis": {"title": {"text": vertical}, "gridcolor": "#eee", "automargin": True, "zeroline": False},
     }

@@ -33,7 +33,7 @@ function show() {
   place.replaceChildren();
   if (!run) return place.append(make("p", "There is no such run on this page.", "dim"));
   if (picks.length) {
-    place.append(make("pre", run.task));
+    place.append(...long(messages[run.task][1]));
     place.append(make("p", `reward ${short(run.reward)}, metric ${short(run.metric)}, stopped by ${run.stopped}`));
   }
   for (const attempt of run.attempts) place.append(one(attempt, attempt.round === run.chosen));
@@ -43,6 +43,7 @@ function one(attempt, chosen) {
     make("span", `reward ${short(attempt.reward)}`), make("span", `metric ${short(attempt.metric)}`));
   if (attempt.model) head.append(make("span", `by ${attempt.model}`));
   if (attempt.shown !== attempt.reward) head.append(make("span", `shown as ${short(attempt.shown)}`));
+  if (attempt.passes.length) head.append(make("span", `passes ${attempt.passes.map(short).join(", ")}`));
   if (attempt.retests.length) head.append(make("span", `judged again ${attempt.retests.map(short).join(", ")}`));
   if (attempt.steps.length) head.append(make("span", `steps ${attempt.steps.map(short).join(", ")}`));
   head.append(make("span", Object.entries(attempt.cost).map(([name, amount]) => `${name} ${short(amount)}`).join(", "), "dim"));

@@ -43,7 +43,7 @@ def draw_rewards(summary: Summary, axes: Any) -> None:
     """The mean reward of each method by round, with 95 % intervals."""
     for method, style in _styled(summary):
         draw_curve(axes, method["reward"], **style)
-    axes.set(title="reward of the round's attempt", xlabel="round")
+    axes.set(title="reward of each attempt", xlabel="attempt")
     _tidy(axes)
 
 

@@ -11,6 +11,7 @@ from icrl_graph.benchmarks.arms import graph_of
 from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.report.tables import in_order, shown_names
 from icrl_graph.benchmarks.results import Cell, Row
+from icrl_graph.prompts.templates import label
 from icrl_graph.prompts.text import text_of
 from icrl_graph.state.episode import Episode, LoopState, Message, cost_of, error_of, reasoning_of, value_of
 from icrl_graph.state.loading import NotImported, importing_nothing
@@ -106,7 +107,7 @@ def _run(cell: Cell, row: Row, graph: Graph | None, known: dict[tuple[str, str],
     chosen = [place for place in row["chosen"] if place is not None]
     return {
         **cell._asdict(),
-        "task": text_of(row["task"]),
+        "task": known.setdefault(("task", text_of(row["task"])), len(known)),
         "reward": row["reward"],
         "metric": row["metric"],
         "stopped": row["stopped"],
@@ -128,7 +129,7 @@ def attempts(
     return [
         {
             "round": number,
-            "instruction": episode["plan"]["instruction"],
+            "instruction": label(episode["plan"]["instruction"]),
             "model": episode.get("model"),
             "response": episode.get("response"),
             "reasoning": reasoning_of(episode) or None,
@@ -139,6 +140,7 @@ def attempts(
             "steps": episode.get("reward", {}).get("steps", []),
             "shown": episode.get("shown", {}).get("value"),
             "metric": metric_of(episode),
+            "passes": episode.get("passes", []),
             "retests": episode.get("retests") or [],
             "feedback": episode.get("reward", {}).get("feedback"),
             "reflection": episode.get("reflection"),

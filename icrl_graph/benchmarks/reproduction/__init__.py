@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -34,11 +33,11 @@ from icrl_graph.benchmarks.arms import read_arm
 from icrl_graph.benchmarks.experiment import PYTHON, Experiment, Objects, check_learners, make_plan, prepare
 from icrl_graph.benchmarks.files import read_versioned, write_whole
 from icrl_graph.benchmarks.plan import TOTALS, Plan
-from icrl_graph.benchmarks.registry import OWN
+from icrl_graph.benchmarks.registry import OWN, find_benchmark
 from icrl_graph.benchmarks.reproduction import formats
 from icrl_graph.benchmarks.reproduction.lines import Line, departures, lines
 from icrl_graph.benchmarks.reproduction.presets import SAME, TABLES, Part, Preset, Row
-from icrl_graph.benchmarks.scheduler import OnProgress
+from icrl_graph.benchmarks.scheduler import OnProgress, read_clock
 from icrl_graph.benchmarks.win_rates import pairs_plan
 from icrl_graph.execution.run_file import local
 from icrl_graph.state.choices import pick
@@ -87,7 +86,7 @@ def reproduce(
             exact verifier.
         pair_judge: compares answers for win rates: default the paper's, or the judge if a model is given. With `fair`
             it is neither the model nor the judge.
-        data: the published file of tasks, where a table needs one, such as "24.csv"; "own" for this package's tasks.
+        data: your copy of the published tasks, which most tables need, such as "24.csv"; "own" for this package's.
         items: names of tasks, or patterns such as "find-*"; default all.
         limit: number of tasks; default the paper's.
         rounds: attempts at each task; default the paper's.
@@ -97,7 +96,7 @@ def reproduce(
         total_usd: US dollars for all of it together, what was spent in this folder before included. Once it is spent no
             call is begun; the same call with more does the rest.
         total_calls: paid calls, the same.
-        total_seconds: seconds by the clock that this call may take.
+        total_seconds: seconds that it may take by the clock, the same.
         folder: new, or one in which the same was begun; default a new temporary one, which is not deleted.
         on_progress: called with a `Progress` whenever something has happened.
         control: its `request_drain()` ends it once the calls in flight have answered.
@@ -184,14 +183,23 @@ class Request:
         return [first, *found]
 
     def _benchmark(self, part: Part) -> str:
-        if not part.data:
+        if self.data is None and not part.data:
             return part.benchmark
         if self.data is None:
             raise ValueError(
                 f"{self.table} is played on the tasks of {part.data} ({part.where}), which this package does not have: "
                 f"give your copy as data, as in --data {part.data}, or --data {OWN_TASKS} for tasks of its own"
             )
-        return part.benchmark if str(self.data) == OWN_TASKS else f"{part.benchmark}{OWN}{self.data}"
+        if str(self.data) == OWN_TASKS:
+            return part.own or part.benchmark
+        if find_benchmark(part.benchmark).own is None:
+            raise ValueError(
+                f"{part.benchmark} has its tasks from elsewhere, and reads none from data={str(self.data)!r}"
+            )
+        if len(parts := self.chosen()) > 1:
+            names = " or ".join(each.benchmark for each in parts)
+            raise ValueError(f"data={str(self.data)!r} has the tasks of one part: say of which, as by --part {names}")
+        return f"{part.benchmark}{OWN}{self.data}"
 
     def _judge(self, part: Part) -> Any:
         judge = self.judge
@@ -228,7 +236,12 @@ class Request:
         Raises:
             ValueError: something is wrong.
         """
-        plans = [(part, *self.plan(part)) for part in self.chosen()]
+        parts = self.chosen()
+        if self.pair_judge is not None and all(part.pair_judge is None for part in parts):
+            raise ValueError(
+                f"{self.table} has no win rates, for which pair_judge={self.pair_judge!r} compares answers"
+            )
+        plans = [(part, *self.plan(part)) for part in parts]
         made = [(part, prepare(plan, objects), objects) for part, plan, objects in plans]
         for part, plan, _ in plans:
             if pairs := self.pairs(part, plan, Path()):
@@ -259,7 +272,7 @@ class Request:
         """Play it in a folder, or resume it there; arguments and errors as of `reproduce`."""
         experiments = self.experiments  # nothing is written if something is wrong
         _open(folder, self.table, self.fair)
-        budget = _Budget(self, folder, time.monotonic())
+        budget = _Budget(self, folder)
         for part, experiment, objects in experiments:
             place = folder / part.benchmark
             for each, where in self._steps(part, experiment.plan, place):
@@ -268,7 +281,7 @@ class Request:
                     return replace(Reproduction.read(folder), left=capped)
                 done = execute(capped, where, on_progress, control, {} if each.again else objects)
                 if done.left is not None:
-                    return replace(Reproduction.read(folder), left=str(done.left))
+                    return Reproduction.read(folder).with_left(done)
                 if done.failures:  # what follows would be made from a part of it
                     break
         return Reproduction.read(folder)
@@ -361,13 +374,12 @@ class _Budget:
 
     request: Request
     folder: Path
-    begun: float
 
     def capped(self, plan: Plan, place: Path) -> Plan | str:
         """A plan that may spend what the others have left; a text if that is nothing."""
-        others = (path.parent for path in self.folder.glob("*/bench.json") if path.parent != place)
-        spent: Mapping[str, Any] = add_usage(*(Comparison.read(other).usage for other in others))
-        used = {"usd": spent.get("usd", 0.0), "calls": spent.get("calls", 0), "time": time.monotonic() - self.begun}
+        others = [path.parent for path in self.folder.glob("*/bench.json") if path.parent != place]
+        spent: Mapping[str, Any] = add_usage(*(Comparison.read(other).spent for other in others))
+        used = {"usd": spent.get("usd", 0.0), "calls": spent.get("calls", 0), "time": sum(map(read_clock, others))}
         totals = {TOTALS[kind]: getattr(self.request, TOTALS[kind]) for kind in used}
         left = {TOTALS[kind]: total - used[kind] for kind in used if (total := totals[TOTALS[kind]]) is not None}
         if empty := next((name for name, amount in left.items() if amount <= 0 < totals[name]), None):
@@ -413,6 +425,14 @@ class Reproduction:
         played, pairs = ({name: Comparison.read(place) for name, place in of.items()} for of in (begun, wins))
         return cls(path, saved["table"], preset, saved["fair"], played, pairs)
 
+    def with_left(self, done: Comparison) -> Reproduction:
+        """The same, with the comparison that a total budget has ended, as it knows what its unended runs have cost."""
+        kind = "pairs" if done.plan.again else "comparisons"
+        held: Mapping[str, Comparison] = getattr(self, kind)
+        of = {name: done if each.folder == done.folder else each for name, each in held.items()}
+        changed: Any = {kind: of, "left": str(done.left)}
+        return replace(self, **changed)
+
     @property
     def all(self) -> list[Comparison]:
         """All that was played, pairs included."""
@@ -421,7 +441,7 @@ class Reproduction:
     @property
     def usage(self) -> Usage:
         """What all of it has cost."""
-        return add_usage(*(each.usage for each in self.all))
+        return add_usage(*(each.spent for each in self.all))
 
     @property
     def lines(self) -> list[Line]:

@@ -18,7 +18,9 @@ HEADINGS = ("method", "paper", "ours", "95 %", "how")
 
 def figure(value: float | None) -> str:
     """A figure in the unit of a table: two digits after the point below 1, else one; none where it is whole."""
-    return MISSING if value is None else f"{value:.2f}" if abs(value) < 1 else f"{value:.1f}"
+    if value is None or value == round(value):
+        return MISSING if value is None else f"{value:g}"
+    return f"{value:.2f}" if abs(value) < 1 else f"{value:.1f}"
 
 
 def _cells(line: Line, several: bool, source: str) -> tuple[str, ...]:

@@ -63,8 +63,15 @@ def lines(
             error=None if published is None else published.error,
             source="" if published is None else published.source,
             ours=ours,
-            note=row.note,
+            note="; ".join(filter(None, (row.note, _samples(row, arm, part)))),
         )
+
+
+def _samples(row: Row, arm: str, part: Part) -> str:
+    """How many samples Best-of-N has here, where its row is named by another number."""
+    is_named = "{samples}" in row.arm and str(part.samples) in row.name
+    played = arm.rpartition("=")[2]
+    return f"{played} samples here" if is_named and played != str(part.samples) else ""
 
 
 def _published(row: Row, model: str) -> Published | None:
@@ -88,7 +95,7 @@ def _of_the_other(rate: Mapping[str, Any]) -> Bracket:
 def departures(part: Part, comparison: Comparison, pairs: Comparison | None) -> Iterator[str]:
     """By which settings a comparison differs from the paper's, in words."""
     plan = comparison.plan
-    tasks, wanted = len({cell.item for cell in comparison.rows}), min(plan.limit, part.tasks)
+    ended, runs = len(comparison.rows), len(plan.arms) * plan.limit * plan.seeds
     for what, now, then in (
         ("model", plan.model, part.model),
         ("judge of rewards", plan.judge or "exact", (part.model if part.judge == SAME else part.judge) or "exact"),
@@ -101,15 +108,15 @@ def departures(part: Part, comparison: Comparison, pairs: Comparison | None) -> 
         if now != then:
             told = ["the default" if value is None else value for value in (now, then)]
             yield f"{what}: {told[0]}, in the paper {told[1]}"
-    if part.data and "@" not in plan.benchmark:
-        yield f"the tasks are this package's own, not those of {part.data}"
+    if plan.benchmark == (part.own or (part.data and part.benchmark)):
+        yield f"the tasks are this package's own, not those of {part.data or part.benchmark}"
     if plan.items:
         yield f"of the tasks those named {', '.join(plan.items)}"
     changed = (name for name in _SHOWN if plan.options.get(name) != part.options.get(name))
     if own := [f"{name}={plan.options.get(name)}" for name in changed]:
         yield f"settings of all methods: {', '.join(own)}"
-    if tasks < wanted:
-        yield f"not finished: {tasks} of {plan.limit} tasks were begun"
+    if ended < runs:
+        yield f"not finished: {ended} of {runs} runs have ended"
     if failed := len(comparison.failures):
         yield f"{failed} of {len(comparison.rows)} runs failed, and are left out"
     if pairs is not None:

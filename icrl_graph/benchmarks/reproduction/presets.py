@@ -99,6 +99,7 @@ class Part:
         pair_judge: compares answers in pairs, where the table has win rates.
         data: the published file that has the tasks, where they are not this package's own.
         where: where that file is from.
+        own: the benchmark of this package's own tasks, where that is another one.
         options: that all arms share.
         fair: the rows that --fair adds.
         samples: of Best-of-N, at the rounds of the paper; 0 for one each round.
@@ -114,6 +115,7 @@ class Part:
     pair_judge: str | None = None
     data: str = ""
     where: str = ""
+    own: str = ""
     options: Mapping[str, Any] = field(default_factory=lambda: {"layout": "transcript"})
     fair: Sequence[Row] = ()
     samples: int = 0
@@ -263,6 +265,7 @@ def _olympiad(benchmark: str, base: Sequence[Published], icrl: Sequence[Publishe
         tasks=30,
         model="openai:Qwen/Qwen3-32B",
         judge="openai:virtuoussy/Qwen2.5-7B-Instruct-RLVR",
+        own="math-demo",
         fair=(
             Row("ICRL Preset, by its reward", "icrl", SOLVED),
             Row("Best-of-N, by its reward", "best_of_n", SOLVED),
@@ -339,10 +342,11 @@ def _ablations(part: Part, reading: Reading) -> Part:
         Row("Best-of-N, as many tokens as ICRL", "best_of_n+n={matched}", reading),
     )
     zero = "Zero Rewards: every number is 0; the paper's code leaves those of steps visible in Game of 24"
+    shared = [each for each in part.differs if each in (_STEPS, _WORDS, _NO_EXAMPLES)]
     return Part(
         part.benchmark, rows, part.rounds, part.tasks, part.model, part.judge,
         data=part.data, where=part.where, options=part.options, fair=fair,
-        differs=("highest so far of all attempts, as in the figure", zero, *part.differs[-2:]),
+        differs=("highest so far of all attempts, as in the figure", zero, *shared),
     )  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def load(path: str | PathLike[str]) -> list[Paper]:
                 entry = cleaned(json.loads(line))
                 papers.append(Paper(entry["title"], entry["abstract"]))
                 task(papers[-1])
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 form = '{"title": "...", "abstract": "..."}'
                 raise ValueError(f"{path}, line {number}: a line is {form}, got {line!r:.80} ({error})") from None
     if not papers:

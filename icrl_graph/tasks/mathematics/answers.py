@@ -70,10 +70,25 @@ def read_targets(task_data: Mapping[str, Any]) -> list[str]:
     return known
 
 
+_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
+
+
+def is_prose(target: str) -> bool:
+    """Whether a reference answer is more than an answer: four words and more, such as a worked solution without a box.
+
+    Each of their letters can be read as a variable, and no answer would ever equal their product.
+    """
+    return _boxed(target) is None and len(_WORD.findall(_WORDS.sub("", target))) > 3
+
+
 _WORDS = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s?\{([^{}]*)\}")
 _NOISE = re.compile(
-    r"\\(?:left|right|displaystyle|limits)(?![a-zA-Z])|\\[,;:! ]|\\[()\[\]]|\$|\s|\^\{?\\circ\}?|\\degree(?![a-zA-Z])|°"
+    r"\\(?:left|right|displaystyle|limits)(?![a-zA-Z])|\\[,;:! ]|\\[()\[\]]|\\?\$|\s|\^\{?\\circ\}?"
+    r"|\\degree(?![a-zA-Z])|°"
 )
+_EMPHASIS = re.compile(r"(\*\*|`)(.+)\1", re.S)
+_MIXED = re.compile(r"([-+]?[0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)")
+_APART = re.compile(r"(?![0-9]{1,3}(?:\s[0-9]{3})+$)[0-9]+(?:\s+[0-9]+)+")
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _THOUSANDS = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 _NAMED = re.compile(r"[a-zA-Z]=(?=[^=])")
@@ -84,11 +99,18 @@ _RATIONAL = re.compile(
 
 
 def normal(answer: str) -> str:
-    """An answer without what does not change its meaning: spaces, dollars, sizes of brackets, units at its end."""
+    """An answer without what does not change its meaning: spaces, dollars, emphasis, sizes of brackets, units."""
     text = _FRACTION.sub(r"\\frac", plain(answer).replace("{,}", ","))
     words = list(_WORDS.finditer(text))
     if words and words[-1].end() == len(text.rstrip("$ .)^23")) and words[-1].start() > 0:
         text = text[: words[-1].start()]
+    bare = text.strip("$ .")
+    if emphasised := _EMPHASIS.fullmatch(bare):
+        text = bare = emphasised[2].rstrip(". ")
+    if _MIXED.fullmatch(bare):  # 2 1/2 is no 21/2
+        text = _MIXED.sub(r"\1\\frac{\2}{\3}", bare)
+    elif _APART.fullmatch(bare):  # nor is 3 4 a 34; 1 000 is 1000
+        text = ",".join(bare.split())
     text = _NOISE.sub("", text).rstrip(".")
     named = _NAMED.match(text)
     text = text[named.end() :] if named else text

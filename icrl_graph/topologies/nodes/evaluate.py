@@ -44,10 +44,9 @@ def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
         judged = yield from all_of(flows, parts.evaluator, parts.metric)
         ablation = parts.pick("show", settings)
         patches: list[Episode] = []
-        for episode, (reward, usage) in zip(todo, judged, strict=True):
-            patch = identity(episode)
-            patch["reward"] = reward
-            patch["shown"] = ablations.show(reward, ablation, random_of(settings, episode, "show"))
+        for episode, (found, usage) in zip(todo, judged, strict=True):
+            patch: Episode = {**identity(episode), **found}
+            patch["shown"] = ablations.show(patch["reward"], ablation, random_of(settings, episode, "show"))
             patch["costs"] = costs(episode, "evaluate", usage)
             patches.append(patch)
         episodes = upsert(episodes, [patches])
@@ -59,38 +58,46 @@ def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
 
 
 def score(parts: Parts, state: LoopState, episode: Episode) -> Flow:
-    """The reward of an attempt, with its metric; returns it and what it cost."""
+    """The reward of an attempt, with its metric; returns the fields of its episode that say so, and what that cost."""
     if "response" not in episode:
-        return unscored(episode.get("error", "no response")), Usage()
+        return Episode(reward=unscored(episode.get("error", "no response"))), Usage()
     if "answer" in episode and episode["answer"] is None:
-        return unscored(episode["error"]), Usage()
-    reward, usage = yield from _confirmed(parts, state, episode)
+        return Episode(reward=unscored(episode["error"])), Usage()
+    reward, passes, usage = yield from _confirmed(parts, state, episode)
     if parts.metric is not None:
         measured, more = yield from ask(parts.metric, state, episode, None, parts.timeout)
         reward, usage = {**reward, "metric": measured["value"]}, add_usage(usage, more)
         if "error" in measured:
             reward.setdefault("error", f"metric: {measured['error']}")
-    return reward, usage
+    found = Episode(reward=reward)
+    if len(passes) > 1:
+        found["passes"] = passes
+    return found, usage
 
 
 def _confirmed(parts: Parts, state: LoopState, episode: Episode) -> Flow:
     """The reward; of an attempt that reaches the target, the lowest of as many passes as must confirm it.
 
     A pass without a score leaves it unscored: neither a success nor a failure is known.
+
+    Returns:
+        The reward, what each pass gave, and what all of them cost.
     """
     settings = SavedSettings.of(state["settings"])
     reward, usage = yield from ask(parts.evaluator, state, episode, parts.bounds, parts.timeout)
+    passes = [reward["value"]]
     wanted = settings.confirmations or 1
     for number in range(2, wanted + 1):
         if settings.target is None or reward["value"] is None or reward["value"] < settings.target:
             break
         again, more = yield from ask(parts.evaluator, state, episode, parts.bounds, parts.timeout)
         usage = add_usage(usage, more)
+        passes.append(again["value"])
         if again["value"] is None:
             reward = unscored(f"pass {number} of {wanted}: {again.get('error', 'no score')}")
         elif again["value"] < reward["value"]:
             reward = again
-    return reward, usage
+    return reward, passes, usage
 
 
 def ask(

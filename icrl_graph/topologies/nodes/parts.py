@@ -155,7 +155,7 @@ class Parts:
         if model is None or (name in self.policies and own is not None and model == own.default):
             return policy
         if model not in self.replacements:
-            self.replacements[model] = as_policy(model, policy.responder.cache_choice)
+            self.replacements[model] = as_policy(model, policy.responder.cache_choice, name)
         return policy.with_model(self.replacements[model])
 
     def switches_model(self, settings: SavedSettings) -> bool:
