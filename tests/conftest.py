@@ -26,7 +26,7 @@ SLOW = {  # files that `make check` leaves out: together they take four fifths o
     *("test_faults", "test_game24_learner", "test_games", "test_hints", "test_isolation", "test_learner", "test_local"),
     *("test_mathematics", "test_meta_eval", "test_meta_rl", "test_players", "test_registered", "test_rejudge"),
     *("test_report", "test_results", "test_runner"),
-    *("test_reproduce", "test_scienceworld"),
+    *("test_ray", "test_reproduce", "test_scienceworld", "test_shards", "test_shared_limits"),
     *(
         "test_scienceworld_graph",
         "test_show",

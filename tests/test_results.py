@@ -232,6 +232,8 @@ FASTER: dict[str, Any] = {
     "total_usd": 1.0,
     "total_calls": 9,
     "total_seconds": 9.0,
+    "engine": "ray",
+    "ray_address": "head:6379",
 }
 
 

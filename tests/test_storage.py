@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -364,3 +365,21 @@ def test_without_the_extra_an_error_names_it(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(MissingExtra, match=r"icrl-graph\[postgres\]"):
         improve("t", **CALL, model=lambda: "42", path="postgresql://host/x")
     assert not (tmp_path / "x").exists()
+
+
+def test_runs_in_postgres_need_no_more_threads_than_there_are(postgres: str) -> None:
+    """PostgreSQL's checkpointer waits for a thread while it holds one of four connections."""
+    graph = build("icrl", RunnableLambda(lambda messages: "7"), CALL["score"], rounds=1)
+
+    async def play_many() -> list[Any]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        kept = PostgresStorage(postgres, "a")
+
+        async def play_one(name: str) -> Any:
+            async with kept.drive(name) as thread:
+                return await aplay(graph, check_inputs("Say it.", None), *thread)
+
+        async with kept.open():
+            return await asyncio.gather(*(play_one(str(number)) for number in range(12)))
+
+    assert len(asyncio.run(play_many())) == 12

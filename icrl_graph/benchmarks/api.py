@@ -74,6 +74,8 @@ def compare(
     allocate: int | None = None,
     register: bool = False,
     db: str | None = None,
+    engine: str = "process",
+    ray_address: str | None = None,
     folder: str | PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
     control: RunControl | None = None,
@@ -128,6 +130,9 @@ def compare(
             call: with arms, tasks, seeds and the test, under a hash. The report says whether what was run is that.
         db: a PostgreSQL database that saves runs until they end, "postgresql://user:password@host/name" (extra
             `postgres`); default files of the folder, which keeps the address without user and password.
+        engine: where runs are played: in this "process", or on the machines of a cluster ("ray", which needs `db` and
+            the extra `ray`). Objects that are passed go there by value; files and modules that are named must be there.
+        ray_address: of the cluster; default the one that Ray finds: RAY_ADDRESS, one on this machine, else a new one.
         folder: new, or one that holds the same comparison. Default a new temporary one, which is not deleted; give one
             wherever calls cost money.
         on_progress: called with a `Progress` whenever something has happened; default a progress bar, if standard error
@@ -144,7 +149,8 @@ def compare(
         ValueError: an argument is wrong, or the folder holds something else. Nothing was paid.
         ModelError: no run can succeed: the key, the model's name or the address is wrong.
         JournalError: what was paid can't be saved, or the database can't be reached.
-        MissingExtra: `db` needs the extra `postgres`.
+        MissingExtra: `db` needs the extra `postgres`, and engine="ray" the extra `ray`.
+        ConnectionError: there is no Ray cluster at that address, or this machine's part of it has died.
         GraphDrained: it was ended through `control`; the same call resumes it.
 
     Examples:
@@ -182,6 +188,8 @@ def compare(
         send_seed=send_seed,
         allocate=allocate,
         db=db,
+        engine=engine,
+        ray_address=ray_address,
         options=options,
     )
     with _folder(folder) as path, _progress(on_progress) as report:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 from icrl_graph.benchmarks.arms import Arm, read_arms, split_and_allocated
 from icrl_graph.benchmarks.benchmark import Benchmark, Inputs
-from icrl_graph.benchmarks.plan import ADDRESSES, Code, Plan
+from icrl_graph.benchmarks.plan import ADDRESSES, ENGINES, Code, Plan
 from icrl_graph.benchmarks.registry import BENCHMARKS, canonical, find_benchmark, shipped_name
 from icrl_graph.benchmarks.results import Cell
+from icrl_graph.errors import missing_extra
 from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator, find_evaluator
 from icrl_graph.evaluators.judge import llm_judge
 from icrl_graph.execution.prices import check_price
@@ -135,6 +137,8 @@ def make_plan(
         options=plain({name: value for name, value in shared.items() if value is not None}, "options"),
         **numbers,
     )
+    if plan.ray_address is not None and plan.engine != "ray":
+        raise ValueError(f"ray_address is that of a Ray cluster, and the engine is {plan.engine!r}: name engine ray")
     return plan, objects
 
 
@@ -330,6 +334,7 @@ def prepare(plan: Plan, objects: Objects = NO_OBJECTS) -> Experiment:
     check_totals(plan, asked)
     experiment.check_tasks()
     _check_allocated(experiment)
+    _check_engine(experiment)
     return experiment
 
 
@@ -352,6 +357,29 @@ def _check_allocated(experiment: Experiment) -> None:
         }
         if reason := next((reason for reason, is_wrong in wrong.items() if is_wrong), None):
             raise ValueError(f"the arm {name!r}: its calls can't be allocated: {reason}")
+
+
+def _check_engine(experiment: Experiment) -> None:
+    """Raise if runs can't be played where they are to be.
+
+    Raises:
+        ValueError: there is no such engine, or something stands against it.
+        MissingExtra: the extra `ray` is not installed.
+    """
+    plan = experiment.plan
+    if plan.engine not in ENGINES:
+        raise ValueError(f"unknown engine {plan.engine!r:.80}; choose one of {', '.join(map(repr, ENGINES))}")
+    if plan.engine != "ray":
+        return
+    if plan.db is None:
+        raise ValueError("runs on several machines are saved in PostgreSQL: give its address (db), postgresql://...")
+    if allocated := [name for name, arm in experiment.arms.items() if arm.allocate]:
+        raise ValueError(
+            f"the arm {allocated[0]!r}: which run gets the next call follows from all runs so far, so calls are handed "
+            "out by one process: play this arm without engine='ray'"
+        )
+    if find_spec("ray") is None:
+        raise missing_extra("ray", "ray")
 
 
 def check_totals(plan: Plan, models: Iterable[str]) -> None:

@@ -30,6 +30,8 @@ from icrl_graph.state.fingerprint import edited
 from icrl_graph.state.formatting import command
 from icrl_graph.topologies.options import at_temperature
 
+ENGINES = ("process", "ray")
+"""Where runs are played: in this process, or on the machines of a Ray cluster."""
 SCHEMA_VERSION = 1
 """Of bench.json and results.jsonl."""
 
@@ -82,6 +84,8 @@ class Plan:
         total_seconds: seconds by the clock that the comparison may take, the same.
         send_seed: whether models that take a seed get one.
         switch_base_url: the server of the models to switch to; None for the models', as for the judge.
+        engine: where runs are played: one of `ENGINES`.
+        ray_address: of the Ray cluster; None for the one that Ray finds.
         db: the PostgreSQL database in which runs are saved until they end; None for files of the folder.
     """
 
@@ -113,6 +117,8 @@ class Plan:
     send_seed: bool = True
     switch_base_url: str | None = None
     db: str | None = None
+    engine: str = "process"
+    ray_address: str | None = None
 
     def caps(self) -> dict[str, float]:
         """The caps on all runs together, as a budget names them.
@@ -188,9 +194,11 @@ MAY_CHANGE = (
     "call_timeout",
     *ADDRESSES,
     *TOTALS.values(),
+    "engine",
+    "ray_address",
 )
-"""Fields that set how fast calls are made, where, and how many of them now. Of `db`, the user and the password."""
-_ADDED = ("judge_base_url", *TOTALS.values(), "send_seed", "switch_base_url", "db")
+"""Fields that set how fast calls are made, where, by whom, and how many now. Of `db`, the user and the password."""
+_ADDED = ("judge_base_url", *TOTALS.values(), "send_seed", "switch_base_url", "db", "engine", "ray_address")
 """Fields that a bench.json of an earlier version does not have."""
 
 

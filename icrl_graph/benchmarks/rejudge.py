@@ -18,11 +18,12 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import RunControl
 
 from icrl_graph.benchmarks.arms import graph_of
+from icrl_graph.benchmarks.engine import InProcess, OnAttempt
 from icrl_graph.benchmarks.experiment import check_totals, evaluator_of
 from icrl_graph.benchmarks.plan import Again, Plan, open_folder, read_plan
 from icrl_graph.benchmarks.results import Cell, Row, checked_results
 from icrl_graph.benchmarks.runner import chosen
-from icrl_graph.benchmarks.scheduler import OnAttempt, OnProgress, Progress, fill
+from icrl_graph.benchmarks.scheduler import OnProgress, Progress, fill
 from icrl_graph.benchmarks.storage import SqliteStorage, Thread, name_of
 from icrl_graph.benchmarks.win_rates import pairs, pairwise_of
 from icrl_graph.evaluators.evaluator import Evaluator, bind_evaluator
@@ -90,7 +91,8 @@ def rejudge(
         values.pop("rounds_done")
         return cast(Row, {**row, **values, "episodes": episodes, "chosen": places})
 
-    return fill(folder, [list(rows)], work, merged, on_progress, control, rate_limit, storage, judging_cost)
+    engine = InProcess(work, merged.concurrency)
+    return fill(folder, [list(rows)], engine, merged, on_progress, control, rate_limit, storage, judging_cost)
 
 
 def preview_rejudge(plan: Plan, response_tokens: int = 300) -> Usage:

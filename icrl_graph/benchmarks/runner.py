@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -15,11 +16,12 @@ from langgraph.runtime import RunControl
 from icrl_graph.api import OnEpisode, aplay, arounds, check_inputs, play
 from icrl_graph.benchmarks.allocation import Played, hand_out
 from icrl_graph.benchmarks.arms import Arm
+from icrl_graph.benchmarks.engine import Engine, InProcess, OnAttempt, Work
 from icrl_graph.benchmarks.experiment import NO_OBJECTS, Experiment, Objects, prepare
-from icrl_graph.benchmarks.plan import Plan, open_folder, saved_code_of
+from icrl_graph.benchmarks.plan import Plan, id_of, open_folder, saved_code_of
 from icrl_graph.benchmarks.results import Cell, Row, checked_results, failure, has_ended, row_of
-from icrl_graph.benchmarks.scheduler import OnAttempt, OnProgress, Progress, fill
-from icrl_graph.benchmarks.storage import Storage, name_of, storage_of
+from icrl_graph.benchmarks.scheduler import OnProgress, Progress, fill
+from icrl_graph.benchmarks.storage import Storage, database, name_of, storage_of
 from icrl_graph.errors import JournalError, ThreadMismatch
 from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.policy import as_policy
@@ -62,11 +64,49 @@ def run(
     experiment = prepare(open_folder(folder, plan, code), objects)
     _check_tasks(experiment, checked_results(folder).rows)
     storage = storage_of(experiment.plan, folder)
-    cells, says_how = experiment.cells(), saved_code_of(folder) is not None
+    cells = experiment.cells()
     drawing = {name for name, arm in experiment.arms.items() if arm.draws_from is not None}
     early = [cell for cell in cells if cell.arm not in drawing]
     late = [cell for cell in cells if cell.arm in drawing]  # they draw from the rewards that the others got
 
+    with _engine(experiment, folder, storage, control, objects, durable) as engine:
+        return fill(
+            folder, [early, late], engine, experiment.plan, on_progress, control, experiment.rate_limit, storage
+        )
+
+
+@contextmanager
+def _engine(
+    experiment: Experiment, folder: Path, storage: Storage, control: RunControl, objects: Objects, durable: bool
+) -> Iterator[Engine]:
+    """What works the runs off, while the block lasts."""
+    plan, says_how = experiment.plan, saved_code_of(folder) is not None
+    if plan.engine == "ray":
+        from icrl_graph.benchmarks import on_ray, shards
+
+        comparison = shards.packed(plan, objects, experiment.code(), says_how)
+        with on_ray.connected(plan.ray_address):
+            engine = on_ray.OnRay(plan, experiment.arms, comparison, database(plan), id_of(folder))
+            try:
+                yield engine
+            finally:
+                engine.close()
+    else:
+        yield InProcess(work_of(experiment, storage, control, says_how=says_how, durable=durable), plan.concurrency)
+
+
+def work_of(
+    experiment: Experiment, storage: Storage, control: RunControl, *, says_how: bool, durable: bool = True
+) -> Work:
+    """What makes the row of a run.
+
+    Args:
+        experiment: the run is of.
+        storage: it is saved in, once that is open.
+        control: ends it early.
+        says_how: whether its row says by what it was made.
+        durable: whether it is saved step by step.
+    """
     allocated = {
         name: _Allocated(experiment, name, storage, control) for name, arm in experiment.arms.items() if arm.allocate
     }
@@ -83,7 +123,7 @@ def run(
             row.pop("made", None)
         return row
 
-    return fill(folder, [early, late], work, experiment.plan, on_progress, control, experiment.rate_limit, storage)
+    return work
 
 
 def _check_tasks(experiment: Experiment, rows: Mapping[Cell, Row]) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -21,11 +21,12 @@ from typing import IO, Any, NamedTuple, cast
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
+from icrl_graph.benchmarks.engine import Engine
 from icrl_graph.benchmarks.files import write_whole
 from icrl_graph.benchmarks.plan import TOTALS, Plan
 from icrl_graph.benchmarks.results import Cell, Row, append, appending, checked_results, failure, has_ended
 from icrl_graph.benchmarks.storage import Storage, name_of
-from icrl_graph.errors import JournalError, ModelError
+from icrl_graph.errors import ModelError
 from icrl_graph.execution.budget import TotalBudget
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.execution.retry import describe
@@ -110,16 +111,12 @@ class Progress:
 
 OnProgress = Callable[[Progress], None]
 """Called whenever something has happened."""
-OnAttempt = Callable[[Cell, EpisodeEvent], None]
-"""Called with each attempt of a cell."""
-Work = Callable[[Cell, Mapping[Cell, Row], OnAttempt], Awaitable[Row]]
-"""Makes the row of a cell from the rows that are there, and reports each attempt."""
 
 
 def fill(
     folder: Path,
     phases: Sequence[Sequence[Cell]],
-    work: Work,
+    engine: Engine,
     plan: Plan,
     on_progress: OnProgress,
     control: RunControl,
@@ -132,8 +129,8 @@ def fill(
     Args:
         folder: where they go.
         phases: the cells; those of a phase start when all of the phase before have ended.
-        work: makes one. What it raises becomes a row that says so, unless no run can succeed.
-        plan: says how many at once.
+        engine: makes them.
+        plan: what is compared.
         on_progress: called whenever something has happened.
         control: ends it early; the one that the runs have.
         rate_limit: that of all its calls, which gets their total budget, too.
@@ -148,7 +145,7 @@ def fill(
         ModelError: no run can succeed.
         JournalError: what was paid can't be saved.
     """
-    make_room(plan.concurrency)
+    make_room(engine.here)
     with seldom_collecting(), appending(folder) as file:
         rows = checked_results(folder).rows
         cells = [cell for phase in phases for cell in phase]
@@ -156,12 +153,11 @@ def fill(
 
         async def session() -> None:
             async with storage.open():
-                spent = await storage.spent()
-                before: Usage = {**_spent(rows, spent, cost), "seconds": read_clock(folder)}
+                scheduler = _Scheduler(folder, file, engine, rows, progress, on_progress, control, storage, cost)
+                before: Usage = {**await scheduler.spent(), "seconds": read_clock(folder)}
                 progress.total = rate_limit.total = TotalBudget(plan.caps(), before)
-                scheduler = _Scheduler(folder, file, work, rows, progress, on_progress, control, storage)
                 try:
-                    await scheduler.run(phases, plan.concurrency)
+                    await scheduler.run(phases)
                 finally:
                     scheduler.save_clock()
                 if progress.total.reached:
@@ -200,21 +196,22 @@ def _run(session: Coroutine[Any, Any, None], control: RunControl) -> None:
 
 @dataclass
 class _Scheduler:
-    """Workers that take one cell after another, and what they share."""
+    """The `Session` that has an engine work off the runs phase by phase, and saves what comes of them."""
 
     folder: Path
     file: IO[bytes]
-    work: Work
+    engine: Engine
     rows: dict[Cell, Row]
     progress: Progress
     on_progress: OnProgress
     control: RunControl
     storage: Storage
-    refused: set[str] = field(default_factory=set)
+    cost: Callable[[Row], Usage]
+    refusing: set[str] = field(default_factory=set)
     """The tasks that the model refused, as for a wrong key."""
     items: set[str] = field(default_factory=set)
 
-    async def run(self, phases: Sequence[Sequence[Cell]], concurrency: int) -> None:
+    async def run(self, phases: Sequence[Sequence[Cell]]) -> None:
         self.items = {cell.item for cells in phases for cell in cells}
         self.on_progress(self.progress)
         ended = {name_of(cell) for cell in self.rows if has_ended(self.rows, cell)}
@@ -222,42 +219,23 @@ class _Scheduler:
             ended & await self.storage.begun()
         )  # left over from a process that ended between row and release
         for cells in phases:
-            waiting = iter([cell for cell in cells if not has_ended(self.rows, cell)])
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(concurrency, len(cells))):
-                    group.create_task(self._worker(waiting))
+            waiting = [cell for cell in cells if not has_ended(self.rows, cell)]
+            if waiting and not self.is_over():
+                await self.engine.work_off(waiting, self)
 
-    async def _worker(self, waiting: Iterator[Cell]) -> None:
-        for cell in waiting:
-            if self.control.drain_requested or self.progress.total.reached:
-                return
-            try:
-                row = await self._row(cell)
-            except GraphDrained:
-                return
-            await self._save(cell, row)
+    @property
+    def total(self) -> TotalBudget:
+        return self.progress.total
 
-    async def _row(self, cell: Cell) -> Row:
-        try:
-            return await self.work(cell, self.rows, self._on_episode)
-        except (JournalError, OSError, GraphDrained):
-            raise
-        except Exception as error:
-            if isinstance(error, ModelError) and self._refuses_all(cell):
-                raise
-            return failure(cell, describe(error))
+    def is_over(self) -> bool:
+        return self.control.drain_requested or self.total.reached is not None
 
-    def _refuses_all(self, cell: Cell) -> bool:
-        """Whether the model, which refused this cell, will refuse every other: not this task alone, and none ended."""
-        self.refused.add(cell.item)
-        return not self.progress.done and (len(self.refused) > 1 or len(self.items) == 1)
-
-    def _on_episode(self, cell: Cell, event: EpisodeEvent) -> None:
+    def attempt(self, cell: Cell, event: EpisodeEvent) -> None:
         self.progress.add_attempt(cell, event)
         self.save_clock()
         self.on_progress(self.progress)
 
-    async def _save(self, cell: Cell, row: Row) -> None:
+    async def row(self, cell: Cell, row: Row) -> None:
         append(self.file, row)
         self.rows[cell] = row
         if has_ended(self.rows, cell):
@@ -265,6 +243,16 @@ class _Scheduler:
         self.progress.add_row(cell, row)
         self.save_clock()
         self.on_progress(self.progress)
+
+    async def refused(self, cell: Cell, error: ModelError) -> None:
+        self.refusing.add(cell.item)
+        not_this_task_alone = len(self.refusing) > 1 or len(self.items) == 1
+        if not_this_task_alone and not self.progress.done:
+            raise error
+        await self.row(cell, failure(cell, describe(error)))
+
+    async def spent(self) -> Usage:
+        return _spent(self.rows, await self.storage.spent(), self.cost)
 
     def save_clock(self) -> None:
         """Save for how long it has run, where that is capped."""

@@ -70,11 +70,12 @@ def storage_of(plan: Plan, folder: Path) -> Storage:
     """Where the runs of the comparison in a folder are saved."""
     if plan.db is None:
         return SqliteStorage(folder / "unfinished")
-    return PostgresStorage(_keyless(plan.db), id_of(folder))
+    return PostgresStorage(database(plan), id_of(folder))
 
 
-def _keyless(address: str) -> str:
-    """An address; of one that a folder names alone, without the password of this environment, PGPASSWORD."""
+def database(plan: Plan) -> str:
+    """The address of a plan's database; to one that a folder names alone, no password of this environment goes."""
+    address = plan.db or ""
     if not isinstance(address, FolderAddress):
         return address
     return f"{address}{'&' if '?' in address else '?'}password="

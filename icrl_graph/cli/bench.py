@@ -21,12 +21,14 @@ from icrl_graph.cli.shared import (
     CallTimeout,
     Concurrency,
     Db,
+    Engine,
     Json,
     JudgeBaseUrl,
     MaxResponseTokens,
     NoSeed,
     Preview,
     Prices,
+    RayAddress,
     RequestsPerMinute,
     ResponseTokens,
     SwitchBaseUrl,
@@ -112,6 +114,8 @@ def bench(
     ] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="The folder; default a new one in runs/.")] = None,
     db: Db = None,
+    engine: Engine = "process",
+    ray_address: RayAddress = None,
     register: Annotated[
         bool,
         typer.Option(
@@ -222,6 +226,7 @@ def bench(
             tokens_per_minute=tokens_per_minute, attempts=attempts,
             call_timeout=call_timeout, total_usd=total_usd, total_calls=total_calls, total_seconds=total_seconds,
             send_seed=not no_seed, allocate=allocate, db=db,
+            engine=engine, ray_address=ray_address,
             options={
                 **chosen_settings(context, assignments or [], [Settings, BestOfNSettings], RESERVED),
                 "prices": parse_json(prices, "--prices"), "system": system,

@@ -177,6 +177,11 @@ def resume(
             help="The database of a comparison, if it needs user:password@; default the folder's, without.",
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="process|ray", help="Where a comparison is played; default as before."),
+    ] = None,
+    ray_address: Annotated[str | None, typer.Option(help="The Ray cluster; default as before.")] = None,
     total_usd: TotalUsd = None,
     total_calls: TotalCalls = None,
     total_seconds: TotalSeconds = None,
@@ -200,13 +205,15 @@ def resume(
             "switch_base_url": switch_base_url,
             "db": db,
         }
-        changes = {**addresses, **totals}
+        changes = {**addresses, **totals, "engine": engine, "ray_address": ray_address}
         return bench.resume_comparison(folder, as_json, **changes)
     with errors_reported():
         if judge_base_url is not None:
             raise ValueError("--judge-base-url is for comparisons; a run has no judge of its own")
         if db is not None:
             raise ValueError("--db is for comparisons; a run is saved in its folder")
+        if engine is not None or ray_address is not None:
+            raise ValueError("--engine and --ray-address are for comparisons; a run is played in this process")
         if any(total is not None for total in totals.values()):
             raise ValueError("--total-usd, --total-calls and --total-seconds are for comparisons; a run has --max-...")
         saved = Run.read(folder)

@@ -121,6 +121,17 @@ Db = Annotated[
         help="A PostgreSQL database that saves runs until they end; default files of the folder.",
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="process|ray",
+        help="Where runs are played: in this process, or on the machines of a Ray cluster, saved in --db.",
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="The Ray cluster, host:port; default RAY_ADDRESS, one on this machine, else a new one."),
+]
 Attempts = Annotated[
     int, typer.Option(help="Attempts per API call, retries of transient errors included.", rich_help_panel=CALLS)
 ]

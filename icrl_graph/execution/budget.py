@@ -181,13 +181,18 @@ class TotalBudget:
         Raises:
             GraphDrained: a cap is reached.
         """
-        caps = {name: cap for name, cap in self.caps.items() if not (again and name == "calls")}
+        counted = {"calls"} if again else set()
         with self._lock:
-            if cap := exhausted(caps, self.spent):
-                self.reached = cap
-                raise GraphDrained(f"the total of {cap} is spent")
+            while cap := exhausted({name: self.caps[name] for name in self.caps.keys() - counted}, self.spent):
+                if not self._extend(cap):
+                    self.reached = cap
+                    raise GraphDrained(f"the total of {cap} is spent")
             if not again:
                 self._spent = add_usage(self._spent, {"calls": 1})
+
+    def _extend(self, cap: str) -> bool:
+        """Raise a cap, where that is a part of a larger one; returns whether it was raised."""
+        return False
 
     def add(self, usage: Usage) -> None:
         """Add what a call has cost; its seconds are the clock's."""

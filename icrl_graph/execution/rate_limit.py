@@ -48,6 +48,9 @@ class RateLimit:
 
     Attributes:
         retries: retries so far.
+        slots: for the calls in flight.
+        requests: the bucket of requests.
+        tokens: that of tokens.
         total: a budget of all calls that it lets through, or None.
 
     Raises:
@@ -72,8 +75,8 @@ class RateLimit:
         if not (is_number(max_backoff) and max_backoff >= 0):
             raise ValueError(f"max_backoff must be 0 or more seconds, got {max_backoff!r:.80}")
         self._max_attempts, self._max_backoff = max_attempts, max_backoff
-        self._requests, self._tokens = Bucket(requests_per_minute), Bucket(tokens_per_minute)
-        self._slots = FairSemaphore(max_concurrency)
+        self.requests, self.tokens = Bucket(requests_per_minute), Bucket(tokens_per_minute)
+        self.slots = FairSemaphore(max_concurrency)
         self._is_down = False
         self.retries = 0
         self.total: TotalBudget | None = None
@@ -102,7 +105,7 @@ class RateLimit:
         if not call.paid:
             return await aexecute(call) if is_async else execute(call)
         end = math.inf if within is None else time.monotonic() + within
-        with self._slots.slot(in_thread=not is_async) as slot:
+        with self.slots.slot(in_thread=not is_async) as slot:
             await await_slot(slot, end) if is_async else wait_for_slot(slot, end)
             for attempt in count(1):
                 await _sleep(self._until_spent(self._take_turn(end)), is_async)
@@ -128,7 +131,7 @@ class RateLimit:
 
     def used(self, tokens: int) -> None:
         """Count the tokens that a reply has used."""
-        self._tokens.take(tokens)
+        self.tokens.take(tokens)
 
     def _backoff(self, call: Call, error: Exception, attempt: int, end: float) -> float | None:
         """The seconds to wait after a failed attempt; None where the call is not to be retried."""
@@ -158,13 +161,13 @@ class RateLimit:
         """
         delay = self._delay(1)
         if time.monotonic() + delay > end:
-            self._requests.take(-1)
+            self.requests.take(-1)
             raise BudgetExceeded("time")
         return delay
 
     def _delay(self, requests: int) -> float:
         """Take this many requests; returns the seconds until they may be made."""
-        return max(self._requests.take(requests), self._tokens.take(0))
+        return max(self.requests.take(requests), self.tokens.take(0))
 
 
 def _within(call: Call, end: float) -> Call:

@@ -458,5 +458,17 @@ def follow_thread() -> None:
     saver, _, thread = databases_of_run()
     if (database := beside(unwrapped(saver))) is not None:
         with journal_errors():
-            rows = database.run(("SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = ?", thread))
+            rows = database.run((_LATEST, thread))
         next_ids_after(rows[0][0])
+
+
+async def afollow_thread() -> None:
+    """`follow_thread` under `ainvoke`."""
+    saver, _, thread = databases_of_run()
+    if (database := beside(unwrapped(saver))) is not None:
+        with journal_errors():
+            rows = await database.arun((_LATEST, thread))
+        next_ids_after(rows[0][0])
+
+
+_LATEST = "SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = ?"

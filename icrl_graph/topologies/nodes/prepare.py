@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from random import Random
 from typing import Any
 
 from langchain_core.messages import convert_to_openai_messages
-from langgraph.runtime import Runtime
+from langchain_core.runnables import Runnable
+from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import Overwrite
 
+from icrl_graph.execution.node import PlainNode
 from icrl_graph.execution.prices import check_price
-from icrl_graph.execution.sql_journals import follow_thread
+from icrl_graph.execution.sql_journals import afollow_thread, follow_thread
 from icrl_graph.models.policy import chat_models
 from icrl_graph.prompts.feedback import check_limits
 from icrl_graph.state.episode import Episode, LoopState, Message, Output, upsert
@@ -30,14 +32,22 @@ _NO_OUTPUT = Output(
 )
 
 
-def prepare_node(parts: Parts) -> Callable[..., Any]:
+def prepare_node(parts: Parts) -> Runnable[Any, Any]:
     """Check the input, save the settings of this run in the state, and start with no episodes.
 
     Or, with `more`, resume the run that is there.
     """
 
-    def prepare(state: LoopState, runtime: Runtime[Any]) -> dict[str, Any]:
+    def prepare(state: LoopState) -> dict[str, Any]:
         follow_thread()
+        return prepared(state, get_runtime())
+
+    async def aprepare(state: LoopState) -> dict[str, Any]:
+        # not in a thread: PostgreSQL's checkpointer waits for one while it holds a connection, and both would wait
+        await afollow_thread()
+        return prepared(state, get_runtime())
+
+    def prepared(state: LoopState, runtime: Runtime[Any]) -> dict[str, Any]:
         if state.get("more") is not None:
             return _resumed(parts, state, overrides(parts.schema, runtime.context))
         saved = resolve(parts.schema, runtime.context)
@@ -54,7 +64,7 @@ def prepare_node(parts: Parts) -> Callable[..., Any]:
             each.check_task(inputs["task_data"])
         return {**_cleared(state), "inputs": Overwrite(checked), "settings": saved, "episodes": Overwrite([])}
 
-    return prepare
+    return PlainNode(prepare, aprepare, "prepare")
 
 
 def _run_id(info: Any) -> str:
