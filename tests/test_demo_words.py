@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from icrl_graph.benchmarks.demos import words
+from icrl_graph.state.formatting import share
 from icrl_graph.tasks.word_games.instances import read_item
 from icrl_graph.tasks.word_games.wordings import HELD_OUT
 from tests.command_line import Done, icrl
@@ -98,6 +99,18 @@ def test_a_player_that_learns_is_told_from_its_controls_and_from_what_does_not(p
     assert "it does more than guess often." in told
     assert "these figures don't tell the two apart." in told
     assert "don't show" not in told
+
+
+def test_a_plain_comparison_of_its_arms_prints_the_same_rewards(played: Played, tmp_path: Path) -> None:
+    items = [part for item in words.choose(GAMES, seed=0) for part in ("--item", item)]
+    arms = {name: arm for name, arm in words.arms().items() if name != "base model"}
+    options = ("--topologies", ",".join(arms.values()), "--model", TEACHER, "--rounds", str(words.EPISODES))
+    done = icrl("bench", "words", *items, *options, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    for name, arm in arms.items():
+        first, *_, last = means(played.arms[name]["reward"])
+        line = next(line for line in done.stdout.splitlines() if line.split()[:1] == [arm] and "→" in line)
+        assert f" {share(first)}→{share(last)} " in line
 
 
 def test_it_says_where_its_results_and_its_curves_are(played: Played) -> None:

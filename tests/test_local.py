@@ -13,9 +13,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
@@ -30,6 +30,7 @@ from pydantic import BaseModel
 
 from icrl_graph import ModelError, RateLimit, chat_model, create_icrl, improve
 from icrl_graph.benchmarks import constrained
+from icrl_graph.benchmarks.statistics import difference
 from icrl_graph.environments.cellar import Cellar
 from icrl_graph.environments.rollouts import episode_return, rollout
 from icrl_graph.errors import MissingExtra
@@ -43,7 +44,7 @@ from icrl_graph.tasks.word_games.answers import earned
 from icrl_graph.tasks.word_games.instances import read_item
 from icrl_graph.testing import DIALECTS, OpenAIServer, ScriptedModel
 from icrl_graph.topologies.methods import TOPOLOGIES
-from tests.command_line import ROOT, icrl
+from tests.command_line import ROOT, icrl, started
 from tests.helpers import play
 
 real = pytest.mark.skipif(
@@ -181,20 +182,86 @@ def test_answers_to_word_games_are_constrained_to_their_words(item: str) -> None
     assert set(words) <= set(game.options)
 
 
+def rewards_of_games(count: int, show: str = "true") -> list[list[float]]:
+    """What the shipped model earns in games that are new to it, episode by episode."""
+
+    def play_one(number: int) -> list[float]:
+        inputs = read_item(f"prize:wordings:{number}").inputs()
+        options: dict[str, Any] = {"schedule": "plain", "show": show}
+        model = chat_model("local:icrl-smollm2", max_tokens=12)
+        result = improve(**inputs, score=earned, model=model, rounds=8, seed=number, **options)
+        return [reward or 0.0 for reward in result.rewards]
+
+    with ThreadPoolExecutor(4) as pool:
+        return [*pool.map(play_one, range(count))]
+
+
+@pytest.fixture(scope="module")
+def learned() -> list[list[float]]:
+    return rewards_of_games(12)
+
+
 @real
-def test_the_shipped_model_learns_from_its_rewards_in_games_that_are_new_to_it() -> None:
-    def last_rewards(show: str) -> float:
-        def play_one(number: int) -> float:
-            inputs = read_item(f"prize:wordings:{number}").inputs()
-            options: dict[str, Any] = {"schedule": "plain", "show": show}
-            model = chat_model("local:icrl-smollm2", max_tokens=12)
-            return improve(**inputs, score=earned, model=model, rounds=8, seed=number, **options).rewards[-1] or 0.0
+def test_the_shipped_model_learns_from_its_rewards_in_games_that_are_new_to_it(learned: list[list[float]]) -> None:
+    def last(games: list[list[float]]) -> float:
+        return sum(rewards[-1] for rewards in games) / len(games)
 
-        with ThreadPoolExecutor(4) as pool:
-            return sum(pool.map(play_one, range(12))) / 12
+    assert last(learned) > 0.5
+    assert last(rewards_of_games(12, "zero")) < 0.4
 
-    assert last_rewards("true") > 0.5
-    assert last_rewards("zero") < 0.4
+
+@contextmanager
+def icrl_serve(folder: Path) -> Iterator[tuple[str, str]]:
+    """The address of the shipped model behind `icrl serve`, and a key."""
+    with started("serve", "local:icrl-smollm2", "--port", "0", "--json", cwd=folder) as serving:
+        try:
+            yield json.loads(serving.stdout.readline())["base_url"], "none"
+        finally:
+            serving.kill()
+
+
+@contextmanager
+def llama_cpp(folder: Path) -> Iterator[tuple[str, str]]:
+    """The address of llama.cpp's own server, which no `LocalChatModel` stands before, and its key."""
+    server = local_model("icrl-smollm2")._server
+    with server.turn():
+        pass  # it has loaded the model now
+    yield server.base_url, server.key
+
+
+SERVED = """
+from icrl_graph.models import chat_model
+model = chat_model("openai:icrl-smollm2", base_url={!r}, api_key={!r}, temperature=0.5, max_tokens=12)
+"""
+
+
+@real
+@pytest.mark.parametrize("serve", [icrl_serve, llama_cpp])
+def test_the_shipped_model_behind_a_server_learns_as_much_also_where_the_comparison_is_killed_and_resumed(
+    serve: Any, here: Path, learned: list[list[float]]
+) -> None:
+    own, results = learned[:8], here / "out" / "results.jsonl"
+    games = [f"prize:wordings:{number}" for number in range(len(own))]
+    items = [part for game in games for part in ("--item", game)]
+    options = ("--topologies", "icrl", "--rounds", "8", "--model", "served.py:model", "--concurrency", "2")
+
+    def ended() -> int:
+        return results.read_bytes().count(b"\n") if results.exists() else 0
+
+    with serve(here) as (address, key):
+        (here / "served.py").write_text(SERVED.format(address, key))
+        with started("bench", "words", *items, *options, "--out", "out", cwd=here) as playing:
+            _until(lambda: ended() >= 3 or playing.poll() is not None)
+            playing.kill()
+        assert playing.returncode == -signal.SIGKILL
+        assert ended() < len(games)
+        assert icrl("resume", "out").returncode == 0
+    rows = map(json.loads, results.read_text().splitlines())
+    of_game = {row["item"]: [episode["reward"]["value"] or 0.0 for episode in row["episodes"]] for row in rows}
+    served = [of_game[game] for game in games]
+    apart: Any = difference(served, own, share=True)  # the seeds of calls differ: the same within what chance makes
+    assert apart["low"] <= 0 <= apart["high"]
+    assert sum(rewards[-1] for rewards in served) / len(served) > 0.5
 
 
 @real
@@ -373,7 +440,7 @@ def _gone(pid: int) -> bool:
 
 
 def _until(true: Callable[[], Any]) -> None:
-    given_up = time.monotonic() + 60
+    given_up = time.monotonic() + 300
     while not true():
         assert time.monotonic() < given_up
         time.sleep(0.02)
