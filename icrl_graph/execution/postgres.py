@@ -20,7 +20,7 @@ from functools import wraps
 from typing import Any
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from psycopg import AsyncConnection, Error, OperationalError, ProgrammingError
+from psycopg import AsyncConnection, Connection, Error, OperationalError, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
@@ -81,6 +81,17 @@ def conninfo_of(address: str) -> str:
             "/ ? # @ in the password written as %2F %3F %23 %40"
         )
     return make_conninfo("", **{**DEFAULTS, **given})
+
+
+def reach(address: str) -> None:
+    """Connect to a database once.
+
+    Raises:
+        ValueError: the address can't be read.
+        JournalError: the database can't be reached.
+    """
+    with _database_errors():
+        Connection.connect(conninfo_of(address)).close()
 
 
 @contextmanager
