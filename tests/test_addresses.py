@@ -212,6 +212,11 @@ def test_a_folder_of_an_earlier_version_has_no_server_of_a_judge(tmp_path: Path)
         ("http://:secret@host", "http://host"),
         ("user:secret@host/v1", "host/v1"),
         ("http://host/v1/secret@x", "http://host/v1/secret@x"),
+        ("http://host?x=a@b", "http://host?x=a@b"),
+        ("postgresql://user:sec?ret@host/runs", "postgresql://host/runs"),
+        ("postgres://user:sec#ret@host/runs", "postgres://host/runs"),
+        ("postgresql://host/runs?password=sec#ret&port=1", "postgresql://host/runs?port=1"),
+        ("postgresql://host/runs?oauth_client_secret=secret", "postgresql://host/runs"),
         (None, None),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from langgraph.errors import GraphDrained
 
+from icrl_graph.errors import JournalError
 from icrl_graph.execution.shared_limits import Ledger, SharedBucket, SharedTotal
 
 
@@ -138,3 +139,11 @@ def test_a_database_that_is_restarted_is_waited_for(ledgers: Any, postgres_serve
         waiting = pool.submit(ledger.is_admitted, "it")
         postgres_server.start()
         assert waiting.result()
+
+
+def test_a_database_that_stays_out_of_reach_ends_what_takes_of_it_as_a_run_that_can_be_resumed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("icrl_graph.execution.shared_limits.PATIENCE", 0.0)
+    with pytest.raises(JournalError, match="the database can't be used"):
+        Ledger("postgresql://127.0.0.1:1/x", "comparison").admit("a")

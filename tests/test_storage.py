@@ -355,6 +355,25 @@ def test_a_comparison_in_another_database_is_refused(tmp_path: Path, server: Ope
         runner.run(plan_of("icrl", db=first), tmp_path / "y")
 
 
+def test_a_wrong_name_of_a_database_is_corrected_in_the_same_folder(
+    tmp_path: Path, server: OpenAIServer, postgres: str
+) -> None:
+    given: Any = {"model": "openai:any", "base_url": server.base_url, "limit": 1, "rounds": 1, "folder": tmp_path / "x"}
+    with pytest.raises(JournalError, match="does not exist"):
+        compare("game24", "icrl", db=postgres.replace("test_", "tset_"), **given)
+    assert compare("game24", "icrl", db=postgres, **given).failures == {}
+
+
+def test_a_database_in_which_nothing_may_be_written_ends_a_comparison_before_it_pays(
+    tmp_path: Path, server: OpenAIServer, postgres: str
+) -> None:
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET default_transaction_read_only = on")
+    with pytest.raises(JournalError, match="the database can't be used: .*read-only"):
+        runner.run(plan_of("icrl", db=postgres), tmp_path / "x")
+    assert server.counts["calls"] == 0
+
+
 def test_without_the_extra_an_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("psycopg")]:
         monkeypatch.setitem(sys.modules, name, None)

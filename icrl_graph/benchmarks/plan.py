@@ -22,7 +22,7 @@ from icrl_graph.benchmarks.files import read_versioned, write_whole
 from icrl_graph.benchmarks.results import read_results
 from icrl_graph.errors import ThreadMismatch
 from icrl_graph.execution.rate_limit import RateLimit
-from icrl_graph.execution.run_file import check_postgres, local
+from icrl_graph.execution.run_file import check_postgres, local, reach_postgres
 from icrl_graph.models.addresses import FolderAddress, server_of_further, without_credentials
 from icrl_graph.models.registry import load_model
 from icrl_graph.state.checks import is_number
@@ -217,6 +217,7 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
 
     Raises:
         ValueError: the folder holds something else.
+        JournalError: the database of a new comparison can't be reached.
         ThreadMismatch: it holds another comparison, one with other code, or one of another version.
     """
     local(folder, "a comparison is saved in a folder")
@@ -229,7 +230,9 @@ def open_folder(folder: Path, plan: Plan, code: Code | None = None) -> Plan:
         if folder.exists() and (not folder.is_dir() or any(file.name != "bench.tmp" for file in folder.iterdir())):
             raise ValueError(f"{folder} is not an empty folder; give another one")
         merged = plan
-        known |= {} if plan.db is None else {"id": uuid4().hex}
+        if plan.db is not None:
+            reach_postgres(plan.db)  # the folder stays with its database: a wrong name is not saved
+            known["id"] = uuid4().hex
     else:
         saved = read_plan(folder)
         if saved.db != without_credentials(plan.db):

@@ -20,7 +20,7 @@ from functools import wraps
 from typing import Any
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from psycopg import AsyncConnection, Error, OperationalError, ProgrammingError
+from psycopg import AsyncConnection, Connection, Error, OperationalError, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
@@ -33,7 +33,10 @@ from icrl_graph.execution.thread_lock import named
 
 CONNECTIONS = 4
 """Of a session, beside the one that holds its threads."""
-DEFAULTS = {"connect_timeout": 10, "keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3}
+DEFAULTS = {
+    **{"connect_timeout": 10, "keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3},
+    "tcp_user_timeout": 50_000,  # milliseconds: while a statement waits for its answer, keepalives are not sent
+}
 """Of a connection whose address does not say otherwise, in seconds: one that is gone is noticed within a minute."""
 _DEAD_CLIENTS = "SET tcp_keepalives_idle = 20; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
 """So that the server gives up the locks of a machine that is gone within a minute, not in hours."""
@@ -53,7 +56,7 @@ async def opened(address: str) -> AsyncIterator[DrivingSaver]:
     conninfo = conninfo_of(address)
     locks = _Locks(conninfo)
     try:
-        with _database_errors():
+        with database_errors():
             await locks.open()
         kwargs: Any = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
         async with AsyncConnectionPool(conninfo, min_size=1, max_size=CONNECTIONS, kwargs=kwargs, open=False) as pool:
@@ -83,12 +86,23 @@ def conninfo_of(address: str) -> str:
     return make_conninfo("", **{**DEFAULTS, **given})
 
 
+def reach(address: str) -> None:
+    """Connect to a database once.
+
+    Raises:
+        ValueError: the address can't be read.
+        JournalError: the database can't be reached.
+    """
+    with database_errors():
+        Connection.connect(conninfo_of(address)).close()
+
+
 @contextmanager
-def _database_errors() -> Iterator[None]:
+def database_errors() -> Iterator[None]:
     """Turn the failure of a database into the error that ends a run which can be resumed."""
     try:
         yield
-    except OperationalError as error:
+    except Error as error:
         raise JournalError(f"the database can't be used: {str(error).strip()}") from error
 
 
@@ -97,7 +111,7 @@ def _patiently(method: Callable[..., Awaitable[Any]]) -> Any:
 
     @wraps(method)
     async def again(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with _database_errors():
+        with database_errors():
             async for attempt in retries(self.conn, is_async=True):
                 with attempt:
                     return await method(self, *args, **kwargs)
@@ -131,7 +145,7 @@ class DrivingSaver(AsyncPostgresSaver):
         Raises:
             ThreadBusy: another session drives it, or this one does already.
         """
-        with _database_errors():
+        with database_errors():
             await uncancelled(self._locks.take(thread_id))
         try:
             yield
@@ -152,7 +166,7 @@ class DrivingSaver(AsyncPostgresSaver):
         while True:
             try:
                 async with self.driving(_TABLES):
-                    with _database_errors():
+                    with database_errors():
                         return await self.setup()
             except ThreadBusy:  # not by waiting in the database, for which its indexes would wait
                 await asyncio.sleep(0.1)

@@ -126,6 +126,15 @@ def check_postgres(address: str) -> None:
     _postgres().conninfo_of(address)
 
 
+def reach_postgres(address: str) -> None:
+    """Connect to a PostgreSQL database once.
+
+    Raises:
+        JournalError: it can't be reached.
+    """
+    _postgres().reach(address)
+
+
 def _postgres() -> Any:
     try:
         from icrl_graph.execution import postgres

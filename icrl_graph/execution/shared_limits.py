@@ -136,9 +136,15 @@ class Ledger:
         return float(connection.execute(taken, (self._comparison, what)).fetchone()[0])
 
     def _run(self, work: Callable[[Any], _Value], patience: float | None = None) -> _Value:
-        """Do it as one transaction; again with a new connection where that was broken, as by a restart."""
+        """Do it as one transaction; again with a new connection where that was broken, as by a restart.
+
+        Raises:
+            JournalError: the database can't be used, for longer than patience allows.
+        """
         import psycopg
         import tenacity
+
+        from icrl_graph.execution.postgres import conninfo_of, database_errors
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(psycopg.OperationalError),
@@ -146,11 +152,12 @@ class Ledger:
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
             reraise=True,
         )
-        with self._lock:
+        with self._lock, database_errors():
             for attempt in retrying:
                 with attempt:
                     try:
-                        self._connection = self._connection or psycopg.connect(self._address, autocommit=True)
+                        if self._connection is None:
+                            self._connection = psycopg.connect(conninfo_of(self._address), autocommit=True)
                         with self._connection.transaction():
                             result = work(self._connection)
                     except psycopg.OperationalError:

@@ -13,8 +13,9 @@ from urllib.parse import unquote, urlsplit
 OPENAI = "https://api.openai.com/v1"
 Credentials = tuple[str, str]
 """A user name and a password."""
-_USER = re.compile(r"^([a-z][a-z0-9+.-]*://)?[^/?#]*@", re.IGNORECASE)
-_PASSWORD = re.compile(r"&?(?<=[?&])(ssl)?password=[^&#]*", re.IGNORECASE)
+_USER = re.compile(r"^(?:(postgres(?:ql)?://)[^/]*|([a-z][a-z0-9+.-]*://)?[^/?#]*)@", re.IGNORECASE)
+"""To libpq, ? and # may be part of a password; of another URL they end the server."""
+_PASSWORD = re.compile(r"&?(?<=[?&])((ssl)?password|oauth_client_secret)=[^&]*", re.IGNORECASE)
 
 
 class FolderAddress(str):
@@ -25,7 +26,7 @@ class FolderAddress(str):
 
 def without_credentials(address: str | None) -> str | None:
     """An address without `user:password@`, and without `password=` of a database, as it may be saved and shown."""
-    return None if address is None else _PASSWORD.sub("", _USER.sub(r"\1", address)).replace("?&", "?").rstrip("?")
+    return None if address is None else _PASSWORD.sub("", _USER.sub(r"\1\2", address)).replace("?&", "?").rstrip("?")
 
 
 def split_credentials(address: str) -> tuple[str, Credentials | None]:
@@ -43,7 +44,7 @@ def split_credentials(address: str) -> tuple[str, Credentials | None]:
             "%2F %3F %23 %40"
         ) from None
     credentials = unquote(parts.username or ""), unquote(parts.password or "")
-    return _USER.sub(r"\1", address), credentials if any(credentials) else None
+    return _USER.sub(r"\1\2", address), credentials if any(credentials) else None
 
 
 def server_of(address: str | None) -> tuple[str | None, bool]:
