@@ -115,7 +115,9 @@ def test_the_judge_of_a_comparison_has_a_server_of_its_own(here: Path, mine: Ser
 
 def test_a_judge_of_another_provider_is_not_asked_at_the_models_server(monkeypatch: pytest.MonkeyPatch) -> None:
     plan, asked = Plan("x", ["icrl"], "openai:a", base_url="http://127.0.0.1:1/v1"), dict[str, Any]()
-    monkeypatch.setattr("icrl_graph.benchmarks.plan.load_model", lambda name, base_url: asked.update({name: base_url}))
+    monkeypatch.setattr(
+        "icrl_graph.benchmarks.plan.load_model", lambda name, base_url, **_: asked.update({name: base_url})
+    )
     plan.load_judge("anthropic:judge")
     assert asked == {"anthropic:judge": None}
 

@@ -561,7 +561,7 @@ def test_the_program_on_the_page_about_studio_does_all_of_it(
 # -------------------------------------------------------------------------------------------------------------- errors
 
 WRONG: dict[str, tuple[str, Any, Any, str]] = {
-    "a number out of range": ("icrl", {}, {"rounds": 0}, "rounds\n  Input should be greater than or equal to 1"),
+    "a number out of range": ("icrl", {}, {"rounds": 0}, "rounds=0: Input should be greater than or equal to 1"),
     "an unknown name": ("icrl", {}, {"memory": "most:3"}, "unknown memory 'most:3'; choose one of all, none, last:N"),
     "a model without a provider": ("icrl", {}, {"model": "gpt"}, "a model is named 'provider:name', such as"),
     "an unknown learner": ("icrl", {}, {"model": "learner:chess"}, "unknown learner 'chess'; choose one of"),

@@ -42,5 +42,7 @@ def test_what_a_run_takes_of_postgresql(databases: Callable[[], str]) -> None:
     figures = f"{rows / (RUNS + 1):.0f} rows, {size / (RUNS + 1) / 1000:.0f} KB"
     record(f"of PostgreSQL by a run of {ROUNDS} rounds of 2 KB, until its row is written", "stated", figures, True)
     rate = RUNS * ROUNDS / cpu
-    record("rounds a second and core, PostgreSQL and journal, the database's own CPU apart", "stated", f"{rate:.0f}", True)
+    record(
+        "rounds a second and core, PostgreSQL and journal, the database's own CPU apart", "stated", f"{rate:.0f}", True
+    )
     assert rows / (RUNS + 1) <= 120
