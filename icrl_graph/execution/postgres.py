@@ -20,7 +20,7 @@ from functools import wraps
 from typing import Any
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from psycopg import AsyncConnection, Connection, Error, OperationalError, ProgrammingError
+from psycopg import AsyncConnection, Connection, Error, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
