@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -98,6 +99,18 @@ def test_without_ray_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(experiment, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'icrl-graph\[ray\]'"):
         runner.run(plan_of("icrl", model="learner:game24", engine="ray", db="postgresql://x/y"), tmp_path / "x")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1", "127.0.0.1:99999"])
+def test_an_address_at_which_no_cluster_is_is_refused_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _check_ray()
+    for given, named in ((address, ""), (None, address)):
+        monkeypatch.setenv("RAY_ADDRESS", named)
+        with (
+            pytest.raises(ConnectionError, match=f"there is no Ray cluster at {re.escape(address)}"),
+            on_ray.connected(given),
+        ):
+            pass
 
 
 def test_an_engine_is_one_of_two(here: Path) -> None:
