@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from contextlib import redirect_stdout
 from hashlib import sha256
 from pathlib import Path
@@ -53,6 +54,13 @@ def resumed(home: Path) -> int:
     for pid, task in logged:
         processes.setdefault(task, set()).add(pid)
     return sum(len(each) > 1 for each in processes.values())
+
+
+def players(home: Path, rounds: int) -> set[int]:
+    """The processes of tasks that are begun, and have not been judged as often as they have rounds."""
+    logged = [json.loads(line) for line in (home / "log").read_text().splitlines()]
+    judged = Counter(task for _, task in logged)
+    return {pid for pid, task in logged if judged[task] < rounds}
 
 
 def _run(plan: dict[str, Any], folder: str, by_value: bool) -> dict[str, Any]:

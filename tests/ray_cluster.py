@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -103,9 +103,14 @@ class Cluster:
                 return
         raise AssertionError("a node did not start")
 
-    def kill_node(self) -> None:
-        """Kill one that is not the head."""
-        self._nodes.pop(0).kill()
+    def kill_node(self, players: Callable[[], Collection[int]]) -> None:
+        """Kill one that is not the head, once one of these processes is there: an idle one would lose nothing."""
+        end = time.monotonic() + 120
+        while not (there := [node for node in self._nodes if {it.pid for it in node.workers()} & {*players()}]):
+            assert time.monotonic() < end, "no node but the head plays"
+            time.sleep(0.01)
+        self._nodes.remove(there[0])
+        there[0].kill()
 
     def close(self) -> None:
         """End all of it."""

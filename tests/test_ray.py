@@ -175,7 +175,7 @@ def test_a_node_that_is_killed_costs_no_more_than_its_calls_in_flight(
     before = server.counts["calls"]
     running = driver.start(plan("icrl", **fields), tmp_path / "x")
     wait_for(lambda: server.counts["calls"] >= before + killed_at)
-    cluster.kill_node()
+    cluster.kill_node(lambda: ray_child.players(driver.home, rounds=5))
     result = running.result()
     cluster.add_node()  # for the next test
     assert without_time(result) == ended(12)
