@@ -148,8 +148,20 @@ def test_a_thread_in_postgresql_that_another_process_drives_is_refused_with_its_
 
 def test_the_same_call_twice_in_one_event_loop_is_refused_in_postgresql_too(postgres: str) -> None:
     async def both() -> Any:
-        calls = [aimprove("t", **CALL, model=lambda: "42", path=postgres) for _ in range(2)]
-        return await asyncio.gather(*calls, return_exceptions=True)
+        refused = asyncio.Event()
+
+        async def model() -> str:
+            await asyncio.wait_for(refused.wait(), 60)  # else the one call may have ended before the other begins
+            return "42"
+
+        async def call() -> Any:
+            try:
+                return await aimprove("t", **CALL, model=model, path=postgres)
+            except ThreadBusy as busy:
+                refused.set()
+                return busy
+
+        return await asyncio.gather(call(), call())
 
     first, second = sorted(asyncio.run(both()), key=lambda each: isinstance(each, ThreadBusy))
     assert first.answer == "42"

@@ -215,9 +215,8 @@ class _Scheduler:
         self.items = {cell.item for cells in phases for cell in cells}
         self.on_progress(self.progress)
         ended = {name_of(cell) for cell in self.rows if has_ended(self.rows, cell)}
-        await self.storage.release(
-            ended & await self.storage.begun()
-        )  # left over from a process that ended between row and release
+        left_over = ended & await self.storage.begun()  # by a process that ended between row and release
+        await self.storage.release(left_over)
         for cells in phases:
             waiting = [cell for cell in cells if not has_ended(self.rows, cell)]
             if waiting and not self.is_over():

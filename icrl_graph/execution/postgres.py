@@ -34,10 +34,13 @@ from icrl_graph.execution.thread_lock import named
 CONNECTIONS = 4
 """Of a session, beside the one that holds its threads."""
 DEFAULTS = {
-    **{"connect_timeout": 10, "keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3},
-    "tcp_user_timeout": 50_000,  # milliseconds: while a statement waits for its answer, keepalives are not sent
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 50_000,  # milliseconds, the others are seconds: no keepalives are sent while data is unanswered
 }
-"""Of a connection whose address does not say otherwise, in seconds: one that is gone is noticed within a minute."""
+"""Of a connection whose address does not say otherwise: one that is gone is noticed within a minute."""
 _DEAD_CLIENTS = "SET tcp_keepalives_idle = 20; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
 """So that the server gives up the locks of a machine that is gone within a minute, not in hours."""
 
