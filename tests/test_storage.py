@@ -150,13 +150,13 @@ def test_the_same_call_twice_in_one_event_loop_is_refused_in_postgresql_too(post
     async def both() -> Any:
         refused = asyncio.Event()
 
-        async def model() -> str:
+        async def model(messages: Any) -> str:
             await asyncio.wait_for(refused.wait(), 60)  # else the one call may have ended before the other begins
             return "42"
 
         async def call() -> Any:
             try:
-                return await aimprove("t", **CALL, model=model, path=postgres)
+                return await aimprove("t", **CALL, model=RunnableLambda(model), path=postgres)
             except ThreadBusy as busy:
                 refused.set()
                 return busy
