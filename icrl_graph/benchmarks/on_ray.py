@@ -135,6 +135,8 @@ class OnRay:
         self._failed = 0
         """Shards in a row of which nothing has come."""
         self._is_begun = False
+        self._has_played = False
+        """Whether anything has come of a shard: workers can begin."""
         self._is_refused = False
         """Whether a total was refused to a shard: others may still hold some of it, but no more shards are begun."""
         self._is_exact = True
@@ -233,7 +235,7 @@ class OnRay:
         elif news.kind == "begun":
             told.begun.add(cell)
         elif news.kind == "attempt":
-            self._failed = 0
+            self._failed, self._has_played = 0, True
             session.attempt(cell, value)
         else:
             del told.open[cell]
@@ -269,14 +271,17 @@ class OnRay:
         """Runs that were in flight when a worker died come back alone, but for the first time that their node died."""
         from ray.exceptions import NodeDiedError
 
-        self._died.update(told.begun)
+        begun = told.begun
+        if not begun and self._has_played:  # a run that kills its worker at once, before that could tell of it
+            begun = set(list(told.open)[: shard.concurrency])
+        self._died.update(begun)
         for cell in reversed(told.open):
-            if cell in told.begun and len(shard.cells) == 1:
+            if cell in begun and len(shard.cells) == 1:
                 self._died_alone[cell] += 1
             if self._died_alone[cell] >= ALONE:
                 reason = f"its worker died {ALONE} times while it was alone there: {_first_line(crash)}"
                 await session.row(cell, failure(cell, reason))
-            elif cell in told.begun and not (isinstance(crash, NodeDiedError) and self._died[cell] == 1):
+            elif cell in begun and not (isinstance(crash, NodeDiedError) and self._died[cell] == 1):
                 self._alone.append(cell)
             else:
                 self._waiting.appendleft(cell)
