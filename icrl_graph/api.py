@@ -52,6 +52,7 @@ from icrl_graph.state.selection import why_unreported
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import build
 from icrl_graph.topologies.nodes import check_task
+from icrl_graph.topologies.nodes.telling import source_of
 from icrl_graph.topologies.resuming import next_step
 from icrl_graph.topologies.settings import SavedSettings
 
@@ -257,7 +258,7 @@ def play(
                 if step.update is not None:
                     compiled.update_state(config, step.update, as_node="evaluate")
                 events: Any = compiled.stream(step.input, config, context=context, **_streaming(path, control))
-                tell = _teller(on_episode, stored)
+                tell = _teller(graph, thread_id, on_episode, stored)
                 with closing(events):  # whatever ends it, it writes no more once the file is closed
                     for values in events:
                         tell(values)
@@ -288,7 +289,7 @@ async def aplay(
                 if step.update is not None:
                     await compiled.aupdate_state(config, step.update, as_node="evaluate")
                 events: Any = compiled.astream(step.input, config, context=context, **_streaming(path, control))
-                tell = _teller(on_episode, stored)
+                tell = _teller(graph, thread_id, on_episode, stored)
                 async with aclosing(events):
                     async for values in events:
                         tell(values)
@@ -353,7 +354,9 @@ def _streaming(path: Any, control: RunControl | None) -> dict[str, Any]:
     return {"stream_mode": "values", "durability": "exit" if path is None else "sync", "control": control}
 
 
-def _teller(on_episode: OnEpisode | None, stored: StateSnapshot) -> Callable[[Mapping[str, Any]], None]:
+def _teller(
+    graph: Graph, thread_id: str, on_episode: OnEpisode | None, stored: StateSnapshot
+) -> Callable[[Mapping[str, Any]], None]:
     """A function of the states that a run comes to, which tells who listens of each attempt that is judged."""
     known = _judged(stored.values)
 
@@ -362,7 +365,8 @@ def _teller(on_episode: OnEpisode | None, stored: StateSnapshot) -> Callable[[Ma
         before, known = known, _judged(values)
         for place, at in known.items():
             if on_episode is not None and place not in before:
-                on_episode(episode_event(values["episodes"], at))
+                event = episode_event(values["episodes"], at)
+                on_episode({**event, **source_of(values, graph.parts.name, thread_id)})
 
     return tell
 

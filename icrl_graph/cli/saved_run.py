@@ -89,7 +89,7 @@ def read_run(folder: Path) -> SavedRun:
 
     def make_prompts() -> list[list[Message]]:
         graph = build(run.topology, lambda: "", lambda: 0.0, **options)
-        return [nodes.prompt(state, graph.parts, at) for at in range(len(episodes))]
+        return [graph.prompt(state, at) for at in range(len(episodes))]
 
     return SavedRun(
         name=str(folder),

@@ -118,14 +118,20 @@ class Driver:
         journal: where replies are saved; default that of the run (see `execution.sql_journals`), else memory.
         prices: custom prices by model name.
         rate_limit: how fast and how often paid calls are made; default no limit, transient failures retried.
+        end_on: errors that no flow gets to see: they end its run.
 
     Attributes:
         run_cache: what saves work in the next rounds of runs that are under way.
     """
 
     def __init__(
-        self, journal: Journal | None = None, prices: Prices | None = None, rate_limit: RateLimit | None = None
+        self,
+        journal: Journal | None = None,
+        prices: Prices | None = None,
+        rate_limit: RateLimit | None = None,
+        end_on: tuple[type[Exception], ...] = (),
     ) -> None:
+        self._always_raised: tuple[type[Exception], ...] = (*_ALWAYS_RAISED, *end_on)
         self._memory, self.run_cache, self._leaders = MemoryJournal(), RunCache(), _Leaders()
         self.journal, self.prices, self.rate_limit = journal, prices or {}, rate_limit or RateLimit()
 
@@ -159,7 +165,7 @@ class Driver:
             perform = self._parallel if isinstance(request, list) else self._call
             try:
                 step, reply = flow.send, await perform(request, (*key, place), budget, is_async)
-            except _ALWAYS_RAISED:
+            except self._always_raised:
                 raise
             except Exception as error:
                 step, reply = flow.throw, error

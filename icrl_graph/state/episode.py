@@ -13,6 +13,7 @@ written once and never changes (the task, the settings) is stored once too.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -253,6 +254,14 @@ def is_reflected_on(episode: Episode) -> bool:
 def answer_of(episode: Episode) -> Any:
     """What `extract` made of the response, or the response; None if there is neither."""
     return episode["answer"] if "answer" in episode else episode.get("response")
+
+
+def answer_text(output: Mapping[str, Any]) -> str:
+    """The answer of a run that has ended, as text, for whoever takes nothing else: one with a form as JSON."""
+    answer = output.get("answer")
+    if answer is None:
+        return f"No answer was found; it ended by: {output.get('stopped')}."
+    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
 
 
 def error_of(episode: Episode) -> str | None:

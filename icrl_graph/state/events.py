@@ -5,9 +5,10 @@
             print(event["round"], event["reward"], event["best"])
 
 In order, a round is a "round", for each of its attempts a "response" (ahead of it a "step" for each action, where it is
-an episode of many turns) and an "episode", and then a "budget", if the run has caps; the run ends with "done". An event
-is a plain dictionary of JSON-able values; custom parts may write others beside them. Of a graph that is nested in
-a larger one, LangGraph streams them with `subgraphs=True`.
+an episode of many turns) and an "episode", and then a "budget", if the run has caps; the run ends with "done". Each
+says whose it is (`Source`), so runs side by side can be told apart. An event is a plain dictionary of JSON-able values;
+custom parts may write others beside them. Of a graph that is nested in a larger one, LangGraph streams them with
+`subgraphs=True`; the option `watch` of a topology hears them wherever it runs.
 """
 
 from __future__ import annotations
@@ -23,9 +24,24 @@ from icrl_graph.state.selection import best_value, metric_of
 
 Emit = Callable[[Any], None]
 """Streams an event."""
+TASK_CHARACTERS = 200
+"""Of a task that an event says, at most."""
 
 
-class RoundEvent(TypedDict):
+class Source(TypedDict, total=False):
+    """Whose an event is; each of a run has all of these."""
+
+    run: str
+    """The run's id, which stays the same when it is resumed."""
+    thread: str | None
+    """The thread that it is saved under, if any; of a graph within a larger one, that one's."""
+    topology: str
+    """The name of its graph, such as "icrl"."""
+    task: str
+    """The beginning of its task, as text."""
+
+
+class RoundEvent(Source):
     """A round is begun."""
 
     type: Literal["round"]
@@ -43,7 +59,7 @@ class RoundEvent(TypedDict):
     """The round from which on the run plays with another model, memory or schedule; absent before it."""
 
 
-class StepEvent(TypedDict):
+class StepEvent(Source):
     """An action was done, in an episode of many turns."""
 
     type: Literal["step"]
@@ -59,7 +75,7 @@ class StepEvent(TypedDict):
     info: dict[str, Any]
 
 
-class ResponseEvent(TypedDict):
+class ResponseEvent(Source):
     """An attempt was made, and is not judged yet."""
 
     type: Literal["response"]
@@ -70,7 +86,7 @@ class ResponseEvent(TypedDict):
     """Why there is no response, or no answer in it."""
 
 
-class EpisodeEvent(TypedDict):
+class EpisodeEvent(Source):
     """An attempt was judged."""
 
     type: Literal["episode"]
@@ -94,7 +110,7 @@ class EpisodeEvent(TypedDict):
     """As in the round."""
 
 
-class BudgetEvent(TypedDict):
+class BudgetEvent(Source):
     """What is spent of the caps that are set."""
 
     type: Literal["budget"]
@@ -104,7 +120,7 @@ class BudgetEvent(TypedDict):
     """By "calls", "tokens" (in and out), "usd" and "time" (seconds), those that are set."""
 
 
-class DoneEvent(TypedDict):
+class DoneEvent(Source):
     """The run is over."""
 
     type: Literal["done"]

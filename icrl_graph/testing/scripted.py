@@ -8,6 +8,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.runnables import Runnable
 from pydantic import Field
 
 from icrl_graph.models.function import FunctionModel
@@ -26,13 +27,19 @@ class ScriptedModel(FunctionModel):
     Attributes:
         prompts: the prompts that it got, as dictionaries in OpenAI's format.
         usage: tokens to report for each call, such as `{"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}`.
+        takes_tools: whether tools can be bound to it, as agents do; a reply that calls one is an `AIMessage`.
     """
 
     prompts: list[list[Message]] = Field(default_factory=list)
     usage: UsageMetadata | None = None
+    takes_tools: bool = False
 
     def __init__(self, replies: Replies, **fields: Any) -> None:
         super().__init__(reply=replies if callable(replies) else _queue(replies), name="scripted", **fields)
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Runnable[Any, AIMessage]:
+        """Itself, if it takes tools: it calls those that its replies call, whatever it is offered."""
+        return self if self.takes_tools else super().bind_tools(tools, **kwargs)
 
     def _answer(self, offered: Mapping[str, Any]) -> str | AIMessage:
         self.prompts.append(offered["messages"])

@@ -14,7 +14,7 @@ The page "Write your own method" has worked examples.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from langchain_core.runnables import Runnable
 from langgraph.graph import END, START, StateGraph
@@ -27,11 +27,11 @@ from icrl_graph.prompts.layouts import Shows
 from icrl_graph.prompts.memory import Memory
 from icrl_graph.prompts.plan import SCHEDULES, SPREADS
 from icrl_graph.prompts.templates import INSTRUCTIONS
-from icrl_graph.state.episode import Input, LoopState, Output
+from icrl_graph.state.episode import Input, LoopState, Message, Output
 from icrl_graph.state.selection import best, on_copies
 from icrl_graph.topologies import nodes
 from icrl_graph.topologies.options import assemble
-from icrl_graph.topologies.settings import MAIN, SWITCH, RunSettings, Settings
+from icrl_graph.topologies.settings import LIMITS, MAIN, SWITCH, RunSettings, Settings, overrides
 
 
 class Graph(StateGraph[LoopState, Any, Any, Any]):
@@ -54,6 +54,7 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
             begun that could not be paid.
         round_calls: the same, once between two rounds, however many attempts they have.
         parts: further parts, such as a reflector, by the names under which a run saves their names.
+        name: of the topology, as its events say it; default the namespace of its settings.
         options: see `Options`; and the defaults of its settings, such as rounds.
 
     Attributes:
@@ -79,11 +80,14 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         extra_calls: int = 0,
         round_calls: Literal[0, 1] = 0,
         parts: Mapping[str, Any] | None = None,
+        name: str | None = None,
         **options: Any,
     ) -> None:
-        for name in (MAIN, SWITCH):
-            if name in (models or {}):
-                raise ValueError(f"the name {name!r} is that of the graph's own model; give further models other names")
+        for taken in (MAIN, SWITCH):
+            if taken in (models or {}):
+                raise ValueError(
+                    f"the name {taken!r} is that of the graph's own model; give further models other names"
+                )
         self.parts = assemble(
             base,
             {MAIN: model, **(models or {})},
@@ -91,6 +95,7 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
             metric,
             options,
             parts or {},
+            name=name or base.namespace,
             shows=shows,
             choose=on_copies(choose),
             selector=selector,
@@ -116,6 +121,46 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
     def settings(self, changed: Mapping[str, Any] | None = None) -> RunSettings:
         """The settings of a run: the graph's own, but for what is changed."""
         return self.parts.schema(**(changed or {}))
+
+    def settings_within(self, wished: Mapping[str, Any], context: Any = None) -> RunSettings:
+        """The settings of a run for somebody else, such as the client of a server: of two limits the lower one holds.
+
+        Args:
+            wished: what they set: of `LIMITS` only what lowers them, of the others anything; None sets nothing.
+            context: settings of the owner's, where they differ from those of the graph: a context of LangGraph.
+
+        Raises:
+            ValueError: an unknown setting or name, or a number out of range.
+        """
+        own, given = overrides(self.parts.schema, context), {k: v for k, v in wished.items() if v is not None}
+        limits, checked = {**self.settings().model_dump(), **own}, self.settings(given).model_dump()
+        lower = {k: min(checked[k], limits[k]) for k in given if k in LIMITS and limits[k] is not None}
+        return self.settings({**own, **given, **lower})
+
+    def node(self, name: str) -> Runnable[Any, Any]:
+        """One of its nodes, to be called on its own, within a node of another graph or LangChain's middleware.
+
+        It takes a state (`icrl_graph.state.episode.LoopState`) and gives what is to be written into it.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        if name not in self.nodes:
+            raise ValueError(f"unknown node {name!r}; the graph has {', '.join(map(repr, self.nodes))}")
+        node: Any = self.nodes[name].runnable
+        return cast(Runnable[Any, Any], node)
+
+    def prompt(self, state: LoopState, at: int = -1) -> list[Message]:
+        """The prompt of an attempt, made again from what is saved.
+
+        Args:
+            state: of a run of this graph, whose settings say what of the past is shown, and how.
+            at: which of its attempts; default the latest.
+
+        Returns:
+            Chat messages in OpenAI's format.
+        """
+        return nodes.prompt(state, self.parts, at)
 
     def add_generate(self, name: str, model: str) -> None:
         """Add a node that asks another of the graph's models for an attempt.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -30,6 +31,7 @@ from icrl_graph.prompts.templates import INSTRUCTIONS
 from icrl_graph.state.checks import check_function, is_number
 from icrl_graph.state.choices import find, name_of_part
 from icrl_graph.state.episode import Message
+from icrl_graph.state.events import Emit
 from icrl_graph.state.fingerprint import fingerprint, fingerprint_of_value
 from icrl_graph.state.reward import OnError, check_on_error, check_target
 from icrl_graph.state.stop_rules import StopRule, check_stops
@@ -79,6 +81,12 @@ class Options(TypedDict, total=False):
     limit, and up to six attempts. `RateLimit(max_attempts=1)` retries nothing."""
     journal: Journal | None
     """Where paid replies are saved; default in the graph's store, else beside the checkpoints."""
+    watch: Emit | Sequence[Emit]
+    """A function, or several, called with each event of a run (`icrl_graph.state.events`), wherever the graph runs:
+    for trackers and user interfaces. It must not block; what it raises is logged, and ends nothing."""
+    end_on: Sequence[type[Exception]]
+    """Errors of the model or the evaluator that end the run, as they are, where others are data on the attempt: such
+    as another library's limit. Its attempts stay saved, and it can be resumed. They are still retried if transient."""
     # settings; each can be overridden for one run by `context=`
     width: int
     """Attempts a round, side by side: all see the rounds before, none sees the others; default 1."""
@@ -227,7 +235,7 @@ def assemble(
     plain_switch = policies[SWITCH].responder if SWITCH in policies else None
     if plain_switch is not None and policy.actor is not None and policies[SWITCH].actor is None:
         policies[SWITCH] = policy.with_model(plain_switch)  # it acts in the same episodes
-    extract = chosen.get("extract")
+    extract, watch = chosen.get("extract"), chosen.get("watch")
     if isinstance(extract, type) and issubclass(extract, BaseModel):
         policies = {name: _structured(each, extract, sampling, limit) for name, each in policies.items()}
         extract = None
@@ -235,7 +243,9 @@ def assemble(
     preamble = [*system, *convert_to_openai_messages(list(chosen.get("examples") or []))]
     return Parts(
         schema=schema,
-        driver=Driver(chosen.get("journal"), chosen.get("prices"), chosen.get("rate_limit")),
+        driver=Driver(
+            chosen.get("journal"), chosen.get("prices"), chosen.get("rate_limit"), tuple(chosen.get("end_on") or ())
+        ),
         policies=policies,
         plain=policy.responder,
         plain_switch=plain_switch,
@@ -248,6 +258,7 @@ def assemble(
         sampling={**sampling, "default": {**limit, **sampling.get("default", {})}} if limit else sampling,
         extract=extract,
         complete=chosen.get("inputs"),
+        watch=[watch] if callable(watch) else tuple(watch or ()),
         models=judges,
         **fixed,
     )
@@ -302,6 +313,20 @@ def _are_messages(value: Any) -> bool:
     )
 
 
+def _watches(value: Any) -> bool:
+    return all(map(_is_plain_function, [value] if callable(value) or not isinstance(value, Sequence) else value))
+
+
+def _is_plain_function(value: Any) -> bool:
+    return callable(value) and not inspect.iscoroutinefunction(value)
+
+
+def _are_errors(value: Any) -> bool:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return False
+    return all(isinstance(each, type) and issubclass(each, Exception) for each in value)
+
+
 def _maps_names_to(kind: type) -> Callable[[Any], bool]:
     def check(value: Any) -> bool:
         if not isinstance(value, Mapping):
@@ -335,5 +360,7 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         "a RateLimit, such as RateLimit(requests_per_minute=60)",
     ),
     "journal": (lambda value: isinstance(value, Journal), "a Journal, such as SqliteJournal(path)"),
+    "watch": (_watches, "a plain function of an event, or several"),
+    "end_on": (_are_errors, "classes of errors, each an Exception, such as [MyLimitError]"),
 }
 """The parts among the options: whether one is well formed, and what it should be."""

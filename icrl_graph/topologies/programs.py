@@ -240,7 +240,8 @@ class ForeignGraph(Graph):
         *args: Any,
         **options: Any,
     ) -> None:
-        super().__init__(*args, base=ForeignSettings, choose=selected_or(otherwise), **options)
+        name = program.__name__.removeprefix("create_")
+        super().__init__(*args, base=ForeignSettings, choose=selected_or(otherwise), name=name, **options)
         if self.parts.policy.kind == "rollout" or self.parts.policy.response_schema is not None:
             raise ValueError(f"{package} asks a model for text: it plays no episodes of many turns, and takes no form")
         self._package, self._extra, self._calls = package, extra, calls
@@ -313,8 +314,6 @@ def foreign(
 
 def _program_node(parts: Parts, program: Program) -> Runnable[Any, Any]:
     """Run a program to its end, and serve what it asks for; whatever goes wrong in it is data."""
-    name = program.__name__.removeprefix("create_")
-
     lines = dict[str, _Line]()
 
     def discard(place: tuple[str, int, int]) -> None:
@@ -323,7 +322,7 @@ def _program_node(parts: Parts, program: Program) -> Runnable[Any, Any]:
 
     def generate(state: LoopState, settings: SavedSettings, budget: Budget) -> Flow:
         line = lines[settings.run] = _Line()
-        served = _Served(parts, state, settings, Plan(shown=[], left_out=0, instruction=name, program=name))
+        served = _Served(parts, state, settings, Plan(shown=[], left_out=0, instruction=parts.name, program=parts.name))
         task = text_of([*parts.preamble, {"role": "user", "content": text_of(state["inputs"]["task"])}])
         worst = 0.0 if parts.bounds is None else parts.bounds[0]
         policy = parts.policy_of(settings)
@@ -423,7 +422,7 @@ class _Served:
         reward = found["reward"]
         episode.update(found)
         episode["shown"], episode["costs"] = reward, costs(episode, "evaluate", usage)
-        emit(self._settings, self.episodes, 1)
+        emit(self._parts, {**self._state, "episodes": self.episodes}, 1)
         target, value = self._settings.target, reward["value"]
         if target is not None and value is not None and value >= target:
             self.end("success")

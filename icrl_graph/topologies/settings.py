@@ -34,6 +34,8 @@ EARLY_STOPS = ("target", "patience", "stop", "confirmations")
 """The settings that end a run because of its rewards."""
 GIVEN_UP = ("failures", "evaluator")
 """What stopped a run that is to go on once its model, or its evaluator, works again."""
+LIMITS = ("rounds", "n", "width", "max_calls", "max_tokens", "max_usd", "max_seconds")
+"""The settings that limit what a run costs."""
 MAIN = "model"
 """The name of a graph's own model, among several."""
 SWITCH = "switch_model"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +11,8 @@ from langgraph.runtime import get_runtime
 from pydantic import BaseModel, Field
 
 from icrl_graph.environments.rollouts import RolloutContext
+from icrl_graph.state.episode import answer_text
 from icrl_graph.topologies.base import Graph
-from icrl_graph.topologies.settings import overrides
 
 
 class ToolInput(BaseModel):
@@ -46,10 +45,8 @@ def as_tool(graph: Graph, name: str, description: str, *, task_data: Mapping[str
     compiled, data = graph.compile(name=name), dict(task_data or {})
 
     def arguments(task: str, max_calls: int | None) -> dict[str, Any]:
-        changed = overrides(graph.parts.schema, _context())
-        caps = [cap for cap in (changed.get("max_calls", graph.settings().max_calls), max_calls) if cap is not None]
-        changed = {**changed, "max_calls": min(caps, default=None)}
-        return {"input": {"task": task, "task_data": data}, "context": graph.settings(changed)}
+        settings = graph.settings_within({"max_calls": max_calls}, _context())
+        return {"input": {"task": task, "task_data": data}, "context": settings}
 
     def run(task: str, config: RunnableConfig, max_calls: int | None = None) -> tuple[str, dict[str, Any]]:
         return _content_and_artifact(compiled.invoke(config=_unlimited(config), **arguments(task, max_calls)))
@@ -84,7 +81,4 @@ def _context() -> Any:
 
 
 def _content_and_artifact(output: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    answer = output["answer"]
-    if answer is None:
-        return f"No answer was found; it ended by: {output['stopped']}.", output
-    return answer if isinstance(answer, str) else json.dumps(answer), output
+    return answer_text(output), output

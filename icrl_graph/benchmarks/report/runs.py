@@ -16,7 +16,7 @@ from icrl_graph.prompts.text import text_of
 from icrl_graph.state.episode import Episode, LoopState, Message, cost_of, error_of, reasoning_of, value_of
 from icrl_graph.state.loading import NotImported, importing_nothing
 from icrl_graph.state.selection import metric_of
-from icrl_graph.topologies import nodes, settings
+from icrl_graph.topologies import settings
 from icrl_graph.topologies.base import Graph
 
 MOST_CHARACTERS = 8_000_000
@@ -78,7 +78,7 @@ def prompts(graph: Graph, row: Row) -> list[list[Message]]:
         settings=settings.resolve(graph.parts.schema, None),
         episodes=row["episodes"],
     )
-    return [nodes.prompt(state, graph.parts, at) for at in range(len(row["episodes"]))]
+    return [graph.prompt(state, at) for at in range(len(row["episodes"]))]
 
 
 def not_shown(plan: Plan) -> list[str]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.runnables import Runnable
-from langgraph.config import get_stream_writer
 
 from icrl_graph.execution.node import PlainNode
 from icrl_graph.prompts.memory import Memory, draws
@@ -15,6 +14,7 @@ from icrl_graph.prompts.plan import SPREADS, Schedule, always, chosen, is_builti
 from icrl_graph.state.episode import Episode, LoopState, Plan, spent
 from icrl_graph.state.events import RoundEvent
 from icrl_graph.topologies.nodes.parts import Parts, check_schema_version, random_of
+from icrl_graph.topologies.nodes.telling import teller
 from icrl_graph.topologies.settings import SavedSettings
 from icrl_graph.topologies.switching import after_switch, switch_round
 
@@ -56,7 +56,7 @@ def build_context_node(parts: Parts) -> Runnable[Any, Any]:
             left_out=plan["left_out"],
             attempts=width,
         )
-        get_stream_writer()(event if switched is None else {**event, "switched": switched})
+        teller(parts, state)(event if switched is None else {**event, "switched": switched})
         again = always(plan["instruction"])
         others = [planned(candidate, again) if draws(memory) else plan for candidate in range(1, width)]
         plans = spread_plans([plan, *others], spread)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.runnables import Runnable
-from langgraph.config import get_stream_writer
 from langgraph.errors import GraphBubbleUp
 
 from icrl_graph.errors import BudgetExceeded, IcrlError
@@ -25,6 +24,7 @@ from icrl_graph.state.episode import Episode, LoopState, Usage, add_usage, answe
 from icrl_graph.state.events import BudgetEvent, episode_event
 from icrl_graph.state.reward import UNSCORED, Reward, as_reward, data_in, unscored
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, node, random_of
+from icrl_graph.topologies.nodes.telling import teller
 from icrl_graph.topologies.settings import SavedSettings
 from icrl_graph.topologies.stopping import stop_reason
 
@@ -50,7 +50,7 @@ def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
             patch["costs"] = costs(episode, "evaluate", usage)
             patches.append(patch)
         episodes = upsert(episodes, [patches])
-        emit(settings, episodes, len(patches))
+        emit(parts, {**state, "episodes": episodes}, len(patches))
         over = stop_reason(settings, episodes, parts.calls_ahead(settings, episodes), parts.is_enough(settings))
         return {"episodes": patches, "stopped": state.get("stopped") or over}
 
@@ -219,10 +219,10 @@ def all_of(flows: list[Flow], *evaluators: BoundEvaluator | None) -> Flow:
     return judged
 
 
-def emit(settings: SavedSettings, episodes: Sequence[Episode], new: int) -> None:
+def emit(parts: Parts, state: LoopState, new: int) -> None:
     """Tell who listens of the newest attempts, which were judged, and of what is spent of the caps."""
-    write = get_stream_writer()
+    tell, episodes, caps = teller(parts, state), state["episodes"], SavedSettings.of(state["settings"]).caps
     for at in range(len(episodes) - new, len(episodes)):
-        write(episode_event(episodes, at))
-    if settings.caps:
-        write(BudgetEvent(type="budget", spent=spent(episodes), caps=settings.caps))
+        tell(episode_event(episodes, at))
+    if caps:
+        tell(BudgetEvent(type="budget", spent=spent(episodes), caps=caps))

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from langchain_core.runnables import Runnable
-from langgraph.config import get_stream_writer
 from langgraph.runtime import get_runtime
 
 from icrl_graph.environments.rollouts import RolloutContext
@@ -33,6 +32,7 @@ from icrl_graph.state.episode import Episode, LoopState, Message, Plan, add_usag
 from icrl_graph.state.events import ResponseEvent
 from icrl_graph.state.reward import Reward
 from icrl_graph.topologies.nodes.parts import Extract, Parts, costs, identity, key_of, node, random_of
+from icrl_graph.topologies.nodes.telling import teller
 from icrl_graph.topologies.settings import MAIN, SWITCH, SavedSettings
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def _rollout_context(
             Reward(value=sum(rewards), steps=list(rewards)), ablation, random_of(settings, latest, "show")
         ),
         sampling=lambda step: sampling_of(actor, parts, settings, latest, instruction, step),
-        emit=get_stream_writer(),
+        emit=teller(parts, state),
         parent_context=getattr(get_runtime(), "context", None),
         reasoning_tags=settings.reasoning_tags,
     )
@@ -225,7 +225,7 @@ def generate_node(parts: Parts, name: str = "generate", model: str = MAIN) -> Ru
             if warning := unread(past, answered, name, parts.shows, messages):
                 logger.warning("round %d: %s", latest["round"] + 1, warning)
                 patch["warning"] = warning
-        get_stream_writer()(
+        teller(parts, state)(
             ResponseEvent(
                 type="response",
                 round=latest["round"],

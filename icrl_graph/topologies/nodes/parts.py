@@ -34,6 +34,7 @@ from icrl_graph.state.episode import (
     switched,
     upsert,
 )
+from icrl_graph.state.events import Emit
 from icrl_graph.state.selection import LEADERS, best
 from icrl_graph.topologies.settings import MAIN, SWITCH, RunSettings, SavedSettings, part
 
@@ -51,6 +52,8 @@ Complete = Callable[[Mapping[str, Any], Random], Mapping[str, Any]]
 class Parts:
     """What a graph is built of, beside its settings: all that is not a name or a number."""
 
+    name: str
+    """The graph's, such as "icrl"."""
     schema: type[RunSettings]
     driver: Driver
     policies: dict[str, Policy]
@@ -73,6 +76,8 @@ class Parts:
     sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     extract: Extract | None = None
     complete: Complete | None = None
+    watch: Sequence[Emit] = ()
+    """Called with each event of a run."""
     models: Sequence[str] = ()
     """The names of the chat models among the judges and others, as far as they can be known ahead."""
     plain_switch: Policy | None = None

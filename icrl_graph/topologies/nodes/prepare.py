@@ -62,7 +62,10 @@ def prepare_node(parts: Parts) -> Runnable[Any, Any]:
         checked = {"task": check_task(inputs["task"]), "task_data": inputs["task_data"]}
         for each in filter(None, (parts.evaluator, parts.metric, parts.selector)):
             each.check_task(inputs["task_data"])
-        return {**_cleared(state), "inputs": Overwrite(checked), "settings": saved, "episodes": Overwrite([])}
+        new: dict[str, Any] = {"inputs": checked, "episodes": []}
+        if state.get("inputs"):  # of the run before on this thread
+            new = {name: Overwrite(value) for name, value in new.items()}
+        return {**_cleared(state), **new, "settings": saved}
 
     return PlainNode(prepare, aprepare, "prepare")
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.runnables import Runnable
-from langgraph.config import get_stream_writer
 
 from icrl_graph.evaluators.evaluator import BoundEvaluator
 from icrl_graph.execution.budget import Budget
@@ -18,6 +17,7 @@ from icrl_graph.state.reward import Reward, unscored
 from icrl_graph.state.selection import LEADERS, answering, best, best_again, halves, leaders, outcome
 from icrl_graph.topologies.nodes.evaluate import all_of, ask
 from icrl_graph.topologies.nodes.parts import Parts, costs, identity, made_of, node
+from icrl_graph.topologies.nodes.telling import teller
 from icrl_graph.topologies.settings import SavedSettings
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def select_node(parts: Parts) -> Runnable[Any, Any]:
         _warn_of_unscored(episodes, parts, settings)
         stopped = state.get("stopped") or "rounds"  # a method of its own may end when it has made its rounds
         parts.driver.run_cache.forget(settings.run)
-        get_stream_writer()(
+        teller(parts, state)(
             DoneEvent(
                 type="done",
                 stopped=stopped,

@@ -1,0 +1,5 @@
+"""What other libraries mount: each module is for one of them, needs that library, and is imported by nothing else.
+
+One rule for all: of the caller's limits and the owner's the lower ones hold, the best answer is returned with its
+reward and why the run ended, what is unscored is never 0, and what an integration ignores it says.
+"""
