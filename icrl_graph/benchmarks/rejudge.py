@@ -170,7 +170,7 @@ async def _judgements(
     row: Row, evaluator: Evaluator, options: Any, control: RunControl | None, thread_id: str = ""
 ) -> tuple[list[Episode], str]:
     """The attempts with their new judgements alone, and the source of these."""
-    built = assemble(Settings, {settings.MAIN: lambda: ""}, evaluator, None, options, {})
+    built = assemble(Settings, {settings.MAIN: lambda: ""}, evaluator, None, options, {}, name="rejudge")
     state = LoopState(
         inputs={"task": row["task"], "task_data": row["task_data"]},
         settings={**settings.resolve(built.schema, None), "run": _run_id(row), "form": nodes.SCHEMA_VERSION},
