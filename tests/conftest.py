@@ -24,7 +24,15 @@ SLOW = {  # files that `make check` leaves out: together they take four fifths o
     *("test_addresses", "test_arena", "test_bench_cli", "test_cli", "test_coverage", "test_crash", "test_datasets"),
     *("test_demo_words", "test_dialects", "test_draining", "test_examples"),
     *("test_faults", "test_game24_learner", "test_games", "test_hints", "test_isolation", "test_learner", "test_local"),
-    *("test_mathematics", "test_meta_eval", "test_meta_rl", "test_players", "test_registered", "test_rejudge"),
+    *(
+        "test_mathematics",
+        "test_mcp",
+        "test_meta_eval",
+        "test_meta_rl",
+        "test_players",
+        "test_registered",
+        "test_rejudge",
+    ),
     *("test_report", "test_results", "test_runner"),
     *("test_ray", "test_reproduce", "test_scienceworld", "test_shards", "test_shared_limits"),
     *(

@@ -27,13 +27,26 @@ LAYERS = [  # a group may import only itself and what stands above it
 ]
 EVERYWHERE_LAZY = {
     *("cloudpickle", "genai_prices", "openai", "langchain_openai", "psycopg", "sqlite3", "tenacity", "torch"),
-    *("deepagents", "dspy", "gepa", "jinja2", "langchain", "matplotlib", "plotly", "py4j", "scienceworld", "scipy"),
-    *("datasets", "jsonschema", "math_verify", "pyarrow", "referencing", "regex", "sympy"),
+    *(
+        "deepagents",
+        "dspy",
+        "mcp",
+        "gepa",
+        "jinja2",
+        "langchain",
+        "matplotlib",
+        "plotly",
+        "py4j",
+        "scienceworld",
+        "scipy",
+    ),
+    *("datasets", "jsonschema", "math_verify", "mcp", "pyarrow", "referencing", "regex", "sympy"),
 }
 HOME = {
     "execution/postgres.py": {"psycopg"},
     "models/http.py": {"openai"},
     "models/openai.py": {"openai", "langchain_openai"},
+    "integrations/mcp_server.py": {"mcp"},
     "meta_rl/pytorch.py": {"torch"},
     "tasks/mathematics/equality.py": {"math_verify"},
 }
