@@ -29,7 +29,7 @@ from icrl_graph.benchmarks.plan import Plan, read_plan
 from icrl_graph.benchmarks.rejudge import judging_cost, rejudge
 from icrl_graph.benchmarks.results import Cell, Row, checked_results, has_ended
 from icrl_graph.benchmarks.runner import run
-from icrl_graph.benchmarks.scheduler import Left, OnProgress
+from icrl_graph.benchmarks.scheduler import Left, OnProgress, watched
 from icrl_graph.benchmarks.summary import Summary, summarize
 from icrl_graph.benchmarks.verdict import Verdict, verdict
 from icrl_graph.benchmarks.win_rates import WinRate, win_rates
@@ -38,6 +38,7 @@ from icrl_graph.execution.run_file import local
 from icrl_graph.state import notebook
 from icrl_graph.state.checks import check_control, check_function
 from icrl_graph.state.episode import Usage, add_usage, answer_of, value_of
+from icrl_graph.state.events import Emit
 from icrl_graph.state.formatting import cost
 
 WIDTH = 160
@@ -77,6 +78,7 @@ def compare(
     engine: str = "process",
     ray_address: str | None = None,
     folder: str | PathLike[str] | None = None,
+    watch: Emit | None = None,
     on_progress: OnProgress | None = None,
     control: RunControl | None = None,
     **options: Any,
@@ -135,6 +137,8 @@ def compare(
         ray_address: of the cluster; default the one that Ray finds: RAY_ADDRESS, one on this machine, else a new one.
         folder: new, or one that holds the same comparison. Default a new temporary one, which is not deleted; give one
             wherever calls cost money.
+        watch: called with each attempt that is judged, an `EpisodeEvent`, on Ray too: such as `track("wandb:mine")`
+            (`icrl_graph.integrations.tracking`).
         on_progress: called with a `Progress` whenever something has happened; default a progress bar, if standard error
             is a terminal.
         control: its `request_drain()`, called from a signal handler or another thread, ends the comparison once the
@@ -159,6 +163,7 @@ def compare(
         ['icrl', 'best_of_n']
     """
     check_function("on_progress", on_progress, "progress")
+    check_function("watch", watch, "event")
     check_control(control)
     plan, objects = make_plan(
         benchmark,
@@ -195,7 +200,7 @@ def compare(
     with _folder(folder) as path, _progress(on_progress) as report:
         if register:
             registered.register(plan, path, objects)
-        return execute(plan, path, report, control, objects)
+        return execute(plan, path, report if watch is None else watched(report, watch), control, objects)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from icrl_graph.execution.budget import TotalBudget
 from icrl_graph.execution.rate_limit import RateLimit
 from icrl_graph.execution.retry import describe
 from icrl_graph.state.episode import Usage, add_usage
-from icrl_graph.state.events import EpisodeEvent
+from icrl_graph.state.events import Emit, EpisodeEvent
 from icrl_graph.state.formatting import cost as written
 
 _UNITS = {TOTALS["usd"]: "usd", TOTALS["calls"]: "calls", TOTALS["time"]: "seconds"}
@@ -72,10 +72,12 @@ class Progress:
         usage: what all of it has cost so far, earlier sessions included.
         total: the budget of all its runs together, and what is spent of it.
         left: what is left undone because that is spent; None if there is nothing.
+        event: the attempt that was judged just now; None where it is another thing that has happened.
     """
 
     total: TotalBudget
     left: Left | None = None
+    event: EpisodeEvent | None = None
 
     def __init__(self, cells: Sequence[Cell], rounds: int, rows: Mapping[Cell, Row]) -> None:
         self.runs, self.failed = len(cells), dict[Cell, str]()
@@ -92,12 +94,14 @@ class Progress:
 
     def add_attempt(self, cell: Cell, event: EpisodeEvent) -> None:
         """Count an attempt of a run."""
+        self.event = event
         self._attempts[cell] += 1
         self._counted[cell] = add_usage(self._counted.get(cell, {}), event["usage"])
         self.usage = add_usage(self.usage, event["usage"])
 
     def add_row(self, cell: Cell, row: Row) -> None:
         """Count a run that has ended or failed; its row has all that it has cost, earlier sessions included."""
+        self.event = None
         del self._attempts[cell]
         counted: Any = self._counted.pop(cell, {})
         negated: Any = {name: -amount for name, amount in counted.items()}
@@ -111,6 +115,17 @@ class Progress:
 
 OnProgress = Callable[[Progress], None]
 """Called whenever something has happened."""
+
+
+def watched(on_progress: OnProgress, watch: Emit) -> OnProgress:
+    """The same, which also hands on each attempt that is judged."""
+
+    def tell(progress: Progress) -> None:
+        on_progress(progress)
+        if progress.event is not None:
+            watch(progress.event)
+
+    return tell
 
 
 def fill(

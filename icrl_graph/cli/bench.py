@@ -38,6 +38,7 @@ from icrl_graph.cli.shared import (
     TotalCalls,
     TotalSeconds,
     TotalUsd,
+    Track,
     app,
     drained_by_sigterm,
     err,
@@ -48,6 +49,7 @@ from icrl_graph.cli.shared import (
     print_error,
     stdout_reserved,
     tell_addresses,
+    tracked,
     warn,
     write,
 )
@@ -126,6 +128,7 @@ def bench(
     ] = False,
     preview: Preview = False,
     response_tokens: ResponseTokens = 300,
+    track: Track = None,
     as_json: Json = False,
     assignments: SetOption = None,
     item: Annotated[
@@ -247,20 +250,26 @@ def bench(
         with errors_reported():
             made = registered.register(plan, folder)
         write(f"Registered in {folder / registered.FILE}, sha256 {made['sha256']}", err if as_json else out)
-    play_comparison(plan, folder, as_json)
+    play_comparison(plan, folder, as_json, track=track)
 
 
-def resume_comparison(folder: Path, as_json: bool, **changes: Any) -> None:
+def resume_comparison(folder: Path, as_json: bool, track: str | None = None, **changes: Any) -> None:
     """Resume the comparison of a folder, by its plan; of its fields, those that are not None are changed."""
     from icrl_graph.benchmarks.plan import ADDRESSES, read_plan
 
     with errors_reported():
         plan = replace(read_plan(folder), **{name: value for name, value in changes.items() if value is not None})
         tell_addresses(folder, **{name: getattr(plan, name) for name in ADDRESSES})
-    play_comparison(plan, folder, as_json)
+    play_comparison(plan, folder, as_json, track=track)
 
 
-def play_comparison(plan: Any, folder: Path, as_json: bool, show: Callable[[Any, bool], None] | None = None) -> None:
+def play_comparison(
+    plan: Any,
+    folder: Path,
+    as_json: bool,
+    show: Callable[[Any, bool], None] | None = None,
+    track: str | None = None,
+) -> None:
     """Run or rejudge under a progress bar, print the results, and end with 1 if something is missing in them.
 
     Args:
@@ -268,17 +277,20 @@ def play_comparison(plan: Any, folder: Path, as_json: bool, show: Callable[[Any,
         folder: where it is saved.
         as_json: whether JSON alone is printed.
         show: prints a comparison, as JSON or not; default as `icrl bench` does.
+        track: where attempts are logged, such as "wandb:my-project".
     """
     from icrl_graph.benchmarks.api import execute
+    from icrl_graph.benchmarks.scheduler import watched
     from icrl_graph.benchmarks.terminal import progress_bar
 
     with errors_reported(resume=folder):
         with (
             stdout_reserved(as_json),
+            tracked(track) as tell,
             drained_by_sigterm() as control,
             progress_bar(err if as_json else out) as on_progress,
         ):
-            comparison = execute(plan, folder, on_progress, control)
+            comparison = execute(plan, folder, watched(on_progress, tell), control)
         for number in comparison.damaged:
             warn(f"Line {number} of {folder / 'results.jsonl'} could not be read; its run was repeated.")
         (show or _print_results)(comparison, as_json)

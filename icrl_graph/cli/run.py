@@ -27,6 +27,7 @@ from icrl_graph.cli.shared import (
     TotalCalls,
     TotalSeconds,
     TotalUsd,
+    Track,
     app,
     drained_by_sigterm,
     err,
@@ -37,6 +38,7 @@ from icrl_graph.cli.shared import (
     retries_shown,
     stdout_reserved,
     tell_addresses,
+    tracked,
     warn,
     write,
 )
@@ -98,6 +100,7 @@ def run(
     response_tokens: Annotated[
         int, typer.Option(min=1, metavar="<int>", help="Tokens of a response, for --preview.")
     ] = 300,
+    track: Track = None,
     as_json: Json = False,
     assignments: SetOption = None,
     system: Annotated[str | None, typer.Option(help="A system prompt.", rich_help_panel=CALLS)] = None,
@@ -157,7 +160,7 @@ def run(
             typer.echo(json.dumps(usage) if as_json else f"About {cost(usage)}.")
             return
     folder = out_dir or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-    _follow(folder, as_json, partial(wanted.start, folder))
+    _follow(folder, as_json, partial(wanted.start, folder), track)
 
 
 @app.command(epilog="Examples:\n\n  icrl resume runs/pangram\n\n  icrl resume runs/pangram --more 10")
@@ -185,6 +188,7 @@ def resume(
     total_usd: TotalUsd = None,
     total_calls: TotalCalls = None,
     total_seconds: TotalSeconds = None,
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Resume what was interrupted, or add rounds to a run.
@@ -206,7 +210,7 @@ def resume(
             "db": db,
         }
         changes = {**addresses, **totals, "engine": engine, "ray_address": ray_address}
-        return bench.resume_comparison(folder, as_json, **changes)
+        return bench.resume_comparison(folder, as_json, track, **changes)
     with errors_reported():
         if judge_base_url is not None:
             raise ValueError("--judge-base-url is for comparisons; a run has no judge of its own")
@@ -220,10 +224,10 @@ def resume(
         own = {"base_url": base_url or saved.base_url, "switch_base_url": switch_base_url or saved.switch_base_url}
         tell_addresses(folder, **own)
     again = partial(Run.resume, folder, more=more, base_url=base_url, switch_base_url=switch_base_url)
-    _follow(folder, as_json, again)
+    _follow(folder, as_json, again, track)
 
 
-def _follow(folder: Path, as_json: bool, play: Callable[..., Result]) -> None:
+def _follow(folder: Path, as_json: bool, play: Callable[..., Result], track: str | None) -> None:
     """Run to the end, print each round and then the result; the best answer so far where that can't be saved."""
     console = err if as_json else out
     show = _round_printer(console)
@@ -232,10 +236,16 @@ def _follow(folder: Path, as_json: bool, play: Callable[..., Result]) -> None:
     def on_episode(event: EpisodeEvent) -> None:
         events.append(event)
         show(event)
+        tell(event)
 
     with errors_reported(resume=folder):
         try:
-            with stdout_reserved(as_json), retries_shown(), drained_by_sigterm() as control:
+            with (
+                stdout_reserved(as_json),
+                tracked(track) as tell,
+                retries_shown(),
+                drained_by_sigterm() as control,
+            ):
                 result = play(on_episode=on_episode, control=control)
         except (JournalError, OSError):
             answered = [event for event in events if event["answer"] is not None]

@@ -11,7 +11,7 @@ import socket
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -103,6 +103,13 @@ out, err = Output(), Output(stderr=True)
 CALLS = "Calls"
 """The panel of options about the calls of models."""
 TOTAL = "When to stop a whole comparison; what is left can be resumed with more"
+Track = Annotated[
+    str | None,
+    typer.Option(
+        metavar="trackio:<str>|wandb:<str>|mlflow:<str>",
+        help="Log attempts to a project of an experiment tracker, which is installed apart.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 BaseUrl = Annotated[
     str | None, typer.Option(help="An OpenAI-compatible server; default OPENAI_BASE_URL.", rich_help_panel=CALLS)
@@ -242,6 +249,23 @@ def retries_shown() -> Iterator[None]:
 
 class _Terminated(Exception):
     """A run was ended by SIGTERM."""
+
+
+@contextmanager
+def tracked(where: str | None) -> Iterator[Callable[[Any], None]]:
+    """A function of events that logs them to a tracker, or does nothing; at the end all of it is logged.
+
+    Raises:
+        ValueError: there is no such tracker.
+        MissingExtra: it is not installed.
+    """
+    if where is None:
+        yield lambda event: None
+        return
+    from icrl_graph.integrations.tracking import track
+
+    with closing(track(where)) as tracker:
+        yield tracker
 
 
 @contextmanager
