@@ -28,8 +28,10 @@ smollm2: $(VENV)/.local ## play all methods with a real, small language model on
 check: lint ## format, lint, types and the fast tests: about a minute on two cores
 	$(BIN)/pytest -n auto -m "not slow"
 
-test: lint ## everything that CI runs
-	$(BIN)/pytest -n auto --dist loadgroup --ignore tests/performance # the tests on a cluster stay together: they share it
+# The trackers want other versions than the rest, so on CI their tests have an environment of their own.
+test: lint $(if $(CI),$(VENV)/.trackers) ## everything that CI runs
+	$(BIN)/pytest -n auto --dist loadgroup --ignore tests/performance $(if $(CI),--ignore tests/trackers) # the tests on a cluster stay together: they share it
+	$(if $(CI),$(VENV)/trackers/bin/python -m pytest tests/trackers)
 	$(BIN)/pytest tests/performance
 
 lint: $(VENV)/.test
@@ -54,6 +56,11 @@ format: $(VENV)/.test
 $(VENV)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.trackers: $(VENV)/pip pyproject.toml tests/trackers/requirements.txt
+	@$(PYTHON) -m venv $(VENV)/trackers
+	@$(VENV)/trackers/bin/python -m pip install --quiet --disable-pip-version-check -e '.[report]' -r tests/trackers/requirements.txt
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/pip pyproject.toml constraints.txt

@@ -1,6 +1,6 @@
 """Eight runs at once under a tracker, in a process of their own: some trackers read where to write only once.
 
-`python -m tests.integrations.tracked_child wandb:mine`
+`python -m tests.trackers.tracked_child wandb:mine`
 """
 
 import asyncio
