@@ -75,7 +75,7 @@ Hostile.__module__, Hostile.__name__ = "builtins", "open"
 
 
 def _poison(file: Path, marker: Path) -> None:
-    """Have every value in a file call `open(marker, "w")` when it is loaded."""
+    """Have every value in a file call `open(marker, "w")` when it is loaded; not the task, which a resume compares."""
     serializer, evil = JsonPlusSerializer(), Hostile({"file": str(marker), "mode": "w"})
     with sqlite3.connect(file) as connection:
         for id, kind, value in connection.execute("SELECT rowid, type, checkpoint FROM checkpoints").fetchall():
@@ -84,7 +84,7 @@ def _poison(file: Path, marker: Path) -> None:
             blob = serializer.dumps_typed(checkpoint)[1]
             connection.execute("UPDATE checkpoints SET checkpoint = ? WHERE rowid = ?", (blob, id))
         for id, kind, value in connection.execute(
-            "SELECT rowid, type, value FROM writes WHERE channel <> 'usage'"
+            "SELECT rowid, type, value FROM writes WHERE channel NOT IN ('usage', 'inputs')"
         ).fetchall():
             written = serializer.loads_typed((kind, value))
             if isinstance(written, dict):
