@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -118,3 +119,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of the test's own, in which it stands."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def starter(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder as `icrl init` writes it, in which the test stands; its modules are imported for this test alone."""
+    from icrl_graph.cli.init import write_files
+
+    write_files(here)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield here
+    sys.modules.pop("score", None)

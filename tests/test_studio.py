@@ -26,6 +26,7 @@ import pytest
 from langgraph_sdk import get_client, get_sync_client
 from langgraph_sdk.client import SyncLangGraphClient
 
+from icrl_graph.cli.studio import SHIPPED
 from icrl_graph.environments.cellar import Cellar
 from icrl_graph.environments.players import explore
 from icrl_graph.environments.rollouts import episode_return, rollout
@@ -42,7 +43,7 @@ if find_spec("langgraph_api") is None and not os.environ.get("CI"):
 
 # `icrl studio` hands its process on by exec, which a timer would outlive.
 START = "from tests.ctrl_c import heed_ctrl_c; heed_ctrl_c(); from icrl_graph.cli import main; main()"
-CONFIG = json.loads((ROOT / "langgraph.json").read_text())
+CONFIG = json.loads(SHIPPED.read_text())
 GRAPHS: dict[str, str] = CONFIG["graphs"]
 SAID = "I would say that the hidden color is #3b9, for all I know."
 VERDICT = json.dumps({"reasons": "It is.", "score": 10})
@@ -66,12 +67,10 @@ def free_port() -> int:
 
 
 def listed(folder: Path, *own: str) -> Path:
-    """A folder with a langgraph.json that lists the repository's graphs, and some of this test's own."""
+    """A folder with a langgraph.json that lists the package's graphs, and some of this test's own."""
     folder.mkdir(exist_ok=True)
-    paths = {name: str(ROOT / path) for name, path in GRAPHS.items()}
-    paths |= {name: f"{ROOT}/tests/studio_graphs/{name}.py:graph" for name in own}
-    saver = {"path": str(ROOT / CONFIG["checkpointer"]["path"])}
-    (folder / "langgraph.json").write_text(json.dumps({**CONFIG, "graphs": paths, "checkpointer": saver}))
+    graphs = GRAPHS | {name: f"{ROOT}/tests/studio_graphs/{name}.py:graph" for name in own}
+    (folder / "langgraph.json").write_text(json.dumps({**CONFIG, "graphs": graphs}))
     return folder
 
 
@@ -109,9 +108,14 @@ def ended(*arguments: str, cwd: Path, hook: Path | None = None) -> Done:
 
 
 class Studio:
-    """`icrl studio` as a process, and what it leads to."""
+    """`icrl studio` as a process, and what it leads to.
 
-    def __init__(self, folder: Path, *arguments: str, cwd: Path | None = None, **environment: str) -> None:
+    `package` is where the package is installed; by default that of this repository is served.
+    """
+
+    def __init__(
+        self, folder: Path, *arguments: str, cwd: Path | None = None, package: Path = ROOT, **environment: str
+    ) -> None:
         self.folder, self.port, self.strangers = folder, free_port(), folder / "strangers"
         hook = folder / "hook"
         hook.mkdir(exist_ok=True)
@@ -124,7 +128,7 @@ class Studio:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=cwd or folder,
-                env={**kept, "PYTHONPATH": f"{hook}{os.pathsep}{ROOT}", **environment},
+                env={**kept, "PYTHONPATH": os.pathsep.join(map(str, (hook, package, ROOT))), **environment},
                 start_new_session=True,
             )
 
@@ -228,9 +232,10 @@ def test_icrl_studio_prints_its_link_serves_without_a_key_and_ends_at_ctrl_c(tmp
     elsewhere.mkdir()
     folder = listed(tmp_path / "graphs")
     with Studio(folder, "--config", "../graphs/langgraph.json", cwd=elsewhere) as studio:
-        first, second = studio.log.splitlines()[:2]
+        first, second, third = studio.log.splitlines()[:3]
         assert first == f"Studio: https://smith.langchain.com/studio/?baseUrl=http://127.0.0.1:{studio.port}"
         assert second == f"API:    http://127.0.0.1:{studio.port}/docs"
+        assert third == f"Graphs: {', '.join(GRAPHS)}"
         with studio.client as client:
             assert {assistant["graph_id"] for assistant in client.assistants.search(limit=100)} == GRAPHS.keys()
             thread = new_thread(client)
@@ -244,14 +249,14 @@ def test_icrl_studio_prints_its_link_serves_without_a_key_and_ends_at_ctrl_c(tmp
         assert studio.process.wait(60) == 0
 
 
-def test_a_folder_without_a_langgraph_json_is_a_wrong_argument(tmp_path: Path) -> None:
-    done = ended(cwd=tmp_path)
+def test_a_file_that_is_not_there_is_a_wrong_argument(tmp_path: Path) -> None:
+    done = ended("--config", "langgraph.json", cwd=tmp_path)
     assert done.returncode == 2
-    assert "there is no langgraph.json; name one by --config" in done.stderr
+    assert f"there is no {tmp_path}/langgraph.json; it would list graphs like" in done.stderr
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("text", ['{"graphs":', '{"dependencies": ["."]}', "[]"])
+@pytest.mark.parametrize("text", ['{"graphs":', '{"dependencies": ["."]}', "[]", '{"graphs": ["./mine.py:graph"]}'])
 def test_a_langgraph_json_that_lists_no_graphs_is_a_wrong_argument(text: str, tmp_path: Path) -> None:
     (tmp_path / "langgraph.json").write_text(text)
     done = ended(cwd=tmp_path)
@@ -283,6 +288,53 @@ def test_a_port_that_is_in_use_is_told_and_no_other_one_taken(tmp_path: Path) ->
 def test_the_server_asks_nobody_but_this_machine(studio: Studio, client: SyncLangGraphClient) -> None:
     assert client.runs.wait(None, "icrl", input={}, context={"rounds": 1})
     assert studio.strangers.read_text() == ""
+
+
+# --------------------------------------------------------------------------------------------- from an installed wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the package is installed from its wheel, as from the package index."""
+    if find_spec("hatchling") is None and not os.environ.get("CI"):
+        pytest.skip("hatchling, which builds the wheel, is not installed: pip install 'icrl-graph[test]'")
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--target", str(folder / "installed"), str(built)]
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True, capture_output=True)
+    return folder / "installed"
+
+
+def test_an_installed_package_serves_all_methods_in_a_folder_that_lists_no_graphs(wheel: Path, tmp_path: Path) -> None:
+    with Studio(tmp_path, package=wheel) as studio:
+        with studio.client as client:
+            assert {assistant["graph_id"] for assistant in client.assistants.search(limit=100)} == GRAPHS.keys()
+        done = runs_of(studio, *((name, {}, {"seed": 1}) for name in GRAPHS))
+    assert all(output["reward"] is not None for output, _ in done)
+    assert (tmp_path / ".langgraph_api" / "checkpoints.sqlite").exists()
+    assert not (wheel / "icrl_graph" / "cli" / ".langgraph_api").exists()
+
+
+def test_what_icrl_init_of_an_installed_package_writes_is_served_at_once(wheel: Path, tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", "import icrl_graph; print(icrl_graph.__file__)\n" + START, "init", "mine"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{wheel}{os.pathsep}{ROOT}"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert told.startswith(str(wheel))
+    with Studio(tmp_path / "mine", package=wheel) as studio:
+        assert "Graphs: mine\n" in studio.log
+        ((output, state),) = runs_of(studio, ("mine", {}, {"rounds": 3, "seed": 0}))
+    assert output["rounds_done"] == 3
+    assert state["inputs"] in [
+        json.loads(line) for line in (tmp_path / "mine" / "tasks.jsonl").read_text().splitlines()
+    ]
+    assert (tmp_path / "mine" / ".langgraph_api" / "checkpoints.sqlite").exists()
 
 
 # ---------------------------------------------------------------------------------------------------- what is looked at

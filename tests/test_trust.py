@@ -32,7 +32,7 @@ elif how == "aimprove":
 elif how == "studio":
     import os
     os.chdir(path)
-    from graphs.checkpoints import sqlite
+    from icrl_graph.execution.studio_checkpoints import sqlite
     async def read():
         async with sqlite() as saver:
             return [each async for each in saver.alist(None)]
@@ -143,7 +143,7 @@ def test_every_database_of_checkpoints_is_opened_with_the_strict_reader() -> Non
     root = Path(__file__).parents[1]
     opened = [
         line
-        for path in (*(root / "icrl_graph").rglob("*.py"), *(root / "graphs").rglob("*.py"))
+        for path in (root / "icrl_graph").rglob("*.py")
         for line in path.read_text(encoding="utf-8").splitlines()
         if re.search(r"SqliteSaver(\.from_\w+)?\(", line)
     ]

@@ -248,13 +248,16 @@ def canonical(name: str) -> str:
     return _shipped(name) or absolute(name)
 
 
-_CUSTOM_ITEM = re.compile(r"(\S+\.py:\w+):(.+)", re.DOTALL)
+_CUSTOM_ITEM = re.compile(
+    r"(\S+\.py:\w+|\S+(?i:\.jsonl|\.csv|\.parquet)(?:\?\S+)?|hf:[^\s:/]+/[^\s:]+):(\S.*)", re.DOTALL
+)
+"""Of a custom benchmark or a data set; no prompt begins like this."""
 
 
 def canonical_item(text: str) -> str:
-    """A text as `find_item` reads it, with the file of a custom benchmark as an absolute path; all else as it is."""
+    """A text as `find_item` reads it, with the file of its benchmark as an absolute path; all else as it is."""
     custom = _CUSTOM_ITEM.fullmatch(text)
-    return f"{absolute(custom[1])}:{custom[2]}" if custom else text
+    return f"{canonical(custom[1])}:{custom[2]}" if custom else text
 
 
 @dataclass(frozen=True)
@@ -266,10 +269,14 @@ class Item:
 
 
 def find_item(text: str) -> Item | None:
-    """The item that a text such as "game24:4,5,6,10" or "mine.py:BENCHMARK:first" names; None if it names no benchmark.
+    """The item that a text names; None if it names no benchmark.
+
+    Args:
+        text: such as "game24:4,5,6,10", "mine.py:BENCHMARK:first" or, by its id or the number of its line,
+            "tasks.jsonl:3".
 
     Raises:
-        ValueError: the benchmark has no such item.
+        ValueError: the benchmark has no such item, or can't be read.
     """
     custom = _CUSTOM_ITEM.fullmatch(text)
     name, colon, item = (custom[1], ":", custom[2]) if custom else text.partition(":")

@@ -10,7 +10,20 @@ import io
 import logging
 import sys
 
-from icrl_graph.cli import bench, demo, learner, mcp, meta_eval, reproduce, run, show, studio, topologies, win_rates  # noqa: F401 - each adds its commands
+from icrl_graph.cli import (  # noqa: F401 - each adds its commands
+    bench,
+    demo,
+    init,
+    learner,
+    mcp,
+    meta_eval,
+    reproduce,
+    run,
+    show,
+    studio,
+    topologies,
+    win_rates,
+)
 from icrl_graph.cli.shared import app
 
 

@@ -77,7 +77,9 @@ def run(
     task: Annotated[
         str,
         typer.Argument(
-            help="A prompt, or an item of a benchmark such as game24:4,5,6,10.", autocompletion=item_prefixes
+            help="A prompt, an item of a benchmark such as game24:4,5,6,10, or a task of a data set by its id or the "
+            "number of its line, such as tasks.jsonl:3.",
+            autocompletion=item_prefixes,
         ),
     ],
     model: Annotated[

@@ -26,7 +26,7 @@ from icrl_graph.state.formatting import command
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 PANELS: Mapping[str, tuple[str, ...]] = {
-    "Improve an answer": ("run", "resume", "show"),
+    "Improve an answer": ("init", "run", "resume", "show"),
     "Compare methods": ("bench", "reproduce", "report", "rejudge", "win-rates", "export", "meta-eval"),
     "See what there is": ("benchmarks", "topologies", "draw"),
     "Try it offline": ("demo", "train", "serve"),

@@ -1,4 +1,7 @@
-"""Where `langgraph dev` saves its threads: in SQLite, so that a server that was killed loses nothing."""
+"""Where `langgraph dev` saves its threads: in SQLite, so that a server that was killed loses nothing.
+
+A langgraph.json names it: `"checkpointer": {"path": "icrl_graph.execution.studio_checkpoints.sqlite"}`.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
