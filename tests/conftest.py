@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,32 +20,16 @@ os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
 os.environ.pop("OPENAI_API_KEY", None)
 os.environ.pop("OPENAI_BASE_URL", None)
 
-SLOW = {  # files that `make check` leaves out: together they take four fifths of the time of all tests
-    *("test_addresses", "test_arena", "test_bench_cli", "test_cli", "test_coverage", "test_crash", "test_datasets"),
-    *("test_demo_words", "test_dialects", "test_draining", "test_examples"),
-    *("test_faults", "test_game24_learner", "test_games", "test_hints", "test_isolation", "test_learner", "test_local"),
-    *(
-        "test_mathematics",
-        "test_mcp",
-        "test_meta_eval",
-        "test_meta_rl",
-        "test_players",
-        "test_registered",
-        "test_rejudge",
-    ),
-    *("test_report", "test_results", "test_runner"),
-    *("test_ray", "test_reproduce", "test_scienceworld", "test_shards", "test_shared_limits"),
-    *(
-        "test_scienceworld_graph",
-        "test_show",
-        "test_sql_journals",
-        "test_storage",
-        "test_storms",
-        "test_studio",
-        "test_thread_lock",
-    ),
-    *("test_threads", "test_totals", "test_trl_grpo", "test_trust", "test_unanswered", "test_verifiers"),
-}
+SLOW = """
+    test_addresses test_arena test_bench_cli test_cli test_coverage test_crash test_datasets test_demo_words
+    test_dialects test_draining test_examples test_faults test_game24_learner test_games test_hints test_init
+    test_isolation test_learner test_local test_mathematics test_mcp test_meta_eval test_meta_rl test_players
+    test_ray test_registered test_rejudge test_report test_reproduce test_results test_runner test_scienceworld
+    test_scienceworld_graph test_shards test_shared_limits test_show test_skill test_sql_journals test_storage
+    test_storms test_studio test_thread_lock test_threads test_totals test_trl_grpo test_trust test_unanswered
+    test_verifiers
+""".split()
+"""Files that `make check` leaves out: together they take four fifths of the time of all tests."""
 
 _databases = count()
 
@@ -122,11 +105,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def starter(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder as `icrl init` writes it, in which the test stands; its modules are imported for this test alone."""
+def starter(here: Path) -> Path:
+    """A folder as `icrl init` writes it, in which the test stands."""
     from icrl_graph.cli.init import write_files
 
     write_files(here)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield here
-    sys.modules.pop("score", None)
+    return here

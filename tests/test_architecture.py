@@ -50,7 +50,9 @@ HOME = {
     "meta_rl/pytorch.py": {"torch"},
     "tasks/mathematics/equality.py": {"math_verify"},
 }
-FILES = sorted(PACKAGE.rglob("*.py"))
+STARTER = PACKAGE / "cli" / "starter"
+"""What `icrl init` writes is code of its user's."""
+FILES = sorted({*PACKAGE.rglob("*.py")} - {*STARTER.rglob("*.py")})
 
 
 def _layer(path: Path) -> str:

@@ -17,7 +17,7 @@ from icrl_graph import compare
 from icrl_graph.benchmarks import Benchmark, find_benchmark, from_data
 from icrl_graph.benchmarks.benchmark import _tasks
 from icrl_graph.benchmarks.datasets import kept_at, read_fields, read_rows
-from icrl_graph.benchmarks.registry import canonical
+from icrl_graph.benchmarks.registry import canonical, find_item
 from tests.command_line import icrl
 
 FIELDS = "task=problem,target=answer"
@@ -146,6 +146,26 @@ def test_a_comparison_on_mapped_columns_is_resumed_by_its_folder_alone(here: Pat
     assert again.returncode == 0, again.stderr
     rows = map(json.loads, Path("out/results.jsonl").read_text().splitlines())
     assert {row["item"]: row["reward"] for row in rows} == {"2": 0, "3": 1, "4": 0}  # by their lines
+
+
+def test_a_task_of_a_data_set_is_a_task_of_icrl_run(here: Path) -> None:
+    write_csv(here / "sums.csv")
+    Path("score.py").write_text("def right(response, task_data):\n    return float(response == task_data['target'])\n")
+    Path("player.py").write_text("def play(messages):\n    return '2'\n")
+    command = ("--model", "player.py:play", "--evaluator", "score.py:right", "--rounds", "1", "--json")
+    for name, target in (("3", "2"), ("4", "3")):  # by their lines
+        done = icrl("run", f"sums.csv?{FIELDS}:{name}", *command, "--out", name)
+        assert json.loads(done.stdout)["reward"] == float(target == "2"), done.stderr
+        assert json.loads(Path(name, "run.json").read_text())["task"] == f"{here / 'sums.csv'}?{FIELDS}:{name}"
+    unknown = icrl("run", f"sums.csv?{FIELDS}:5", *command)
+    assert (unknown.returncode, "has no task '5'" in unknown.stderr) == (2, True)
+    missing = icrl("run", "other.jsonl:1", *command)
+    assert (missing.returncode, "the tasks of" in missing.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("text", ["Read sums.csv:1", "sums.csv: what is in it?", "hf:a is a name", "sums.csv"])
+def test_a_prompt_that_speaks_of_a_file_is_a_prompt(text: str) -> None:
+    assert find_item(text) is None
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tarfile
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,21 @@ def test_on_the_package_index_every_link_is_absolute_and_leads_to_the_released_v
     assert all(picture.startswith("https://raw.") and "/v$HFPR_VERSION/" in picture for picture in pictures)
     assert len(_links(shown)) == len(_links(README))
     assert "/README.md" in PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]  # not added by itself
+
+
+@pytest.mark.skipif(
+    find_spec("hatchling") is None and "CI" not in os.environ, reason="needs hatchling: pip install 'icrl-graph[test]'"
+)
+def test_the_source_distribution_has_the_skill_and_what_is_no_python(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = [path for top in ("skills", "icrl_graph/cli/starter") for path in (ROOT / top).rglob("*.*")]
+    assert len(wanted) > 7
+    assert {str(path.relative_to(ROOT)) for path in wanted if path.suffix != ".pyc"} <= held
+    assert "icrl_graph/cli/langgraph.json" in held
 
 
 def test_contributing_names_files_that_are_there() -> None:

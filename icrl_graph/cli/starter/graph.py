@@ -5,15 +5,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from score import score
-
 from icrl_graph import chat_model, create_icrl
 from icrl_graph.benchmarks import from_file
 
 # The line to change for a language model: "openai:gpt-4.1-mini", say, with OPENAI_API_KEY set.
 model = chat_model("learner:hidden-color")
 
-tasks = from_file(Path(__file__).with_name("tasks.jsonl"))
+folder = Path(__file__).parent
+tasks = from_file(folder / "tasks.jsonl")
 
 
 def any_task(inputs: Mapping[str, Any], rng: Random) -> Mapping[str, Any]:
@@ -21,4 +20,4 @@ def any_task(inputs: Mapping[str, Any], rng: Random) -> Mapping[str, Any]:
     return inputs if inputs["task"] else tasks.inputs(rng.choice(tasks.items()))
 
 
-graph = create_icrl(model, score, rounds=8, inputs=any_task).compile(name="mine")
+graph = create_icrl(model, f"{folder}/score.py:score", rounds=8, inputs=any_task).compile(name="mine")

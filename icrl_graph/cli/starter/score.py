@@ -12,7 +12,8 @@ def score(response: str, task_data: dict[str, str]) -> float:
     if not found:
         return 0.0
     pairs = zip(found[-1][1:], task_data["secret"][1:], strict=True)
-    return max(0.0, 1 - sum(abs(int(guess, 16) - int(hidden, 16)) for guess, hidden in pairs) / 20)
+    distance = sum(abs(int(guess, 16) - int(hidden, 16)) for guess, hidden in pairs)
+    return max(0, 20 - distance) / 20
 
 
 def solved(response: str, task_data: dict[str, str]) -> float:
