@@ -83,7 +83,7 @@ def test_there_is_a_command_for_every_case_and_a_cap_in_those_that_pay() -> None
     run = [words[1:] for page in PAGES for words in commands(page) if words[0] == "icrl"]
     assert {"init", "run", "show", "bench", "report", "rejudge", "topologies"} <= {name for name, *_ in run}
     for name, *options in run:
-        if name in ("run", "bench") and "--preview" not in options:
+        if (name in ("run", "bench") or "--judge" in options) and "--preview" not in options:
             assert {"--max-calls", "--total-calls"} & {*options}, "a cap stands in every command that may pay"
 
 
@@ -111,12 +111,15 @@ def test_an_agent_is_told_of_it_and_opens_it() -> None:
     from deepagents.backends import FilesystemBackend
 
     class Agent(ScriptedModel):
+        def __init__(self, *replies: str | AIMessage) -> None:
+            super().__init__(replies)
+
         def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
             return self
 
     path = "/skills/icrl-graph/SKILL.md"
     opens = {"name": "read_file", "args": {"file_path": path, "limit": 500}, "id": "1", "type": "tool_call"}
-    model = Agent([AIMessage("", tool_calls=[opens]), "I know now."])
+    model = Agent(AIMessage("", tool_calls=[opens]), "I know now.")
     backend = FilesystemBackend(root_dir=ROOT, virtual_mode=True)
     create_deep_agent(model, [], skills=["/skills/"], backend=backend).invoke({"messages": [("user", "Compare.")]})
     told, read = str(model.prompts[0][0]["content"]), str(model.prompts[1][-1]["content"])
