@@ -406,8 +406,8 @@ def test_the_readme_shows_what_the_command_draws() -> None:
 
 
 COMMANDS = (
-    *("run", "resume", "show", "bench", "reproduce", "report", "rejudge", "export", "benchmarks", "topologies", "draw"),
-    *("demo", "train", "serve", "studio"),
+    *("init", "run", "resume", "show", "bench", "reproduce", "report", "rejudge", "export"),
+    *("benchmarks", "topologies", "draw", "demo", "train", "serve", "studio"),
 )
 
 

@@ -28,6 +28,10 @@ def test_the_files_are_written_and_the_next_commands_told(here: Path) -> None:
     assert done.stdout.splitlines()[2:] == ["  cd 'a new/folder'", f"  icrl {' '.join(RUN)}"]
 
 
+def test_json_has_the_folder_and_the_files(here: Path) -> None:
+    assert json.loads(icrl("init", "mine", "--json").stdout) == {"folder": str(here / "mine"), "files": [*init.FILES]}
+
+
 def test_every_command_of_its_readme_runs_without_a_key(starter: Path) -> None:
     commands = readme_commands(starter / "README.md")
     assert [command[0] for command in commands] == ["run", "show", "bench", "bench", "report", "studio"]

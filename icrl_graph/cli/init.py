@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from importlib.resources import files
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from icrl_graph.cli.shared import app, errors_reported, write
+from icrl_graph.cli.shared import Json, app, errors_reported, write
 
 FILES = ("score.py", "tasks.jsonl", "graph.py", "langgraph.json", "README.md")
 """In the folder `starter`, written as they are."""
@@ -19,6 +20,7 @@ FILES = ("score.py", "tasks.jsonl", "graph.py", "langgraph.json", "README.md")
 @app.command(epilog="Example:\n\n  icrl init mine")
 def init(
     folder: Annotated[Path, typer.Argument(help="Where they are written; default this folder.")] = Path(),
+    as_json: Json = False,
 ) -> None:
     """Write the files to begin with: a score, tasks, a graph, and a README with the next commands.
 
@@ -26,6 +28,9 @@ def init(
     """
     with errors_reported():
         write_files(folder)
+        if as_json:
+            typer.echo(json.dumps({"folder": str(folder.resolve()), "files": FILES}))
+            return
         write(f"Wrote {', '.join(FILES)}. Next, as README.md says:\n")
         if folder != Path():
             write(f"  cd {shlex.quote(str(folder))}")
