@@ -22,6 +22,14 @@ def test_a_listed_graph_loads_under_its_name_and_without_a_saver(name: str) -> N
     assert graph.checkpointer is None
 
 
+def test_a_checkout_lists_the_graphs_of_the_package() -> None:
+    listed = json.loads((ROOT / "langgraph.json").read_text())["graphs"]
+    assert listed == {name: f"./graphs/{name}.py:graph" for name in GRAPHS}
+    assert {path.stem for path in (ROOT / "graphs").glob("*.py")} == GRAPHS.keys()
+    for name, spec in listed.items():
+        assert load(str(ROOT / spec)) is load(GRAPHS[name])
+
+
 def test_every_method_is_listed() -> None:
     assert TOPOLOGIES.keys() <= GRAPHS.keys()
 

@@ -1,0 +1,5 @@
+"""ICRL on hidden color, as `icrl studio` serves it."""
+
+from icrl_graph.topologies.studio_graphs import icrl as graph
+
+__all__ = ["graph"]
