@@ -79,7 +79,7 @@ def test_the_version_is_that_of_the_changelog() -> None:
 
 
 def test_every_slow_file_is_a_file_of_tests() -> None:
-    assert [name for name in sorted(SLOW) if not (ROOT / "tests" / f"{name}.py").is_file()] == []
+    assert [name for name in SLOW if not (ROOT / "tests" / f"test_{name}.py").is_file()] == []
 
 
 def test_pre_commit_needs_no_other_repository_and_runs_the_checks_of_make() -> None:
