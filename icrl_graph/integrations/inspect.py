@@ -198,10 +198,17 @@ def from_scorer(scorer: Any, paid: bool = False, feedback: bool = False) -> Boun
 
 async def _own_scorer(response: str) -> Score | None:
     """What the first scorer of the task says, which is logged as an intermediate score."""
-    run = _run.get()
-    scores = await score(await _answer(_copied(run.state), response)) if run else []
+    if (run := _run.get()) is None:
+        raise NoScorer("there is no task outside of an eval; give a scorer")
+    state = await _answer(_copied(run.state), response)
+    try:
+        scores = await score(state)
+    except RuntimeError as error:
+        if "with a scorer" not in str(error):
+            raise
+        scores = []
     if not scores:
-        raise NoScorer("the task has no scorer that could give a reward; name an evaluator")
+        raise NoScorer("the task has no scorer that could give a reward; name one as evaluator")
     return scores[0]  # type: ignore[no-any-return]
 
 

@@ -15,6 +15,8 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 from typing_extensions import override
 
+from icrl_graph.execution.usage import LOCAL
+
 asked: ContextVar[set[str]] = ContextVar("icrl_inspect_asked")
 """The prompts of a run."""
 
@@ -47,7 +49,8 @@ class InspectModel(BaseChatModel):
             output = await get_model().generate(prompt, config=GenerateConfig(stop_seqs=stop, **kwargs), **again)
         if output.stop_reason == "model_length" and not usage["output_tokens"]:
             raise ValueError(output.completion)  # the refusal of a prompt that is too long, which Inspect gives as text
-        metadata = {"model_name": output.model, "finish_reason": output.stop_reason}
+        # of a provider whose tokens are not estimated: what Inspect does not count is free, as what its cache holds
+        metadata = {"model_provider": LOCAL, "model_name": output.model, "finish_reason": output.stop_reason}
         message = AIMessage(output.completion, usage_metadata=usage, response_metadata=metadata)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
