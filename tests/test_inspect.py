@@ -73,7 +73,8 @@ def scripted(*answers: str) -> Callable[..., str]:
     """Gives the answers in turn, by how many attempts the prompt shows."""
 
     def reply(messages: list[dict[str, Any]]) -> str:
-        return answers[sum(message["role"] == "assistant" for message in messages) % len(answers)]
+        attempts = [message for message in messages if message["role"] == "assistant"]
+        return answers[len(attempts) % len(answers)]
 
     return reply
 
@@ -102,7 +103,8 @@ def tokens_of(usage: Any) -> tuple[int, int]:
 
 
 def spent_at(server: OpenAIServer) -> tuple[int, int]:
-    return tuple(sum(each[name] for each in server.reported) for name in ("prompt_tokens", "completion_tokens"))  # type: ignore[return-value]
+    read, written = (sum(each[f"{kind}_tokens"] for each in server.reported) for kind in ("prompt", "completion"))
+    return read, written
 
 
 def logged(log: EvalLog) -> tuple[int, int]:
@@ -237,7 +239,7 @@ def test_another_scorer_may_give_the_reward_and_the_tasks_own_only_reports(
 
 def test_an_evaluator_of_ours_reads_target_and_metadata(tmp_path: Path) -> None:
     def length(response: str, task_data: dict[str, Any]) -> float:
-        return -abs(len(response) - task_data["length"]) / len(task_data["target"])
+        return -float(abs(len(response) - task_data["length"])) / len(task_data["target"])
 
     samples = [Sample(input="Say.", target="ab", metadata={"length": 3})]
     with OpenAIServer(scripted("a", "abc", "ab")) as server:
@@ -266,7 +268,7 @@ def test_the_model_reads_an_explanation_only_if_it_is_to(tmp_path: Path) -> None
         assert ("target is 42" in str(server.prompts)) is feedback
 
 
-@scorer(metrics=[accuracy()])
+@scorer(metrics=[accuracy()])  # type: ignore[untyped-decorator, unused-ignore]
 def explained() -> Any:
     async def judge(state: Any, target: Any) -> Score:
         return Score(value=target.text in state.output.completion, explanation=f"The target is {target.text}.")
@@ -274,7 +276,7 @@ def explained() -> Any:
     return judge
 
 
-@scorer(metrics=[accuracy()])
+@scorer(metrics=[accuracy()])  # type: ignore[untyped-decorator, unused-ignore]
 def giving(value: Any) -> Any:
     async def judge(state: Any, target: Any) -> Score:
         return Score(value=value)
@@ -389,7 +391,7 @@ def test_a_task_without_a_scorer_is_told(tmp_path: Path) -> None:
 
 
 def test_tools_of_a_task_are_not_offered_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    @tool
+    @tool  # type: ignore[untyped-decorator, unused-ignore]
     def add() -> Any:
         async def execute(x: int, y: int) -> int:
             """Add.

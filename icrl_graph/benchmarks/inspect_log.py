@@ -18,6 +18,7 @@ from icrl_graph.benchmarks.results import Cell, Row, answer_as_text
 from icrl_graph.errors import missing_extra
 from icrl_graph.prompts.text import text_of
 from icrl_graph.state.episode import Usage, add_usage, error_of, value_of
+from icrl_graph.state.formatting import file_names
 
 
 def export(plan: Plan, rows: Mapping[Cell, Row], folder: Path) -> list[Path]:
@@ -41,16 +42,17 @@ def export(plan: Plan, rows: Mapping[Cell, Row], folder: Path) -> list[Path]:
     for arm, name in names.items():
         of_arm = {cell: row for cell, row in rows.items() if cell.arm == arm}
         paths.append(file_for(folder, name, "eval", paths))
-        write_eval_log(log_of(plan, name, of_arm, measures), str(paths[-1]))
+        write_eval_log(log_of(plan, arm, name, of_arm, measures), str(paths[-1]))
     return paths
 
 
-def log_of(plan: Plan, name: str, rows: Mapping[Cell, Row], measures: Sequence[str] = ("reward",)) -> Any:
+def log_of(plan: Plan, arm: str, name: str, rows: Mapping[Cell, Row], measures: Sequence[str] = ("reward",)) -> Any:
     """The log of an arm, an `inspect_ai.log.EvalLog`.
 
     Args:
         plan: of the comparison.
-        name: the arm's, as it is shown.
+        arm: as the plan has it.
+        name: as it is shown.
         rows: its runs.
         measures: its scores: "reward", and "metric" where that is another number.
     """
@@ -58,31 +60,32 @@ def log_of(plan: Plan, name: str, rows: Mapping[Cell, Row], measures: Sequence[s
 
     items = in_order(plan, dict.fromkeys(cell.item for cell in rows))
     ordered = sorted(rows, key=lambda cell: (items.index(cell.item), cell.seed))
-    dataset = EvalDataset(name=plan.benchmark, samples=len(items), sample_ids=items)
     ended = [row for row in rows.values() if "error" not in row]
-    usage = {plan.model: _usage(add_usage(*(row["usage"] for row in rows.values())))}
+    own = [part.removeprefix("model=") for part in arm.split("+") if part.startswith("model=")]
+    model = file_names([*own, plan.model][0])
+    spender = model if plan.judge is None else f"{model} and {file_names(plan.judge)}"
     return EvalLog(
         status="success",
         eval=EvalSpec(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            task=plan.benchmark,
+            task=file_names(plan.benchmark),
             solver=name,
-            model=plan.model,
-            dataset=dataset,
+            model=model,
+            dataset=EvalDataset(name=file_names(plan.benchmark), samples=len(items), sample_ids=items),
             config=EvalConfig(epochs=1 + max(cell.seed for cell in rows)),
-            metadata={"made_by": "icrl_graph", "rounds": plan.rounds, "evaluator": plan.evaluator, "judge": plan.judge},
+            metadata={"made_by": "icrl_graph", "attempts": plan.rounds, "evaluator": plan.evaluator},
         ),
         results=EvalResults(
             total_samples=len(rows),
             completed_samples=len(ended),
-            scores=[_mean(measure, [row.get(measure) for row in ended]) for measure in measures],
+            scores=[_mean(measure, [dict(row)[measure] for row in ended]) for measure in measures],
         ),
-        stats=EvalStats(model_usage=usage),
-        samples=[_sample(plan, cell, rows[cell], measures) for cell in ordered],
+        stats=EvalStats(model_usage={spender: _usage(add_usage(*(row["usage"] for row in rows.values())))}),
+        samples=[_sample(cell, rows[cell], measures, model, spender) for cell in ordered],
     )
 
 
-def _mean(measure: str, values: Sequence[float | None]) -> Any:
+def _mean(measure: str, values: Sequence[Any]) -> Any:
     """The mean of what is scored, and how much of it is not."""
     from inspect_ai.log import EvalMetric, EvalScore
 
@@ -92,12 +95,13 @@ def _mean(measure: str, values: Sequence[float | None]) -> Any:
     return EvalScore(name=measure, scorer=measure, metrics=metrics, **counts)
 
 
-def _sample(plan: Plan, cell: Cell, row: Row, measures: Sequence[str]) -> Any:
+def _sample(cell: Cell, row: Row, measures: Sequence[str], model: str, spender: str) -> Any:
+    """A run; `spender` has used what was used: the model, and the judge if there is one."""
     from inspect_ai.log import EvalError, EvalSample
     from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ModelOutput
 
     known: dict[str, Any] = {"id": cell.item, "epoch": cell.seed + 1, "target": ""}
-    known["model_usage"] = {plan.model: _usage(row["usage"])}
+    known["model_usage"] = {spender: _usage(row["usage"])}
     if "error" in row:
         error = EvalError(message=row["error"], traceback="", traceback_ansi="")
         return EvalSample(**known, input=cell.item, error=error)
@@ -107,14 +111,14 @@ def _sample(plan: Plan, cell: Cell, row: Row, measures: Sequence[str]) -> Any:
         **known,
         input=task,
         messages=[ChatMessageUser(content=task), ChatMessageAssistant(content=text)],
-        output=ModelOutput.from_content(plan.model, text),
-        scores={measure: _score(row.get(measure), text) for measure in measures},
+        output=ModelOutput.from_content(model, text),
+        scores={measure: _score(dict(row)[measure], text) for measure in measures},
         metadata={"icrl": metadata, "task_data": row["task_data"]},
         events=[event for episode in row["episodes"] for event in _events(episode)],
     )
 
 
-def _score(value: float | None, answer: str | None = None, explanation: str | None = None) -> Any:
+def _score(value: Any, answer: str | None = None, explanation: str | None = None) -> Any:
     from inspect_ai.scorer import Score
 
     told = {"answer": answer, "explanation": explanation}
@@ -137,8 +141,8 @@ def _usage(usage: Usage) -> Any:
     """What was used; Inspect's `input_tokens` are those that no cache held."""
     from inspect_ai.model import ModelUsage
 
-    input, cached, written = (usage.get(name, 0) for name in ("input", "cached", "written"))
-    output = usage.get("output", 0)
+    input, output = usage.get("input", 0), usage.get("output", 0)
+    cached, written = usage.get("cached", 0), usage.get("written", 0)
     return ModelUsage(
         input_tokens=input - cached - written,
         input_tokens_cache_read=cached,

@@ -91,7 +91,8 @@ def _solver_of(topology: str) -> Callable[..., Solver]:
         return solve
 
     create.__name__ = topology
-    return solver(topology)(create)
+    made: Callable[..., Solver] = solver(topology)(create)
+    return made
 
 
 icrl = _solver_of("icrl")

@@ -40,7 +40,7 @@ def watch(event: Mapping[str, Any]) -> None:
 
 
 async def inputs_of(state: TaskState) -> dict[str, Any]:
-    """What a topology takes: the messages that Inspect's own solver would ask with; target and metadata as task data."""
+    """What a topology takes: what Inspect's own solver would ask, and the sample's metadata and target."""
     answered = await answer(copied(state), "")
     asked = [message for message in answered.messages if message is not answered.output.message]
     target = state.target.text if len(state.target) == 1 else list(state.target)

@@ -112,7 +112,9 @@ _WORDS = tuple(word for each in ("yes", "no", "true", "false") for word in (each
 
 
 def number_of(value: Any) -> float:
-    """The number that a score stands for. (`Score.as_float` knows no letters, `value_to_float` takes all else for 0.)
+    """The number that a score stands for.
+
+    `Score.as_float` knows no letters; `value_to_float` does, and takes all that it does not know for 0.
 
     Raises:
         ValueError: it stands for none.
@@ -121,4 +123,4 @@ def number_of(value: Any) -> float:
         value = float(value)
     if not isinstance(value, str | int | float):
         raise ValueError(f"a reward is one number, but the scorer gives {value!r:.80}; name another one as evaluator")
-    return value_to_float()(value)
+    return float(value_to_float()(value))
