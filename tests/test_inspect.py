@@ -30,6 +30,7 @@ from inspect_ai.model import ModelOutput, ModelUsage, get_model
 from inspect_ai.scorer import Score, accuracy, choice, includes, match, model_graded_qa, scorer
 from inspect_ai.solver import use_tools
 from inspect_ai.tool import tool
+from inspect_ai.util import registry_create, registry_info
 
 from icrl_graph.integrations.inspect import best_of_n, from_scorer, icrl, reflexion, self_refine
 from tests.command_line import icrl as run
@@ -125,26 +126,28 @@ def last_log(folder: Path) -> EvalLog:
 # ---------------------------------------------------------------------------------------------------- the command line
 
 
-@pytest.mark.parametrize(("name", "arguments", "calls"), [("icrl", ["rounds=3"], 3), ("best_of_n", ["n=2"], 2)])
-def test_any_task_is_played_by_name_from_the_command_line(
-    name: str, arguments: list[str], calls: int, tmp_path: Path
-) -> None:
+def test_any_task_is_played_by_name_from_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(FILE)
-    options = [option for each in arguments for option in ("-S", each)]
     with OpenAIServer(scripted("no", "it is 42", "41")) as server:
         done = command(
             *("eval", "task.py", "--model", "openai/any", "-M", "responses_api=false", "--display", "plain"),
-            *("--solver", f"icrl_graph/{name}", *options),
+            *("--solver", "icrl_graph/icrl", "-S", "rounds=3", "-S", "schedule=exploit"),
             server=server,
             folder=tmp_path,
         )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "is the one that was optimised" in " ".join(done.stdout.split())
     log = last_log(tmp_path)
-    assert log.eval.solver == f"icrl_graph/{name}"
+    assert (log.eval.solver, log.eval.solver_args) == ("icrl_graph/icrl", {"rounds": 3, "schedule": "exploit"})
     told = sample(log).metadata["icrl"]
-    assert told["usage"]["calls"] == server.counts["calls"] == calls
+    assert told["usage"]["calls"] == server.counts["calls"] == 3
     assert tokens_of(told["usage"]) == spent_at(server) == logged(log)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_each_method_has_a_name_in_inspect(name: str) -> None:
+    size = {"n": 2} if name == "best_of_n" else {"rounds": 2}
+    assert registry_info(registry_create("solver", f"icrl_graph/{name}", **size)).name == f"icrl_graph/{name}"
 
 
 def test_a_wrong_setting_is_told_before_anything_is_paid(tmp_path: Path) -> None:
