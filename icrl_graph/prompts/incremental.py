@@ -76,6 +76,8 @@ def next_prompt(
 
 def _copy(message: Message) -> Message:
     """A copy, and of what it holds, such as a list of texts and pictures, too."""
+    if len(message) == 2 and isinstance(message.get("content"), str):  # nearly all: a role and a text
+        return {**message}
     return {key: value if isinstance(value, str) else deepcopy(value) for key, value in message.items()}
 
 

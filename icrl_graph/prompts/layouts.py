@@ -57,8 +57,7 @@ class Pieces(str):
 
 def flat(messages: Sequence[Message]) -> list[Message]:
     """The messages, each text in one piece: for what goes where only plain types are known."""
-    pieced = (isinstance(message["content"], Pieces) for message in messages)
-    return [{**m, "content": str(m["content"])} if cut else m for m, cut in zip(messages, pieced, strict=True)]
+    return [{**m, "content": str(m["content"])} if type(m["content"]) is Pieces else m for m in messages]
 
 
 @dataclass(frozen=True)

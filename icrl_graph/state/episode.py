@@ -243,7 +243,7 @@ def value_of(episode: Episode) -> float | None:
 
 def rewards_of(episodes: Iterable[Episode]) -> list[float | None]:
     """The reward of each attempt; None of one without a score."""
-    return [value_of(episode) for episode in episodes]
+    return [reward.get("value") if (reward := episode.get("reward")) else None for episode in episodes]
 
 
 def is_reflected_on(episode: Episode) -> bool:

@@ -6,10 +6,11 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
+from operator import itemgetter
 from statistics import mean
 from typing import TypeVar
 
-from icrl_graph.state.episode import Episode, Output, answer_of, spent, value_of
+from icrl_graph.state.episode import Episode, Output, answer_of, rewards_of, spent, value_of
 
 T = TypeVar("T")
 LEADERS = 3
@@ -42,7 +43,7 @@ def metric_of(episode: Episode) -> float | None:
 def best(episodes: Iterable[Episode]) -> Episode | None:
     """The scored episode with the highest value; of a tie the earlier one. None if none is scored."""
     scored = [(value, episode) for episode in episodes if (value := value_of(episode)) is not None]
-    return max(scored, key=lambda pair: pair[0])[1] if scored else None
+    return max(scored, key=itemgetter(0))[1] if scored else None
 
 
 def last_answered(episodes: Sequence[Episode]) -> Episode | None:
@@ -157,7 +158,7 @@ def selected_or(otherwise: Choose) -> Choose:
 
 def best_value(episodes: Iterable[Episode]) -> float | None:
     """The highest value of any scored episode, or None."""
-    return max((value for episode in episodes if (value := value_of(episode)) is not None), default=None)
+    return max([value for value in rewards_of(episodes) if value is not None], default=None)
 
 
 def outcome(episodes: Sequence[Episode], top: Episode | None, rewarded_by: str) -> Output:

@@ -9,7 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from icrl_graph.execution.budget import dearest, exhausted
-from icrl_graph.state.episode import Episode, add_usage, answer_of, cost_of, is_lost, paid_calls, rewards_of, spent
+from icrl_graph.state.episode import (
+    Episode,
+    add_usage,
+    answer_of,
+    cost_of,
+    is_lost,
+    paid_calls,
+    rewards_of,
+    spent,
+    value_of,
+)
 from icrl_graph.state.selection import best, best_value
 from icrl_graph.topologies.settings import SavedSettings
 from icrl_graph.topologies.switching import switch_round
@@ -29,7 +39,8 @@ def stop_reason(
         calls_each: paid calls that must be left for a round; one is not begun that could not be judged any more.
         is_enough: its stop rule, of the rewards so far.
     """
-    highest, top, number = best_value(episodes), best(episodes), episodes[-1]["round"]
+    top, number = best(episodes), episodes[-1]["round"]
+    highest = None if top is None else value_of(top)
     if highest is not None and settings.target is not None and highest >= settings.target:
         return "success"
     replied, before = _last_replied(episodes), settings.reopened - 1
@@ -83,7 +94,7 @@ def _cap_reached(settings: SavedSettings, episodes: Sequence[Episode], calls_eac
 
 def _last_replied(episodes: Sequence[Episode]) -> int:
     """The last round in which the model has replied, be it without an answer; -1 if there is none."""
-    return max((episode["round"] for episode in episodes if not is_lost(episode)), default=-1)
+    return next((episode["round"] for episode in reversed(episodes) if not is_lost(episode)), -1)
 
 
 def reopen(saved: Mapping[str, Any], episodes: Sequence[Episode]) -> dict[str, Any]:
