@@ -22,12 +22,12 @@ os.environ.pop("OPENAI_BASE_URL", None)
 
 # fmt: off
 SLOW = [
-    "addresses", "arena", "bench_cli", "cli", "coverage", "crash", "datasets", "demo_words", "dialects",
-    "draining", "examples", "faults", "game24_learner", "games", "hints", "init", "inspect", "isolation", "learner",
-    "local", "mathematics", "mcp", "meta_eval", "meta_rl", "players", "ray", "registered", "rejudge", "report",
-    "reproduce", "results", "runner", "scienceworld", "scienceworld_graph", "shards", "shared_limits", "show",
-    "skill", "sql_journals", "storage", "storms", "studio", "thread_lock", "threads", "totals", "trl_grpo",
-    "trust", "unanswered", "verifiers",
+    "addresses", "arena", "bench_cli", "chat", "cli", "coverage", "crash", "datasets", "demo_words",
+    "dialects", "draining", "examples", "faults", "game24_learner", "games", "hints", "init", "inspect",
+    "isolation", "learner", "local", "mathematics", "mcp", "meta_eval", "meta_rl", "middleware", "players",
+    "ray", "registered", "rejudge", "report", "reproduce", "results", "runner", "scienceworld",
+    "scienceworld_graph", "shards", "shared_limits", "show", "skill", "sql_journals", "storage", "storms",
+    "studio", "thread_lock", "threads", "totals", "trl_grpo", "trust", "unanswered", "verifiers",
 ]
 # fmt: on
 """Of the test files, those that `make check` leaves out: together they take four fifths of the time of all tests."""

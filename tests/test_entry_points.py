@@ -11,7 +11,8 @@ from icrl_graph.state.loading import load
 from icrl_graph.topologies.methods import TOPOLOGIES
 
 ROOT = Path(__file__).parents[1]
-GRAPHS = json.loads(SHIPPED.read_text())["graphs"]
+SHOWN = json.loads(SHIPPED.read_text())["graphs"]
+GRAPHS = {name: graph["path"] for name, graph in SHOWN.items()}
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
 
 
@@ -24,10 +25,10 @@ def test_a_listed_graph_loads_under_its_name_and_without_a_saver(name: str) -> N
 
 def test_a_checkout_lists_the_graphs_of_the_package() -> None:
     listed = json.loads((ROOT / "langgraph.json").read_text())["graphs"]
-    assert listed == {name: f"./graphs/{name}.py:graph" for name in GRAPHS}
+    assert listed == {name: {**graph, "path": f"./graphs/{name}.py:graph"} for name, graph in SHOWN.items()}
     assert {path.stem for path in (ROOT / "graphs").glob("*.py")} == GRAPHS.keys()
-    for name, spec in listed.items():
-        assert load(str(ROOT / spec)) is load(GRAPHS[name])
+    for name, graph in listed.items():
+        assert load(str(ROOT / graph["path"])) is load(GRAPHS[name])
 
 
 def test_every_method_is_listed() -> None:

@@ -21,6 +21,7 @@ from operator import itemgetter
 from typing import Annotated, Any, Literal, NotRequired
 
 from langgraph.channels import DeltaChannel, EphemeralValue
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from icrl_graph.state.reward import Reward
@@ -174,14 +175,16 @@ def latest(old: str | None, new: str | None) -> str | None:
 
 
 class Input(TypedDict, total=False):
-    """What a graph takes."""
+    """What a graph takes."""  # described in its schema, for Studio and /mcp
 
-    task: str | list[Message]
-    """The task: text, or chat messages in OpenAI's format."""
-    task_data: dict[str, Any]
-    """For the evaluator and the environment only; it never reaches a prompt."""
-    more: int
-    """Instead of a task: resume the thread's latest run for this many more rounds."""
+    task: Annotated[str | list[Message], Field(description="The task: text, or chat messages in OpenAI's format.")]
+    task_data: Annotated[
+        dict[str, Any],
+        Field(description="For the evaluator and the environment only; it never reaches a prompt."),
+    ]
+    more: Annotated[
+        int, Field(description="Instead of a task: resume the thread's latest run for this many more rounds.")
+    ]
 
 
 class Output(TypedDict, total=False):
