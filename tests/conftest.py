@@ -94,7 +94,7 @@ def postgres(request: pytest.FixtureRequest) -> str:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--soak", action="store_true", help="kill processes 108 times, not 6, and at each write; play whole benchmarks"
+        "--soak", action="store_true", help="kill processes 208 times, not 12, and at each write; play whole benchmarks"
     )
 
 

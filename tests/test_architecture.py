@@ -48,6 +48,7 @@ HOME = {
     "integrations/inspect/model.py": {"inspect_ai"},
     "integrations/inspect/sample.py": {"inspect_ai"},
     "integrations/inspect/scorers.py": {"inspect_ai"},
+    "integrations/middleware.py": {"langchain"},
     "models/http.py": {"openai"},
     "models/openai.py": {"openai", "langchain_openai"},
     "integrations/mcp_server.py": {"mcp"},

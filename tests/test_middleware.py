@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -179,6 +180,15 @@ def test_reflexion_writes_about_each_attempt_by_its_reflector() -> None:
     output = asked(create_agent(model, [], middleware=[steps]))
     assert "Not so poor." in str(model.prompts[1])
     assert (said(output)[-1], output["icrl_result"]["usage"]["calls"]) == ("best", 3)
+
+
+def test_self_refine_answers_with_its_last_attempt_and_icrl_may_judge_the_leaders_again() -> None:
+    refine = ICRLMiddleware(scored, topology="self_refine", critic=ScriptedModel(["Shorter."]), rounds=2)
+    assert said(asked(create_agent(scripted(["best", "poor"]), [], middleware=[refine]))) == ["Do it.", "poor"]
+    judged: list[str] = []
+    again = ICRLMiddleware(lambda response: judged.append(response) or scored(response), rounds=2, retests=2)
+    assert said(asked(create_agent(scripted(["best", "poor"]), [], middleware=[again]))) == ["Do it.", "best"]
+    assert Counter(judged) == {"best": 3, "poor": 3}
 
 
 @needs_deepagents
@@ -394,7 +404,7 @@ def test_keys_are_restored_whatever_their_reducers() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"width": 2}, "width=2: the model is another's, and answers once a round"),
+        ({"width": 2}, "width=2 makes no sense here: the other loop makes one attempt at a time"),
         ({"model": "openai:any"}, "model is of the model that answers"),
         ({"switch_model": "openai:any", "switch_after": 2}, "switch_model is of the model that answers"),
         ({"system": "Be kind."}, "system is of the model that answers"),
@@ -407,7 +417,7 @@ def test_keys_are_restored_whatever_their_reducers() -> None:
         ({"topology": "none"}, "unknown topology 'none'"),
         ({"n": 3}, "unknown argument 'n'|unexpected"),
         ({"restore": "files"}, "restore has names of keys"),
-        ({"restore": ("files",), "retests": 1}, "give one of the two"),
+        ({"restore": ("files",), "retests": 1}, "retests=1 makes no sense here: restore has put back"),
     ],
 )
 def test_what_makes_no_sense_for_an_agent_is_refused_where_it_is_made(options: Any, words: str) -> None:

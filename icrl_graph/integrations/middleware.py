@@ -14,30 +14,31 @@ from dataclasses import replace
 from itertools import chain
 from typing import Annotated, Any, NotRequired
 
-from langchain.agents.middleware import AgentMiddleware, AgentState, hook_config
-from langchain.agents.middleware.types import ExtendedModelResponse, OmitFromInput, OmitFromOutput, PrivateStateAttr
 from langchain_core.messages import AIMessage, AnyMessage, RemoveMessage, ToolMessage, convert_to_messages
 from langgraph.channels import DeltaChannel
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.types import Command, Overwrite
 from pydantic import TypeAdapter
 
-from icrl_graph.errors import BudgetExceeded
+from icrl_graph.errors import BudgetExceeded, missing_extra
 from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.execution.langgraph_internals import overwriting
 from icrl_graph.prompts.layouts import flat
-from icrl_graph.state.episode import Episode, Output, Usage, add_usage, keep_last, upsert
+from icrl_graph.state.episode import Episode, Output, Usage, add_usage, keep_last, latest, upsert
 from icrl_graph.state.selection import answering
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.nodes import check_task
 from icrl_graph.topologies.stepwise import Play, Run, Stepwise, spending
 
+try:
+    from langchain.agents.middleware import AgentMiddleware, AgentState, hook_config
+    from langchain.agents.middleware.types import ExtendedModelResponse, OmitFromInput, OmitFromOutput, PrivateStateAttr
+except ImportError as missing:
+    raise missing_extra("langchain", "agents") from missing
+
+Topology = str | Callable[..., Graph]
 _OTHERS = ("structured_response", "_summarization_event")
 """Keys of other libraries that belong to an attempt: the second counts messages, which are taken away after it."""
-
-
-def _later(old: Any, new: Any) -> Any:
-    return new
 
 
 def _added(old: Usage | None, new: Usage | None) -> Usage:
@@ -51,9 +52,9 @@ def _appended(old: list[Any] | None, writes: Sequence[list[Any]]) -> list[Any]:
 class ICRLState(AgentState[Any]):
     """What an agent's state has beside its own keys. The run is private; `get_state(config).values` has it."""
 
-    task_data: NotRequired[Annotated[dict[str, Any], OmitFromOutput, _later]]
+    task_data: NotRequired[Annotated[dict[str, Any], OmitFromOutput, latest]]
     """For the evaluator alone; stays until another is given."""
-    icrl_result: NotRequired[Annotated[dict[str, Any] | None, OmitFromInput, _later]]
+    icrl_result: NotRequired[Annotated[dict[str, Any] | None, OmitFromInput, latest]]
     """What the run has come to (`icrl_graph.state.episode.Output`)."""
     icrl_inputs: NotRequired[Annotated[dict[str, Any], PrivateStateAttr, DeltaChannel(keep_last)]]
     icrl_settings: NotRequired[Annotated[dict[str, Any], PrivateStateAttr, DeltaChannel(keep_last)]]
@@ -109,18 +110,14 @@ class ICRLMiddleware(AgentMiddleware[ICRLState, Any, Any]):
     state_schema = ICRLState
 
     def __init__(
-        self,
-        evaluator: Evaluator,
-        *,
-        topology: str | Callable[..., Graph] = "icrl",
-        restore: Sequence[str] = (),
-        **options: Any,
+        self, evaluator: Evaluator, *, topology: Topology = "icrl", restore: Sequence[str] = (), **options: Any
     ) -> None:
         super().__init__()
         if isinstance(restore, str) or not all(isinstance(key, str) for key in restore):
             raise ValueError(f"restore has names of keys of the agent's state, such as ('files',); got {restore!r:.80}")
-        self._steps, self._restore, self._keys = Stepwise(topology, evaluator, options), restore, (*_OTHERS, *restore)
-        self._check(self._steps.graph.settings().model_dump())
+        fixed = {"retests": (0, "restore has put back what an attempt is judged by")} if restore else {}
+        self._steps, self._restore = Stepwise(topology, evaluator, options, fixed), tuple(restore)
+        self._keys = (*_OTHERS, *restore)
 
     def before_agent(self, state: ICRLState, runtime: Any) -> dict[str, Any]:
         """Begin a run."""
@@ -137,22 +134,20 @@ class ICRLMiddleware(AgentMiddleware[ICRLState, Any, Any]):
             return None
         if cap := self._steps.cap(_run_of(state)):
             return {"icrl_cap": cap, "jump_to": "end"}
-        found = {"icrl_before": {**state["icrl_before"], "messages": state["messages"]}}
-        return None if state.get("icrl_used") else found
+        is_first = not state.get("icrl_used")
+        return {"icrl_before": {**state["icrl_before"], "messages": state["messages"]}} if is_first else None
 
     async def abefore_model(self, state: ICRLState, runtime: Any) -> dict[str, Any] | None:
         """As `before_model`, which never waits."""
         return self.before_model(state, runtime)
 
-    def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> ExtendedModelResponse[Any]:
+    def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
         """Ask by the prompt of the round; count what is answered."""
         with self._steps.counting() as used:
             response = handler(self._asked(request))
         return _answered(response, used)
 
-    async def awrap_model_call(
-        self, request: Any, handler: Callable[[Any], Awaitable[Any]]
-    ) -> ExtendedModelResponse[Any]:
+    async def awrap_model_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         """Ask by the prompt of the round; count what is answered."""
         with self._steps.counting() as used:
             response = await handler(self._asked(request))
@@ -180,20 +175,13 @@ class ICRLMiddleware(AgentMiddleware[ICRLState, Any, Any]):
         """Judge the attempt, then begin the next one, or end with the best."""
         return await self._steps.aplay(self._end(state))
 
-    def _check(self, settings: Mapping[str, Any]) -> None:
-        if self._restore and settings.get("retests"):
-            raise ValueError("retests would judge attempts by what restore has put back; give one of the two")
-
     def _begin(self, state: ICRLState) -> Play:
         given = {"task": list(state["messages"]), "task_data": state.get("task_data") or {}}
         run = yield from self._steps.begin(given)
-        self._check(run["settings"])
-        found = {key: state.get(key) for key in self._keys}
-        return {
-            **{"icrl_inputs": run["inputs"], "icrl_settings": run["settings"], "icrl_left": Overwrite([])},
-            **{"icrl_episodes": Overwrite(run["episodes"]), "icrl_before": {**found, "messages": state["messages"]}},
-            **dict.fromkeys(("icrl_stopped", "icrl_cap", "icrl_used", "icrl_said", "icrl_result")),
-        }
+        update = dict.fromkeys(("icrl_stopped", "icrl_cap", "icrl_used", "icrl_said", "icrl_result"))
+        update |= {"icrl_inputs": run["inputs"], "icrl_settings": run["settings"], "icrl_left": Overwrite([])}
+        update |= {"icrl_before": {key: state.get(key) for key in ("messages", *self._keys)}}
+        return {**update, "icrl_episodes": Overwrite(run["episodes"])}
 
     def _asked(self, request: Any) -> Any:
         """The request, with the round's prompt in place of the conversation, ahead of the attempt's own messages."""
@@ -213,14 +201,10 @@ class ICRLMiddleware(AgentMiddleware[ICRLState, Any, Any]):
         own = [message for message in state["messages"] if message.id not in known]
         left = {**{key: state.get(key) for key in self._keys}, "messages": own}
         data = {**run["inputs"]["task_data"], **{key: state.get(key) for key in self._restore}}
-        run |= {"inputs": {**run["inputs"], "task_data": data}}
+        run["inputs"] = {**run["inputs"], "task_data": data}
         run = yield from self._steps.end(run, *_reply(state, own))
-        update = {
-            "icrl_episodes": run["patches"],
-            "icrl_left": [left],
-            "icrl_used": None,
-            "icrl_stopped": run["stopped"],
-        }
+        update: dict[str, Any] = {"icrl_episodes": run["patches"], "icrl_stopped": run["stopped"]}
+        update |= {"icrl_left": [left], "icrl_used": None}
         if run["stopped"]:
             top = answering(run["episodes"], self._steps.graph.choose)
             put = left if top is None else [*state.get("icrl_left", ()), left][top["round"]]

@@ -207,8 +207,8 @@ class Output(TypedDict, total=False):
     itself) or "human"."""
     rounds_done: int
     stopped: str | None
-    """Why it ended: rounds, success, plateau, gain, calls, tokens, usd, time, failures (of the model), evaluator or
-    error (a program of another library has raised)."""
+    """Why it ended: rounds, success, plateau, gain, calls, tokens, usd, time, failures (of the model), evaluator,
+    error (a program of another library has raised) or agent (other middleware has ended it)."""
     usage: Usage
 
 

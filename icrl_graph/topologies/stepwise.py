@@ -3,8 +3,9 @@
     steps = Stepwise("icrl", score, {"rounds": 4})
     run = steps.play(steps.begin({"task": "..."}))
     while not run["stopped"]:
-        reply = ...  # whoever makes the attempts answers steps.graph.prompt(run)
-        run = steps.play(steps.end(run, reply))
+        with steps.counting() as used:
+            reply = ...  # the other loop answers steps.graph.prompt(run)
+        run = steps.play(steps.end(spending(run, used), reply))
 
 To be called within a node of a graph, whose checkpointer holds the replies of judges; the state of the run is the
 caller's to keep.
@@ -37,8 +38,12 @@ Run = dict[str, Any]
 Play = Generator[tuple[str, Run], Mapping[str, Any], Run]
 """Yields the name of a node with the state to play it on, is sent what the node writes, and returns the run."""
 _ELSEWHERE = ("model", "system", "sampling", "max_response_tokens", "cache", "switch_model")
-_ALONE: Mapping[str, Any] = {"model": None, "switch_model": None, "width": 1}
-"""Settings that make no sense for attempts that another loop makes, with the value that they may have."""
+_FIXED: Mapping[str, tuple[Any, str]] = {
+    "model": (None, "the model is the other loop's"),
+    "switch_model": (None, "the model is the other loop's"),
+    "width": (1, "the other loop makes one attempt at a time"),
+}
+"""Settings that make no sense for attempts that another loop makes: the value that they have, and why."""
 
 
 def elsewhere() -> str:
@@ -53,6 +58,7 @@ class Stepwise:
         topology: "icrl", "reflexion", "self_refine", or another one that makes one attempt after another.
         evaluator: gives the reward.
         options: of the topology.
+        fixed: further settings that make no sense: by name the value that they have, and why.
 
     Attributes:
         graph: the topology.
@@ -61,21 +67,26 @@ class Stepwise:
         ValueError: an argument is wrong, or makes no sense where another loop makes the attempts; says which.
     """
 
-    def __init__(self, topology: str | Callable[..., Graph], evaluator: Evaluator, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        topology: str | Callable[..., Graph],
+        evaluator: Evaluator,
+        options: Mapping[str, Any],
+        fixed: Mapping[str, tuple[Any, str]] | None = None,
+    ) -> None:
         for name in _ELSEWHERE:
             if name in options:
                 raise ValueError(f"{name} is of the model that answers: give it there")
         if isinstance(options.get("extract"), type):
             raise ValueError("structured output is of the model that answers: ask for it there, instead of by extract")
         self.graph = build(topology, elsewhere, evaluator, **options)
-        self._judging = _judging(self.graph, topology)
-        self.check(self.graph.settings().model_dump())
+        self._judging, self._fixed = _judging(self.graph, topology), {**_FIXED, **(fixed or {})}
+        self._check(self.graph.settings().model_dump())
 
-    def check(self, settings: Mapping[str, Any]) -> None:
-        """Raise `ValueError` if settings make no sense where another loop makes the attempts."""
-        for name, only in _ALONE.items():
+    def _check(self, settings: Mapping[str, Any]) -> None:
+        for name, (only, why) in self._fixed.items():
             if settings.get(name) not in (None, only):
-                raise ValueError(f"{name}={settings[name]!r}: the model is another's, and answers once a round")
+                raise ValueError(f"{name}={settings[name]!r} makes no sense here: {why}")
 
     def play(self, play: Play) -> Run:
         """Play nodes."""
@@ -98,9 +109,13 @@ class Stepwise:
             return done.value  # type: ignore[no-any-return]
 
     def begin(self, given: Mapping[str, Any]) -> Play:
-        """Begin a run of an input, and open its first attempt."""
+        """Begin a run of an input, and open its first attempt.
+
+        Raises:
+            ValueError: the input or a setting of the run is wrong.
+        """
         told = yield "prepare", dict(given)
-        self.check(told["settings"])
+        self._check(told["settings"])
         run = {"stopped": None, **told}
         return _with(run, (yield "build_context", run))
 
@@ -129,17 +144,17 @@ class Stepwise:
         """End an attempt, then open the next one, or end the run.
 
         Args:
-            run: as `begin` or this has returned it, with what the attempt has used.
+            run: as `begin` or this has returned it, with what the attempt has used (`spending`).
             reply: text, a message, or an object of JSON values.
             failed: why there is no reply, if there is none.
             stopped: why the run ends with this attempt, if it does in any case.
         """
         latest, tags = run["episodes"][-1], SavedSettings.of(run["settings"]).reasoning_tags
         fields = {"error": failed, "error_kind": "cap"} if failed else read_response(reply, tags)
-        patch: Any = {**latest, **fields}
+        patch: Any = {**identity(latest), "costs": latest["costs"], **fields}
         patch |= extracted(patch, self.graph.parts.extract)
-        told = ResponseEvent(type="response", **identity(latest), **{k: patch.get(k) for k in ("response", "error")})
-        teller(self.graph.parts, run)(told)
+        told: Any = {**identity(latest), "response": patch.get("response"), "error": patch.get("error")}
+        teller(self.graph.parts, run)(ResponseEvent(type="response", **told))
         run = _with({**run, "patches": []}, {"episodes": [patch], "stopped": stopped})
         for name in self._judging:
             run = _with(run, (yield name, run))
