@@ -56,7 +56,9 @@ def main(folder: Path, rounds: int, kill_at: int) -> None:
 
     steps = ICRLMiddleware(RunnableLambda(judge), rounds=rounds, watch=watch)
     with SqliteSaver.from_conn_string(str(folder / "agent.sqlite")) as saver:
-        agent = create_agent(ScriptedModel(reply, takes_tools=True), [look], middleware=[steps], checkpointer=saver)
+        agent: Any = create_agent(
+            ScriptedModel(reply, takes_tools=True), [look], middleware=[steps], checkpointer=saver
+        )
         begun = agent.get_state(thread()).values
         output = agent.invoke(None if begun else {"messages": [("user", "Do it.")]}, thread(), durability="sync")
     result = output["icrl_result"]

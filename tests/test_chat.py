@@ -45,7 +45,8 @@ def test_a_turn_is_a_run_whose_task_is_the_conversation_and_settings_come_by_the
     model = ScriptedModel(["a", "abc", "x", "xy"])
     chat = as_chat(create_icrl(model, length, rounds=2)).compile(checkpointer=InMemorySaver())
     chat.invoke(ASKED, thread())
-    output = chat.invoke({"messages": [("user", "Again.")]}, thread(), context={"rounds": 1})
+    again: Any = {"messages": [("user", "Again.")]}
+    output = chat.invoke(again, thread(), context={"rounds": 1})
     assert said(output) == ["Do it.", "abc", "Again.", "x"]
     assert [message["role"] for message in model.prompts[2]] == ["user", "assistant", "user"]
     assert output["rounds_done"] == 1
@@ -83,7 +84,8 @@ def test_without_an_answer_it_says_why() -> None:
 
 def test_events_stream_through_it_and_any_topology_can_talk() -> None:
     chat = as_chat(create_best_of_n(ScriptedModel(["a", "abc"]), length, n=2)).compile()
-    told = [event["type"] for _, event in chat.stream(ASKED, stream_mode="custom", subgraphs=True)]
+    parts: Any = chat.stream(ASKED, stream_mode="custom", subgraphs=True)
+    told = [event["type"] for _, event in parts]
     assert told == ["round", "response", "response", "episode", "episode", "done"]
 
 

@@ -157,7 +157,7 @@ def test_settings_come_by_the_context_and_task_data_by_the_state() -> None:
 
 def test_tokens_of_each_attempt_are_streamed_once_and_the_rounds_as_events() -> None:
     agent = create_agent(scripted(["poor", "best", "mid"]), [], middleware=[ICRLMiddleware(scored, rounds=3)])
-    parts = list(agent.stream(ASKED, stream_mode=["messages", "custom"]))
+    parts: Any = list(agent.stream(ASKED, stream_mode=["messages", "custom"]))
     streamed = [part[0] for mode, part in parts if mode == "messages"]
     assert [message.text for message in streamed if isinstance(message, AIMessage)] == ["poor", "best", "mid"]
     told = [part["type"] for mode, part in parts if mode == "custom"]
@@ -186,7 +186,12 @@ def test_self_refine_answers_with_its_last_attempt_and_icrl_may_judge_the_leader
     refine = ICRLMiddleware(scored, topology="self_refine", critic=ScriptedModel(["Shorter."]), rounds=2)
     assert said(asked(create_agent(scripted(["best", "poor"]), [], middleware=[refine]))) == ["Do it.", "poor"]
     judged: list[str] = []
-    again = ICRLMiddleware(lambda response: judged.append(response) or scored(response), rounds=2, retests=2)
+
+    def judge(response: str) -> float:
+        judged.append(response)
+        return scored(response)
+
+    again = ICRLMiddleware(judge, rounds=2, retests=2)
     assert said(asked(create_agent(scripted(["best", "poor"]), [], middleware=[again]))) == ["Do it.", "best"]
     assert Counter(judged) == {"best": 3, "poor": 3}
 
@@ -229,8 +234,13 @@ def test_a_model_that_fails_is_the_agents_business_and_the_thread_goes_on_where_
 @pytest.mark.parametrize("is_first", [True, False])
 def test_the_notice_of_a_limit_is_no_attempt_and_the_best_so_far_comes_back(is_first: bool) -> None:
     judged: list[str] = []
-    steps = ICRLMiddleware(lambda response: judged.append(response) or 0.5, rounds=3)
-    stack = [ModelCallLimitMiddleware(run_limit=3, exit_behavior="end"), steps]
+
+    def judge(response: str) -> float:
+        judged.append(response)
+        return 0.5
+
+    steps = ICRLMiddleware(judge, rounds=3)
+    stack: list[Any] = [ModelCallLimitMiddleware(run_limit=3, exit_behavior="end"), steps]
     model = scripted([call("look", x=1), "poor", call("look", x=2), "best"])
     output = asked(create_agent(model, [look], middleware=stack if is_first else stack[::-1]))
     assert judged == ["poor"]
@@ -242,7 +252,7 @@ def test_the_notice_of_a_limit_is_no_attempt_and_the_best_so_far_comes_back(is_f
 def test_a_round_that_is_summarized_is_judged_by_its_answer_and_the_conversation_stays(is_first: bool) -> None:
     model = scripted([call("look", x=1), "poor", call("look", x=2), "best", call("look", x=3), "mid"])
     summary = SummarizationMiddleware(ScriptedModel(lambda: "SUMMARY"), trigger=("messages", 3), keep=("messages", 2))
-    stack = [summary, ICRLMiddleware(scored, rounds=3)]
+    stack: list[Any] = [summary, ICRLMiddleware(scored, rounds=3)]
     output = asked(create_agent(model, [look], middleware=stack if is_first else stack[::-1]))
     assert output["icrl_result"]["answer"] == "best"
     first, *_, last = said(output)
@@ -306,7 +316,9 @@ def test_usage_is_what_the_server_counts_with_the_judge_and_the_models_within_to
         solve = as_tool(create_icrl(inner, lambda response: 0.5, rounds=2), "solve", "Solves.")
         script = iter([call("solve", task="Solve."), "poor", call("solve", task="Again."), "best"])
         agent = ScriptedModel(lambda: next(script), takes_tools=True)
-        paid = RunnableLambda(lambda given: judge.invoke(given["response"])) | (lambda verdict: len(verdict.text) / 100)
+        paid: Any = RunnableLambda(lambda given: judge.invoke(given["response"])) | (
+            lambda verdict: len(verdict.text) / 100
+        )
         output = asked(create_agent(agent, [solve], middleware=[ICRLMiddleware(paid, rounds=2)]), is_async)
         usage = output["icrl_result"]["usage"]
         told = [sum(call[name] for call in server.reported) for name in ("prompt_tokens", "completion_tokens")]
@@ -501,6 +513,6 @@ def test_an_agent_that_is_killed_again_and_again_pays_for_nothing_twice_but_the_
     done = go_on(-1)
     assert (done.stdout, done.stderr) == (f"True {3 * rounds} {rounds}\n", "")
     in_flight = [point.split()[0] for point in killed]
-    reached = points.read_text().splitlines()
-    assert reached.count("judge asked") == rounds + in_flight.count("judge")
-    assert reached.count("model asked") == 2 * rounds + in_flight.count("model")
+    all_reached = points.read_text().splitlines()
+    assert all_reached.count("judge asked") == rounds + in_flight.count("judge")
+    assert all_reached.count("model asked") == 2 * rounds + in_flight.count("model")

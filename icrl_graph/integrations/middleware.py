@@ -73,7 +73,7 @@ class ICRLState(AgentState[Any]):
     """What each attempt has left: its own messages, and the same keys."""
 
 
-class ICRLMiddleware(AgentMiddleware[ICRLState, Any, Any]):
+class ICRLMiddleware(AgentMiddleware[Any, Any, Any]):
     """Has an agent answer in rounds, each judged and shown to the next, and gives back its best attempt.
 
     For `create_agent`, `create_deep_agent` and sub-agents, under `invoke` and `ainvoke`. An attempt is all that the
@@ -199,7 +199,7 @@ class ICRLMiddleware(AgentMiddleware[ICRLState, Any, Any]):
             return {"icrl_result": None}
         before, known, run = state["icrl_before"], _ids(state), _run_of(state)
         own = [message for message in state["messages"] if message.id not in known]
-        left = {**{key: state.get(key) for key in self._keys}, "messages": own}
+        left: dict[str, Any] = {**{key: state.get(key) for key in self._keys}, "messages": own}
         data = {**run["inputs"]["task_data"], **{key: state.get(key) for key in self._restore}}
         run["inputs"] = {**run["inputs"], "task_data": data}
         run = yield from self._steps.end(run, *_reply(state, own))
@@ -207,7 +207,7 @@ class ICRLMiddleware(AgentMiddleware[ICRLState, Any, Any]):
         update |= {"icrl_left": [left], "icrl_used": None}
         if run["stopped"]:
             top = answering(run["episodes"], self._steps.graph.choose)
-            put = left if top is None else [*state.get("icrl_left", ()), left][top["round"]]
+            put = left if top is None else [*(state.get("icrl_left") or []), left][top["round"]]
             update["icrl_result"] = {key: run.get(key) for key in Output.__annotations__}
         else:
             put = {**before, "messages": []}
@@ -238,7 +238,7 @@ def _is_on(state: Mapping[str, Any]) -> bool:
 def _run_of(state: Mapping[str, Any]) -> Run:
     """The run as its nodes know it, with what the attempt that is under way has used so far."""
     run = {key: state.get(f"icrl_{key}") for key in ("inputs", "settings", "episodes", "stopped")}
-    return spending(run, state.get("icrl_used") or {})
+    return spending(run, state.get("icrl_used") or Usage())
 
 
 def _ids(state: Mapping[str, Any]) -> set[str | None]:
@@ -246,12 +246,12 @@ def _ids(state: Mapping[str, Any]) -> set[str | None]:
     return {message.id for message in state["icrl_before"]["messages"]}
 
 
-def _answered(response: Any, used: Usage) -> ExtendedModelResponse[Any]:
+def _answered(response: Any, used: Mapping[str, Any]) -> ExtendedModelResponse[Any]:
     said = [message.id for message in response.result if isinstance(message, AIMessage) and used["calls"]]
     return ExtendedModelResponse(response, Command(update={"icrl_used": used, "icrl_said": [None, *said][-1]}))
 
 
-def _with_usage(answer: Any, used: Usage) -> Any:
+def _with_usage(answer: Any, used: Mapping[str, Any]) -> Any:
     """What a tool has answered, with what it has used. What goes to a graph around the agent is left as it is."""
     if not used["calls"] or getattr(answer, "graph", None) is not None:
         return answer

@@ -25,7 +25,6 @@ from icrl_graph.evaluators.evaluator import Evaluator
 from icrl_graph.execution.usage import collect_usage, usage_of
 from icrl_graph.models.responses import read_response
 from icrl_graph.state.episode import Usage, upsert
-from icrl_graph.state.events import ResponseEvent
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import build
 from icrl_graph.topologies.nodes.generate import extracted
@@ -153,8 +152,8 @@ class Stepwise:
         fields = {"error": failed, "error_kind": "cap"} if failed else read_response(reply, tags)
         patch: Any = {**identity(latest), "costs": latest["costs"], **fields}
         patch |= extracted(patch, self.graph.parts.extract)
-        told: Any = {**identity(latest), "response": patch.get("response"), "error": patch.get("error")}
-        teller(self.graph.parts, run)(ResponseEvent(type="response", **told))
+        said = {key: patch.get(key) for key in ("round", "candidate", "response", "error")}
+        teller(self.graph.parts, run)({"type": "response", **said})
         run = _with({**run, "patches": []}, {"episodes": [patch], "stopped": stopped})
         for name in self._judging:
             run = _with(run, (yield name, run))

@@ -30,7 +30,7 @@ def create_deepagents_rubric(host: Host) -> str:
 
     model = host.chat_model(with_fixed_tags)
     grading = RubricMiddleware(model=model, max_iterations=host.rounds)
-    agent = create_agent(model, [], middleware=[grading, Attempts()])
+    agent: Any = create_agent(model, [], middleware=[grading, Attempts()])
     state = agent.invoke({"messages": [("user", host.task)], "rubric": RUBRIC}, {"recursion_limit": 20 * host.rounds})
     answer: str = state["messages"][-1].text
     return answer
