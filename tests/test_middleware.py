@@ -1,6 +1,7 @@
 """ICRL as middleware of the real `create_agent` and `create_deep_agent`."""
 
 import asyncio
+import contextlib
 import operator
 import os
 import signal
@@ -21,6 +22,8 @@ from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.errors import NodeCancelledError
 from langgraph.types import Command
 from pydantic import BaseModel
 
@@ -491,6 +494,31 @@ def test_a_grader_that_fails_ends_a_rubric_and_not_this() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------- kills
+
+
+def test_under_ainvoke_a_run_that_broke_off_after_a_verdict_does_not_pay_for_it_again(tmp_path: Path) -> None:
+    judged: list[str] = []
+
+    async def judge(given: Any) -> float:
+        judged.append(given["response"])
+        return scored(given["response"])
+
+    def watch(event: Any) -> None:
+        if event["type"] == "episode" and judged == ["poor", "best"]:
+            judged.append("broken off")
+            raise asyncio.CancelledError
+
+    async def played() -> Any:
+        async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "agent.sqlite")) as saver:
+            steps = ICRLMiddleware(RunnableLambda(judge), rounds=3, watch=watch)
+            agent: Any = create_agent(scripted(["poor", "best", "mid"]), [], middleware=[steps], checkpointer=saver)
+            with contextlib.suppress(asyncio.CancelledError, NodeCancelledError):
+                await agent.ainvoke(ASKED, thread(), durability="sync")
+            return await agent.ainvoke(None, thread(), durability="sync")
+
+    output = asyncio.run(played())
+    assert judged == ["poor", "best", "broken off", "mid"]
+    assert (said(output), output["icrl_result"]["usage"]["calls"]) == (["Do it.", "best"], 6)
 
 
 @pytest.mark.parametrize("seed", range(4))
