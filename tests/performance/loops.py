@@ -4,6 +4,7 @@
 
 Set-ups:
     ours            `create_icrl`, the package's own client, no checkpoints; garbage is collected as the runner does
+    ours-best-of-n  `create_best_of_n`, its attempts side by side, without a saver
     ours-sqlite     the same with every round durable, each task in a file of its own
     ours-few-files  the same as the runner does it: the tasks in a few files
     ours-one-file   the same with one file for all, each task a thread of it
@@ -27,7 +28,7 @@ from typing import Annotated, Any
 
 from typing_extensions import TypedDict
 
-from icrl_graph import chat_model, create_icrl
+from icrl_graph import chat_model, create_best_of_n, create_icrl
 from icrl_graph.api import aplay, check_inputs
 from icrl_graph.benchmarks.scheduler import make_room, seldom_collecting
 from icrl_graph.benchmarks.storage import SqliteStorage
@@ -64,6 +65,13 @@ def ours(base_url: str, rounds: int, folder: Path) -> Play:
     """The package's graph, without a saver."""
     model = chat_model("openai:local", base_url=base_url)
     graph: Any = create_icrl(model, reward, rounds=rounds).compile()
+    return lambda number: graph.ainvoke({"task": task(number)}, {"recursion_limit": 10**6})
+
+
+def ours_best_of_n(base_url: str, rounds: int, folder: Path) -> Play:
+    """The package's Best-of-N, without a saver."""
+    model = chat_model("openai:local", base_url=base_url)
+    graph: Any = create_best_of_n(model, reward, n=rounds).compile()
     return lambda number: graph.ainvoke({"task": task(number)}, {"recursion_limit": 10**6})
 
 
@@ -150,6 +158,7 @@ def naive(base_url: str, rounds: int, folder: Path) -> Play:
 
 SET_UPS: dict[str, Callable[[str, int, Path], Play]] = {
     "ours": ours,
+    "ours-best-of-n": ours_best_of_n,
     "ours-sqlite": ours_kept,
     "ours-few-files": ours_in_few_files,
     "ours-one-file": ours_in_one_file,

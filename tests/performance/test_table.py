@@ -1,32 +1,57 @@
 """The table of docs/performance.md is written by `make perf` alone."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.performance.table import PAGE, rows, with_table
+from tests.performance.table import PACKAGES, PAGE, Load, circumstances, merged, rows, with_table
 
 HERE = Path(__file__).parent
 
 
 def test_rows_are_what_the_tests_say() -> None:
     said = ["...", "PERF | round | <= 1x | 0.5x", "it said PERF | x", "PERF | more | stated | 3 (**missed**)\n"]
-    assert rows(said) == ["| round | <= 1x | 0.5x |", "| more | stated | 3 (**missed**) |"]
+    assert rows(said) == {"round": ("<= 1x", "0.5x"), "more": ("stated", "3 (**missed**)")}
+
+
+def test_of_several_repeats_the_table_has_the_middle_one_and_both_ends() -> None:
+    repeats = [{"round": ("<= 1x", said)} for said in ("0.9x (3 ms)", "1.20x (4 ms) (**missed**)", "0.80x (2 ms)")]
+    assert merged(repeats) == ["| round | <= 1x | 0.9x (3 ms) | 0.8, 1.2 |"]
 
 
 def test_the_page_has_a_place_for_the_table_and_nothing_in_it_by_hand() -> None:
     page = PAGE.read_text(encoding="utf-8")
     _, _, rest = page.partition("<!-- measured: begin -->")
     table, _, _ = rest.partition("<!-- measured: end -->")
-    written = [line for line in table.splitlines() if line][2:]
-    assert with_table(page, written) == page
-    assert all(line.count("|") == 4 for line in written)
+    first, *written = [line for line in table.splitlines() if line]
+    assert with_table(page, first, written[2:]) == page
+    assert all(line.count("|") == 5 for line in written)
 
 
 def test_a_page_without_a_place_is_refused() -> None:
     with pytest.raises(ValueError, match="no place"):
-        with_table("a page", [])
+        with_table("a page", "", [])
+
+
+def test_a_table_says_when_where_and_with_what_it_was_measured() -> None:
+    told = circumstances(0.04)
+    assert "other programs used 4%" in told
+    assert f"{os.cpu_count()} processors" in told
+    assert all(f"{name} " in told for name in PACKAGES)
+
+
+def test_what_children_use_is_not_taken_for_the_load_of_others() -> None:
+    load = Load()
+    before = os.times()
+    subprocess.run([sys.executable, "-c", "sum(range(10**7))"], check=True)
+    after = os.times()
+    busy, own, whole = (now - then for now, then in zip(load._used(), load._start, strict=True))
+    assert own >= after.children_user - before.children_user > 0
+    assert load.of_others() <= max(0.0, (busy - own) / whole) + 0.05
 
 
 def test_every_file_here_has_something_for_the_table() -> None:
