@@ -26,7 +26,7 @@ SLOW = [
     "dialects", "draining", "examples", "faults", "game24_learner", "games", "hints", "init", "inspect",
     "isolation", "learner", "local", "mathematics", "mcp", "meta_eval", "meta_rl", "middleware", "players",
     "ray", "registered", "rejudge", "report", "reproduce", "results", "runner", "scienceworld",
-    "scienceworld_graph", "shards", "shared_limits", "show", "skill", "sql_journals", "storage", "storms",
+    "scienceworld_graph", "serving", "shards", "shared_limits", "show", "skill", "sql_journals", "storage", "storms",
     "studio", "thread_lock", "threads", "totals", "trl_grpo", "trust", "unanswered", "verifiers",
 ]
 # fmt: on

@@ -191,7 +191,7 @@ LEARN = ("--model", "learner:hidden-color")
         (("demo", "game24", "--ranked", "x", "--tasks", "3"), "can't be combined"),
         (("demo", "words", "--tasks", "513"), "there are 512 held-out games"),
         (("demo", "words", "--workers", "2"), "icrl demo game24 --workers 2"),
-        (("serve", "chess"), "unknown learner 'chess'"),
+        (("serve", "chess"), "unknown learner or topology 'chess'"),
         (("train", "chess"), "unknown learner 'chess'"),
         (("run", "hidden-color:#3b9", *LEARN, "--set", "warm=2"), "unknown setting 'warm'; choose among max_calls,"),
         (("run", "hidden-color:#3b9", *LEARN, "--set", "warmup"), "--set is written NAME=VALUE, got 'warmup'"),

@@ -36,8 +36,9 @@ from icrl_graph.environments.rollouts import episode_return, rollout
 from icrl_graph.errors import MissingExtra
 from icrl_graph.evaluators.judge import llm_judge, pairwise_judge
 from icrl_graph.execution.prices import cost
+from icrl_graph.models.function import reply_of
 from icrl_graph.models.gguf import BASE_HASH, facts, sha256
-from icrl_graph.models.local import ADAPTERS, LocalChatModel, local_model, reply_of
+from icrl_graph.models.local import ADAPTERS, LocalChatModel, local_model
 from icrl_graph.state.episode import cost_of
 from icrl_graph.state.loading import absolute
 from icrl_graph.tasks.word_games.answers import earned

@@ -19,6 +19,7 @@ from icrl_graph.cli import (  # noqa: F401 - each adds its commands
     meta_eval,
     reproduce,
     run,
+    serve,
     show,
     studio,
     topologies,

@@ -1,9 +1,9 @@
-"""`icrl train` and `icrl serve`."""
+"""`icrl train`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,12 +11,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from icrl_graph.cli.shared import Json, app, check_port, err, errors_reported, out, progress_bar, warn, write
+from icrl_graph.cli.shared import Json, app, err, errors_reported, out, progress_bar, warn, write
 from icrl_graph.errors import MissingExtra
 from icrl_graph.meta_rl import RECIPES
-from icrl_graph.models.learners import LEARNERS, find_learner
 from icrl_graph.state.formatting import command
-from icrl_graph.testing.dialects import DIALECTS
 
 WORDS = "words"
 """The learner that is a language model."""
@@ -124,57 +122,3 @@ def _train_words(
     else:
         write(f"Written to {adapter}. Does it learn in its context?", console)
         write(f"  {command('meta-eval', f'local:{adapter}', '--instances', '32')}", console)
-
-
-@app.command(
-    epilog="Examples:\n\n  icrl serve --port 8000 --latency 0.2\n\n  icrl serve --dialect llama.cpp --context 600"
-)
-def serve(
-    learner: Annotated[
-        str,
-        typer.Argument(
-            help=f"One of {', '.join(LEARNERS)}, or a model of this machine, such as local:icrl-smollm2.",
-            autocompletion=lambda: [*LEARNERS, "local:smollm2", "local:icrl-smollm2"],
-        ),
-    ] = "hidden-color",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="<int>", help="Of the server; 0 takes a free one.")
-    ] = 8000,
-    latency: Annotated[float, typer.Option(min=0.0, metavar="<float>", help="Seconds before each answer.")] = 0.0,
-    dialect: Annotated[
-        str,
-        typer.Option(
-            help=f"Whose words, fields and habits it has: {', '.join(DIALECTS)}.", autocompletion=lambda: [*DIALECTS]
-        ),
-    ] = "openai",
-    context: Annotated[
-        int | None, typer.Option(min=1, metavar="<int>", help="Tokens of a prompt and its answer; default any.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Serve a shipped learner, or a model of this machine, over OpenAI's protocol.
-
-    On this machine alone, to try things out over real HTTP, and to rehearse a run against the server that it is for.
-    """
-    import threading
-
-    from icrl_graph.testing import OpenAIServer
-
-    options: Any = {"latency": latency, "port": port, "dialect": dialect, "context": context}
-    with errors_reported():
-        check_port(port)
-        reply: Callable[..., Any]
-        if learner.startswith("local:"):
-            from icrl_graph.models.local import local_model, reply_of
-
-            model = local_model(learner.removeprefix("local:"))
-            model.invoke("Hi", max_tokens=1)  # it is loaded now, not while the first client waits
-            reply, item, name = reply_of(model), "words:prize:wordings:0", Path(learner.removeprefix("local:")).stem
-        else:
-            reply, name = find_learner(learner), "learner"
-            item = "hidden-color:#b94" if learner == "hidden-color" else "game24:4,5,6,10"
-        with OpenAIServer(reply, model=name, **options) as server:
-            use = f"OPENAI_BASE_URL={server.base_url} {command('run', item, '--model', f'openai:{name}')}"
-            hint = f"Serving at {server.base_url}; stop with Ctrl-C. Use it with:\n  {use}"
-            typer.echo(json.dumps({"base_url": server.base_url}) if as_json else hint)
-            threading.Event().wait()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, suppress
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -74,6 +75,33 @@ async def async_saver_of(
     with driving(path, thread_id):
         async with sqlite_saver(path) as saver:
             yield saver
+
+
+@asynccontextmanager
+async def drivers_of(
+    path: str | PathLike[str] | None,
+) -> AsyncIterator[Callable[[str], AbstractAsyncContextManager[BaseCheckpointSaver[Any]]]]:
+    """`async_saver_of` for who drives many threads: gives it as a function of a thread.
+
+    Of a PostgreSQL database they share the connections.
+
+    Raises:
+        ValueError: the path is another address, or that of something else.
+        JournalError: the database can't be reached.
+    """
+    if not is_postgres(path):
+        if path is not None:
+            database_file(path, _WHAT)
+        yield partial(async_saver_of, path)
+        return
+    async with postgres_saver(str(path)) as shared:
+
+        @asynccontextmanager
+        async def drive(thread_id: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+            async with shared.driving(thread_id):
+                yield shared
+
+        yield drive
 
 
 @asynccontextmanager

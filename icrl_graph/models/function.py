@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -15,6 +15,7 @@ from pydantic import PrivateAttr
 from icrl_graph.execution.calls import contained
 from icrl_graph.execution.signatures import accepted_names
 from icrl_graph.execution.usage import LOCAL
+from icrl_graph.state.episode import Message
 
 REPLY_ARGUMENTS = ("messages", "rng", "temperature")
 """What a function may ask for that stands for a model; see `FunctionModel`."""
@@ -70,3 +71,16 @@ class FunctionModel(BaseChatModel):
 
     def _answer(self, offered: Mapping[str, Any]) -> str | AIMessage:
         return self.reply(**{name: offered[name] for name in self._names})
+
+
+def reply_of(model: BaseChatModel) -> Callable[..., Awaitable[AIMessage]]:
+    """A chat model as an async function that answers, so that it can stand behind `icrl_graph.testing.OpenAIServer`."""
+
+    async def reply(
+        messages: Sequence[Message], rng: Random, temperature: float | None, max_tokens: int | None
+    ) -> AIMessage:
+        given = {"temperature": temperature, "max_tokens": max_tokens}
+        sampling: Any = {name: value for name, value in given.items() if value is not None}
+        return await model.ainvoke(list(messages), seed=rng.getrandbits(31), **sampling)
+
+    return reply

