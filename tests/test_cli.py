@@ -407,7 +407,7 @@ def test_the_readme_shows_what_the_command_draws() -> None:
 
 COMMANDS = (
     *("init", "run", "resume", "show", "bench", "reproduce", "report", "rejudge", "export"),
-    *("benchmarks", "topologies", "draw", "demo", "train", "serve", "studio"),
+    *("benchmarks", "topologies", "draw", "demo", "train", "serve", "mcp", "studio"),
 )
 
 
@@ -418,7 +418,7 @@ def test_every_command_has_help_with_an_example_and_json(command: str) -> None:
     assert done.stdout == icrl(command, "--help").stdout
     assert f"icrl {command}" in done.stdout
     assert "Example" in done.stdout
-    assert "--json" in done.stdout or command == "studio"
+    assert "--json" in done.stdout or command in ("mcp", "studio")
     assert "<bool>" not in done.stdout
     assert "None" not in done.stdout
 

@@ -29,8 +29,8 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     "Improve an answer": ("init", "run", "resume", "show"),
     "Compare methods": ("bench", "reproduce", "report", "rejudge", "win-rates", "export", "meta-eval"),
     "See what there is": ("benchmarks", "topologies", "draw"),
-    "Try it offline": ("demo", "train", "serve"),
-    "Look at graphs": ("studio",),
+    "Try it offline": ("demo", "train"),
+    "Serve it": ("serve", "mcp", "studio"),
 }
 """The commands in the order of use; any other comes after them."""
 
