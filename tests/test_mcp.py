@@ -75,6 +75,7 @@ def test_improve_gives_the_best_answer_with_what_it_cost(topology: str) -> None:
 def test_an_attempt_without_a_score_is_null() -> None:
     given = ask(server(climbing(), score, rounds=2), "improve", {**ARGUMENTS, "task_data": {"fail": True}})
     assert (given.structured_content["reward"], given.structured_content["rewards"]) == (None, [None, None])
+    assert "no score for it" in given.structured_content["error"]
 
 
 def test_progress_is_told_for_each_attempt() -> None:
@@ -118,7 +119,12 @@ def test_judge_gives_the_reward_of_an_answer() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [({"task": ""}, "the task must be a text"), ({"task": "t", "rounds": 0}, "greater than or equal to 1")],
+    [
+        ({"task": ""}, "the task must be a text"),
+        ({"task": "t", "rounds": 0}, "greater than or equal to 1"),
+        ({"task": "t", "rounds": True}, "valid integer"),
+        ({"task": "t", "maxCalls": 1}, "maxCalls"),
+    ],
 )
 @pytest.mark.parametrize("tool", ["improve", "check"])
 def test_what_is_wrong_is_told(tool: str, arguments: Any, words: str) -> None:
@@ -194,6 +200,29 @@ def test_after_a_cancel_at_most_the_call_in_flight_is_paid_and_the_same_call_goe
     before = upstream.counts["calls"]
     again = ask(params(upstream.base_url, str(tmp_path / "x")), "improve").structured_content
     assert (again["answer"], upstream.counts["calls"]) == (given["answer"], before)
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_a_call_that_timed_out_is_joined_by_its_repeat_and_paid_once(
+    is_saved: bool, upstream: OpenAIServer, tmp_path: Path
+) -> None:
+    file = [str(tmp_path / "x")] if is_saved else []
+    begun = asyncio.Event()
+
+    async def heard(progress: float, total: float | None, message: str | None) -> None:
+        begun.set()
+
+    async def repeated() -> Any:
+        async with Client(params(upstream.base_url, *file)) as client:
+            call = asyncio.create_task(client.call_tool("improve", ARGUMENTS, progress_callback=heard))
+            await begun.wait()
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+            return await client.call_tool("improve", ARGUMENTS)
+
+    given = asyncio.run(repeated())
+    assert not given.is_error
+    assert len(given.structured_content["rewards"]) == upstream.counts["calls"] == 5
 
 
 def test_over_http_many_calls_at_once_each_get_their_own(upstream: OpenAIServer, tmp_path: Path) -> None:

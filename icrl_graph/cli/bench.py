@@ -253,7 +253,7 @@ def bench(
     play_comparison(plan, folder, as_json, track=track)
 
 
-def resume_comparison(folder: Path, as_json: bool, track: str | None = None, **changes: Any) -> None:
+def resume_comparison(folder: Path, as_json: bool, track: list[str] | None = None, **changes: Any) -> None:
     """Resume the comparison of a folder, by its plan; of its fields, those that are not None are changed."""
     from icrl_graph.benchmarks.plan import ADDRESSES, read_plan
 
@@ -268,7 +268,7 @@ def play_comparison(
     folder: Path,
     as_json: bool,
     show: Callable[[Any, bool], None] | None = None,
-    track: str | None = None,
+    track: list[str] | None = None,
 ) -> None:
     """Run or rejudge under a progress bar, print the results, and end with 1 if something is missing in them.
 

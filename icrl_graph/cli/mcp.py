@@ -102,6 +102,9 @@ def mcp(
         if http is None:
             made.run("stdio")
         else:
-            check_port(http)
+            import uvicorn  # comes with the SDK, whose own `run` waits at the end for every client that is connected
+
+            check_port(http, "--http")
             write(f"Serving at http://127.0.0.1:{http}/mcp; stop with Ctrl-C.", err)
-            made.run("streamable-http", host="127.0.0.1", port=http)
+            app = made.streamable_http_app()
+            uvicorn.run(app, host="127.0.0.1", port=http, log_level="warning", timeout_graceful_shutdown=1)

@@ -229,7 +229,7 @@ def resume(
     _follow(folder, as_json, again, track)
 
 
-def _follow(folder: Path, as_json: bool, play: Callable[..., Result], track: str | None) -> None:
+def _follow(folder: Path, as_json: bool, play: Callable[..., Result], track: list[str] | None) -> None:
     """Run to the end, print each round and then the result; the best answer so far where that can't be saved."""
     console = err if as_json else out
     show = _round_printer(console)
@@ -244,7 +244,7 @@ def _follow(folder: Path, as_json: bool, play: Callable[..., Result], track: str
         try:
             with (
                 stdout_reserved(as_json),
-                tracked(track) as tell,
+                tracked(track, folder.name) as tell,
                 retries_shown(),
                 drained_by_sigterm() as control,
             ):

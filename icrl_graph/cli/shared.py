@@ -11,7 +11,7 @@ import socket
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -104,10 +104,10 @@ CALLS = "Calls"
 """The panel of options about the calls of models."""
 TOTAL = "When to stop a whole comparison; what is left can be resumed with more"
 Track = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         metavar="trackio:<str>|wandb:<str>|mlflow:<str>",
-        help="Log attempts to a project of an experiment tracker, which is installed apart.",
+        help="Log attempts to a project of an experiment tracker, which is installed apart; may be repeated.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
@@ -252,20 +252,26 @@ class _Terminated(Exception):
 
 
 @contextmanager
-def tracked(where: str | None) -> Iterator[Callable[[Any], None]]:
-    """A function of events that logs them to a tracker, or does nothing; at the end all of it is logged.
+def tracked(where: Sequence[str] | None, name: str | None = None) -> Iterator[Callable[[Any], None]]:
+    """A function of events that logs them to trackers, or does nothing; at the end all of it is logged.
 
     Raises:
         ValueError: there is no such tracker.
         MissingExtra: it is not installed.
     """
-    if where is None:
+    if not where:
         yield lambda event: None
         return
     from icrl_graph.integrations.tracking import track
 
-    with closing(track(where)) as tracker:
-        yield tracker
+    with ExitStack() as stack:
+        trackers = [stack.enter_context(closing(track(each, name=name))) for each in where]
+
+        def tell(event: Any) -> None:
+            for tracker in trackers:
+                tracker(event)
+
+        yield tell
 
 
 @contextmanager
@@ -366,14 +372,14 @@ def progress_bar(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True)
 
 
-def check_port(port: int) -> None:
+def check_port(port: int, option: str = "--port") -> None:
     """Raise `OSError` if no server can listen on a port of this machine."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that has just been closed is free
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise OSError(f"port {port} is unavailable: {error.strerror}; choose another by --port") from None
+            raise OSError(f"port {port} is unavailable: {error.strerror}; choose another by {option}") from None
 
 
 def stdout_reserved(as_json: bool) -> AbstractContextManager[Any]:

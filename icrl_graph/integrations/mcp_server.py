@@ -8,24 +8,27 @@ Needs the extra `mcp`. On the command line: `icrl mcp`.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from os import PathLike
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 from pydantic import BaseModel, Field
 
 import icrl_graph
-from icrl_graph.api import aimprove, aplay, check_inputs
-from icrl_graph.errors import IcrlError
+from icrl_graph.api import Result, aimprove, check_inputs
+from icrl_graph.errors import IcrlError, ThreadBusy
 from icrl_graph.evaluators.evaluator import Evaluator
+from icrl_graph.integrations.kept_runs import KeptRuns, Run
 from icrl_graph.preview import preview
 from icrl_graph.prompts.text import number
-from icrl_graph.state.episode import answer_text
+from icrl_graph.state.episode import answer_text, error_of
+from icrl_graph.state.events import EpisodeEvent
+from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import build, find_topology, size_option
 
 _JUDGING = ("metric", "bounds", "timeout", "on_error", "prices", "rate_limit", "max_tokens", "max_usd", "max_seconds")
@@ -36,19 +39,22 @@ TaskData = Annotated[
     dict[str, Any] | None,
     Field(description="For the evaluator alone, such as the right answer; the model does not see it."),
 ]
-Rounds = Annotated[int | None, Field(ge=1, description="Attempts at most; default, and at most, the server's own.")]
+Rounds = Annotated[
+    int | None, Field(ge=1, strict=True, description="Attempts at most; default, and at most, the server's own.")
+]
 MaxCalls = Annotated[
-    int | None, Field(ge=1, description="Calls of models at most; default, and at most, the server's own.")
+    int | None, Field(ge=1, strict=True, description="Calls of models at most; default, and at most, the server's own.")
 ]
 
 
 class Improved(BaseModel):
     """What a run came to."""
 
-    answer: str = Field(description="The best answer; one that has a form, as JSON.")
+    answer: str | None = Field(description="The best answer, one that has a form as JSON; null if there is none.")
     reward: float | None = Field(description="Its reward; null if no attempt has a score.")
     rewarded_by: str | None = Field(description="Whose reward that is: oracle, judged, self-judged or human.")
     stopped: str = Field(description="Why it ended, such as rounds, success, calls or failures.")
+    error: str | None = Field(description="Why there is no reward, if there is none.")
     rewards: list[float | None] = Field(description="The reward of each attempt; null if it has no score.")
     usage: dict[str, float] = Field(description="What it cost: calls, input and output tokens, usd, seconds.")
 
@@ -94,53 +100,42 @@ def server(
     """
     graph = build(topology, model, evaluator, **options)
     graph.check_names()
-    size = size_option(find_topology(topology))
-    made = MCPServer(
-        name,
-        version=icrl_graph.__version__,
-        instructions="improve solves a task by several attempts, each judged, and gives the best one. check says ahead "
-        "what that would cost; judge gives the reward of an answer of your own.",
-    )
+    size, runs = size_option(find_topology(topology)), _Runs(path)
 
-    @made.tool(title="Improve an answer by its rewards")
+    def settings_of(rounds: int | None, max_calls: int | None) -> dict[str, Any]:
+        return graph.settings_within({size: rounds, "max_calls": max_calls}).model_dump()
+
     async def improve(
         task: Task, context: Context, rounds: Rounds = None, max_calls: MaxCalls = None, task_data: TaskData = None
     ) -> Improved:
         """Solve a task by several attempts, each judged, and give the best one. Takes minutes; tells its progress."""
         with _told():
-            inputs = check_inputs(task, task_data)
-            within = graph.settings_within({size: rounds, "max_calls": max_calls})
-            settings = {setting: getattr(within, setting) for setting in within.model_fields_set}
-            asked = json.dumps([topology, inputs, rounds, max_calls], sort_keys=True)
-            attempts, told = getattr(within, size), list[asyncio.Task[None]]()
-
-            def tell(event: Mapping[str, Any]) -> None:
-                words = f"attempt {len(told) + 1}: reward {number(event['reward'])}, best {number(event['best'])}"
-                told.append(asyncio.ensure_future(context.report_progress(len(told) + 1, attempts, words)))
-
-            id = hashlib.sha256(asked.encode()).hexdigest()[:16]
-            result = await aplay(graph, inputs, path, id, tell, settings=settings)
-            await asyncio.gather(*told, return_exceptions=True)
-            usage = {key: amount for key, amount in result.usage.items() if isinstance(amount, int | float)}
+            inputs, settings, done = check_inputs(task, task_data), settings_of(rounds, max_calls), 0
+            async with runs.played(graph, inputs, settings, topology) as (run, events):
+                async for event in events:
+                    done += 1
+                    words = f"attempt {done}: reward {number(event['reward'])}, best {number(event['best'])}"
+                    await context.report_progress(done, settings[size], words)
+                result, run.is_delivered = run.result, True
             return Improved(
-                answer=answer_text({"answer": result.answer, "stopped": result.stopped}),
+                answer=None if result.answer is None else answer_text({"answer": result.answer}),
                 reward=result.reward,
                 rewarded_by=result.rewarded_by,
                 stopped=result.stopped,
+                error=_why_unscored(result) if result.reward is None else None,
                 rewards=result.rewards,
-                usage=usage,
+                usage=_numbers(result.usage),
             )
 
-    @made.tool(title="Judge an answer")
     async def judge(task: Task, response: str, task_data: TaskData = None) -> Judged:
         """The reward of one answer, by the evaluator that `improve` uses. No model is asked for an answer."""
         with _told():
             judging = {option: options[option] for option in _JUDGING if option in options}
             result = await aimprove(task, evaluator, model=lambda: response, task_data=task_data, rounds=1, **judging)
             reward: Mapping[str, Any] = result.episodes[0]["reward"]
-            return Judged(value=reward["value"], feedback=reward.get("feedback"), error=reward.get("error"))
+            error = _why_unscored(result) if reward["value"] is None else reward.get("error")
+            return Judged(value=reward["value"], feedback=reward.get("feedback"), error=error)
 
-    @made.tool(title="Estimate the cost of improving")
     async def check(
         task: Task, rounds: Rounds = None, max_calls: MaxCalls = None, task_data: TaskData = None
     ) -> Estimate:
@@ -150,9 +145,60 @@ def server(
             changed = {setting: getattr(within, setting) for setting in within.model_fields_set}
             arguments = {"topology": topology, "task_data": task_data, **options, **changed}
             usage = await asyncio.to_thread(preview, task, score=evaluator, model=model, **arguments)
-            return Estimate(usage={key: amount for key, amount in usage.items() if isinstance(amount, int | float)})
+            return Estimate(usage=_numbers(usage))
 
-    return made
+    return MCPServer(
+        name,
+        version=icrl_graph.__version__,
+        instructions="improve solves a task by several attempts, each judged, and gives the best one. check says ahead "
+        "what that would cost; judge gives the reward of an answer of your own.",
+        tools=[
+            _tool(improve, "Improve an answer by its rewards"),
+            _tool(judge, "Judge an answer"),
+            _tool(check, "Estimate the cost of improving"),
+        ],
+    )
+
+
+class _Runs:
+    """The runs of a server, opened with the first: a call that is repeated is the run that it was."""
+
+    def __init__(self, path: str | PathLike[str] | None) -> None:
+        self._is_saved, self._kept, self._opened = path is not None, KeptRuns(path, most=64, grace=60.0), asyncio.Lock()
+        self._open: AbstractAsyncContextManager[None] | None = None
+
+    @asynccontextmanager
+    async def played(
+        self, graph: Graph, inputs: Any, settings: Any, name: str
+    ) -> AsyncIterator[tuple[Run, AsyncIterator[EpisodeEvent]]]:
+        """A run while somebody waits for it, and its attempts as they are judged."""
+        async with self._opened:
+            if self._open is None:
+                self._open = self._kept.opened()
+                await self._open.__aenter__()
+        key = json.dumps([inputs, settings], sort_keys=True) if self._is_saved else None
+        run = self._kept.ask(graph, inputs, settings, name, key, is_repeat=False)
+        with self._kept.waiting(run):
+            async with aclosing(self._kept.follow(run, every=60.0)) as events:
+                yield run, (event async for event in events if event is not None)
+
+
+def _tool(function: Callable[..., Any], title: str) -> Tool:
+    """A tool that refuses arguments that it does not know: a limit that is misspelt would be none."""
+    tool = Tool.from_function(function, title=title)
+    tool.fn_metadata.arg_model.model_config["extra"] = "forbid"
+    tool.fn_metadata.arg_model.model_rebuild(force=True)
+    tool.parameters["additionalProperties"] = False
+    return tool
+
+
+def _why_unscored(result: Result) -> str:
+    reason = next(filter(None, map(error_of, result.episodes)), None)
+    return reason or "the evaluator returned None, which is no reward"
+
+
+def _numbers(usage: Mapping[str, Any]) -> dict[str, float]:
+    return {name: amount for name, amount in usage.items() if isinstance(amount, int | float)}
 
 
 @contextmanager
@@ -164,5 +210,7 @@ def _told() -> Iterator[None]:
     """
     try:
         yield
+    except ThreadBusy as error:
+        raise ToolError("the same call is being played by another server; call again once that has ended") from error
     except (ValueError, OSError, IcrlError) as error:
         raise ToolError(f"{type(error).__name__}: {error}") from error

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -191,6 +192,31 @@ def test_a_tracker_that_fails_is_told_once_and_ends_no_run(
     assert caplog.text.count("the tracker is out of reach") == 1
 
 
+def test_a_tracker_that_is_stuck_is_told_and_holds_no_process(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = Event()
+
+    def stuck(project: str, name: str, config: dict[str, Any]) -> Any:
+        answers.wait()
+
+    monkeypatch.setitem(tracking.TRACKERS, "json", stuck)
+    monkeypatch.setattr(tracking, "PATIENCE", 0.1)
+    tracker = track("json:mine")
+    improve("t", lambda response: 0.5, model=lambda: "abc", rounds=2, watch=tracker)
+    with caplog.at_level(logging.WARNING):
+        tracker.close()
+    answers.set()
+    assert "has not answered" in caplog.text
+
+
+def test_its_runs_can_be_named(json_tracker: list[Any]) -> None:
+    tracker = track("json:mine", name="pangrams")
+    improve("t", lambda response: 0.5, model=lambda: "abc", rounds=1, watch=tracker)
+    tracker.close()
+    assert {each[0] for each in json_tracker} == {"pangrams"}
+
+
 def test_a_comparison_hands_on_every_attempt(json_tracker: list[Any], tmp_path: Path) -> None:
     tracker = track("json:mine")
     compare("hidden_color", "icrl,best_of_n", limit=2, rounds=3, folder=tmp_path / "x", watch=tracker)
@@ -199,8 +225,8 @@ def test_a_comparison_hands_on_every_attempt(json_tracker: list[Any], tmp_path: 
     assert sum(each[1] == "finished" for each in json_tracker) == 4
 
 
-@pytest.mark.parametrize("where", ["trackio", "trackio:", "tensorboard:mine", ""])
-def test_another_tracker_is_refused_with_the_choices(where: str) -> None:
+@pytest.mark.parametrize("where", ["trackio", "trackio:", "tensorboard:mine", "", None, 5])
+def test_another_tracker_is_refused_with_the_choices(where: Any) -> None:
     with pytest.raises(ValueError, match="give trackio:PROJECT, wandb:PROJECT, mlflow:PROJECT"):
         track(where)
 
