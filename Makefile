@@ -44,7 +44,7 @@ docs: $(VENV)/.docs ## build the pages into site/, strictly; look at them with: 
 	$(BIN)/zensical build --strict
 
 soak: $(VENV)/.test ## the long forms: kills at random points and at every write, 1000 random caps, nodes killed, coverage of intervals, all of ScienceWorld
-	$(BIN)/pytest tests/test_crash.py tests/test_middleware.py tests/test_ray.py tests/promises tests/test_scienceworld.py tests/test_scienceworld_graph.py tests/test_game24_learner.py tests/test_coverage.py --soak
+	$(BIN)/pytest tests/test_crash.py tests/test_middleware.py tests/test_ray.py tests/promises tests/test_scienceworld.py tests/test_scienceworld_graph.py tests/test_game24_learner.py tests/test_coverage.py tests/test_arena.py tests/test_serving.py --soak
 
 perf: $(VENV)/.test ## measure all of tests/performance at full size, and write the table of docs/performance.md
 	$(BIN)/python -m tests.performance.table

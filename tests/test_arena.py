@@ -3,16 +3,23 @@
 import importlib.util
 import json
 import os
+import sqlite3
+import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
-from icrl_graph import chat_model, compare, improve
+from icrl_graph import RateLimit, chat_model, compare, improve
 from icrl_graph.errors import MissingExtra
+from icrl_graph.execution.prices import cost
 from icrl_graph.state.loading import load
 from icrl_graph.testing import OpenAIServer
 from icrl_graph.topologies.methods import find_topology
@@ -94,6 +101,48 @@ def test_no_arm_makes_a_call_beyond_its_cap(name: str) -> None:
         assert server.counts["calls"] == 3
 
 
+PRICES: Any = {"any": {"input": 2.0, "output": 8.0}}
+FAULTS = ("429", "500", "empty", "refused")
+
+
+def _cap(draw: Random) -> dict[str, Any]:
+    kind = draw.choice(["max_calls", "max_tokens", "max_usd"])
+    most: Any = {"max_calls": draw.randint(1, 16), "max_tokens": draw.randint(20, 6000)}
+    return {kind: most.get(kind, draw.uniform(1e-5, 0.02))}
+
+
+def _play_capped(seed: int, arms: list[str]) -> None:
+    """A random arm under a random cap, some of whose calls fail."""
+    draw = Random(seed)
+    name, cap, rounds = draw.choice(arms), _cap(draw), draw.randint(1, 8)
+    faults: Any = {call: draw.choice(FAULTS) for call in range(1, 60) if draw.random() < 0.05}
+    limit = RateLimit(max_backoff=0.001)
+    with OpenAIServer(PLAYER, faults=faults) as server:
+        result = play(name, server, rounds=rounds, seed=seed, prices=PRICES, rate_limit=limit, **cap)
+    told, usage = server.reported, result.usage
+    tokens: list[float] = [each["total_tokens"] for each in told]
+    assert usage.get("input", 0) + usage.get("output", 0) == sum(tokens)
+    sums: Any = [{"input": each["prompt_tokens"], "output": each["completion_tokens"]} for each in told]
+    dollars = [cost("any", each, PRICES) or 0.0 for each in sums]
+    assert usage.get("usd", 0.0) == pytest.approx(sum(dollars))
+    refused = server.counts["429"] + server.counts["500"]
+    made = server.counts["calls"] - refused  # a call that is repeated because its server was busy counts as one
+    assert made <= usage["calls"] <= min(server.counts["calls"], cap.get("max_calls", server.counts["calls"]))
+    for amounts, most in ((tokens, cap.get("max_tokens")), (dollars, cap.get("max_usd"))):
+        assert most is None or sum(amounts) < most + max(amounts, default=0)
+
+
+def test_over_random_caps_no_arm_passes_one_by_more_than_the_call_in_flight(request: pytest.FixtureRequest) -> None:
+    is_soak, there = request.config.getoption("--soak"), importlib.util.find_spec
+    arms = [name for name, package in PACKAGES.items() if os.environ.get("CI") or there(package) is not None]
+    for seed in range(1000 if is_soak else 25):
+        try:
+            _play_capped(seed, arms)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+
 @pytest.mark.parametrize("name", ARMS)
 def test_replies_that_an_arm_can_not_read_are_data(name: str) -> None:
     with OpenAIServer(lambda: "?") as server:
@@ -120,6 +169,49 @@ def test_a_killed_arm_finds_its_replies_again(name: str, tmp_path: Path) -> None
         result = play(name, server, dies_once, path=tmp_path / "run.sqlite")
         assert server.counts["calls"] == CALLS[name]
         assert counted(result.usage) == spent_at(server)
+
+
+CHILD = Path(__file__).parent / "arena_child.py"
+
+
+def kept(file: Path) -> int:
+    """Paid replies in the journal of a run."""
+    with closing(sqlite3.connect(file)) as connection:
+        made = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'icrl_replies'").fetchone()[0]
+        return int(connection.execute("SELECT count(*) FROM icrl_replies").fetchone()[0]) if made else 0
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_a_process_that_is_killed_pays_for_nothing_twice_but_the_call_in_flight(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    is_soak = request.config.getoption("--soak")
+    if not is_soak and name not in ("gepa", "langgraph_reflection"):
+        pytest.skip("two arms, whose packages are imported fast: make soak has them all, 20 kills each")
+    kills, rng, done = 20 if is_soak else 2, Random(name), 0
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    with OpenAIServer(PLAYER) as server:
+        result = play(name, server)
+        wanted = [result.answer, result.reward, *counted(result.usage)]
+    while done < kills:
+        file, lost, ended = tmp_path / f"after {done}.sqlite", 0, False
+        with OpenAIServer(PLAYER, latency=0.02) as server:
+            command = [sys.executable, str(CHILD), name, server.base_url, str(file)]
+            while not ended:
+                point = server.counts["calls"] + rng.randint(1, 4) if done < kills else sys.maxsize
+                with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as child:
+                    while child.poll() is None and server.counts["calls"] < point:
+                        time.sleep(0.002)
+                    child.kill()
+                    said, _ = child.communicate()
+                ended = bool(said)
+                urlopen(f"{server.base_url}/models").close()  # what it had sent before that is counted by now
+                in_flight = server.counts["calls"] - kept(file) - lost
+                assert 0 <= in_flight <= (not ended)
+                lost, done = lost + in_flight, done + (not ended)
+            assert json.loads(said) == wanted
+            assert kept(file) == CALLS[name]
+            assert server.counts["calls"] == CALLS[name] + lost
 
 
 @pytest.mark.skipif(

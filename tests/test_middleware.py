@@ -395,6 +395,15 @@ def test_files_of_a_deep_agent_are_those_of_the_best_attempt_only_if_they_are_re
     assert judged == ([["/a"], ["/b"]] if restore else [[], []])
 
 
+@needs_deepagents
+def test_a_key_to_restore_that_the_agent_does_not_have_is_told_before_a_model_is_asked() -> None:
+    model = scripted(["a"])
+    agent = create_deep(model, [], middleware=[ICRLMiddleware(scored, rounds=2, restore=("filez",))])
+    with pytest.raises(ValueError, match=r"restore names 'filez', but the state of the agent has .*files"):
+        asked(agent)
+    assert model.prompts == []
+
+
 def test_keys_are_restored_whatever_their_reducers() -> None:
     class State(AgentState):
         plain: NotRequired[str]
@@ -419,7 +428,10 @@ def test_keys_are_restored_whatever_their_reducers() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"width": 2}, "width=2 makes no sense here: the other loop makes one attempt at a time"),
+        (
+            {"width": 2},
+            "width=2 makes no sense here: whoever makes the attempts",
+        ),
         ({"model": "openai:any"}, "model is of the model that answers"),
         ({"switch_model": "openai:any", "switch_after": 2}, "switch_model is of the model that answers"),
         ({"system": "Be kind."}, "system is of the model that answers"),

@@ -136,9 +136,18 @@ def overwriting(values: Mapping[str, Any]) -> dict[str, Any]:
     What has a reducer is set by `Overwrite`, which any other key would take for its value; the config alone tells which
     have one. If it no longer does, files of a worse attempt stay beside the best one's: tests/test_middleware.py.
     """
-    channels = get_config()["configurable"][CONFIG_KEY_READ].args[1]
-    reduced = (BinaryOperatorAggregate, DeltaChannel)
+    channels, reduced = _channels(), (BinaryOperatorAggregate, DeltaChannel)
     return {key: Overwrite(value) if isinstance(channels.get(key), reduced) else value for key, value in values.items()}
+
+
+def state_keys() -> list[str]:
+    """The keys of the state whose node the caller is in."""
+    return [name for name in _channels() if ":" not in name and not name.startswith("__")]
+
+
+def _channels() -> Mapping[str, Any]:
+    channels: Mapping[str, Any] = get_config()["configurable"][CONFIG_KEY_READ].args[1]
+    return channels
 
 
 def invocation_of_run() -> Any:

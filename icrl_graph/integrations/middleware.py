@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 
 from icrl_graph.errors import BudgetExceeded, missing_extra
 from icrl_graph.evaluators.evaluator import Evaluator
-from icrl_graph.execution.langgraph_internals import overwriting
+from icrl_graph.execution.langgraph_internals import overwriting, state_keys
 from icrl_graph.prompts.layouts import flat
 from icrl_graph.state.episode import Episode, Output, Usage, add_usage, keep_last, latest, upsert
 from icrl_graph.state.selection import answering
@@ -176,6 +176,10 @@ class ICRLMiddleware(AgentMiddleware[Any, Any, Any]):
         return await self._steps.aplay(self._end(state))
 
     def _begin(self, state: ICRLState) -> Play:
+        own = [key for key in state_keys() if key != "messages" and key not in ICRLState.__annotations__]
+        if unknown := [key for key in self._restore if key not in own]:
+            named, there = ", ".join(map(repr, unknown)), ", ".join(own) or "no keys of its own"
+            raise ValueError(f"restore names {named}, but the state of the agent has {there}")
         given = {"task": list(state["messages"]), "task_data": state.get("task_data") or {}}
         run = yield from self._steps.begin(given)
         update = dict.fromkeys(("icrl_stopped", "icrl_cap", "icrl_used", "icrl_said", "icrl_result"))

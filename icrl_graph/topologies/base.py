@@ -159,7 +159,12 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
 
         Returns:
             Chat messages in OpenAI's format.
+
+        Raises:
+            ValueError: the state has no attempt yet: `prepare` and `build_context` open the first.
         """
+        if not (state and state.get("episodes")):
+            raise ValueError("the state has no attempt, of which there could be a prompt: build_context opens one")
         return nodes.prompt(state, self.parts, at)
 
     def add_generate(self, name: str, model: str) -> None:

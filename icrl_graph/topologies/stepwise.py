@@ -40,7 +40,7 @@ _ELSEWHERE = ("model", "system", "sampling", "max_response_tokens", "cache", "sw
 _FIXED: Mapping[str, tuple[Any, str]] = {
     "model": (None, "the model is the other loop's"),
     "switch_model": (None, "the model is the other loop's"),
-    "width": (1, "the other loop makes one attempt at a time"),
+    "width": (1, "whoever makes the attempts, such as an agent, makes one at a time"),
 }
 """Settings that make no sense for attempts that another loop makes: the value that they have, and why."""
 

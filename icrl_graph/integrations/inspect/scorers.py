@@ -76,10 +76,8 @@ async def _own_scorer(response: str) -> Score | None:
     except RuntimeError as error:
         if "with a scorer" not in str(error):
             raise
-        scores = []
-    if not scores:
-        raise NoScorer("the task has no scorer that gives a reward; name one as evaluator")
-    return scores[0]
+        raise NoScorer("the task has no scorer that gives a reward; name one as evaluator") from error
+    return next(iter(scores), None)
 
 
 def _bound(judge: Any, names: tuple[str, ...], name: str, paid: bool, feedback: bool) -> BoundEvaluator:
