@@ -385,6 +385,21 @@ def test_a_prompt_that_is_too_long_is_made_shorter(tmp_path: Path) -> None:
     assert played.output.completion.startswith("word word")
 
 
+@scorer(metrics=[accuracy()])  # type: ignore[untyped-decorator, unused-ignore]
+def silent() -> Any:
+    async def judge(state: Any, target: Any) -> Score | None:
+        return None
+
+    return judge
+
+
+def test_a_scorer_that_gives_nothing_leaves_attempts_unscored(tmp_path: Path) -> None:
+    with OpenAIServer(scripted("42")) as server:
+        played = sample(play(icrl(rounds=2), server, tmp_path, scorer=silent()))
+    assert (played.metadata["icrl"]["reward"], played.metadata["icrl"]["rounds_done"]) == (None, 2)
+    assert server.counts["calls"] == 2
+
+
 def test_a_task_without_a_scorer_is_told(tmp_path: Path) -> None:
     with OpenAIServer(scripted("42")) as server:
         log = evaluated(Task(dataset=[Sample(input="6*7?")], solver=icrl(rounds=6)), server, tmp_path)
