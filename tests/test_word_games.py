@@ -90,13 +90,20 @@ def test_a_game_is_made_of_family_split_and_seed_alone(family: str, split: Any) 
 def test_the_games_stay_what_they_are() -> None:
     """Figures are reported on them: a change of words, wordings or of the draw is a change of the benchmark."""
     assert instance("prize", "words", 17).task == (
-        "Let us play a game. I picked a instrument out of piano, harp, guitar, organ, trumpet, banjo, and you try to "
-        "find out which. You can try again and again."
+        "Let us play a game. I picked one instrument out of piano, harp, guitar, organ, trumpet, banjo, and you try "
+        "to find out which. You can try again and again."
     )
     assert instance("mastermind", "wordings", 3).task == (
         "The safe wants two distinct labels from violin, cello, organ, piano. Every slot that matches raises your "
         "score. Rest assured that this is permanent."
     )
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_game_says_a_where_an_belongs(family: str, split: Any) -> None:
+    tasks = [instance(family, split, seed).task for seed in range(256)]
+    assert [task for task in tasks if re.search(r"\b[Aa] [aeiou]", task)] == []
 
 
 def test_a_scale_changes_rewards_and_nothing_else_of_a_game() -> None:

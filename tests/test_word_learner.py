@@ -175,6 +175,23 @@ def test_log_probabilities_recorded_while_playing_are_those_of_the_whole_sequenc
 
 
 @needs_torch
+def test_an_adapter_is_of_float32_where_the_frozen_weights_are_of_bfloat16(base: Path) -> None:
+    import torch
+
+    from icrl_graph.meta_rl.language_model import LanguageModel, Lora
+    from icrl_graph.meta_rl.trials import play
+    from icrl_graph.meta_rl.word_learner import Distillation, distil
+
+    model = LanguageModel.load(base, lora=Lora(first_layer=0), dtype=torch.bfloat16)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert {weight.dtype for weight in model.model.parameters() if not weight.requires_grad} == {torch.bfloat16}
+    distil(model, Distillation(trials=2, episodes=2), 0)
+    assert {weight.grad.dtype for weight in model.parameters()} == {torch.float32}
+    (trial,) = play(model, prizes(1), 2, seed=1)
+    assert len(trial.returns) == 2
+
+
+@needs_torch
 def test_the_policy_gradient_is_the_advantage_of_the_tokens_own_episode(model: Any) -> None:
     import torch
 

@@ -29,7 +29,7 @@ class Stage:
     warm_up: int = 10
     fall_to: float = 0.1
     """The share of the peak at the end."""
-    part: int = 2
+    part: int = 4
     """Sequences that are computed at once."""
     workers: int = 2
     """How many parts are computed side by side, each by one thread; their gradients do not depend on it."""

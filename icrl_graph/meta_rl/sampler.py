@@ -124,6 +124,7 @@ class _Cache:
         self._values = DynamicCache()
         self._device = model.model.device
         self._mask = torch.zeros(len(samples), 0, dtype=torch.long, device=self._device)
+        self._last = torch.tensor([-1], device=self._device)  # given as a number, the head is copied for each row
         self.read = [0] * len(samples)
         """Tokens of each that it has read."""
 
@@ -145,7 +146,7 @@ class _Cache:
             position_ids=(read + mask.cumsum(1) - 1).clamp(min=0),
             cache=self._values,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=self._last,
         ).logits[:, -1]
         self.read = [before + len(row) for before, row in zip(self.read, new, strict=True)]
         return logits.float()

@@ -26,7 +26,7 @@ import numpy as np
 from icrl_graph.meta_rl.adapter_training import Stage, add_gradients, fit, is_done
 from icrl_graph.meta_rl.credit import Array, advantages, find_credit
 from icrl_graph.meta_rl.export import check_llama, gguf
-from icrl_graph.meta_rl.language_model import LanguageModel
+from icrl_graph.meta_rl.language_model import LanguageModel, fast_dtype
 from icrl_graph.meta_rl.losses import Imitation, imitation, reinforcement, told
 from icrl_graph.meta_rl.pytorch import Tensor, torch
 from icrl_graph.meta_rl.samples import Sample
@@ -126,7 +126,7 @@ def train(
         raise ValueError(f"there is no model at {base}: give a GGUF file or a folder")
     done = is_done(folders["distil"], distillation)
     is_done(folders["reinforce"], reinforcement)  # else it would say so after the first stage
-    model = LanguageModel.load(base, folders["distil"] if done else None)
+    model = LanguageModel.load(base, folders["distil"] if done else None, dtype=fast_dtype())
     check_llama(model)
     stages: tuple[tuple[str, Any, Any], ...] = (
         ("distil", distillation, distil),

@@ -66,7 +66,7 @@ TRAINING: Wordings = {
         "This puzzle has one solution, and that is one of {options}. What is it?",
         "Only a single one of {options} opens the box. Call it by its name. {same}",
         "Try your luck: {options}. All of them lose but one. Which {thing} do you want?",
-        "Let us play a game. I picked a {thing} out of {options}, and you try to find out which. {same}",
+        "Let us play a game. I picked one {thing} out of {options}, and you try to find out which. {same}",
     ),
     "amounts": (
         "Each {thing} pays its own fixed amount between {low} and {high}: {options}. Name one {thing}.",
