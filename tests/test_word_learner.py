@@ -164,7 +164,7 @@ def test_log_probabilities_recorded_while_playing_are_those_of_the_whole_sequenc
 
     from icrl_graph.meta_rl.trials import play
 
-    trials = play(model, prizes(3), 3, seed=1)
+    trials = play(model, [*prizes(2), *prizes(1)], 3, seed=1)  # of the same instance are two
     samples = [sample for trial in trials for sample in trial.samples]
     recorded = [logprob for sample in samples for answer in sample.answers for logprob in answer.logprobs]
     with torch.no_grad():
@@ -172,6 +172,23 @@ def test_log_probabilities_recorded_while_playing_are_those_of_the_whole_sequenc
     written = torch.tensor([sample.ids[at + 1] for sample in samples for at, _ in sample.places()])
     assert recorded == pytest.approx(logprobs.gather(1, written[:, None])[:, 0].tolist(), abs=1e-4)
     assert [len(trial.returns) for trial in trials] == [3, 3, 3]
+
+
+@needs_torch
+@pytest.mark.parametrize("ids", [[[5, 6, 7, 8, 9], [5, 6, 7, 10]], [[5, 6, 7, 8, 9], [6, 6, 7, 8]], [[5, 6, 7, 8]] * 2])
+def test_what_sequences_begin_with_in_common_is_read_once_and_nothing_else_changes(
+    model: Any, ids: list[list[int]]
+) -> None:
+    import torch
+
+    from icrl_graph.meta_rl.samples import Answer, Sample
+
+    samples = [Sample(one, [Answer(2, 4, 0)]) for one in ids]
+    alone = torch.cat([model.model(torch.tensor([one])).logits[0, 1:3].log_softmax(-1) for one in ids])
+    together = model.logprobs(samples)
+    assert torch.allclose(together, alone, atol=1e-5)
+    gradients = [torch.autograd.grad(of[:, 3].sum(), model.parameters()) for of in (together, alone)]
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*gradients, strict=True))
 
 
 @needs_torch

@@ -44,9 +44,12 @@ class Stage:
             self.learning_rate * min(1.0, (iteration + 1) / self.warm_up) * (self.fall_to + (1 - self.fall_to) * fall)
         )
 
-    def parts(self, rows: Sequence[Row], length: Callable[[Row], int]) -> Iterator[Sequence[Row]]:
-        """Rows of like lengths, so many at once, so that little is filled up; the longest first."""
-        ordered = sorted(rows, key=length, reverse=True)
+    def parts(self, rows: Sequence[Row], key: Callable[[Row], Any]) -> Iterator[Sequence[Row]]:
+        """So many rows at once, those of like keys together, the highest first.
+
+        By their lengths, little is filled up; by their prompts, what they begin with in common is read once.
+        """
+        ordered = sorted(rows, key=key, reverse=True)
         for first in range(0, len(ordered), self.part):
             yield ordered[first : first + self.part]
 

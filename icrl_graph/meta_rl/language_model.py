@@ -93,14 +93,24 @@ class LanguageModel:
     def logprobs(self, samples: Sequence[Sample]) -> Tensor:
         """Log-probabilities of all words of the vocabulary at each token of the answers, sample by sample, in nats.
 
-        The head is computed at these places alone: over all places it is half of the cost.
+        The head is computed at these places alone: over all places it is half of the cost. What all of them begin with,
+        such as the prompt of trials of one instance, is read once.
         """
-        width = max(len(sample.ids) for sample in samples)
-        ids = torch.tensor([s.ids + [self.end] * (width - len(s.ids)) for s in samples])  # to the right: it is not seen
+        from transformers import DynamicCache
+
         network = self.model.get_base_model()
-        hidden = network.model(input_ids=ids, use_cache=False).last_hidden_state
-        rows, columns = torch.tensor([(row, at) for row, sample in enumerate(samples) for at, _ in sample.places()]).T
-        return network.lm_head(hidden[rows, columns]).float().log_softmax(-1)
+        places = [(row, at) for row, sample in enumerate(samples) for at, _ in sample.places()]
+        shared = min(common_length([sample.ids for sample in samples]), *(at for _, at in places))
+        cache = DynamicCache()
+        if shared:
+            network.model(input_ids=torch.tensor([samples[0].ids[:shared]]), cache=cache, use_cache=True)
+            cache.batch_repeat_interleave(len(samples))
+        rests = [sample.ids[shared:] for sample in samples]
+        width = max(map(len, rests))
+        ids = torch.tensor([rest + [self.end] * (width - len(rest)) for rest in rests])  # to the right: it is not seen
+        hidden = network.model(input_ids=ids, cache=cache, use_cache=True).last_hidden_state
+        rows, columns = torch.tensor(places).T
+        return network.lm_head(hidden[rows, columns - shared]).float().log_softmax(-1)
 
     def parameters(self) -> list[Tensor]:
         """The weights of the adapter."""
@@ -109,6 +119,11 @@ class LanguageModel:
     def save(self, folder: Path) -> None:
         """Write the adapter, as PEFT reads it."""
         self.model.save_pretrained(folder)
+
+
+def common_length(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with in common."""
+    return next((at for at, tokens in enumerate(zip(*rows)) if len({*tokens}) > 1), min(map(len, rows)))
 
 
 def fast_dtype() -> Any:

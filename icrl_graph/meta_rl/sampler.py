@@ -135,6 +135,18 @@ class _Cache:
 
     def feed(self, new: Sequence[Sequence[int]]) -> Any:
         """Read more tokens of each; returns the logits after the last of each, shape (rows, words)."""
+        if any(self.read):
+            return self._read(new)
+        prompts = list({tuple(row): None for row in new})  # trials of one instance begin with the same: it is read once
+        rows = [prompts.index(tuple(row)) for row in new]
+        self.read = [0] * len(prompts)
+        self._mask = self._mask[: len(prompts)]
+        logits = self._read(prompts)[rows]
+        self._values.batch_select_indices(torch.tensor(rows, device=self._device))
+        self._mask, self.read = self._mask[rows], [self.read[row] for row in rows]
+        return logits
+
+    def _read(self, new: Sequence[Sequence[int]]) -> Any:
         width, end = max(map(len, new)), self._model.end
         ids = torch.tensor([[end] * (width - len(row)) + list(row) for row in new], device=self._device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in new], device=self._device)

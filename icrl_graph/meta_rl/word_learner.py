@@ -82,6 +82,7 @@ class Reinforcement(Stage):
     """In an iteration."""
     group_size: int = 8
     """Trials of each instance."""
+    part: int = 8
     episodes: int = 8
     credit: str = "discounted:1"
     scale: str = "std"
@@ -200,6 +201,11 @@ def _drawn(
     return Instance(f"{family}:train:{seed}", drawn.inputs(), earned, form)
 
 
+def _prompt(sample: Sample) -> Sequence[int]:
+    """The tokens ahead of its first answer."""
+    return sample.ids[: sample.answers[0].start]
+
+
 def reinforce(model: LanguageModel, recipe: Reinforcement, iteration: int) -> dict[str, Any]:
     """An iteration of the second stage: adds up gradients, and says what it came to."""
     rng = Random(f"reinforce/{recipe.seed}/{iteration}")
@@ -224,7 +230,7 @@ def reinforce(model: LanguageModel, recipe: Reinforcement, iteration: int) -> di
         )
         return of_part.loss, of_part.entropy
 
-    entropies = add_gradients(model, recipe.parts(rows, lambda row: len(row[0].ids)), loss, recipe.workers)
+    entropies = add_gradients(model, recipe.parts(rows, lambda row: _prompt(row[0])), loss, recipe.workers)
     by_episode = np.array(returns).mean(axis=0).round(4).tolist()
     return {
         "return": float(np.array(returns).sum(axis=1).mean()), "by_episode": by_episode, "dropped": gains.dropped,
