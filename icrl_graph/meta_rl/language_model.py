@@ -123,7 +123,7 @@ class LanguageModel:
 
 def common_length(rows: Sequence[Sequence[int]]) -> int:
     """How many tokens all rows begin with in common."""
-    return next((at for at, tokens in enumerate(zip(*rows)) if len({*tokens}) > 1), min(map(len, rows)))
+    return next((at for at, tokens in enumerate(zip(*rows, strict=False)) if len({*tokens}) > 1), min(map(len, rows)))
 
 
 def fast_dtype() -> Any:
