@@ -128,7 +128,7 @@ def common_length(rows: Sequence[Sequence[int]]) -> int:
 
 def fast_dtype() -> Any:
     """What this processor trains fastest in: bfloat16 where it has instructions for that, else float32."""
-    can = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch don't say
+    can: Any = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch don't say
     return torch.bfloat16 if can.get("amx_bf16") or can.get("avx512_bf16") else torch.float32
 
 
