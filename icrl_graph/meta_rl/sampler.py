@@ -14,7 +14,7 @@ from langchain_core.messages import convert_to_openai_messages
 from langchain_core.runnables import RunnableLambda
 
 from icrl_graph.meta_rl.language_model import LanguageModel
-from icrl_graph.meta_rl.pytorch import torch
+from icrl_graph.meta_rl.pytorch import Tensor, torch
 from icrl_graph.meta_rl.samples import Recorder, Sample
 
 
@@ -133,32 +133,31 @@ class _Cache:
             one is other for one, other in zip(samples, self._samples, strict=True)
         )
 
-    def feed(self, new: Sequence[Sequence[int]]) -> Any:
+    def feed(self, new: Sequence[Sequence[int]]) -> Tensor:
         """Read more tokens of each; returns the logits after the last of each, shape (rows, words)."""
         if any(self.read):
-            return self._read(new)
-        prompts = list({tuple(row): None for row in new})  # trials of one instance begin with the same: it is read once
-        rows = [prompts.index(tuple(row)) for row in new]
-        self.read = [0] * len(prompts)
-        self._mask = self._mask[: len(prompts)]
-        logits = self._read(prompts)[rows]
-        self._values.batch_select_indices(torch.tensor(rows, device=self._device))
-        self._mask, self.read = self._mask[rows], [self.read[row] for row in rows]
+            logits, self._mask = self._read(new, self.read, self._mask)
+        else:
+            prompts = list({tuple(row): None for row in new})  # of trials of one instance they are the same: read once
+            rows = [prompts.index(tuple(row)) for row in new]
+            logits, mask = self._read(prompts, [0] * len(prompts), self._mask[: len(prompts)])
+            self._values.batch_select_indices(torch.tensor(rows, device=self._device))
+            logits, self._mask = logits[rows], mask[rows]
+        self.read = [before + len(row) for before, row in zip(self.read, new, strict=True)]
         return logits
 
-    def _read(self, new: Sequence[Sequence[int]]) -> Any:
+    def _read(self, new: Sequence[Sequence[int]], before: Sequence[int], mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits after the last token of each row, and the mask of all that was read of them."""
         width, end = max(map(len, new)), self._model.end
         ids = torch.tensor([[end] * (width - len(row)) + list(row) for row in new], device=self._device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in new], device=self._device)
-        read = torch.tensor(self.read, device=self._device)[:, None]
-        self._mask = torch.cat([self._mask, mask], 1)
+        is_new = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in new], device=self._device)
+        mask = torch.cat([mask, is_new], 1)
         logits = self._model.model(
             input_ids=ids,
-            attention_mask=self._mask,
-            position_ids=(read + mask.cumsum(1) - 1).clamp(min=0),
+            attention_mask=mask,
+            position_ids=(torch.tensor(before, device=self._device)[:, None] + is_new.cumsum(1) - 1).clamp(min=0),
             cache=self._values,
             use_cache=True,
             logits_to_keep=self._last,
         ).logits[:, -1]
-        self.read = [before + len(row) for before, row in zip(self.read, new, strict=True)]
-        return logits.float()
+        return logits.float(), mask
