@@ -79,8 +79,7 @@ FORMATS = {"alpaca-eval": "alpaca_eval", "inspect": "inspect_log"}
 
 
 @app.command(
-    epilog="Examples:\n\n  icrl export runs/writing --out outputs\n\n"
-    "  icrl export runs/writing --to inspect --out logs"
+    epilog="Examples:\n\n  icrl export runs/writing --out outputs\n\n  icrl export runs/writing --to inspect --out logs"
 )
 def export(
     folder: FolderArgument,
