@@ -33,6 +33,7 @@ from icrl_graph.execution.retry import describe
 from icrl_graph.state.episode import Usage, add_usage
 from icrl_graph.state.events import Emit, EpisodeEvent
 from icrl_graph.state.formatting import cost as written
+from icrl_graph.topologies.nodes.telling import show
 
 _UNITS = {TOTALS["usd"]: "usd", TOTALS["calls"]: "calls", TOTALS["time"]: "seconds"}
 """What a total budget counts, as a usage names it."""
@@ -118,12 +119,12 @@ OnProgress = Callable[[Progress], None]
 
 
 def watched(on_progress: OnProgress, watch: Emit) -> OnProgress:
-    """The same, which also hands on each attempt that is judged."""
+    """The same, which also shows each attempt that is judged to a function; what that raises ends nothing."""
 
     def tell(progress: Progress) -> None:
         on_progress(progress)
         if progress.event is not None:
-            watch(progress.event)
+            show(watch, progress.event)
 
     return tell
 

@@ -16,6 +16,8 @@ from icrl_graph.cli.shared import (
     BaseUrl,
     MaxResponseTokens,
     Prices,
+    System,
+    Temperature,
     app,
     check_port,
     err,
@@ -53,10 +55,8 @@ def mcp(
         ),
     ] = None,
     assignments: SetOption = None,
-    system: Annotated[str | None, typer.Option(help="A system prompt.", rich_help_panel=CALLS)] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Sampling temperature of every call.", rich_help_panel=CALLS)
-    ] = None,
+    system: System = None,
+    temperature: Temperature = None,
     max_response_tokens: MaxResponseTokens = None,
     base_url: BaseUrl = None,
     concurrency: Annotated[

@@ -24,6 +24,8 @@ from icrl_graph.cli.shared import (
     NoSeed,
     Prices,
     SwitchBaseUrl,
+    System,
+    Temperature,
     TotalCalls,
     TotalSeconds,
     TotalUsd,
@@ -105,10 +107,8 @@ def run(
     track: Track = None,
     as_json: Json = False,
     assignments: SetOption = None,
-    system: Annotated[str | None, typer.Option(help="A system prompt.", rich_help_panel=CALLS)] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Sampling temperature of every call.", rich_help_panel=CALLS)
-    ] = None,
+    system: System = None,
+    temperature: Temperature = None,
     max_response_tokens: MaxResponseTokens = None,
     no_seed: NoSeed = False,
     base_url: BaseUrl = None,

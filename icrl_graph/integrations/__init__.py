@@ -1,4 +1,4 @@
-"""What other libraries mount: each module is for one of them, needs that library, and is imported by nothing else.
+"""What other libraries mount: each module is for one of them, and needs it; only commands import them.
 
 One rule for all: of the caller's limits and the owner's the lower ones hold, the best answer is returned with its
 reward and why the run ended, what is unscored is never 0, and what an integration ignores it says.

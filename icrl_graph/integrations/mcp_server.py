@@ -30,6 +30,7 @@ from icrl_graph.state.episode import answer_text, error_of
 from icrl_graph.state.events import EpisodeEvent
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import build, find_topology, size_option
+from icrl_graph.topologies.settings import RunSettings
 
 _JUDGING = ("metric", "bounds", "timeout", "on_error", "prices", "rate_limit", "max_tokens", "max_usd", "max_seconds")
 """The options that judging an answer takes, too."""
@@ -85,7 +86,8 @@ def server(
     """A server with the tools `improve`, `judge` and `check`, to be run by its own `run`.
 
     Of a caller's limits and the server's own the lower ones hold. A call that is cancelled pays for nothing more but
-    what is in flight; with `path` it is saved, the same call goes on with it, and once it has ended gives its result.
+    what is in flight, and the same call within a minute goes on with it. With `path` it is saved: the same call goes on
+    with it at any time, and once it has ended gives its result.
 
     Args:
         model: as for `improve`, and so are the others.
@@ -102,15 +104,15 @@ def server(
     graph.check_names()
     size, runs = size_option(find_topology(topology)), _Runs(path)
 
-    def settings_of(rounds: int | None, max_calls: int | None) -> dict[str, Any]:
-        return graph.settings_within({size: rounds, "max_calls": max_calls}).model_dump()
+    def settings_of(rounds: int | None, max_calls: int | None) -> RunSettings:
+        return graph.settings_within({size: rounds, "max_calls": max_calls})
 
     async def improve(
         task: Task, context: Context, rounds: Rounds = None, max_calls: MaxCalls = None, task_data: TaskData = None
     ) -> Improved:
         """Solve a task by several attempts, each judged, and give the best one. Takes minutes; tells its progress."""
         with _told():
-            inputs, settings, done = check_inputs(task, task_data), settings_of(rounds, max_calls), 0
+            inputs, settings, done = check_inputs(task, task_data), settings_of(rounds, max_calls).model_dump(), 0
             async with runs.played(graph, inputs, settings, topology) as (run, events):
                 async for event in events:
                     done += 1
@@ -141,8 +143,7 @@ def server(
     ) -> Estimate:
         """What `improve` would cost at most with the same arguments. Asks no model."""
         with _told():
-            within = graph.settings_within({size: rounds, "max_calls": max_calls})
-            changed = {setting: getattr(within, setting) for setting in within.model_fields_set}
+            changed = settings_of(rounds, max_calls).model_dump(exclude_unset=True)
             arguments = {"topology": topology, "task_data": task_data, **options, **changed}
             usage = await asyncio.to_thread(preview, task, score=evaluator, model=model, **arguments)
             return Estimate(usage=_numbers(usage))

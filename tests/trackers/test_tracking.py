@@ -225,6 +225,16 @@ def test_a_comparison_hands_on_every_attempt(json_tracker: list[Any], tmp_path: 
     assert sum(each[1] == "finished" for each in json_tracker) == 4
 
 
+def test_a_function_that_raises_ends_no_comparison(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(event: Any) -> None:
+        raise ConnectionError("no tracker")
+
+    with caplog.at_level(logging.WARNING):
+        made = compare("hidden_color", "icrl", limit=1, rounds=2, folder=tmp_path / "x", watch=fail)
+    assert not made.failures
+    assert "no tracker" in caplog.text
+
+
 @pytest.mark.parametrize("where", ["trackio", "trackio:", "tensorboard:mine", "", None, 5])
 def test_another_tracker_is_refused_with_the_choices(where: Any) -> None:
     with pytest.raises(ValueError, match="give trackio:PROJECT, wandb:PROJECT, mlflow:PROJECT"):

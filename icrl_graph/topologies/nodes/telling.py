@@ -30,20 +30,25 @@ def source_of(state: Mapping[str, Any], topology: str, thread: str | None) -> So
 
 
 def teller(parts: Parts, state: Mapping[str, Any]) -> Emit:
-    """What a node tells its events; to be called within one.
-
-    What a function that watches raises is logged, and ends nothing: it may be a tracker that is out of reach.
-    """
+    """What a node tells its events; to be called within one."""
     thread = get_config().get("configurable", {}).get("thread_id")
     source, write = source_of(state, parts.name, thread), get_stream_writer()
 
     def tell(event: Any) -> None:
         write({**event, **source})
         for watch in parts.watch:
-            try:
-                with contained():
-                    watch({**event, **source})
-            except Exception as error:
-                logger.warning("a function that watches the run has raised %s; the run goes on", describe(error))
+            show(watch, {**event, **source})
 
     return tell
+
+
+def show(watch: Emit, event: Any) -> None:
+    """Show an event to a function that watches.
+
+    What that raises is logged, and ends nothing: it may be a tracker that is out of reach.
+    """
+    try:
+        with contained():
+            watch(event)
+    except Exception as error:
+        logger.warning("a function that watches the run has raised %s; the run goes on", describe(error))
