@@ -40,7 +40,7 @@ def as_activities(method: Any, seconds: float = 10) -> LangGraphPlugin:
 class Improve:
     """A run of the method: takes its input, gives its output."""
 
-    @workflow.run
+    @workflow.run  # type: ignore[untyped-decorator]
     async def run(self, task: dict[str, Any]) -> Any:
         """Play it."""
         return await graph("icrl").compile().ainvoke(task)

@@ -27,7 +27,7 @@ SLOW = [
     "isolation", "learner", "local", "mathematics", "mcp", "meta_eval", "meta_rl", "middleware", "players",
     "ray", "registered", "rejudge", "report", "reproduce", "results", "runner", "scienceworld",
     "scienceworld_graph", "serving", "shards", "shared_limits", "show", "skill", "sql_journals", "storage", "storms",
-    "studio", "thread_lock", "threads", "totals", "trl_grpo", "trust", "unanswered", "verifiers",
+    "studio", "temporal", "thread_lock", "threads", "totals", "trl_grpo", "trust", "unanswered", "verifiers",
 ]
 # fmt: on
 """Of the test files, those that `make check` leaves out: together they take four fifths of the time of all tests."""

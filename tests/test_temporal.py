@@ -111,7 +111,8 @@ class Worker:
     def start(self) -> None:
         environment = {**os.environ, "PYTHONPATH": str(CHILD.parents[1]), "PYTHONWARNINGS": "ignore"}
         command = [sys.executable, str(CHILD), self.spec]
-        self.process: Any = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+        assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"ready\n"
 
     def kill(self) -> int:
