@@ -194,8 +194,9 @@ class Driver:
         id = digest(self.run_cache, key[0], caller, call.input, [key, dict(call.kwargs)])
         run_journal, thread = journal_of_run()
         journal = next(each for each in (self.journal, run_journal, self._memory) if each is not None)
+        waits = is_async and journal is not self._memory
         with journal_errors():
-            saved = await journal.aget(id, thread) if is_async else journal.get(id, thread)
+            saved = await journal.aget(id, thread) if waits else journal.get(id, thread)
         if saved is not None:
             budget.add_saved(saved.usage, lane=key[2:4] + key[5::2])
             return saved
@@ -205,7 +206,7 @@ class Driver:
                 await asyncio.shield(asyncio.wrap_future(leader)) if is_async else leader.result()
             reply = await self._make(call, key, budget, is_async, begun)
         with journal_errors():
-            await uncancelled(journal.aput(id, thread, reply)) if is_async else journal.put(id, thread, reply)
+            await uncancelled(journal.aput(id, thread, reply)) if waits else journal.put(id, thread, reply)
         return reply
 
     async def _make(

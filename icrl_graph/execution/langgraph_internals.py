@@ -7,10 +7,10 @@ checkpointers and the names of their tables stands in `sql_journals`, which `tes
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import FrameType
 from typing import Any
-from uuid import UUID
 
 import langgraph.checkpoint.base.id as checkpoint_ids
 from langchain_core.runnables import RunnableConfig
@@ -180,13 +180,16 @@ def next_ids_after(checkpoint_id: str | None) -> None:
     order within a process, by the time of the last one; it is set here to that of a checkpoint that another process
     wrote. If LangGraph renames it, the same test fails.
     """
-    try:
-        id = UUID(checkpoint_id or "")
-    except ValueError:  # none yet, or of a checkpointer that makes its own
+    id = _UUID6.fullmatch(checkpoint_id or "")
+    if id is None:  # none yet, or of a checkpointer that makes its own
         return
-    written = (id.time_low << 28) | (id.time_mid << 12) | (id.time_hi_version & 0x0FFF)
-    if id.version == 6 and written > (checkpoint_ids._last_v6_timestamp or 0):
+    written = int("".join(id.groups()), 16)
+    if written > (checkpoint_ids._last_v6_timestamp or 0):
         checkpoint_ids._last_v6_timestamp = written  # type: ignore[assignment]
+
+
+_UUID6 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-6([0-9a-f]{3})-[0-9a-f]{4}-[0-9a-f]{12}")
+"""With the parts of the time (RFC 9562, section 5.6); by `UUID` it takes ten times as long, and each node does it."""
 
 
 def in_run(frame: FrameType) -> bool:

@@ -42,8 +42,9 @@ def metric_of(episode: Episode) -> float | None:
 
 def best(episodes: Iterable[Episode]) -> Episode | None:
     """The scored episode with the highest value; of a tie the earlier one. None if none is scored."""
-    scored = [(value, episode) for episode in episodes if (value := value_of(episode)) is not None]
-    return max(scored, key=itemgetter(0))[1] if scored else None
+    episodes = list(episodes)
+    scored = [(value, at) for at, value in enumerate(rewards_of(episodes)) if value is not None]
+    return episodes[max(scored, key=itemgetter(0))[1]] if scored else None
 
 
 def last_answered(episodes: Sequence[Episode]) -> Episode | None:

@@ -418,11 +418,11 @@ class _Served:
             return None
         episode = self._attempt(response=cleaned(answer))
         state: LoopState = {**self._state, "episodes": self.episodes}
-        found, usage = yield from score(self._parts, state, episode)
+        found, usage = yield from score(self._parts, self._settings, state, episode)
         reward = found["reward"]
         episode.update(found)
         episode["shown"], episode["costs"] = reward, costs(episode, "evaluate", usage)
-        emit(self._parts, {**self._state, "episodes": self.episodes}, 1)
+        emit(self._parts, self._settings, {**self._state, "episodes": self.episodes}, 1)
         target, value = self._settings.target, reward["value"]
         if target is not None and value is not None and value >= target:
             self.end("success")

@@ -483,8 +483,7 @@ class SavedSettings:
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> SavedSettings:
         """From the settings in a state."""
-        values = {RENAMED.get(name, name): value for name, value in saved.items()}
-        known = {name: value for name, value in values.items() if name in _SAVED}
+        known = {name: saved[stored] for stored, name in _STORED.items() if stored in saved}
         if (n := known.get("n")) is not None:
             known["width"] = n
         return cls(**known)
@@ -511,4 +510,6 @@ class SavedSettings:
         return names.get(name, self.switch_model if name == SWITCH else None)
 
 
-_SAVED = frozenset(each.name for each in fields(SavedSettings))
+_NAMES = [each.name for each in fields(SavedSettings)]
+_STORED = {**{old: name for old, name in RENAMED.items() if name in _NAMES}, **dict(zip(_NAMES, _NAMES, strict=True))}
+"""The names of settings, by the names that a state may have them under."""

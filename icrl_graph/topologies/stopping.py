@@ -56,7 +56,9 @@ def stop_reason(
         return "plateau"
     if is_enough and (rewards := _rewards(episodes, switch)) and is_enough(rewards):
         return "gain"
-    return _cap_reached(settings, episodes, calls_each) or ("evaluator" if _is_unjudged(settings, episodes) else None)
+    if cap := _cap_reached(settings, episodes, calls_each):
+        return cap
+    return "evaluator" if top is None and _only_fails(settings, episodes) else None
 
 
 def _rewards(episodes: Sequence[Episode], switch: int) -> list[float | None]:
@@ -66,9 +68,9 @@ def _rewards(episodes: Sequence[Episode], switch: int) -> list[float | None]:
     return [] if all(value is None for value in since) else since if before is None else [before, *since]
 
 
-def _is_unjudged(settings: SavedSettings, episodes: Sequence[Episode]) -> bool:
-    """Whether the evaluator has failed too often in a row, and has scored nothing before."""
-    if not settings.max_evaluator_failures or best_value(episodes) is not None:
+def _only_fails(settings: SavedSettings, episodes: Sequence[Episode]) -> bool:
+    """Whether the evaluator has failed too often in a row."""
+    if not settings.max_evaluator_failures:
         return False
     asked = [each["reward"] for each in episodes if each["round"] >= settings.reopened and answer_of(each) is not None]
     latest = asked[-settings.max_evaluator_failures :]

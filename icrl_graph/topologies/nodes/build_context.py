@@ -30,7 +30,10 @@ def build_context_node(parts: Parts) -> Runnable[Any, Any]:
 
     def build_context(state: LoopState) -> dict[str, Any]:
         check_schema_version(state["settings"])
-        settings, past = SavedSettings.of(state["settings"]), state["episodes"]
+        return opened(state, SavedSettings.of(state["settings"]))
+
+    def opened(state: LoopState, settings: SavedSettings) -> dict[str, Any]:
+        past = state["episodes"]
         number = past[-1]["round"] + 1 if past else 0
         memory, schedule, switched = chosen_parts(settings, past)
         visible = settings.feedback_limits.apply(past)

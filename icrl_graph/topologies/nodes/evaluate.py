@@ -40,7 +40,7 @@ def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
                 f"{unanswered} of the {len(todo)} attempts that build_context opened were sent to no node that answers "
                 "them: where a round has several, add_fan_out sends each on"
             )
-        flows = [score(parts, state, episode) for episode in todo]
+        flows = [score(parts, settings, state, episode) for episode in todo]
         judged = yield from all_of(flows, parts.evaluator, parts.metric)
         ablation = parts.pick("show", settings)
         patches: list[Episode] = []
@@ -50,20 +50,20 @@ def evaluate_node(parts: Parts) -> Runnable[Any, Any]:
             patch["costs"] = costs(episode, "evaluate", usage)
             patches.append(patch)
         episodes = upsert(episodes, [patches])
-        emit(parts, {**state, "episodes": episodes}, len(patches))
+        emit(parts, settings, {**state, "episodes": episodes}, len(patches))
         over = stop_reason(settings, episodes, parts.calls_ahead(settings, episodes), parts.is_enough(settings))
         return {"episodes": patches, "stopped": state.get("stopped") or over}
 
     return node("evaluate", evaluate, parts.evaluator.part, parts)
 
 
-def score(parts: Parts, state: LoopState, episode: Episode) -> Flow:
+def score(parts: Parts, settings: SavedSettings, state: LoopState, episode: Episode) -> Flow:
     """The reward of an attempt, with its metric; returns the fields of its episode that say so, and what that cost."""
     if "response" not in episode:
         return Episode(reward=unscored(episode.get("error", "no response"))), Usage()
     if "answer" in episode and episode["answer"] is None:
         return Episode(reward=unscored(episode["error"])), Usage()
-    reward, passes, usage = yield from _confirmed(parts, state, episode)
+    reward, passes, usage = yield from _confirmed(parts, settings, state, episode)
     if parts.metric is not None:
         measured, more = yield from ask(parts.metric, state, episode, None, parts.timeout)
         reward, usage = {**reward, "metric": measured["value"]}, add_usage(usage, more)
@@ -75,7 +75,7 @@ def score(parts: Parts, state: LoopState, episode: Episode) -> Flow:
     return found, usage
 
 
-def _confirmed(parts: Parts, state: LoopState, episode: Episode) -> Flow:
+def _confirmed(parts: Parts, settings: SavedSettings, state: LoopState, episode: Episode) -> Flow:
     """The reward; of an attempt that reaches the target, the lowest of as many passes as must confirm it.
 
     A pass without a score leaves it unscored: neither a success nor a failure is known.
@@ -83,7 +83,6 @@ def _confirmed(parts: Parts, state: LoopState, episode: Episode) -> Flow:
     Returns:
         The reward, what each pass gave, and what all of them cost.
     """
-    settings = SavedSettings.of(state["settings"])
     reward, usage = yield from ask(parts.evaluator, state, episode, parts.bounds, parts.timeout)
     passes = [reward["value"]]
     wanted = settings.confirmations or 1
@@ -219,9 +218,9 @@ def all_of(flows: list[Flow], *evaluators: BoundEvaluator | None) -> Flow:
     return judged
 
 
-def emit(parts: Parts, state: LoopState, new: int) -> None:
+def emit(parts: Parts, settings: SavedSettings, state: LoopState, new: int) -> None:
     """Tell who listens of the newest attempts, which were judged, and of what is spent of the caps."""
-    tell, episodes, caps = teller(parts, state), state["episodes"], SavedSettings.of(state["settings"]).caps
+    tell, episodes, caps = teller(parts, state), state["episodes"], settings.caps
     for at in range(len(episodes) - new, len(episodes)):
         tell(episode_event(episodes, at))
     if caps:
