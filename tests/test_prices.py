@@ -151,6 +151,15 @@ def test_models_deep_inside_chains_are_counted_and_capped() -> None:
     assert (output["stopped"], output["rounds_done"]) == ("tokens", 1)
 
 
+def test_each_call_within_an_agent_is_counted_and_a_cap_of_calls_ends_the_run_after_its_attempt() -> None:
+    with OpenAIServer(lambda: "42") as server:
+        policy, judge = _models(server)
+        agent: Any = policy | StrOutputParser() | (lambda text: judge.invoke(f"Better than {text}?"))
+        output, _ = play(create_icrl(agent, lambda: 0.5, rounds=9, max_calls=3))
+        assert (output["usage"]["calls"], output["stopped"]) == (4, "calls")
+        assert server.counts["calls"] == 4
+
+
 def test_a_message_that_a_function_model_passes_on_is_counted_once() -> None:
     usage: Any = {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
     inner = ScriptedModel(lambda: "hi", usage=usage)

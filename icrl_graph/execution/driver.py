@@ -238,9 +238,10 @@ class Driver:
         if call.tracks_own_cost:
             return {}
         usage = Usage(**usage_of(raw, callback, self.prices), seconds=round(time.monotonic() - start, 6))
-        if self.rate_limit.total is not None:
-            self.rate_limit.total.add(usage)
-        return {"calls": 1, **usage} if call.paid else usage
+        calls = max(1, callback.calls)  # an agent makes several
+        if self.rate_limit.total is not None:  # which has admitted one
+            self.rate_limit.total.add({**usage, "calls": calls - 1} if call.paid else usage)
+        return {"calls": calls, **usage} if call.paid else usage
 
 
 async def _admitted(budget: Budget, attempt: Key, is_async: bool) -> None:

@@ -63,6 +63,7 @@ class UsageCallback(BaseCallbackHandler):
 
     Attributes:
         replies: the replies, also those of calls that failed after they were paid.
+        calls: how many calls of models they came from: an agent makes several.
         begun: done with the first piece of an answer, where one is streamed; None if nobody waits for that.
     """
 
@@ -70,6 +71,7 @@ class UsageCallback(BaseCallbackHandler):
 
     def __init__(self, begun: Future[None] | None = None) -> None:
         self.replies: list[_Reply] = []
+        self.calls = 0
         self.begun = begun
         self._asked: dict[UUID, _Asked] = {}
 
@@ -106,10 +108,12 @@ class UsageCallback(BaseCallbackHandler):
         asked = self._asked.pop(run_id, None)
         prompt, model = (None, "") if asked is None else asked[:2]
         known = {_identity(reply.message) for reply in self.replies}
-        for message in messages:
-            if _identity(message) not in known:  # a model around another one may hand on its message, or a copy
-                is_local = message.response_metadata.get("model_provider") == LOCAL
-                self.replies.append(_Reply(message, None if is_local else prompt, model))
+        # a model around another one may hand on its message, or a copy
+        new = [message for message in messages if _identity(message) not in known]
+        self.calls += bool(new)
+        for message in new:
+            is_local = message.response_metadata.get("model_provider") == LOCAL
+            self.replies.append(_Reply(message, None if is_local else prompt, model))
 
 
 def _merged(chunks: Sequence[Any]) -> list[Any]:

@@ -8,7 +8,7 @@ from tests.performance.profiled import LIBRARIES, library
 TASKS, ROUNDS = (100, 20) if FULL else (5, 5)
 
 
-@pytest.mark.parametrize("file, counts_as", [
+@pytest.mark.parametrize(("file", "counts_as"), [
     ("/repo/icrl_graph/.venv/lib/python3.11/site-packages/langgraph/pregel/main.py", "LangGraph"),
     ("/repo/icrl_graph/.venv/lib/python3.11/site-packages/pydantic/main.py", None),
     ("/repo/icrl_graph/prompts/plan.py", "icrl_graph"),
