@@ -153,7 +153,8 @@ class _Exchange:
 
     @property
     def _wants_stream(self) -> bool:
-        return _ASKS_FOR_A_STREAM.search(self.request.content) is not None
+        told = _STREAM.search(self.request.content)
+        return told is not None and told[1] == b"true"
 
     def streams(self, response: httpx2.Response) -> bool:
         """Whether it was asked for a stream, and gets one."""
@@ -219,8 +220,8 @@ def _broken_off(told: Any) -> Any:
     return None
 
 
-_ASKS_FOR_A_STREAM = re.compile(rb'"stream":\s*true')
-"""In a request; within its texts quotation marks have a backslash before them."""
+_STREAM = re.compile(rb'"stream":\s*(true|false)')
+"""Whether a request asks for a stream, told near its start; within its texts quotation marks have a backslash."""
 
 
 def _kept(response: httpx2.Response) -> list[tuple[str, str]]:

@@ -14,15 +14,19 @@ Only `icrl_graph.models.registry` imports this, and only for a model of OpenAI's
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage, subtract_usage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.prompt_values import PromptValue
 from langchain_openai import ChatOpenAI
+from openai.resources.chat.completions import AsyncCompletions, Completions
+from pydantic import model_validator
 
 from icrl_graph.models.completions import readable
+from icrl_graph.models.lean_completions import AsyncLeanCompletions, LeanCompletions
 from icrl_graph.models.servers import address_of, is_openai
 from icrl_graph.state.unicode import cleaned
 
@@ -35,18 +39,32 @@ class LeanChatOpenAI(ChatOpenAI):
         """The id of the class that it stands for, so that it is saved and traced as that."""
         return ChatOpenAI.lc_id()
 
+    @model_validator(mode="after")
+    def _ask_without_walks(self) -> Self:
+        if type(self.client) is Completions:
+            self.client = LeanCompletions(self.root_client)
+        if type(self.async_client) is AsyncCompletions:
+            self.async_client = AsyncLeanCompletions(self.root_async_client)
+        return self
+
+    def _convert_input(self, model_input: LanguageModelInput) -> PromptValue:
+        """A prompt of LangChain's messages; texts, which most messages are, are not looked at in every way."""
+        if isinstance(model_input, list):
+            model_input = [_as_message(message) for message in model_input]
+        return super()._convert_input(model_input)
+
     def _get_request_payload(
         self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """The request's fields, with the messages where the SDK passes them on without looking at their types."""
         if self.use_responses_api is not False:  # another protocol, or not yet decided
             return cleaned(super()._get_request_payload(input_, stop=stop, **kwargs))
-        messages = self._convert_input(input_).to_messages()
+        messages = super()._convert_input(input_).to_messages()
         texts = [_as_text(message) for message in messages]
         others = [message for message, text in zip(messages, texts, strict=True) if text is None]
         payload = super()._get_request_payload(others, stop=stop, **kwargs)
         converted = iter(payload["messages"])
-        sent = cleaned([next(converted) if text is None else text for text in texts])  # else it could not be encoded
+        sent = [cleaned(next(converted)) if text is None else text for text in texts]
         body = {"messages": sent, **self._other_limit(payload), **(payload.get("extra_body") or {})}
         return {**payload, "messages": [], "extra_body": body}
 
@@ -110,13 +128,23 @@ def _keep_reasoning(message: BaseMessage, told: Mapping[str, Any] | None) -> Non
 
 
 def _as_text(message: BaseMessage) -> dict[str, Any] | None:
-    """A user's or an assistant's message as it is sent, if it is plain text; None for any other."""
+    """A user's or an assistant's message as it can be encoded and is sent, if it is plain text; None for any other."""
     role = _ROLES.get(type(message))
     if role is None or not isinstance(message.content, str) or message.name is not None or message.additional_kwargs:
         return None
     if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
         return None
-    return {"content": message.content, "role": role}
+    return {"content": cleaned(message.content), "role": role}
 
 
-_ROLES: dict[type[BaseMessage], str] = {HumanMessage: "user", AIMessage: "assistant"}
+_KINDS: dict[str, type[HumanMessage | AIMessage]] = {"user": HumanMessage, "assistant": AIMessage}
+_ROLES: dict[type[BaseMessage], str] = {kind: role for role, kind in _KINDS.items()}
+
+
+def _as_message(message: Any) -> Any:
+    """LangChain's message of a role and a text, made at once; any other as it is."""
+    if type(message) is not dict or len(message) != 2:
+        return message
+    role, text = message.get("role"), message.get("content")
+    kind = _KINDS.get(role) if type(role) is type(text) is str else None
+    return message if kind is None else kind(text)
