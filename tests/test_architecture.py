@@ -50,6 +50,7 @@ HOME = {
     "integrations/inspect/scorers.py": {"inspect_ai"},
     "integrations/middleware.py": {"langchain"},
     "models/http.py": {"openai"},
+    "models/lean_completions.py": {"openai"},
     "models/openai.py": {"openai", "langchain_openai"},
     "integrations/mcp_server.py": {"mcp"},
     "meta_rl/pytorch.py": {"torch"},

@@ -13,7 +13,8 @@ Only `icrl_graph.models.registry` imports this, and only for a model of OpenAI's
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Self
 
 from langchain_core.language_models import LanguageModelInput
@@ -23,16 +24,23 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.prompt_values import PromptValue
 from langchain_openai import ChatOpenAI
 from openai.resources.chat.completions import AsyncCompletions, Completions
-from pydantic import model_validator
+from pydantic import PrivateAttr, model_validator
 
 from icrl_graph.models.completions import readable
 from icrl_graph.models.lean_completions import AsyncLeanCompletions, LeanCompletions
 from icrl_graph.models.servers import address_of, is_openai
 from icrl_graph.state.unicode import cleaned
 
+_LONG, _KEPT = 64, 8192
+"""Messages of a prompt from which on they are kept for the next, and how many of them a model keeps."""
+_Kind = type[HumanMessage | AIMessage]
+_Make = Callable[[_Kind, str], BaseMessage]
+
 
 class LeanChatOpenAI(ChatOpenAI):
     """A `ChatOpenAI` that sends the same bodies to OpenAI for a fraction of the CPU, where a history is long."""
+
+    _make_once: _Make = PrivateAttr(default_factory=lambda: lru_cache(_KEPT)(_make))
 
     @classmethod
     def lc_id(cls) -> list[str]:
@@ -48,9 +56,10 @@ class LeanChatOpenAI(ChatOpenAI):
         return self
 
     def _convert_input(self, model_input: LanguageModelInput) -> PromptValue:
-        """A prompt of LangChain's messages; texts, which most messages are, are not looked at in every way."""
+        """A prompt of LangChain's messages; those of a long history are made once, not with each call."""
         if isinstance(model_input, list):
-            model_input = [_as_message(message) for message in model_input]
+            make = self._make_once if len(model_input) >= _LONG else _make
+            model_input = [_as_message(message, make) for message in model_input]
         return super()._convert_input(model_input)
 
     def _get_request_payload(
@@ -137,14 +146,21 @@ def _as_text(message: BaseMessage) -> dict[str, Any] | None:
     return {"content": cleaned(message.content), "role": role}
 
 
-_KINDS: dict[str, type[HumanMessage | AIMessage]] = {"user": HumanMessage, "assistant": AIMessage}
+_KINDS: dict[str, _Kind] = {"user": HumanMessage, "assistant": AIMessage}
 _ROLES: dict[type[BaseMessage], str] = {kind: role for role, kind in _KINDS.items()}
 
 
-def _as_message(message: Any) -> Any:
-    """LangChain's message of a role and a text, made at once; any other as it is."""
+def _as_message(message: Any, make: _Make) -> Any:
+    """LangChain's message of a role and a text; any other as it is."""
     if type(message) is not dict or len(message) != 2:
         return message
     role, text = message.get("role"), message.get("content")
     kind = _KINDS.get(role) if type(role) is type(text) is str else None
-    return message if kind is None else kind(text)
+    if kind is None:
+        return message
+    made = make(kind, text)
+    return made if made.content == text else kind(text)  # a callback may have changed it
+
+
+def _make(kind: _Kind, text: str) -> BaseMessage:
+    return kind(text)
