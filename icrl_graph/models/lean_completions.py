@@ -3,7 +3,7 @@
 The SDK looks up the type of every field that it sends, and makes objects of an answer one value at a time. Here a body
 is written as it is, byte for byte what the SDK would write, and pydantic reads the answer whole. Connections, retries,
 errors, headers and streams are the SDK's. What may need more than that goes its own way: options of a call, objects
-that are no JSON, and answers in another form than OpenAI's.
+that are no JSON, and answers in another form than OpenAI's. Structured output is not asked for through these.
 """
 
 from __future__ import annotations

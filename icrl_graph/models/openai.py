@@ -2,8 +2,9 @@
 
 A prompt of a hundred turns costs a client more than the rest of a round: LangChain looks at every character of every
 assistant turn, and the SDK walks through the type of every message, to send what is there already. `LeanChatOpenAI`
-passes texts on as they are. It depends on one private method of LangChain; without it, it is a plain `ChatOpenAI`.
-To the servers of others it sends the limit of an answer under both of its names; it counts the usage of a stream once.
+passes texts on as they are, and makes LangChain's messages of a long history once, not with each call. It depends on
+one private method of LangChain; without it, it is a plain `ChatOpenAI`. To the servers of others it sends the limit of
+an answer under both of its names; it counts the usage of a stream once.
 
 Of a message `ChatOpenAI` keeps what OpenAI sends. Here its reasoning is kept too, which other servers have in fields of
 their own: `reasoning_content` (DeepSeek, llama.cpp, SGLang, vLLM up to 0.15), `reasoning` (vLLM, OpenRouter, Ollama).
@@ -32,7 +33,7 @@ from icrl_graph.models.servers import address_of, is_openai
 from icrl_graph.state.unicode import cleaned
 
 _LONG, _KEPT = 64, 8192
-"""Messages of a prompt from which on they are kept for the next, and how many of them a model keeps."""
+"""Messages of a prompt from which on they are kept for the next prompts, and how many a model keeps at most."""
 _Kind = type[HumanMessage | AIMessage]
 _Make = Callable[[_Kind, str], BaseMessage]
 
@@ -159,7 +160,8 @@ def _as_message(message: Any, make: _Make) -> Any:
     if kind is None:
         return message
     made = make(kind, text)
-    return made if made.content == text else kind(text)  # a callback may have changed it
+    changed = made.content != text or made.name or made.id or made.additional_kwargs or made.response_metadata
+    return kind(text) if changed else made  # a callback may have
 
 
 def _make(kind: _Kind, text: str) -> BaseMessage:
