@@ -156,9 +156,9 @@ def _as_message(message: Any, make: _Make) -> Any:
     if type(message) is not dict or len(message) != 2:
         return message
     role, text = message.get("role"), message.get("content")
-    kind = _KINDS.get(role) if type(role) is type(text) is str else None
-    if kind is None:
+    if type(role) is not str or type(text) is not str or role not in _KINDS:
         return message
+    kind = _KINDS[role]
     made = make(kind, text)
     changed = made.content != text or made.name or made.id or made.additional_kwargs or made.response_metadata
     return kind(text) if changed else made  # a callback may have
