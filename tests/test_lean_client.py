@@ -1,6 +1,7 @@
 """What the client for long histories hands on is what LangChain's own does: answers, refusals, prompts, bodies."""
 
 import asyncio
+import functools
 import json
 from typing import Any
 
@@ -173,3 +174,19 @@ def test_a_text_about_streams_asks_for_none() -> None:
     with BodyServer(lambda: "42") as server:
         model = chat_model("openai:any", base_url=server.base_url)
         assert model.invoke('{"stream": true}').content == "42"
+
+
+@pytest.mark.parametrize("kind", [Completions, AsyncCompletions])
+def test_a_tracer_that_wraps_the_sdks_create_sees_the_calls(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, create = list[Any](), kind.create
+
+    @functools.wraps(create)
+    def traced(self: Any, **fields: Any) -> Any:
+        seen.append(fields["model"])
+        return create(self, **fields)
+
+    monkeypatch.setattr(kind, "create", traced)
+    with OpenAIServer(lambda: "42") as server:
+        model = chat_model("openai:any", base_url=server.base_url, api_key="none")
+        said = model.invoke("hi") if kind is Completions else asyncio.run(model.ainvoke("hi"))
+    assert (said.text, seen) == ("42", ["any"])

@@ -3,7 +3,8 @@
 The SDK looks up the type of every field that it sends, and makes objects of an answer one value at a time. Here a body
 is written as it is, byte for byte what the SDK would write, and pydantic reads the answer whole. Connections, retries,
 errors, headers and streams are the SDK's. What may need more than that goes its own way: options of a call, objects
-that are no JSON, and answers in another form than OpenAI's. Structured output is not asked for through these.
+that are no JSON, answers in another form than OpenAI's, and a method that a tracer has wrapped. Structured output is
+not asked for through these.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from inspect import signature
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
+import openai
 import orjson
 from openai import AsyncStream, Stream
 from openai.resources.chat.completions import AsyncCompletions, Completions
@@ -25,7 +29,7 @@ class LeanCompletions(Completions):
 
     def create(self, **fields: Any) -> Any:
         """What the SDK's returns; the same arguments."""
-        if (request := _request(fields)) is None:
+        if _is_wrapped(Completions.create) or (request := _request(fields)) is None:
             return super().create(**fields)
         return self._post(**request, stream_cls=Stream[ChatCompletionChunk])
 
@@ -35,7 +39,7 @@ class AsyncLeanCompletions(AsyncCompletions):
 
     async def create(self, **fields: Any) -> Any:
         """What the SDK's returns; the same arguments."""
-        if (request := _request(fields)) is None:
+        if _is_wrapped(AsyncCompletions.create) or (request := _request(fields)) is None:
             return await super().create(**fields)
         return await self._post(**request, stream_cls=AsyncStream[ChatCompletionChunk])
 
@@ -50,6 +54,14 @@ class _Completion(ChatCompletion):
             return cls.model_validate(data, strict=True)
         except ValidationError:
             return cls.model_construct(**data) if isinstance(data, Mapping) else data
+
+
+_SDK = str(Path(openai.__file__).parent)
+
+
+def _is_wrapped(method: Any) -> bool:
+    """Whether a method of the SDK is no longer its own, as under OpenTelemetry."""
+    return type(method) is not FunctionType or not method.__code__.co_filename.startswith(_SDK)
 
 
 _FIELDS = ("model", "stream", "service_tier", "messages", *signature(Completions.create).parameters)
