@@ -57,7 +57,7 @@ def train(
     with errors_reported():
         if learner not in TRAINED:
             raise ValueError(f"unknown learner {learner!r}; choose one of {', '.join(TRAINED)}")
-        own = {"--seed": seed, "--credit": credit, "--episodes": episodes}
+        own: dict[str, Any] = {"--seed": seed, "--credit": credit, "--episodes": episodes}
         own |= {"--instances": instances, "--base": base}
         if learner == WORDS:
             second = {"credit": credit, "episodes": episodes, "instances": instances}
