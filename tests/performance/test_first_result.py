@@ -128,7 +128,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("what", "imported", "runs", "repeats"),
     [
-        ("reading a results folder", READ, 10_000 if FULL else 500, REPEATS),
+        ("reading a results folder", READ, 10_000 if FULL else 500, 2),
         ("`icrl report`, what it loads apart,", REPORT, 1_000 if FULL else 50, 1),
     ],
     ids=["results", "report"],
