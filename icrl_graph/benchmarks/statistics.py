@@ -490,7 +490,7 @@ def _flipped(apart: Array) -> float:
         return 1.0
     scaled = moved / np.abs(moved).max()
 
-    def mean(values: Array, axis: int) -> Array:
+    def mean(values: Array, axis: int) -> Any:
         return np.round(values.mean(axis=axis), 10)  # sums that are equal but for the order of their terms are equal
 
     if 2 ** len(moved) <= FLIPS:
@@ -500,7 +500,7 @@ def _flipped(apart: Array) -> float:
     else:  # the same draws as that one would make, which goes through the tasks one by one for each batch of them
         rng = np.random.default_rng(0)
 
-        def flipped(size: tuple[int, ...]) -> Array:
+        def flipped(size: tuple[int, ...]) -> Any:
             is_turned = rng.permuted(np.tile([0, 1], (*size, 1)), axis=-1)[..., 0]
             return np.where(is_turned, -scaled, scaled)
 

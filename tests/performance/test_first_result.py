@@ -34,7 +34,7 @@ def _cpu(*arguments: Any, until: str = "", folder: Path = ROOT) -> float:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = status
     assert until or status == 0
-    return used.ru_utime + used.ru_stime
+    return float(used.ru_utime + used.ru_stime)
 
 
 def _over(what: str, goal: float, command: Callable[[], float], imports: str, told: str) -> float:
@@ -137,7 +137,8 @@ def test_ten_times_as_many_runs_take_at_most_ten_times_as_long(
     what: str, imported: str, runs: int, repeats: int, comparison: Path, tmp_path: Path
 ) -> None:
     folders = [_copied(comparison, tmp_path / str(size), size) for size in (runs, 10 * runs)]
-    command = [sys.executable, "-c", TIMED.format(imported=imported), str(repeats), comparison, *folders]
+    program = TIMED.format(imported=imported)
+    command = [sys.executable, "-c", program, *map(str, (repeats, comparison, *folders))]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     few, many = map(float, done.stdout.split())
     growth = many / few / 10
