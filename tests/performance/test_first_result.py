@@ -40,7 +40,7 @@ def _cpu(*arguments: Any, until: str = "", folder: Path = ROOT) -> float:
 def _over(what: str, goal: float, command: Callable[[], float], imports: str, told: str) -> float:
     """Record what a command costs over imports that it can't do without."""
     pairs = [(command(), _cpu("-c", imports)) for _ in range(REPEATS)]
-    ours, theirs = (min(side) for side in zip(*pairs, strict=True))
+    ours, theirs = (float(min(side)) for side in zip(*pairs, strict=True))
     figures = f"{ours / theirs:.2f}x ({1000 * ours:.0f} ms of {1000 * theirs:.0f})"
     record(f"CPU of {what} over {told}", f"<= {goal}x", figures, ours <= goal * theirs)
     return ours / theirs
