@@ -247,7 +247,7 @@ def play(
     """
     context, whole = graph.settings(settings), False
     with event_loop(), saver_of(path, thread_id) as saver:
-        compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
+        compiled, config = graph.saved_by(saver), _config(thread_id)
         while not whole:
             stored = compiled.get_state(config)
             step = next_step(graph, stored, inputs, context)
@@ -278,7 +278,7 @@ async def aplay(
     """`play` for async code; in place of a path, also an open checkpointer, whose thread the caller drives."""
     context, whole = graph.settings(settings), False
     async with async_saver_of(path, thread_id) as saver:
-        compiled, config = graph.compile(checkpointer=saver), _config(thread_id)
+        compiled, config = graph.saved_by(saver), _config(thread_id)
         while not whole:
             stored = await compiled.aget_state(config)
             step = next_step(graph, stored, inputs, context)
@@ -299,7 +299,7 @@ async def aplay(
 
 async def arounds(graph: Graph, saver: BaseCheckpointSaver[Any], thread_id: str) -> int:
     """How many rounds a saved run was given at most; 0 of one that has not begun."""
-    stored = await graph.compile(checkpointer=saver).aget_state(_config(thread_id))
+    stored = await graph.saved_by(saver).aget_state(_config(thread_id))
     saved = stored.values.get("settings")
     return SavedSettings.of(saved).rounds if saved else 0
 

@@ -1,6 +1,8 @@
 """The import graph of the package points one way; read from the source, so that a broken import can't hide it."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,12 @@ def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
     top_level = _names(list(ast.iter_child_nodes(ast.parse(path.read_text(encoding="utf-8")))))
     heavy = {name.split(".")[0] for name in top_level} & EVERYWHERE_LAZY
     assert heavy <= HOME.get(path.relative_to(PACKAGE).as_posix(), set())
+
+
+def test_a_run_is_set_up_without_numpy() -> None:
+    """It would be a tenth of the time until its first round."""
+    imports = "import sys, icrl_graph.benchmarks.registry, icrl_graph.topologies.methods, icrl_graph.cli.run_folder"
+    subprocess.run([sys.executable, "-c", f"{imports}; assert 'numpy' not in sys.modules"], check=True)
 
 
 def test_what_builds_prompts_never_reads_the_true_reward() -> None:

@@ -304,6 +304,19 @@ def test_many_tasks_get_a_p_from_random_flips_that_is_never_0() -> None:
     assert found["mcnemar"] == pytest.approx(2 / 2**50, rel=1e-5, abs=0)
 
 
+def test_the_random_flips_are_those_of_scipys_permutation_test() -> None:
+    apart = np.sort(np.random.default_rng(3).choice([-1.0, -0.5, 0.25, 0.5, 1.0], 150))
+    theirs = stats.permutation_test(
+        (apart,),
+        lambda values, axis: np.round(values.mean(axis=axis), 10),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=9999,
+        rng=np.random.default_rng(0),
+    )
+    assert difference(apart[:, None], np.zeros((150, 1)))["p"] == pytest.approx(theirs.pvalue)
+
+
 def test_mcnemars_p_is_that_of_a_coin_over_the_tasks_that_differ() -> None:
     """1 of 6 heads or fewer, on either side: 2 (1 + 6) / 64."""
     ones, others = [[1], [1], [1], [1], [1], [0], [1], [0]], [[0], [0], [0], [0], [0], [1], [1], [0]]

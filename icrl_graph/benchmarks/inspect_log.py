@@ -59,7 +59,8 @@ def log_of(plan: Plan, arm: str, name: str, rows: Mapping[Cell, Row], measures: 
     from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalResults, EvalSpec, EvalStats
 
     items = in_order(plan, dict.fromkeys(cell.item for cell in rows))
-    ordered = sorted(rows, key=lambda cell: (items.index(cell.item), cell.seed))
+    places = {item: at for at, item in enumerate(items)}
+    ordered = sorted(rows, key=lambda cell: (places[cell.item], cell.seed))
     ended = [row for row in rows.values() if "error" not in row]
     own = [part.removeprefix("model=") for part in arm.split("+") if part.startswith("model=")]
     model = file_names([*own, plan.model][0])

@@ -84,11 +84,11 @@ def corrected_by(labels: Mapping[Cell, float], plan: Plan, rows: Mapping[Cell, R
     tables = tables_of(plan, rows)
     judged = {arm: table.answered("metric")[:, :, -1] for arm, table in tables.items()}
     human = {arm: np.full(scores.shape, np.nan) for arm, scores in judged.items()}
+    places = {item: at for at, item in enumerate(next(iter(tables.values())).items)}  # the same of all arms
     for cell, label in labels.items():
-        table = tables.get(cell.arm)
-        if table is None or cell.item not in table.items or not 0 <= cell.seed < human[cell.arm].shape[1]:
+        if cell.arm not in tables or cell.item not in places or not 0 <= cell.seed < human[cell.arm].shape[1]:
             raise ValueError(f"a label is of {cell.arm!r} on {cell.item!r}, seed {cell.seed}, which has no result here")
-        human[cell.arm][table.items.index(cell.item), cell.seed] = label
+        human[cell.arm][places[cell.item], cell.seed] = label
     first, *others = tables
     alone = [_corrected(arm, None, human[arm], judged[arm]) for arm in tables]
     return alone + [

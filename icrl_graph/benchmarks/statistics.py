@@ -488,16 +488,24 @@ def _flipped(apart: Array) -> float:
     moved = apart[apart != 0]
     if len(moved) < 2:  # one sign or the other is all there is, and SciPy wants two values
         return 1.0
-    # Scaled and rounded, so that sums which are equal but for the order of their terms count as equal.
-    test = _scipy().permutation_test(
-        (moved / np.abs(moved).max(),),
-        lambda values, axis: np.round(values.mean(axis=axis), 10),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=FLIPS,
-        batch=max(1, 1_000_000 // len(moved)),
-        rng=np.random.default_rng(0),
-    )
+    scaled = moved / np.abs(moved).max()
+
+    def mean(values: Array, axis: int) -> Any:
+        return np.round(values.mean(axis=axis), 10)  # sums that are equal but for the order of their terms are equal
+
+    if 2 ** len(moved) <= FLIPS:
+        test = _scipy().permutation_test(
+            (scaled,), mean, permutation_type="samples", vectorized=True, n_resamples=FLIPS
+        )
+    else:  # the same draws as that one would make, which goes through the tasks one by one for each batch of them
+        rng = np.random.default_rng(0)
+
+        def flipped(size: tuple[int, ...]) -> Any:
+            is_turned = rng.permuted(np.tile([0, 1], (*size, 1)), axis=-1)[..., 0]
+            return np.where(is_turned, -scaled, scaled)
+
+        batch = max(1, 1_000_000 // len(moved))
+        test = _scipy().monte_carlo_test(scaled, flipped, mean, vectorized=True, n_resamples=FLIPS, batch=batch)
     return _figures(float(test.pvalue))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import accumulate
 from typing import Any, cast
 
@@ -285,6 +285,11 @@ def _same(values: Any, lowest: Any, highest: Any) -> bool:
     return np.array_equal(values, lowest, equal_nan=True) and np.array_equal(values, highest, equal_nan=True)
 
 
+def _once(read: Callable[[Any, str], Any]) -> cached_property[Callable[[str], Any]]:
+    """A method of a measure or unit that computes once what it gives for each: it goes through all runs."""
+    return cached_property(lambda table: cache(partial(read, table)))
+
+
 @dataclass(frozen=True)
 class Table:
     """The runs of one arm, (tasks, seeds); None where one is missing. Its arrays have a NaN there."""
@@ -322,17 +327,17 @@ class Table:
                         values[task, seed, len(numbers) :] = numbers[-1]
         return values
 
-    @cached_property
+    @property
     def reward(self) -> Any:
         """Of each attempt."""
         return self._attempts("reward")
 
-    @cached_property
+    @property
     def metric(self) -> Any:
         """Of each attempt."""
         return self._attempts("metric")
 
-    @cached_property
+    @property
     def success(self) -> Any:
         """Of each attempt: 1 if it solves the task, else 0."""
         return self._attempts("success")
@@ -343,6 +348,7 @@ class Table:
         had = np.fmax.accumulate(self.success, axis=2) > 0
         return np.concatenate([np.zeros_like(had[..., :1]), had[..., :-1]], axis=2)
 
+    @_once
     def _attempts(self, measure: str) -> Any:
         def scores(row: Row) -> list[float | None]:
             found = [self.scale.of_attempt(episode, measure) for episode in row["episodes"]]
@@ -362,12 +368,14 @@ class Table:
         """Of what would be the answer after each attempt: its reward, its metric, or 1 if that solves the task."""
         return _known(self._answers(measure))
 
+    @_once
     def _answers(self, measure: str) -> Any:
         """The same, infinite where only those judgements know it that have chosen it."""
         return self.over_rounds(
             lambda row: [self.scale.of_answer(row, at, measure) for at in range(len(row["episodes"]))], lasting=True
         )
 
+    @_once
     def spent(self, unit: str) -> Any:
         """What was spent until each attempt was judged; infinite for those that were not made."""
         values = self.over_rounds(lambda row: spent_until(row["episodes"], unit))
@@ -385,7 +393,11 @@ class Table:
 
     def in_all_ways(self, read: Callable[[Table], Any]) -> list[Any]:
         """What is read from it with what is unscored left out, at the lowest and at the highest score possible."""
-        return [read(replace(self, scale=replace(self.scale, unscored=way))) for way in (None, 0, 1)]
+        return [read(table) for table in self._ways]
+
+    @cached_property
+    def _ways(self) -> list[Table]:
+        return [replace(self, scale=replace(self.scale, unscored=way)) for way in (None, 0, 1)]
 
     def curve(self, measure: str, read: Callable[[Table], Any]) -> list[Bracket]:
         """The estimates of what is read from it, an array (tasks, seeds, points)."""
@@ -462,14 +474,14 @@ def spent_until(episodes: Sequence[Episode], unit: str) -> list[float]:
         episodes: of one run.
         unit: "calls", "tokens" (in and out) or "usd".
     """
-    judged = [add_usage(*(e["costs"].get(node, {}) for node in ("generate", "evaluate"))) for e in episodes]
-    later = [e["costs"].get("reflect", {}) for e in episodes]
-    before = [
-        0.0,
-        *accumulate(amount(one, unit) + amount(other, unit) for one, other in zip(judged, later, strict=True)),
-    ]
-    until = [earlier + amount(usage, unit) for earlier, usage in zip(before, judged, strict=False)]
-    until[-1] += sum(amount(e["costs"].get("select", {}), unit) for e in episodes)
+
+    def spent_on(node: str) -> list[float]:
+        return [amount(episode["costs"].get(node, {}), unit) for episode in episodes]
+
+    judged = [one + other for one, other in zip(spent_on("generate"), spent_on("evaluate"), strict=True)]
+    before = [0.0, *accumulate(one + other for one, other in zip(judged, spent_on("reflect"), strict=True))]
+    until = [earlier + spent for earlier, spent in zip(before, judged, strict=False)]
+    until[-1] += sum(spent_on("select"))
     return until
 
 
@@ -486,8 +498,9 @@ def is_known(usage: Usage, unit: str) -> bool:
 
 
 def _by_task(table: Table, measure: str, read: Callable[[Table], Any]) -> dict[str, Bracket]:
-    tasks = [item.partition(":")[0] for item in table.items]
-    places = {task: [at for at, other in enumerate(tasks) if other == task] for task in dict.fromkeys(tasks)}
+    places: dict[str, list[int]] = {}
+    for at, item in enumerate(table.items):
+        places.setdefault(item.partition(":")[0], []).append(at)
     ways = [values[:, :, None] for values in table.in_all_ways(read)]
     share, bounds = measure in table.scale.shares, table.scale.bounds.get(measure)
     return {

@@ -154,10 +154,11 @@ def win_rates(plan: Plan, rows: Mapping[Cell, Row]) -> list[WinRate]:
 
 def _win_rate(arm: str, against: str, rows: Mapping[Cell, Row]) -> WinRate:
     items, seeds = list(dict.fromkeys(cell.item for cell in rows)), 1 + max(cell.seed for cell in rows)
+    places = {item: at for at, item in enumerate(items)}
     wins, longer = np.full((len(items), seeds), np.nan), np.zeros((len(items), seeds))
     turned, lengths = [], []
     for (_, item, seed), row in rows.items():
-        at = items.index(item), seed
+        at = places[item], seed
         wins[at] = np.nan if (value := _won(row)) is None else value
         own, other = row["episodes"][0].get("response"), row["task_data"][OTHER]
         if own is not None and other is not None:

@@ -45,6 +45,31 @@ def merged(repeats: Sequence[Mapping[str, tuple[str, str]]]) -> list[str]:
     return table
 
 
+def ends(page: str) -> dict[str, tuple[float, float]]:
+    """By row of a page's table, the lowest and the highest figure; of rows without them, nothing."""
+    written = (line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| "))
+    found = ((what, re.fullmatch(r"(\S+), (\S+)", last)) for what, *_, last in written)
+    return {what: (float(both[1]), float(both[2])) for what, both in found if both and what != "what"}
+
+
+TIMED, COUNTED = 3.0, 1.1
+"""How many times worse than all that is recorded a ratio of times, or of counts, of a short form has to be.
+
+A short form is taken once, on other machines and busy ones. Three times on two processors with a load of 8 to 13, the
+worst ratio of times was 2.0 times what it is on a quiet machine, and 1.8 times that of another repeat.
+"""
+
+
+def has_fallen_behind(what: str, goal: str, measured: str, lowest: float, highest: float) -> bool:
+    """Whether a ratio is worse than the worst one recorded, by more than these lie apart and a margin."""
+    if not (re.match(r"[<>]= ", goal) and re.match(r"\d*\.?\d+x", measured)):
+        return False
+    margin, noise = TIMED if re.search("CPU|time|second", what) else COUNTED, highest - lowest
+    if goal.startswith("<"):
+        return _figure(measured) > margin * (highest + noise)
+    return _figure(measured) < (lowest - noise) / margin
+
+
 def _figure(measured: str) -> float:
     """The first number of what was measured."""
     found = re.search(r"\d*\.?\d+", measured)

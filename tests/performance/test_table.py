@@ -4,11 +4,23 @@ import ast
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from tests.performance.table import PACKAGES, PAGE, Load, circumstances, merged, rows, with_table
+from tests.performance import lab
+from tests.performance.table import (
+    PACKAGES,
+    PAGE,
+    Load,
+    circumstances,
+    ends,
+    has_fallen_behind,
+    merged,
+    rows,
+    with_table,
+)
 
 HERE = Path(__file__).parent
 
@@ -21,6 +33,46 @@ def test_rows_are_what_the_tests_say() -> None:
 def test_of_several_repeats_the_table_has_the_middle_one_and_both_ends() -> None:
     repeats = [{"round": ("<= 1x", said)} for said in ("0.9x (3 ms)", "1.20x (4 ms) (**missed**)", "0.80x (2 ms)")]
     assert merged(repeats) == ["| round | <= 1x | 0.9x (3 ms) | 0.8, 1.2 |"]
+
+
+def test_a_page_tells_the_ends_of_each_row_that_has_been_repeated() -> None:
+    page = with_table("<!-- measured: begin --><!-- measured: end -->", "", ["| a | <= 1x | 0.9x | 0.8, 1.2 |"])
+    assert ends(page + "\n| b | <= 1x | 0.9x (3 ms) | – |\n") == {"a": (0.8, 1.2)}
+    assert ends(PAGE.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("what", "goal", "measured", "is_behind"),
+    [
+        ("CPU", "<= 1x", "4.7x (3 ms) (**missed**)", False),
+        ("CPU", "<= 1x", "4.9x", True),  # three times the highest, 1.2, and what they lie apart, 0.4
+        ("CPU", "<= 1x", "0.1x", False),
+        ("CPU", ">= 2x", "0.14x", False),
+        ("CPU", ">= 2x", "0.13x", True),
+        ("CPU", ">= 2x", "9x", False),
+        ("tokens", "<= 1x", "1.7x", False),
+        ("tokens", "<= 1x", "1.8x", True),
+        ("CPU", "stated", "9x", False),
+        ("KB", "<= 100", "900", False),  # no ratio: another machine has another figure
+    ],
+)
+def test_a_ratio_falls_behind_by_more_than_noise_and_margin(
+    what: str, goal: str, measured: str, is_behind: bool
+) -> None:
+    assert has_fallen_behind(what, goal, measured, 0.8, 1.2) is is_behind
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_short_form_fails_where_it_has_fallen_behind(
+    full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("| round | <= 1x | 0.9x | 0.8, 1.2 |\n")
+    monkeypatch.setattr(lab, "PAGE", page)
+    monkeypatch.setattr(lab, "FULL", full)
+    lab.record("another row", "<= 1x", "9x", False)
+    with nullcontext() if full else pytest.raises(AssertionError, match="round: 9x, recorded"):
+        lab.record("round", "<= 1x", "9x", False)
 
 
 def test_the_page_has_a_place_for_the_table_and_nothing_in_it_by_hand() -> None:

@@ -44,10 +44,11 @@ def browse(plan: Plan, rows: Mapping[Cell, Row], trust: bool = False) -> Browsed
         graphs = {arm: _graph(plan, arm) for arm in plan.arms}
     known: dict[tuple[str, str], int] = {}
     runs: list[dict[str, Any]] = []
-    items, names = in_order(plan, dict.fromkeys(cell.item for cell in rows)), shown_names(plan.arms)
+    tasks, names = in_order(plan, dict.fromkeys(cell.item for cell in rows)), shown_names(plan.arms)
+    places = {task: at for at, task in enumerate(tasks)}
     ordered = sorted(
         (cell for cell, row in rows.items() if "error" not in row),
-        key=lambda cell: (items.index(cell.item), cell.seed, plan.arms.index(cell.arm)),
+        key=lambda cell: (places[cell.item], cell.seed, plan.arms.index(cell.arm)),
     )
     written = 0
     for number, cell in enumerate(ordered):

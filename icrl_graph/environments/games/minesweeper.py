@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from itertools import combinations
 from random import Random
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from icrl_graph.environments.games.game import Game
 from icrl_graph.environments.games.players import Seen
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SIZE, MINES = 5, 5
 CELLS = range(SIZE * SIZE)
@@ -115,6 +116,8 @@ def any_hidden_cell(seen: Seen, rng: Random) -> str:
 
 def safest_cell(seen: Seen, rng: Random) -> str:
     """The cell with a mine in the fewest layouts that fit all that was seen; of several, one that is a 0 in most."""
+    import numpy as np
+
     layouts, counts = _layouts()
     fits = _fitting((*((cell, SAFE) for cell in _safe(seen)), *dict(_known(seen)).items()))
     hidden = sorted(set(CELLS) - dict(_latest(seen)).keys())
@@ -131,6 +134,8 @@ MINE, SAFE = -1, -2
 @lru_cache(maxsize=256)
 def _fitting(known: tuple[tuple[int, int], ...]) -> NDArray[np.int64]:
     """The layouts in which the cells are so."""
+    import numpy as np
+
     layouts, counts = _layouts()
     if not known:
         return np.arange(len(layouts))
@@ -144,6 +149,8 @@ def _fitting(known: tuple[tuple[int, int], ...]) -> NDArray[np.int64]:
 @cache
 def _layouts() -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
     """All layouts of the mines, and the numbers that the cells then have."""
+    import numpy as np
+
     layouts = np.zeros((53130, len(CELLS)), dtype=bool)
     layouts[np.arange(len(layouts))[:, None], np.array(list(combinations(CELLS, MINES)))] = True
     beside = np.array([[other in around(cell) for other in CELLS] for cell in CELLS], dtype=np.uint8)
