@@ -4,7 +4,8 @@ A request that is repeated is the run that it was before. One with a key is alwa
 request takes over a run whose result has reached nobody, because its client has gone; one whose result was delivered is
 given again only to who says that the request is a repeat.
 
-A run that nobody waits for any more begins no further call; its repeat goes on from there.
+A run that nobody waits for any more begins no further call; its repeat goes on from there. One that came to nothing,
+because its model or its evaluator only failed, is told as an error, and its repeat is a new run with all its limits.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
@@ -27,14 +28,14 @@ from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
 from icrl_graph.api import Result, aplay
-from icrl_graph.errors import IcrlError, ModelError
+from icrl_graph.errors import BudgetExceeded, IcrlError, ModelError
 from icrl_graph.execution.retry import describe
 from icrl_graph.execution.run_file import drivers_of
 from icrl_graph.execution.sql_journals import beside
-from icrl_graph.state.episode import error_of
+from icrl_graph.state.episode import Episode, answer_of, error_of, is_lost
 from icrl_graph.state.events import EpisodeEvent
 from icrl_graph.topologies.base import Graph
-from icrl_graph.topologies.settings import GIVEN_UP
+from icrl_graph.topologies.nodes.parts import made_of
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,18 @@ class KeyReused(IcrlError):
     """A key was given with another request before."""
 
 
+class EvaluatorFailed(IcrlError):
+    """The evaluator has failed at every attempt.
+
+    Args:
+        why: what was raised, which may tell task data.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__("the evaluator failed at every attempt; the server's log says why")
+        self.why = why
+
+
 @dataclass(eq=False)
 class Run:
     """A run, and who waits for it."""
@@ -70,7 +83,9 @@ class Run:
     outcome: Result | Exception | None = None
     clients: int = 0
     is_delivered: bool = False
-    """Whether a client has got its result; to be set by who has sent it."""
+    """Whether a client has got its result."""
+    was_saved: bool = False
+    """Whether it goes on with what an earlier server has saved."""
     events: list[EpisodeEvent] = field(default_factory=list)
     """Of its attempts, since this process plays it."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -78,6 +93,7 @@ class Run:
     saver: InMemorySaver | None = field(default_factory=InMemorySaver)
     task: asyncio.Task[None] | None = None
     forgetting: asyncio.Task[None] | None = None
+    deleting: asyncio.Task[None] | None = None
 
     @property
     def is_played(self) -> bool:
@@ -131,7 +147,8 @@ class KeptRuns:
                 tasks = [task for run in self._runs.values() for task in (run.task, run.forgetting) if task is not None]
                 for task in tasks:
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                deleting = [run.deleting for run in self._runs.values() if run.deleting is not None]
+                await asyncio.gather(*tasks, *deleting, return_exceptions=True)
 
     async def drain(self) -> None:
         """Begin no further run, and return once none is played.
@@ -160,9 +177,8 @@ class KeptRuns:
             TooManyRuns: there is no room for another run.
             Stopping: no run is begun any more.
         """
-        schema = graph.parts.schema
-        asked = [name, inputs, settings, schema.parts, schema.code, schema.options]
-        equal = hashlib.sha256(json.dumps([name, key] if key else asked, sort_keys=True).encode()).hexdigest()[:24]
+        asked = [name, made_of(graph.parts), *([key] if key else [inputs, settings])]
+        equal = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]
         known = [run for run in self._runs.values() if run.equal == equal]
         lost = [run for run in known if not run.clients and not run.is_delivered]
         if self._turned_away[equal] and is_repeat:  # of a request that got no run, so it is no run's
@@ -197,6 +213,12 @@ class KeptRuns:
                 run.control.request_drain("its client has gone")
                 run.forgetting = asyncio.create_task(self._forget(run))
 
+    def delivered(self, run: Run) -> None:
+        """Note that a client has got the result of a run: without a key, no later server gives it again either."""
+        run.is_delivered = True
+        if self._path is not None and not run.has_key and run.deleting is None:
+            run.deleting = asyncio.create_task(self._delete(run))
+
     async def follow(self, run: Run, every: float) -> AsyncGenerator[EpisodeEvent | None, None]:
         """The attempts of a run until it has ended; None after so many seconds without one."""
         told = 0
@@ -223,10 +245,12 @@ class KeptRuns:
     async def _play(self, run: Run) -> None:
         try:
             async with nullcontext(run.saver) if self._path is None else self._drive(run.thread) as saver:
+                await _begin_anew_what_failed(run, saver)
                 result = await aplay(run.graph, run.inputs, saver, run.thread, run.tell, run.control, run.settings)
-            if result.answer is None and result.stopped in GIVEN_UP:
-                who = "model" if result.stopped == "failures" else "evaluator"
-                raise ModelError(f"the {who} failed too often in a row: {error_of(result.episodes[-1])}")
+            if (failure := _failure(result.episodes, result.stopped)) is not None:
+                raise failure
+            if result.answer is None and result.stopped == "failures":
+                raise ModelError(f"the model failed too often in a row: {error_of(result.episodes[-1])}")
             run.outcome, run.saver = result, None
         except GraphDrained:
             pass
@@ -234,6 +258,8 @@ class KeptRuns:
             run.outcome = Stopping("the server has stopped")
             raise
         except Exception as error:
+            if isinstance(error, EvaluatorFailed):
+                logger.error("the evaluator failed at every attempt: %s", error.why)
             run.outcome = error
         finally:
             run.wake()
@@ -241,13 +267,43 @@ class KeptRuns:
     async def _forget(self, run: Run) -> None:
         """Forget a run after a while. One that is saved is found again, if it has a key or has reached nobody."""
         await asyncio.sleep(KEPT if run.has_key and run.is_delivered and self._path is None else self._grace)
-        if run.task is not None and run.is_played:
-            await asyncio.wait([run.task])
-        run.equal = ""  # nobody finds it from now on, and nobody takes its thread before that is deleted
+        if under_way := [task for task in (run.task, run.deleting) if task is not None]:
+            await asyncio.wait(under_way)
+        del self._runs[run.thread]
+
+    async def _delete(self, run: Run) -> None:
         try:
-            if run.is_delivered and not run.has_key and self._path is not None:
-                async with self._drive(run.thread) as saver:
-                    await cast(Any, beside(saver)).adelete_threads([run.thread])
+            async with self._drive(run.thread) as saver:
+                await _delete_thread(saver, run.thread)
         except Exception as error:
             logger.warning("a run that was delivered could not be deleted: %s", describe(error))
-        del self._runs[run.thread]
+
+
+async def _begin_anew_what_failed(run: Run, saver: Any) -> None:
+    """Delete what is saved of a run, if it came to nothing; what was answered of one that was broken off is kept."""
+    stored = await run.graph.compile(checkpointer=saver).aget_state({"configurable": {"thread_id": run.thread}})
+    run.was_saved = bool(stored.values)
+    if _failure(stored.values.get("episodes", []), stored.values.get("stopped")) is not None:
+        await _delete_thread(saver, run.thread)
+        run.events.clear()
+
+
+async def _delete_thread(saver: Any, thread: str) -> None:
+    journal = beside(saver)
+    await (saver.adelete_thread(thread) if journal is None else journal.adelete_threads([thread]))
+
+
+_SPENT = {str(BudgetExceeded(cap)) for cap in ("calls", "tokens", "usd", "time")}
+"""Why an attempt was not judged, where no evaluator has failed."""
+
+
+def _failure(episodes: Sequence[Episode], stopped: str | None) -> Exception | None:
+    """Why a run came to nothing: its model or, of one that has ended, its evaluator only failed; None if neither."""
+    lost = [each for each in episodes if is_lost(each)]
+    if lost and all(is_lost(each) or each.get("error_kind") == "cap" for each in episodes):
+        return ModelError(f"the model answered no attempt: {error_of(lost[-1])}")
+    judged = [each["reward"] for each in episodes if "reward" in each and answer_of(each) is not None]
+    asked = [each for each in judged if each.get("error") not in _SPENT]
+    failed = [each["error"] for each in asked if each["value"] is None and "error" in each and "feedback" not in each]
+    is_over = stopped == "evaluator" or (stopped is not None and len(failed) == len(asked))
+    return EvaluatorFailed(failed[-1]) if failed and is_over else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from os import PathLike
 from typing import Annotated, Any
 
@@ -23,7 +23,7 @@ import icrl_graph
 from icrl_graph.api import Result, aimprove, check_inputs
 from icrl_graph.errors import IcrlError, ThreadBusy
 from icrl_graph.evaluators.evaluator import Evaluator
-from icrl_graph.integrations.kept_runs import KeptRuns, Run
+from icrl_graph.integrations.kept_runs import EvaluatorFailed, KeptRuns, Run
 from icrl_graph.preview import preview
 from icrl_graph.prompts.text import number
 from icrl_graph.state.episode import answer_text, error_of
@@ -102,7 +102,12 @@ def server(
     """
     graph = build(topology, model, evaluator, **options)
     graph.check_names()
-    size, runs = size_option(find_topology(topology)), _Runs(path)
+    size = size_option(find_topology(topology))
+
+    @asynccontextmanager
+    async def lifespan(_: MCPServer[_Runs]) -> AsyncIterator[_Runs]:
+        async with AsyncExitStack() as opened:
+            yield _Runs(path, opened)
 
     def settings_of(rounds: int | None, max_calls: int | None) -> RunSettings:
         return graph.settings_within({size: rounds, "max_calls": max_calls})
@@ -113,12 +118,14 @@ def server(
         """Solve a task by several attempts, each judged, and give the best one. Takes minutes; tells its progress."""
         with _told():
             inputs, settings, done = check_inputs(task, task_data), settings_of(rounds, max_calls).model_dump(), 0
+            runs: _Runs = context.request_context.lifespan_context
             async with runs.played(graph, inputs, settings, topology) as (run, events):
                 async for event in events:
                     done += 1
                     words = f"attempt {done}: reward {number(event['reward'])}, best {number(event['best'])}"
                     await context.report_progress(done, settings[size], words)
-                result, run.is_delivered = run.result, True
+                result = run.result
+                runs.kept.delivered(run)
             return Improved(
                 answer=None if result.answer is None else answer_text({"answer": result.answer}),
                 reward=result.reward,
@@ -151,6 +158,7 @@ def server(
     return MCPServer(
         name,
         version=icrl_graph.__version__,
+        lifespan=lifespan,
         instructions="improve solves a task by several attempts, each judged, and gives the best one. check says ahead "
         "what that would cost; judge gives the reward of an answer of your own.",
         tools=[
@@ -164,23 +172,23 @@ def server(
 class _Runs:
     """The runs of a server, opened with the first: a call that is repeated is the run that it was."""
 
-    def __init__(self, path: str | PathLike[str] | None) -> None:
-        self._is_saved, self._kept, self._opened = path is not None, KeptRuns(path, most=64, grace=60.0), asyncio.Lock()
-        self._open: AbstractAsyncContextManager[None] | None = None
+    def __init__(self, path: str | PathLike[str] | None, opened: AsyncExitStack) -> None:
+        self.kept = KeptRuns(path, most=64, grace=60.0)
+        self._is_saved, self._opened, self._opening, self._is_open = path is not None, opened, asyncio.Lock(), False
 
     @asynccontextmanager
     async def played(
         self, graph: Graph, inputs: Any, settings: Any, name: str
     ) -> AsyncIterator[tuple[Run, AsyncIterator[EpisodeEvent]]]:
         """A run while somebody waits for it, and its attempts as they are judged."""
-        async with self._opened:
-            if self._open is None:
-                self._open = self._kept.opened()
-                await self._open.__aenter__()
+        async with self._opening:
+            if not self._is_open:
+                await self._opened.enter_async_context(self.kept.opened())
+                self._is_open = True
         key = json.dumps([inputs, settings], sort_keys=True) if self._is_saved else None
-        run = self._kept.ask(graph, inputs, settings, name, key, is_repeat=False)
-        with self._kept.waiting(run):
-            async with aclosing(self._kept.follow(run, every=60.0)) as events:
+        run = self.kept.ask(graph, inputs, settings, name, key, is_repeat=False)
+        with self.kept.waiting(run):
+            async with aclosing(self.kept.follow(run, every=60.0)) as events:
                 yield run, (event async for event in events if event is not None)
 
 
@@ -213,5 +221,7 @@ def _told() -> Iterator[None]:
         yield
     except ThreadBusy as error:
         raise ToolError("the same call is being played by another server; call again once that has ended") from error
+    except EvaluatorFailed as error:
+        raise ToolError(f"the evaluator failed at every attempt: {error.why}") from error
     except (ValueError, OSError, IcrlError) as error:
         raise ToolError(f"{type(error).__name__}: {error}") from error

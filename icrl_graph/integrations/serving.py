@@ -37,7 +37,7 @@ from icrl_graph.integrations.chat_completions import (
     told_of,
     wants_usage,
 )
-from icrl_graph.integrations.kept_runs import KeptRuns, KeyReused, Run, Stopping, TooManyRuns
+from icrl_graph.integrations.kept_runs import EvaluatorFailed, KeptRuns, KeyReused, Run, Stopping, TooManyRuns
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.nodes.prepare import check_settings
 from icrl_graph.topologies.settings import MAIN, SWITCH, resolve
@@ -50,7 +50,8 @@ BODY_SECONDS = 60.0
 """For which a request may arrive."""
 STATUS: Mapping[type[Exception], tuple[int, str | None]] = {
     **{TooManyRuns: (429, "too_many_runs"), Stopping: (503, "stopping"), KeyReused: (422, "key_reused")},
-    **{ThreadMismatch: (422, "key_reused"), ThreadBusy: (409, "run_in_progress"), ModelError: (502, "model_error")},
+    **{ThreadMismatch: (422, "key_reused"), ThreadBusy: (409, "run_in_progress")},
+    **{ModelError: (502, "model_error"), EvaluatorFailed: (502, "evaluator_error")},
     ValueError: (400, None),
 }
 """The status of an error, and its name for programs; the first that fits counts."""
@@ -174,8 +175,8 @@ class Endpoint:
         with self._runs.waiting(run):
             response = await (self._stream if body.get("stream") else self._answer)(request, run, body)
             await response.write_eof()
-            run.is_delivered = True
-        request[TOLD].update(told_of(run.result))
+        self._runs.delivered(run)
+        request[TOLD] |= {"repeated": request[TOLD]["repeated"] or run.was_saved, **told_of(run.result)}
         return response
 
     def _asked(self, request: web.Request, body: Mapping[str, Any]) -> Run:
