@@ -179,7 +179,11 @@ def test_of_the_limits_of_client_owner_and_graph_the_lowest_holds(
 
 REFUSED: Mapping[str, tuple[dict[str, Any], int, str]] = {
     "unknown model": ({"model": "nope"}, 404, "no model 'nope'; choose one of it"),
-    "unknown setting": ({"extra_body": {"icrl": {"roundz": 3}}}, 400, "unknown setting 'roundz'; choose among"),
+    "unknown setting": (
+        {"extra_body": {"icrl": {"roundz": 3}}},
+        400,
+        "unknown setting 'roundz'; choose among max_calls",
+    ),
     "number out of range": ({"extra_body": {"icrl": {"max_calls": 0}}}, 400, "max_calls"),
     "settings that are none": ({"extra_body": {"icrl": [3]}}, 400, "icrl is an object"),
     "code by path": ({"extra_body": {"icrl": {"memory": "os.path:join"}}}, 400, "imports no code"),
@@ -462,7 +466,7 @@ def test_a_model_that_can_not_answer_is_a_502_and_its_run_goes_on_once_it_can(is
 
 def test_a_run_without_any_answer_is_a_502_and_no_apology() -> None:
     async def act(url: str, endpoint: Endpoint) -> None:
-        with pytest.raises(openai.InternalServerError, match="the model failed too often in a row") as told:
+        with pytest.raises(openai.InternalServerError, match="the model answered no attempt: RuntimeError") as told:
             await ask(client(url))
         assert told.value.status_code == 502
 
@@ -470,6 +474,126 @@ def test_a_run_without_any_answer_is_a_502_and_no_apology() -> None:
         raise RuntimeError("out of order")
 
     serve({"it": create_icrl(fail, letters, max_failures=1)}, act)
+
+
+def broken_then(answers: Callable[[], Any], down: int) -> Any:
+    """A function that raises for so many calls."""
+    calls = count(1)
+
+    def call(*given: Any, **named: Any) -> Any:
+        if next(calls) <= down:
+            raise RuntimeError("out of order, with the secret")
+        return answers()
+
+    return call
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+@pytest.mark.parametrize("key", [{}, keyed("k")], ids=["without a key", "with a key"])
+@pytest.mark.parametrize(("max_failures", "downs"), [(3, [3, 3]), (9, [8])])
+def test_an_outage_is_never_a_result_and_what_comes_after_it_has_all_its_calls(
+    max_failures: int, downs: list[int], key: Any, is_saved: bool, tmp_path: Path
+) -> None:
+    async def act(url: str, endpoint: Endpoint) -> Any:
+        for _ in downs:
+            with pytest.raises(openai.InternalServerError, match="the model answered no attempt: RuntimeError") as told:
+                await ask(client(url), **key)
+            assert told.value.status_code == 502
+        return await ask(client(url), **key)
+
+    model = broken_then(lambda: "abc", sum(downs))
+    graph = create_icrl(lambda: model(), letters, rounds=99, max_calls=8, max_failures=max_failures)
+    reply = serve({"it": graph}, act, path=tmp_path / "runs.sqlite" if is_saved else None)
+    told = reply.model_extra["icrl"]
+    assert (reply.choices[0].message.content, told["usage"]["calls"], told["rounds_done"]) == ("abc", 8, 8)
+
+
+@pytest.mark.parametrize("rounds", [2, 4])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_an_evaluator_that_always_fails_is_a_502_that_tells_no_task_data_and_no_result(
+    is_stream: bool, rounds: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act(url: str, endpoint: Endpoint) -> Any:
+        async def whole() -> None:
+            async for _ in await ask(client(url), stream=is_stream, **keyed("k")):
+                pass
+
+        with pytest.raises(openai.APIError, match="the evaluator failed at every attempt") as told:
+            await whole()
+        assert "secret" not in str(told.value)
+        assert is_stream or told.value.status_code == 502  # type: ignore[attr-defined]
+        return await ask(client(url), **keyed("k"))
+
+    score = broken_then(lambda: 0.5, min(rounds, 3))
+    reply = serve({"it": create_icrl(lambda: "abc", lambda response: score(), rounds=rounds)}, act)
+    assert "the evaluator failed at every attempt: RuntimeError: out of order, with the secret" in caplog.text
+    assert (reply.model_extra["icrl"]["reward"], reply.model_extra["icrl"]["rounds_done"]) == (0.5, rounds)
+
+
+def test_an_answer_that_its_evaluator_leaves_unscored_is_given() -> None:
+    async def act(url: str, endpoint: Endpoint) -> Any:
+        return await ask(client(url))
+
+    reply = serve({"it": create_icrl(lambda: "abc", lambda response: None, rounds=2)}, act)
+    assert (reply.choices[0].message.content, reply.model_extra["icrl"]["reward"]) == ("abc", None)
+
+
+def test_what_was_delivered_without_a_key_is_not_given_again_by_the_next_server(tmp_path: Path) -> None:
+    async def act(url: str, endpoint: Endpoint) -> Any:
+        return [(await ask(client(url))).choices[0].message.content for _ in range(2)]
+
+    with OpenAIServer(Held()) as server:
+        first = serve({"it": graph(server)}, act, path=tmp_path / "runs.sqlite")
+        second = serve({"it": graph(server)}, act, path=tmp_path / "runs.sqlite")
+        assert server.counts["calls"] == 16
+    assert first + second == [LETTERS[:at] for at in (4, 8, 12, 16)]
+
+
+@pytest.mark.parametrize("key", [{}, keyed("k")], ids=["without a key", "with a key"])
+def test_a_server_of_another_model_does_not_go_on_with_the_run_of_the_first(key: Any, tmp_path: Path) -> None:
+    held = Held(at=2)
+
+    async def broken_off(url: str, endpoint: Endpoint) -> None:
+        asking = asyncio.create_task(ask(client(url), **key))
+        await asyncio.to_thread(held.in_flight.wait, 60)
+        draining = asyncio.create_task(endpoint.drain())
+        await asyncio.sleep(0)
+        held.release.set()
+        await draining
+        with pytest.raises(openai.InternalServerError, match="the server stops"):
+            await asking
+
+    async def act(url: str, endpoint: Endpoint) -> Any:
+        return await ask(client(url), **key)
+
+    with OpenAIServer(held) as server:
+        serve({"it": graph(server)}, broken_off, path=tmp_path / "runs.sqlite")
+        other = create_icrl(chat_model("openai:other", base_url=server.base_url), letters, rounds=4)
+        reply = serve({"it": other}, act, path=tmp_path / "runs.sqlite")
+        assert server.counts["calls"] == 2 + 4
+    assert reply.model_extra["icrl"]["usage"]["calls"] == 4
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("POST", "/responses", 404), ("GET", "/chat/completions", 405)])
+def test_what_is_not_served_is_told_with_what_is(method: str, path: str, status: int) -> None:
+    async def act(url: str, endpoint: Endpoint) -> Any:
+        async with httpx2.AsyncClient() as web:
+            return await web.request(method, url + path)
+
+    response = serve({"it": create_icrl(lambda: "", letters)}, act)
+    error = response.json()["error"]
+    assert (response.status_code, error["type"]) == (status, "invalid_request_error")
+    assert error["message"] == f"no {method} /v1{path} here; there is POST /v1/chat/completions, GET /v1/models"
+
+
+def test_a_compiled_topology_is_served_as_it_was_before_and_nothing_else_is() -> None:
+    async def act(url: str, endpoint: Endpoint) -> Any:
+        return await ask(client(url))
+
+    compiled = create_icrl(lambda: "abc", letters, rounds=2).compile(name="mine")
+    assert serve({"it": compiled}, act, limits={"max_calls": 1}).choices[0].message.content == "abc"
+    with pytest.raises(ValueError, match="a topology is served, and 'it' is none: got 3"):
+        Endpoint({"it": 3})  # type: ignore[dict-item]
 
 
 def test_fifty_requests_at_once_get_each_their_own_answer_and_usage(tmp_path: Path) -> None:
@@ -542,7 +666,8 @@ def make():
 def create_mine(model, evaluator, rounds=2, **options):
     return create_icrl(model, evaluator, rounds=rounds, **options)
 
-compiled = create_icrl(say, score).compile()
+compiled = create_icrl(say, score, rounds=2).compile()
+number = 3
 """
 
 
@@ -608,7 +733,7 @@ def test_sigterm_lets_the_call_in_flight_end_and_the_next_server_goes_on(mine: P
 
 def test_topologies_are_given_by_path_by_name_and_by_function_under_names_of_ones_own(mine: Path) -> None:
     made = ("--model", "mine.py:say", "--evaluator", "mine.py:score")
-    given = ("mine.py:make", "short=mine.py:create_mine", "best_of_n", *made, "--max-calls", "3")
+    given = ("mine.py:make", "short=mine.py:create_mine", "best_of_n", "mine.py:compiled", *made, "--max-calls", "3")
     (mine / "token").write_text(f"{TOKEN}\n", encoding="utf-8")
 
     async def act(url: str) -> Any:
@@ -623,8 +748,8 @@ def test_topologies_are_given_by_path_by_name_and_by_function_under_names_of_one
         names, replies = run(act(url))
         server.kill()
         _, errors = server.communicate(timeout=60)
-    assert names == ["make", "short", "best_of_n"]
-    assert [reply.model_extra["icrl"]["usage"]["calls"] for reply in replies] == [2, 3]
+    assert names == ["make", "short", "best_of_n", "compiled"]
+    assert [reply.model_extra["icrl"]["usage"]["calls"] for reply in replies] == [2, 3, 2]
     assert "401  /v1/chat/completions  wrong or missing token" in errors
     assert "200  short  reward 0.153846 (rounds), 2 calls" in errors
 
@@ -641,14 +766,14 @@ def test_a_function_is_served_as_a_model(mine: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (("mine.py:compiled",), "'mine.py:compiled' is compiled: give it as it is before .compile()"),
+        (("mine.py:number",), "'mine.py:number' is neither a topology nor a chat model or a function of messages"),
         (("icrl",), "the topology 'icrl' is made of a model and an evaluator: give --model and --evaluator"),
         (("mine.py:make", "mine.py:say"), "a model is served alone, got make, say, of which say is one"),
         (("mine.py:make", "a=b=mine.py:make"), "can't be loaded"),
         (("mine.py:make", "mine.py:make"), "two are named 'make'; name one by NAME=mine.py:make"),
         (("mine.py:make", "--latency", "1"), "--latency is for a model alone"),
         (("mine.py:say", "--path", "x", "--max-calls", "3"), "--path and --max-calls are for topologies"),
-        (("mine.py:make", "--host", "0.0.0.0"), "other machines could make paid calls: give a token"),
+        (("mine.py:make", "--host", "0.0.0.0"), "could make paid calls: give a token (--token-file)"),
         (("mine.py:make", "--path", "."), "got the folder ."),
         (("mine.py:score",), "reply function"),
         (("mine.py:nothing",), "has no 'nothing'"),

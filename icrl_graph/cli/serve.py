@@ -183,12 +183,12 @@ def _part(spec: str, model: str | None, evaluator: str | None, base_url: str | N
     """A topology as a graph, or a model as a function that answers."""
     if spec in LEARNERS:
         return find_learner(spec)
-    from langgraph.pregel import Pregel
+    from langchain_core.runnables import Runnable
 
     from icrl_graph.models.function import reply_of
-    from icrl_graph.models.policy import as_policy
+    from icrl_graph.models.policy import Policy, as_policy
     from icrl_graph.models.registry import load_model
-    from icrl_graph.topologies.base import Graph
+    from icrl_graph.topologies.base import uncompiled
     from icrl_graph.topologies.methods import build
 
     def built(topology: Any) -> Graph:
@@ -209,12 +209,12 @@ def _part(spec: str, model: str | None, evaluator: str | None, base_url: str | N
         parameters = inspect.signature(part).parameters
         if {"model", "evaluator"} <= parameters.keys():
             return built(absolute(spec))
-        if not parameters and isinstance(made := part(), Graph):
+        if not parameters and (made := uncompiled(part())) is not None:
             return made
-    if isinstance(part, Pregel) and isinstance(getattr(part, "builder", None), Graph):
-        raise ValueError(f"{spec!r} is compiled: give it as it is before .compile(), --path says where runs are saved")
-    if isinstance(part, Graph):
-        return part
+    if (topology := uncompiled(part)) is not None:
+        return topology
+    if not (callable(part) or isinstance(part, str | Policy | Runnable)):
+        raise ValueError(f"{spec!r} is neither a topology nor a chat model or a function of messages, got {part!r:.80}")
     policy = as_policy(part, what="served part")
     if policy.kind != "chat":
         raise ValueError(f"{spec!r} is neither a topology nor a chat model or a function of messages")

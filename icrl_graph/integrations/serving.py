@@ -22,6 +22,7 @@ from os import PathLike
 from typing import Any, cast
 
 from aiohttp import ClientConnectionResetError, web
+from langgraph.pregel import Pregel
 
 from icrl_graph.api import check_inputs
 from icrl_graph.errors import ModelError, ThreadBusy, ThreadMismatch
@@ -38,9 +39,9 @@ from icrl_graph.integrations.chat_completions import (
     wants_usage,
 )
 from icrl_graph.integrations.kept_runs import EvaluatorFailed, KeptRuns, KeyReused, Run, Stopping, TooManyRuns
-from icrl_graph.topologies.base import Graph
+from icrl_graph.topologies.base import Graph, uncompiled
 from icrl_graph.topologies.nodes.prepare import check_settings
-from icrl_graph.topologies.settings import MAIN, SWITCH, resolve
+from icrl_graph.topologies.settings import MAIN, SWITCH, RunSettings, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ STATUS: Mapping[type[Exception], tuple[int, str | None]] = {
     ValueError: (400, None),
 }
 """The status of an error, and its name for programs; the first that fits counts."""
+SERVED = "POST /v1/chat/completions, GET /v1/models"
+"""All that there is."""
 TOLD = web.RequestKey("told", dict[str, Any])
 """What is told of a request once it has ended."""
 
@@ -63,7 +66,7 @@ class Endpoint:
     """Topologies behind OpenAI's protocol.
 
     Args:
-        graphs: by the name that a client gives as `model`, uncompiled.
+        graphs: by the name that a client gives as `model`; of a compiled one its `builder` is taken.
         token: what a client must give as its key; None lets everybody on this machine in.
         path: the SQLite file that runs are saved in, or the address of a PostgreSQL database, so that they outlive this
             process; None keeps them in memory.
@@ -80,7 +83,7 @@ class Endpoint:
 
     def __init__(
         self,
-        graphs: Mapping[str, Graph],
+        graphs: Mapping[str, Graph | Pregel[Any, Any, Any, Any]],
         *,
         token: str | None = None,
         path: str | PathLike[str] | None = None,
@@ -93,9 +96,13 @@ class Endpoint:
     ) -> None:
         if token is not None and not token.strip():
             raise ValueError("the token is empty")
-        self._graphs = {name: (graph.validate(), graph.settings_within(limits or {})) for name, graph in graphs.items()}
-        for graph, own in self._graphs.values():
+        self._graphs = dict[str, tuple[Graph, RunSettings]]()
+        for name, given in graphs.items():
+            if (graph := uncompiled(given)) is None:
+                raise ValueError(f"a topology is served, and {name!r} is none: got {given!r:.80}")
+            own = graph.validate().settings_within(limits or {})
             check_settings(graph.parts, resolve(graph.parts.schema, own))
+            self._graphs[name] = graph, own
         self._token, self._max_body, self._heartbeat, self._on_request = token, max_body, heartbeat, on_request
         self._runs = KeptRuns(path, max_runs, grace)
 
@@ -125,7 +132,7 @@ class Endpoint:
             OSError: the port is taken.
         """
         if self._token is None and not _is_loopback(host):
-            raise ValueError(f"at {host} other machines could make paid calls: give a token")
+            raise ValueError(f"at {host} other machines could make paid calls: give a token (--token-file)")
         runner = web.AppRunner(self.application(), handler_cancellation=True, access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:
@@ -152,6 +159,9 @@ class Endpoint:
                 raise Refused(401, "wrong or missing token; give it as the client's API key", "invalid_api_key")
             if self._token is None and not _is_loopback(request.url.host or ""):  # a page in a browser, by its own DNS
                 raise Refused(403, f"without a token this machine alone is answered, not {request.host}")
+            if isinstance(request.match_info.http_exception, web.HTTPNotFound | web.HTTPMethodNotAllowed):
+                told_path = f"{request.method} {request.path}"
+                raise Refused(request.match_info.http_exception.status, f"no {told_path:.80} here; there is {SERVED}")
             return cast(web.StreamResponse, await handler(request))
         except (asyncio.CancelledError, ClientConnectionResetError):
             told |= {"status": 499, "error": "the client has gone"}
@@ -194,6 +204,9 @@ class Endpoint:
         wished = {"seed": body.get("seed"), **optional_object(body, "icrl")}
         if taken := [name for name in (MAIN, SWITCH) if wished.get(name) is not None]:
             raise ValueError(f"the setting {' and '.join(taken)} is not for clients: whoever serves the model pays it")
+        known = [name for name in graph.parts.schema.model_fields if name not in (MAIN, SWITCH)]
+        if unknown := [name for name in wished if name not in (*known, MAIN, SWITCH)]:
+            raise ValueError(f"unknown setting {', '.join(map(repr, unknown))}; choose among {', '.join(known)}")
         settings = graph.settings_within(wished, own)
         check_settings(graph.parts, resolve(graph.parts.schema, settings))
         inputs = check_inputs(body["messages"], optional_object(body, "task_data"))

@@ -288,6 +288,12 @@ class Graph(StateGraph[LoopState, Any, Any, Any]):
         self.add_node(name, node, trace_policy=TRACED)
 
 
+def uncompiled(graph: Any) -> Graph | None:
+    """A topology as it is before it is compiled; None of what is none."""
+    made = getattr(graph, "builder", graph)
+    return made if isinstance(made, Graph) else None
+
+
 def send_attempts(state: LoopState, target: str) -> list[Send]:
     """Each attempt of the latest round on its way to a node, with the rounds before it and all that nodes need."""
     shared = {key: state[key] for key in ("inputs", "settings")}
