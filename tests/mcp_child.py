@@ -1,4 +1,4 @@
-"""A server of the Model Context Protocol over stdio, for tests: `python tests/mcp_child.py ADDRESS [FILE]`.
+"""A server of the Model Context Protocol over stdio, for tests: `python tests/mcp_child.py ADDRESS [FILE [MODEL]]`.
 
 Its evaluator prints, as users' do.
 """
@@ -16,5 +16,6 @@ def score(response: str) -> float:
 
 
 if __name__ == "__main__":
-    model = load_model("openai:model", base_url=sys.argv[1])
-    server(model, score, path=sys.argv[2] if sys.argv[2:] else None, rounds=6, max_calls=5).run("stdio")
+    address, file, name = [*sys.argv[1:], *[None, "model"][len(sys.argv) - 2 :]]
+    model = load_model(f"openai:{name}", base_url=address)
+    server(model, score, path=file, rounds=6, max_calls=5).run("stdio")

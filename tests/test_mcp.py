@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client, ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
 
 from icrl_graph.integrations.mcp_server import server
 from icrl_graph.testing import OpenAIServer, ScriptedModel
@@ -73,9 +74,50 @@ def test_improve_gives_the_best_answer_with_what_it_cost(topology: str) -> None:
 
 
 def test_an_attempt_without_a_score_is_null() -> None:
-    given = ask(server(climbing(), score, rounds=2), "improve", {**ARGUMENTS, "task_data": {"fail": True}})
-    assert (given.structured_content["reward"], given.structured_content["rewards"]) == (None, [None, None])
-    assert "no score for it" in given.structured_content["error"]
+    fails = iter([True, False])
+
+    def sometimes(response: str) -> float:
+        if next(fails):
+            raise ValueError("no score for it")
+        return 0.5
+
+    given = ask(server(climbing(), sometimes, rounds=2), "improve").structured_content
+    assert (given["reward"], given["rewards"]) == (0.5, [None, 0.5])
+
+
+def test_an_answer_whose_evaluator_gives_none_is_unscored() -> None:
+    given = ask(server(climbing(), lambda response: None, rounds=1), "improve").structured_content
+    assert (given["answer"], given["reward"]) == ("a", None)
+    assert given["error"] == "the evaluator returned None, which is no reward"
+
+
+def test_an_evaluator_that_always_fails_is_an_error_of_the_call() -> None:
+    result = ask(server(climbing(), score, rounds=2), "improve", {**ARGUMENTS, "task_data": {"fail": True}})
+    assert result.is_error
+    assert "the evaluator failed at every attempt: ValueError: no score for it" in result.content[0].text
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_an_outage_is_never_a_result_and_the_same_call_after_it_has_all_its_calls(
+    is_saved: bool, tmp_path: Path
+) -> None:
+    calls = count(1)
+
+    def model() -> str:
+        if next(calls) <= 6:
+            raise RuntimeError("provider is down")
+        return "abc"
+
+    async def called() -> Any:
+        path = tmp_path / "runs.sqlite" if is_saved else None
+        async with Client(server(model, lambda response: 0.5, path=path, rounds=9, max_calls=6)) as client:
+            return [await client.call_tool("improve", ARGUMENTS) for _ in range(3)]
+
+    first, second, third = asyncio.run(called())
+    assert first.is_error
+    assert second.is_error
+    assert "ModelError: the model answered no attempt: RuntimeError: provider is down" in second.content[0].text
+    assert (third.structured_content["rewards"], third.structured_content["stopped"]) == ([0.5] * 6, "calls")
 
 
 def test_progress_is_told_for_each_attempt() -> None:
@@ -151,8 +193,8 @@ def test_an_unknown_setting_is_refused_when_the_server_is_made() -> None:
 # ----------------------------------------------------------------------------------------------- real transports
 
 
-def params(address: str, *file: str) -> StdioServerParameters:
-    arguments = [mcp_child.__file__ or "", address, *file]
+def params(address: str, *given: str) -> StdioServerParameters:
+    arguments = [mcp_child.__file__ or "", address, *given]
     return StdioServerParameters(command=sys.executable, args=arguments, env={"PYTHONPATH": str(ROOT)})
 
 
@@ -200,6 +242,48 @@ def test_after_a_cancel_at_most_the_call_in_flight_is_paid_and_the_same_call_goe
     before = upstream.counts["calls"]
     again = ask(params(upstream.base_url, str(tmp_path / "x")), "improve").structured_content
     assert (again["answer"], upstream.counts["calls"]) == (given["answer"], before)
+
+
+def test_a_session_over_stdio_ends_without_a_traceback_and_what_was_printed_is_on_stderr(
+    upstream: OpenAIServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ended(*file: str) -> str:
+        with (tmp_path / "stderr").open("w+", encoding="utf-8") as said:
+            async with (
+                stdio_client(params(upstream.base_url, *file), errlog=said) as streams,
+                ClientSession(*streams) as session,
+            ):
+                await session.initialize()
+                await session.call_tool("improve", ARGUMENTS)
+            return (tmp_path / "stderr").read_text(encoding="utf-8")
+
+    for file in [[], [str(tmp_path / "x")]]:
+        errors = asyncio.run(ended(*file))
+        assert "Traceback" not in errors
+        assert errors.count("judged") == 5
+    assert "Failed to parse" not in caplog.text
+
+
+def test_a_server_of_another_model_does_not_go_on_with_the_run_of_the_first(
+    upstream: OpenAIServer, tmp_path: Path
+) -> None:
+    begun = asyncio.Event()
+
+    async def heard(progress: float, total: float | None, message: str | None) -> None:
+        begun.set()
+
+    async def cancelled() -> None:
+        async with Client(params(upstream.base_url, str(tmp_path / "x"))) as client:
+            call = asyncio.create_task(client.call_tool("improve", ARGUMENTS, progress_callback=heard))
+            await begun.wait()
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+
+    asyncio.run(cancelled())
+    with OpenAIServer(lambda: "another") as other:
+        given = ask(params(other.base_url, str(tmp_path / "x"), "other"), "improve").structured_content
+        assert other.counts["calls"] == 5
+    assert (given["usage"]["calls"], given["rewards"]) == (5, [0.7] * 5)
 
 
 @pytest.mark.parametrize("is_saved", [False, True])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from os import PathLike
@@ -107,6 +108,7 @@ def server(
     @asynccontextmanager
     async def lifespan(_: MCPServer[_Runs]) -> AsyncIterator[_Runs]:
         async with AsyncExitStack() as opened:
+            opened.callback(sys.stdout.flush)  # while what is printed still goes to stderr
             yield _Runs(path, opened)
 
     def settings_of(rounds: int | None, max_calls: int | None) -> RunSettings:
