@@ -16,6 +16,6 @@ def score(response: str) -> float:
 
 
 if __name__ == "__main__":
-    address, file, name = [*sys.argv[1:], *[None, "model"][len(sys.argv) - 2 :]]
-    model = load_model(f"openai:{name}", base_url=address)
+    file, name = (sys.argv[at] if sys.argv[at:] else given for at, given in ((2, None), (3, "model")))
+    model = load_model(f"openai:{name}", base_url=sys.argv[1])
     server(model, score, path=file, rounds=6, max_calls=5).run("stdio")

@@ -515,7 +515,7 @@ def test_an_evaluator_that_always_fails_is_a_502_that_tells_no_task_data_and_no_
 ) -> None:
     async def act(url: str, endpoint: Endpoint) -> Any:
         async def whole() -> None:
-            async for _ in await ask(client(url), stream=is_stream, **keyed("k")):
+            async for _ in await ask(client(url, max_retries=2), stream=is_stream, **keyed("k")):
                 pass
 
         with pytest.raises(openai.APIError, match="the evaluator failed at every attempt") as told:
@@ -524,9 +524,13 @@ def test_an_evaluator_that_always_fails_is_a_502_that_tells_no_task_data_and_no_
         assert is_stream or told.value.status_code == 502  # type: ignore[attr-defined]
         return await ask(client(url), **keyed("k"))
 
-    score = broken_then(lambda: 0.5, min(rounds, 3))
-    reply = serve({"it": create_icrl(lambda: "abc", lambda response: score(), rounds=rounds)}, act)
-    assert "the evaluator failed at every attempt: RuntimeError: out of order, with the secret" in caplog.text
+    score, told = broken_then(lambda: 0.5, min(rounds, 3)), list[Any]()
+    graph = create_icrl(lambda: "abc", lambda response: score(), rounds=rounds)
+    reply = serve({"it": graph}, act, on_request=told.append)
+    why = "the evaluator failed at every attempt: RuntimeError: out of order, with the secret"
+    assert why in caplog.text
+    assert [each["status"] for each in told] == [502, 200]
+    assert told[0]["error"] == why
     assert (reply.model_extra["icrl"]["reward"], reply.model_extra["icrl"]["rounds_done"]) == (0.5, rounds)
 
 

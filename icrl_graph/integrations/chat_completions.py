@@ -34,6 +34,7 @@ class Refused(Exception):
 
     Attributes:
         sent: the answer that had begun before; else None.
+        logged: what the server's log says of it, which is not for the client where it tells more.
     """
 
     def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
@@ -41,6 +42,7 @@ class Refused(Exception):
         kind = "invalid_request_error" if status < 500 else "server_error"
         self.status, self.told = status, {"message": message, "type": kind, "param": param, "code": code}
         self.sent: Any = None
+        self.logged = message
 
 
 def optional_object(body: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -60,11 +60,14 @@ class EvaluatorFailed(IcrlError):
 
     Args:
         why: what was raised, which may tell task data.
+
+    Attributes:
+        logged: the message with that.
     """
 
     def __init__(self, why: str) -> None:
         super().__init__("the evaluator failed at every attempt; the server's log says why")
-        self.why = why
+        self.logged = f"the evaluator failed at every attempt: {why}"
 
 
 @dataclass(eq=False)
@@ -259,7 +262,7 @@ class KeptRuns:
             raise
         except Exception as error:
             if isinstance(error, EvaluatorFailed):
-                logger.error("the evaluator failed at every attempt: %s", error.why)
+                logger.error("%s", error.logged)
             run.outcome = error
         finally:
             run.wake()

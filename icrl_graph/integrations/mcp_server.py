@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from os import PathLike
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -120,7 +120,7 @@ def server(
         """Solve a task by several attempts, each judged, and give the best one. Takes minutes; tells its progress."""
         with _told():
             inputs, settings, done = check_inputs(task, task_data), settings_of(rounds, max_calls).model_dump(), 0
-            runs: _Runs = context.request_context.lifespan_context
+            runs = cast(_Runs, context.request_context.lifespan_context)
             async with runs.played(graph, inputs, settings, topology) as (run, events):
                 async for event in events:
                     done += 1
@@ -224,6 +224,6 @@ def _told() -> Iterator[None]:
     except ThreadBusy as error:
         raise ToolError("the same call is being played by another server; call again once that has ended") from error
     except EvaluatorFailed as error:
-        raise ToolError(f"the evaluator failed at every attempt: {error.why}") from error
+        raise ToolError(error.logged) from error
     except (ValueError, OSError, IcrlError) as error:
         raise ToolError(f"{type(error).__name__}: {error}") from error

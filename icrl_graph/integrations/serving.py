@@ -168,7 +168,7 @@ class Endpoint:
             raise
         except Exception as error:
             refused = _refusal(error)
-            told |= {"status": refused.status, "error": str(refused)}
+            told |= {"status": refused.status, "error": refused.logged}
             return _response(refused)
         finally:
             self._on_request({**told, "seconds": round(time.monotonic() - start, 3)})
@@ -267,6 +267,8 @@ async def _body(request: web.Request) -> dict[str, Any]:
 
 def _response(refused: Refused) -> web.StreamResponse:
     headers = {"Retry-After": str(RETRY_AFTER)} if refused.status in (429, 503) else {}
+    if refused.told["code"] == STATUS[EvaluatorFailed][1]:  # the model works, so that each repeat would pay for a run
+        headers["X-Should-Retry"] = "false"  # what OpenAI's clients ask for
     return refused.sent or web.json_response({"error": refused.told}, status=refused.status, headers=headers)
 
 
@@ -279,7 +281,10 @@ def _refusal(error: Exception) -> Refused:
     status, code = next((told for kind, told in STATUS.items() if isinstance(error, kind)), (500, None))
     if status == 500:
         logger.error("a request has failed: %s", describe(error), exc_info=error)
-    return Refused(status, str(error) or describe(error), code)
+    refused = Refused(status, str(error) or describe(error), code)
+    if isinstance(error, EvaluatorFailed):
+        refused.logged = error.logged
+    return refused
 
 
 def _head(run: Run, body: Mapping[str, Any]) -> dict[str, Any]:
