@@ -285,8 +285,9 @@ class KeptRuns:
 async def _begin_anew_what_failed(run: Run, saver: Any) -> None:
     """Delete what is saved of a run, if it came to nothing; what was answered of one that was broken off is kept."""
     stored = await run.graph.compile(checkpointer=saver).aget_state({"configurable": {"thread_id": run.thread}})
-    run.was_saved = bool(stored.values)
-    if _failure(stored.values.get("episodes", []), stored.values.get("stopped")) is not None:
+    failed = _failure(stored.values.get("episodes", []), stored.values.get("stopped")) is not None
+    run.was_saved = bool(stored.values) and not failed
+    if failed:
         await _delete_thread(saver, run.thread)
         run.events.clear()
 
@@ -307,6 +308,8 @@ def _failure(episodes: Sequence[Episode], stopped: str | None) -> Exception | No
         return ModelError(f"the model answered no attempt: {error_of(lost[-1])}")
     judged = [each["reward"] for each in episodes if "reward" in each and answer_of(each) is not None]
     asked = [each for each in judged if each.get("error") not in _SPENT]
-    failed = [each["error"] for each in asked if each["value"] is None and "error" in each and "feedback" not in each]
+    failed = [
+        each["error"] for each in asked if each.get("value") is None and "error" in each and "feedback" not in each
+    ]
     is_over = stopped == "evaluator" or (stopped is not None and len(failed) == len(asked))
     return EvaluatorFailed(failed[-1]) if failed and is_over else None
