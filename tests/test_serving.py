@@ -553,6 +553,33 @@ def test_what_was_delivered_without_a_key_is_not_given_again_by_the_next_server(
     assert first + second == [LETTERS[:at] for at in (4, 8, 12, 16)]
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_what_was_broken_off_after_an_equal_request_goes_on_at_the_next_server(
+    kind: str, tmp_path: Path, postgres: str
+) -> None:
+    path, held = postgres or tmp_path / "runs.sqlite", Held(at=6)
+
+    async def first(url: str, endpoint: Endpoint) -> None:
+        await ask(client(url))
+        asking = asyncio.create_task(ask(client(url)))
+        await asyncio.to_thread(held.in_flight.wait, 60)
+        draining = asyncio.create_task(endpoint.drain())
+        await asyncio.sleep(0)
+        held.release.set()
+        await draining
+        with pytest.raises(openai.InternalServerError, match="the server stops"):
+            await asking
+
+    async def second(url: str, endpoint: Endpoint) -> Any:
+        return await ask(client(url))
+
+    with OpenAIServer(held) as server:
+        serve({"it": graph(server)}, first, path=path)
+        reply = serve({"it": graph(server)}, second, path=path)
+        assert server.counts["calls"] == 8
+    assert reply.choices[0].message.content == LETTERS[:8]
+
+
 @pytest.mark.parametrize("key", [{}, keyed("k")], ids=["without a key", "with a key"])
 def test_a_server_of_another_model_does_not_go_on_with_the_run_of_the_first(key: Any, tmp_path: Path) -> None:
     held = Held(at=2)

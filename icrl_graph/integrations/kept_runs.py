@@ -19,9 +19,10 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from os import PathLike
 from typing import Any, cast
+from uuid import uuid4
 
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphDrained
@@ -138,11 +139,14 @@ class KeptRuns:
         self._path, self._most, self._grace = path, most, grace
         self._runs, self._turned_away, self._is_closing = dict[str, Run](), Counter[str](), False
         self._drive: Callable[[str], AbstractAsyncContextManager[Any]]
+        self._left = set[str]()
+        """Saved threads of no run here that an equal run has gone before, by which alone they are not found."""
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Within the block, runs are played; at its end those that are still under way are broken off."""
         async with drivers_of(self._path) as self._drive:
+            self._left = await self._begun_before()
             try:
                 yield
             finally:
@@ -190,7 +194,10 @@ class KeptRuns:
         self._turned_away += Counter()  # drops what is 0
         run = next(iter([*lost, *(known[::-1] if key or is_repeat else ())]), None)
         if run is None:
-            thread = next(thread for place in count() if (thread := f"{equal}.{place}") not in self._runs)
+            left = (thread for thread in self._left if thread.startswith(f"{equal}."))
+            places = (f"{equal}.{place}" for place in count())
+            thread = next(thread for thread in chain(left, places) if thread not in self._runs)
+            self._left.discard(thread)
             run = Run(graph, inputs, settings, equal, thread, has_key=bool(key))
         elif (run.inputs, run.settings) != (inputs, settings):
             raise KeyReused("this key was given with another request")
@@ -272,7 +279,16 @@ class KeptRuns:
         await asyncio.sleep(KEPT if run.has_key and run.is_delivered and self._path is None else self._grace)
         if under_way := [task for task in (run.task, run.deleting) if task is not None]:
             await asyncio.wait(under_way)
+        if self._path is not None and not run.is_delivered:
+            self._left.add(run.thread)
         del self._runs[run.thread]
+
+    async def _begun_before(self) -> set[str]:
+        if self._path is None:
+            return set()
+        async with self._drive(uuid4().hex) as saver:
+            await saver.setup()
+            return {thread for thread in await cast(Any, beside(saver)).athreads() if not thread.endswith(".0")}
 
     async def _delete(self, run: Run) -> None:
         try:
