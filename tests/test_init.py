@@ -4,12 +4,13 @@ import json
 import re
 from pathlib import Path
 
+import openai
 import pytest
 
 from icrl_graph.cli import init
 from icrl_graph.models.learners import LEARNERS
 from icrl_graph.testing import OpenAIServer
-from tests.command_line import icrl
+from tests.command_line import icrl, started
 from tests.test_docs import _commands
 
 RUN = ("run", "tasks.jsonl:1", "--model", "graph.py:model", "--evaluator", "score.py:score")
@@ -34,13 +35,29 @@ def test_json_has_the_folder_and_the_files(here: Path) -> None:
 
 def test_every_command_of_its_readme_runs_without_a_key(starter: Path) -> None:
     commands = readme_commands(starter / "README.md")
-    assert [command[0] for command in commands] == ["run", "show", "bench", "bench", "report", "studio"]
-    for command in commands[:-1]:  # the last one is started in test_studio.py
+    assert [command[0] for command in commands] == ["run", "show", "bench", "bench", "report", "studio", "serve"]
+    for command in commands[:-2]:  # studio is started in test_studio.py, serve below
         done = icrl(*command)
         assert done.returncode == 0, (command, done.stderr)
     results, tasks = starter / "runs" / "compared" / "results.jsonl", starter / "tasks.jsonl"
     assert len(results.read_text().splitlines()) == 3 * len(tasks.read_text().splitlines())
     assert results.with_name("report.html").exists()
+
+
+def test_its_graph_is_served_as_its_readme_says(starter: Path) -> None:
+    *_, command = readme_commands(starter / "README.md")
+    task = json.loads((starter / "tasks.jsonl").read_text().splitlines()[0])
+    with started(*command, "--port", "0", "--json", cwd=starter) as server:
+        with openai.OpenAI(base_url=json.loads(server.stdout.readline())["base_url"], api_key="none") as client:
+            reply = client.chat.completions.create(
+                model="graph",
+                messages=[{"role": "user", "content": task["task"]}],
+                extra_body={"task_data": task["task_data"], "icrl": {"rounds": 2}},
+            )
+        server.kill()
+        server.communicate(timeout=60)
+    assert reply.model_extra
+    assert reply.model_extra["icrl"]["usage"]["calls"] == 2
 
 
 def test_one_line_changes_the_model(starter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
