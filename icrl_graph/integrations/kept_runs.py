@@ -197,7 +197,6 @@ class KeptRuns:
             left = (thread for thread in self._left if thread.startswith(f"{equal}."))
             places = (f"{equal}.{place}" for place in count())
             thread = next(thread for thread in chain(left, places) if thread not in self._runs)
-            self._left.discard(thread)
             run = Run(graph, inputs, settings, equal, thread, has_key=bool(key))
         elif (run.inputs, run.settings) != (inputs, settings):
             raise KeyReused("this key was given with another request")
@@ -207,6 +206,7 @@ class KeptRuns:
                 raise TooManyRuns(f"{self._most} runs are being played; ask again later")
             self._begin(run)
         self._runs[run.thread] = run
+        self._left.discard(run.thread)
         return run
 
     @contextmanager
