@@ -125,12 +125,12 @@ def _resumed(parts: Parts, state: LoopState, changed: Mapping[str, Any]) -> dict
 
 
 def check_task_data(given: Any) -> dict[str, Any]:
-    """What the evaluator gets of a task; none is empty.
+    """What the evaluator gets of a task; None is nothing.
 
     Raises:
         ValueError: it is no mapping.
     """
-    if not isinstance(given or {}, Mapping):
+    if not isinstance(given, Mapping | None):
         raise ValueError(f"task_data must be a mapping, got {given!r:.80}")
     return dict(given or {})
 
