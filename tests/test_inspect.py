@@ -298,13 +298,13 @@ def giving(value: Any) -> Any:
     [("C", 1), ("I", 0), ("P", 0.5), ("N", 0), (True, 1), (0.25, 0.25), ("0.25", 0.25), ("yes", 1), ("No", 0)],
 )
 def test_a_score_is_the_number_that_inspect_reads_in_it(value: Any, reward: float) -> None:
-    (given,) = improve("t", from_scorer(giving(value)), model=lambda: "a", rounds=1).rewards
+    (given,) = improve("t", from_scorer(giving(value)), model=lambda: "a", rounds=1, task_data={"target": ""}).rewards
     assert given == reward
 
 
 @pytest.mark.parametrize("value", ["maybe", {"a": 1}, [1, 2], float("nan")])
 def test_a_score_that_is_no_number_is_no_reward(value: Any) -> None:
-    result = improve("t", from_scorer(giving(value)), model=lambda: "a", rounds=1)
+    result = improve("t", from_scorer(giving(value)), model=lambda: "a", rounds=1, task_data={"target": ""})
     assert result.rewards == [None]
     assert result.episodes[0]["reward"]["error"]
 
@@ -318,6 +318,16 @@ def test_a_scorer_is_an_evaluator_outside_of_any_eval(is_async: bool) -> None:
         else improve("6*7?", from_scorer(match()), **call)
     )
     assert (result.answer, result.rewards) == ("42", [0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("data", "told"), [({}, "there is none"), ({"answer": "42"}, "there is none"), ({"target": 42}, "it is 42")]
+)
+def test_a_scorer_without_a_target_is_told_before_anything_is_paid(data: dict[str, Any], told: str) -> None:
+    model = ScriptedModel(["wrong"])
+    with pytest.raises(ValueError, match=r"from task_data\['target'\], but " + told):
+        improve("6*7?", from_scorer(includes()), model=model, rounds=1, task_data=data)
+    assert model.prompts == []
 
 
 @pytest.mark.parametrize("is_async", [False, True])
