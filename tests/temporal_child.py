@@ -35,7 +35,7 @@ class ImproveWith:
 
 
 def worker(client: Client, method: Any) -> Worker:
-    """A worker for the example's workflow, and one with settings; it tells that it is alive far more often than it must."""
+    """A worker for both workflows; it tells that it is alive far more often than it must."""
     return Worker(
         client,
         task_queue="icrl",

@@ -54,8 +54,8 @@ def read_response(raw: Any, tags: str | None = None) -> dict[str, Any]:
     """A policy's reply as fields of an episode: `response`, the `answer` of a structured one, or an `error`.
 
     Its `reasoning` is a field of its own. An object, pydantic's or a dictionary, as LangChain's structured output gives
-    it, is a structured answer, and so is the `structured_response` of an agent. An empty answer, a refusal and a filtered answer are replies like others: paid for, and
-    saved.
+    it, is a structured answer, and so is the `structured_response` of an agent. An empty answer, a refusal and a
+    filtered answer are replies like others: paid for, and saved.
 
     Args:
         raw: the reply.
