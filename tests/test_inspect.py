@@ -458,7 +458,7 @@ def test_an_evaluator_that_only_fails_is_an_error_of_the_sample(solver: Any, tmp
 
     with OpenAIServer(scripted("42")) as server:
         log = play(solver(evaluator=judge), server, tmp_path, fail_on_error=False)
-        assert "no attempt was scored: RuntimeError: the sandbox is down" in log.samples[0].error.message  # type: ignore[index]
+        assert "no attempt was scored: RuntimeError: the sandbox is down" in log.samples[0].error.message
         meant = sample(play(solver(evaluator=judge, on_error="unscored"), server, tmp_path))
     assert (meant.error, meant.scores["includes"].value, meant.metadata["icrl"]["reward"]) == (None, "C", None)
 

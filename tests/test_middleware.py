@@ -136,7 +136,7 @@ def test_an_agent_with_a_form_gives_its_object_in_the_place_of_a_model(is_async:
     agent = create_agent(scripted([call("Poem", lines=n) for n in (1, 5)]), [], response_format=ToolStrategy(Poem))
     graph = create_icrl(agent, lambda answer: answer["lines"] / 10, rounds=2).compile()
     inputs = {"task": "Do it."}
-    output: Any = asyncio.run(graph.ainvoke(inputs)) if is_async else graph.invoke(inputs)  # type: ignore[call-overload]
+    output: Any = asyncio.run(graph.ainvoke(inputs)) if is_async else graph.invoke(inputs)
     assert (output["answer"], output["reward"]) == ({"lines": 5}, 0.5)
 
 
