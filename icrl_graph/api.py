@@ -51,7 +51,7 @@ from icrl_graph.state.loading import absolute
 from icrl_graph.state.selection import why_unreported
 from icrl_graph.topologies.base import Graph
 from icrl_graph.topologies.methods import build
-from icrl_graph.topologies.nodes import check_task
+from icrl_graph.topologies.nodes import check_task, check_task_data
 from icrl_graph.topologies.nodes.telling import source_of
 from icrl_graph.topologies.resuming import next_step
 from icrl_graph.topologies.settings import SavedSettings
@@ -331,10 +331,7 @@ def check_inputs(task: Any, task_data: Any) -> dict[str, Any]:
     Raises:
         ValueError: the task is empty or neither text nor messages, or the task data is not a mapping of JSON values.
     """
-    data = {} if task_data is None else task_data
-    if not isinstance(data, Mapping):
-        raise ValueError(f"task_data must be a mapping, got {data!r:.80}")
-    return {"task": check_task(task), "task_data": plain(data, "task_data")}
+    return {"task": check_task(task), "task_data": plain(check_task_data(task_data), "task_data")}
 
 
 def _check_call(thread_id: Any, on_episode: Any, control: Any) -> None:

@@ -10,7 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from temporalio import workflow
 from temporalio.client import Client
+from temporalio.langgraph import graph
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from icrl_graph import chat_model, create_icrl
@@ -23,12 +25,21 @@ SILENCE = 6.0
 """Seconds after which a worker is taken for dead."""
 
 
+@workflow.defn(failure_exception_types=[ValueError])
+class ImproveWith:
+    """The example's workflow, with settings."""
+
+    @workflow.run  # type: ignore[untyped-decorator]
+    async def run(self, task: dict[str, Any], settings: dict[str, Any]) -> Any:
+        return await graph("icrl").compile().ainvoke(task, context=settings)
+
+
 def worker(client: Client, method: Any) -> Worker:
-    """A worker for the example's workflow; it tells that it is alive far more often than it must."""
+    """A worker for both workflows; it tells that it is alive far more often than it must."""
     return Worker(
         client,
         task_queue="icrl",
-        workflows=[load(f"{EXAMPLE}:Improve")],
+        workflows=[load(f"{EXAMPLE}:Improve"), ImproveWith],
         plugins=[load(f"{EXAMPLE}:as_activities")(method, SILENCE)],
         workflow_runner=UnsandboxedWorkflowRunner(),
         max_heartbeat_throttle_interval=timedelta(seconds=SILENCE / 8),

@@ -47,7 +47,7 @@ EVERYWHERE_LAZY = {
 HOME = {
     "execution/postgres.py": {"psycopg"},
     "integrations/inspect/__init__.py": {"inspect_ai"},
-    "integrations/inspect/model.py": {"inspect_ai"},
+    "integrations/inspect/model.py": {"inspect_ai", "tenacity"},
     "integrations/inspect/sample.py": {"inspect_ai"},
     "integrations/inspect/scorers.py": {"inspect_ai"},
     "integrations/middleware.py": {"langchain"},

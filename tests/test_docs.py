@@ -190,6 +190,12 @@ def test_every_page_is_in_the_navigation() -> None:
     assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in PAGES)
 
 
+def test_every_page_is_linked_from_another() -> None:
+    pages = {page: page.read_text(encoding="utf-8") for page in DOCS.glob("*.md")}
+    linked = {page for page in pages for other, text in pages.items() if page != other and f"]({page.name}" in text}
+    assert {page.name for page in pages.keys() - linked} == {"index.md"}
+
+
 # ------------------------------------------------------------------------------------------------------------- the site
 
 needs_docs = pytest.mark.skipif(

@@ -164,6 +164,12 @@ def test_a_wrong_setting_is_told_before_anything_is_paid(tmp_path: Path) -> None
     assert server.counts["calls"] == 0
 
 
+@pytest.mark.parametrize("name", ["model", "topology"])
+def test_what_inspect_itself_names_is_no_option(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name!r} is no option of the solver: --model names the model"):
+        icrl(**{name: "openai/any"})
+
+
 def test_the_start_of_inspect_is_held_up_by_nothing_heavy() -> None:
     program = (
         "import inspect_ai, inspect_ai.scorer, inspect_ai.solver, sys; before = set(sys.modules);"
@@ -292,13 +298,13 @@ def giving(value: Any) -> Any:
     [("C", 1), ("I", 0), ("P", 0.5), ("N", 0), (True, 1), (0.25, 0.25), ("0.25", 0.25), ("yes", 1), ("No", 0)],
 )
 def test_a_score_is_the_number_that_inspect_reads_in_it(value: Any, reward: float) -> None:
-    (given,) = improve("t", from_scorer(giving(value)), model=lambda: "a", rounds=1).rewards
+    (given,) = improve("t", from_scorer(giving(value)), model=lambda: "a", rounds=1, task_data={"target": ""}).rewards
     assert given == reward
 
 
 @pytest.mark.parametrize("value", ["maybe", {"a": 1}, [1, 2], float("nan")])
 def test_a_score_that_is_no_number_is_no_reward(value: Any) -> None:
-    result = improve("t", from_scorer(giving(value)), model=lambda: "a", rounds=1)
+    result = improve("t", from_scorer(giving(value)), model=lambda: "a", rounds=1, task_data={"target": ""})
     assert result.rewards == [None]
     assert result.episodes[0]["reward"]["error"]
 
@@ -312,6 +318,16 @@ def test_a_scorer_is_an_evaluator_outside_of_any_eval(is_async: bool) -> None:
         else improve("6*7?", from_scorer(match()), **call)
     )
     assert (result.answer, result.rewards) == ("42", [0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("data", "told"), [({}, "there is none"), ({"answer": "42"}, "there is none"), ({"target": 42}, "it is 42")]
+)
+def test_a_scorer_without_a_target_is_told_before_anything_is_paid(data: dict[str, Any], told: str) -> None:
+    model = ScriptedModel(["wrong"])
+    with pytest.raises(ValueError, match=r"from task_data\['target'\], but " + told):
+        improve("6*7?", from_scorer(includes()), model=model, rounds=1, task_data=data)
+    assert model.prompts == []
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -398,6 +414,53 @@ def test_a_scorer_that_gives_nothing_leaves_attempts_unscored(tmp_path: Path) ->
         played = sample(play(icrl(rounds=2), server, tmp_path, scorer=silent()))
     assert (played.metadata["icrl"]["reward"], played.metadata["icrl"]["rounds_done"]) == (None, 2)
     assert server.counts["calls"] == 2
+
+
+@pytest.mark.parametrize("solver", [icrl(max_calls=1), icrl(rounds=1), reflexion(max_failures=1), best_of_n(n=2)])
+def test_an_outage_is_an_error_of_the_sample_and_no_wrong_answer(solver: Any, tmp_path: Path) -> None:
+    with OpenAIServer(scripted("42"), faults=dict.fromkeys(range(1, 99), "500")) as server:
+        log = play(solver, server, tmp_path, max_retries=0, fail_on_error=False)
+    (played,) = log.samples or []
+    assert played.scores is None or not played.scores
+    assert "no attempt was answered: InternalServerError: Error code: 500" in played.error.message
+
+
+def test_a_sample_that_an_outage_ended_is_played_again_by_eval_retry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("task.py").write_text(FILE)
+    faults: Any = dict.fromkeys(range(1, 99), "500")
+    with OpenAIServer(scripted("it is 42"), faults=faults) as server:
+        log = evaluated("task.py@sums", server, tmp_path, solver=icrl(rounds=1), max_retries=0)
+        assert log.status == "error"
+        faults.clear()
+        (log,) = inspect_ai.eval_retry(log.location, display="none", log_dir=str(tmp_path))
+    assert sample(log).metadata["icrl"]["reward"] == 1
+
+
+def test_a_model_that_replies_with_nothing_is_scored_as_with_inspects_own_solver(tmp_path: Path) -> None:
+    with OpenAIServer(scripted("")) as server:
+        played = sample(play(icrl(rounds=2), server, tmp_path))
+    assert (played.error, played.scores["includes"].value) == (None, "I")
+
+
+def test_a_limit_in_an_outage_is_a_limit(tmp_path: Path) -> None:
+    with OpenAIServer(scripted("42"), faults=dict.fromkeys(range(1, 99), "hang")) as server:
+        played = sample(play(icrl(rounds=2), server, tmp_path, time_limit=1))
+    assert (played.error, played.limit.type) == (None, "time")
+
+
+@pytest.mark.parametrize("solver", [icrl, best_of_n])
+def test_an_evaluator_that_only_fails_is_an_error_of_the_sample(solver: Any, tmp_path: Path) -> None:
+    def judge(response: str) -> float:
+        raise RuntimeError("the sandbox is down")
+
+    with OpenAIServer(scripted("42")) as server:
+        log = play(solver(evaluator=judge), server, tmp_path, fail_on_error=False)
+        assert "no attempt was scored: RuntimeError: the sandbox is down" in log.samples[0].error.message
+        meant = sample(play(solver(evaluator=judge, on_error="unscored"), server, tmp_path))
+    assert (meant.error, meant.scores["includes"].value, meant.metadata["icrl"]["reward"]) == (None, "C", None)
 
 
 def test_a_task_without_a_scorer_is_told(tmp_path: Path) -> None:

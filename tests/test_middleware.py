@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
@@ -124,6 +125,19 @@ def test_the_structured_response_of_the_best_comes_back_and_the_evaluator_gets_i
     output = asked(create_agent(model, [], response_format=ToolStrategy(Poem), middleware=[steps]), is_async)
     assert output["structured_response"] == Poem(lines=5)
     assert (output["icrl_result"]["answer"], output["icrl_result"]["reward"]) == ({"lines": 5}, 0.5)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_agent_with_a_form_gives_its_object_in_the_place_of_a_model(is_async: bool) -> None:
+    @dataclass
+    class Poem:
+        lines: int
+
+    agent = create_agent(scripted([call("Poem", lines=n) for n in (1, 5)]), [], response_format=ToolStrategy(Poem))
+    graph = create_icrl(agent, lambda answer: answer["lines"] / 10, rounds=2).compile()
+    inputs = {"task": "Do it."}
+    output: Any = asyncio.run(graph.ainvoke(inputs)) if is_async else graph.invoke(inputs)
+    assert (output["answer"], output["reward"]) == ({"lines": 5}, 0.5)
 
 
 def test_a_tool_that_returns_directly_gives_the_answer() -> None:

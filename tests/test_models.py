@@ -288,12 +288,14 @@ def _given(form: str) -> Any:
     """A Runnable that gives an object, and what it is as JSON values."""
     if form == "langchain":
         return ScriptedModel(['{"number": 42}'] * 2) | PydanticOutputParser(pydantic_object=_Object)
-    given = {"pydantic": _Object(number=42), "dictionary": dict(_Object(number=42))}[form]
+    given: Any = {"pydantic": _Object(number=42), "dictionary": dict(_Object(number=42))}.get(form)
+    if form == "agent":
+        given = {"messages": [AIMessage("Returning structured response")], "structured_response": _Object(number=42)}
     return RunnableLambda(lambda messages: given)
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-@pytest.mark.parametrize("form", ["pydantic", "dictionary", "langchain"])
+@pytest.mark.parametrize("form", ["pydantic", "dictionary", "langchain", "agent"])
 def test_an_object_that_a_runnable_gives_is_its_answer(form: str, is_async: bool) -> None:
     given: Any = {"model": _given(form), "rounds": 2}
 

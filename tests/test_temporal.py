@@ -55,6 +55,16 @@ async def begun(client: Any, name: str) -> Any:
     return await client.start_workflow("Improve", {"task": f"Write {name}."}, id=name, task_queue="icrl")
 
 
+async def played(graph: Any, task: Any = None, settings: Any = None) -> Any:
+    """What a workflow gives that plays a method once, with a context where settings are given."""
+    from tests.temporal_child import worker
+
+    given = [task or {"task": "Write one."}, *([] if settings is None else [settings])]
+    async with temporal() as client, worker(client, graph):
+        name = "Improve" if settings is None else "ImproveWith"
+        return await client.execute_workflow(name, args=given, id="one", task_queue="icrl")
+
+
 def counted(usage: Any) -> tuple[int, int, int]:
     return usage["calls"], usage["input"], usage["output"]
 
@@ -66,36 +76,49 @@ def spent_at(server: OpenAIServer) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("method", TOPOLOGIES)
 def test_a_method_ends_as_it_would_elsewhere_and_tells_what_the_server_has_counted(method: str) -> None:
-    from tests.temporal_child import worker
-
-    async def play(graph: Any) -> Any:
-        async with temporal() as client, worker(client, graph):
-            return await (await begun(client, "one")).result()
-
     with OpenAIServer(reply) as server:
         model = chat_model("openai:any", base_url=server.base_url)
         graph = build(method, model, lambda response: len(response) / 10, **size(method, 3))
         elsewhere = build(method, model, lambda response: len(response) / 10, **size(method, 3))
-        output = asyncio.run(play(graph))
+        output = asyncio.run(played(graph))
         assert counted(output["usage"]) == spent_at(server)
         wanted = asyncio.run(elsewhere.compile().ainvoke({"task": "Write one."}))
     assert {**output, "usage": None} == {**wanted, "usage": None}
     assert counted(output["usage"]) == counted(wanted["usage"])
 
 
-def test_a_wrong_key_ends_a_workflow_after_one_call() -> None:
+def test_the_context_of_a_workflow_holds_its_caps_included() -> None:
+    with OpenAIServer(reply) as server:
+        graph = build("icrl", chat_model("openai:any", base_url=server.base_url), lambda response: 0.5, rounds=5)
+        output = asyncio.run(played(graph, settings={"max_calls": 2}))
+        assert (output["stopped"], output["usage"]["calls"]) == ("calls", server.counts["calls"]) == ("calls", 2)
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "told"),
+    [
+        ({"task": "Write one."}, {"round": 2}, "unknown setting 'round'"),
+        ({"task": "Write one."}, {"rounds": 0}, "rounds=0"),
+        ({"tsk": "Write one."}, {}, "the task must be a text or a list of messages, got None"),
+        ({"task": "Write one.", "task_data": 3}, {}, "task_data must be a mapping, got 3"),
+        ({"task": "Write one."}, {"reflector": 1}, "unknown setting 'reflector'"),
+    ],
+)
+def test_what_is_wrong_with_input_or_settings_ends_a_workflow_in_its_words(task: Any, settings: Any, told: str) -> None:
     from temporalio.client import WorkflowFailureError
 
-    from tests.temporal_child import worker
+    with pytest.raises(WorkflowFailureError) as raised:
+        asyncio.run(played(build("icrl", lambda: "a", lambda response: 1.0), task, settings))
+    assert told in str(raised.value.__cause__.__cause__)
 
-    async def play(graph: Any) -> Any:
-        async with temporal() as client, worker(client, graph):
-            return await (await begun(client, "one")).result()
+
+def test_a_wrong_key_ends_a_workflow_after_one_call() -> None:
+    from temporalio.client import WorkflowFailureError
 
     with OpenAIServer(reply, faults=dict.fromkeys(range(1, 9), "401")) as server:
         graph = build("icrl", chat_model("openai:any", base_url=server.base_url), lambda response: 1.0)
         with pytest.raises(WorkflowFailureError):
-            asyncio.run(play(graph))
+            asyncio.run(played(graph))
         assert server.counts["calls"] == 1
 
 

@@ -3,6 +3,8 @@
 import asyncio
 import socket
 from contextlib import suppress
+from functools import reduce
+from operator import add
 from typing import Any
 
 import openai
@@ -10,10 +12,11 @@ import pytest
 from langchain_core.messages import AIMessage
 
 from icrl_graph.api import improve
+from icrl_graph.models.function import FunctionModel
 from icrl_graph.models.learners import LEARNERS
 from icrl_graph.models.registry import chat_model
 from icrl_graph.tasks import hidden_color
-from icrl_graph.testing import OpenAIServer, ScriptedModel
+from icrl_graph.testing import DIALECTS, OpenAIServer, ScriptedModel
 
 
 def test_a_scripted_model_gives_its_replies_and_records_its_prompts() -> None:
@@ -60,6 +63,26 @@ def test_the_server_can_stream() -> None:
         pieces = [str(piece.content) for piece in model.stream("x")]
     assert len([piece for piece in pieces if piece]) > 1
     assert "".join(pieces) == "a reply of some length, in pieces"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_server_sends_calls_of_tools(dialect: str, streamed: bool) -> None:
+    calls: Any = [
+        {"name": "look", "args": {"place": "the cellar, behind the barrels"}, "id": "1", "type": "tool_call"},
+        {"name": "wait", "args": {}, "id": "2", "type": "tool_call"},
+    ]
+    with OpenAIServer(lambda: AIMessage("", tool_calls=calls), dialect=dialect) as server:
+        model = chat_model("openai:any", base_url=server.base_url)
+        said: Any = reduce(add, model.stream("x")) if streamed else model.invoke("x")
+    assert said.tool_calls == calls
+    assert said.response_metadata["finish_reason"] == "tool_calls"
+    assert server.reported[0]["completion_tokens"] > 0
+
+
+def test_a_function_as_a_model_says_what_takes_tools() -> None:
+    with pytest.raises(NotImplementedError, match="takes_tools=True"):
+        FunctionModel(reply=lambda: "x").bind_tools([])
 
 
 def test_the_server_answers_many_at_once() -> None:

@@ -10,6 +10,7 @@ from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import Runnable
 from pydantic import PrivateAttr
 
 from icrl_graph.execution.calls import contained
@@ -26,7 +27,8 @@ class FunctionModel(BaseChatModel):
 
     The function is called with those of these arguments that it names: `messages`, the prompt as dictionaries in
     OpenAI's format; `rng`, a `random.Random` seeded by the call's `seed`, or unseeded without one; `temperature`, the
-    call's or None. It returns the response, as text or as an `AIMessage`.
+    call's or None. It returns the response, as text or as an `AIMessage`. It takes no tools: for an agent take
+    `icrl_graph.testing.ScriptedModel` or `OpenAIServer`.
 
     Attributes:
         reply: the function.
@@ -51,6 +53,17 @@ class FunctionModel(BaseChatModel):
     def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
         """The name of its calls in traces: that of the class, as for other chat models."""
         return super().get_name(suffix, name=name or type(self).__name__)
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Runnable[Any, AIMessage]:
+        """Refuse them, for the function does not see them.
+
+        Raises:
+            NotImplementedError: says what takes tools.
+        """
+        raise NotImplementedError(
+            "a function as a model takes no tools; for an agent take icrl_graph.testing.ScriptedModel(reply, "
+            "takes_tools=True), or chat_model with the base_url of icrl_graph.testing.OpenAIServer(reply)"
+        )
 
     def _generate(
         self,

@@ -15,7 +15,7 @@ from langchain_core.exceptions import (
     OutputParserException,
 )
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from icrl_graph.errors import ModelError
 from icrl_graph.execution.retry import describe
@@ -54,8 +54,8 @@ def read_response(raw: Any, tags: str | None = None) -> dict[str, Any]:
     """A policy's reply as fields of an episode: `response`, the `answer` of a structured one, or an `error`.
 
     Its `reasoning` is a field of its own. An object, pydantic's or a dictionary, as LangChain's structured output gives
-    it, is a structured answer. An empty answer, a refusal and a filtered answer are replies like others: paid for, and
-    saved.
+    it, is a structured answer, and so is the `structured_response` of an agent. An empty answer, a refusal and a
+    filtered answer are replies like others: paid for, and saved.
 
     Args:
         raw: the reply.
@@ -72,6 +72,8 @@ def _read(raw: Any, tags: str | None) -> dict[str, Any]:
     if isinstance(raw, Mapping) and "raw" in raw and "parsed" in raw:
         return _read_structured(raw, tags)
     if isinstance(raw, Mapping) and raw.get("messages"):
+        if (form := raw.get("structured_response")) is not None:  # of LangChain's agents
+            return _read_object(form)
         (raw,) = convert_to_messages(raw["messages"][-1:])
     if raw is None:  # as LangChain's structured output gives it where the model has used no tool
         raw = ""
@@ -80,9 +82,14 @@ def _read(raw: Any, tags: str | None) -> dict[str, Any]:
     if isinstance(raw, BaseMessage):
         return _read_message(raw, tags)
     if isinstance(raw, BaseModel | Mapping) and "messages" not in raw:
-        answer = plain(raw.model_dump(mode="json") if isinstance(raw, BaseModel) else raw, "the answer")
-        return {"response": json.dumps(answer, ensure_ascii=False), "answer": answer}
+        return _read_object(raw)
     raise ValueError(f"a model gives text or a message, or an object of JSON values, got {raw!r:.80}")
+
+
+def _read_object(given: Any) -> dict[str, Any]:
+    values = given if isinstance(given, Mapping) else TypeAdapter(type(given)).dump_python(given, mode="json")
+    answer = plain(values, "the answer")
+    return {"response": json.dumps(answer, ensure_ascii=False), "answer": answer}
 
 
 def _read_message(message: BaseMessage, tags: str | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 from weakref import WeakSet
 
 from aiohttp import web
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, convert_to_openai_messages
 
 from icrl_graph.errors import UnknownTask
 from icrl_graph.execution.signatures import accepted_names
@@ -51,7 +51,7 @@ class OpenAIServer:
         reply: makes the answer: a function of those of `messages`, `rng` and `temperature` that it names. `rng` is
             seeded by the request's `seed`; `max_tokens` is the request's limit. It gives a text; or texts with their
             probabilities, such as `{"YES": 0.8, "NO": 0.2}`, of which one is drawn, each a single token; or the message
-            of a chat model, whose usage and reason to finish are told then. A shipped learner:
+            of a chat model, whose calls of tools, usage and reason to finish are told then. A shipped learner:
             `icrl_graph.models.learners.LEARNERS["hidden-color"]`. One that waits should be async: a sync one holds up
             all other requests meanwhile. What a server that it asks refuses is refused in the same words.
         latency: seconds before each answer.
@@ -300,8 +300,17 @@ def _tell(completion: dict[str, Any], said: AIMessage) -> None:
     if used := said.usage_metadata:
         told = {"prompt_tokens": used["input_tokens"], "completion_tokens": used["output_tokens"]}
         completion["usage"] |= {**told, "total_tokens": used["total_tokens"]}
+    (choice,) = completion["choices"]
+    if said.tool_calls:
+        calls = convert_to_openai_messages(said)["tool_calls"]
+        choice["message"] |= {"content": choice["message"]["content"] or None, "tool_calls": calls}
+        choice["finish_reason"] = "tool_calls"
+        if not used:
+            written = wire.tokens("".join(str(call["function"]) for call in calls))
+            completion["usage"]["completion_tokens"] += written
+            completion["usage"]["total_tokens"] += written
     if said.response_metadata.get("finish_reason") == "length":
-        completion["choices"][0]["finish_reason"] = "length"
+        choice["finish_reason"] = "length"
 
 
 async def _send(request: web.Request, kind: str, pieces: Sequence[bytes], fault: Fault | None) -> web.StreamResponse:

@@ -119,7 +119,7 @@ def events(completion: Mapping[str, Any], dialect: Dialect, asked: bool | None) 
 
 
 def _deltas(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A message in pieces: the thoughts, then the text."""
+    """A message in pieces: the thoughts, then the text, then the calls of tools."""
     content = message["content"] or ""
     if not isinstance(content, str):
         thoughts, *said = content
@@ -128,6 +128,12 @@ def _deltas(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     fields = {name: message[name] for name in ("reasoning", "reasoning_content") if name in message}
     for name, text in (*fields.items(), ("content", content)):
         yield from ({"role": "assistant", name: text[i : i + 16]} for i in range(0, len(text), 16))
+    for index, call in enumerate(message.get("tool_calls") or ()):
+        text = call["function"]["arguments"]
+        opened = {**call, "index": index, "function": {**call["function"], "arguments": ""}}
+        yield {"role": "assistant", "tool_calls": [opened]}
+        pieces = ({"index": index, "function": {"arguments": text[i : i + 16]}} for i in range(0, len(text), 16))
+        yield from ({"tool_calls": [piece]} for piece in pieces)
 
 
 def _so_far(usage: Mapping[str, Any], chunks: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from inspect_ai.model import GenerateConfig
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import LimitExceededError
 
-from icrl_graph.integrations.inspect.sample import Run, answer, inputs_of, running, watch
+from icrl_graph.integrations.inspect.sample import Run, answer, broken, inputs_of, running, watch
 from icrl_graph.integrations.inspect.scorers import NoScorer, evaluator_of, from_scorer
 
 __all__ = ["best_of_n", "from_scorer", "icrl", "reflexion", "self_refine"]
@@ -43,12 +43,16 @@ def _solver_of(topology: str) -> Callable[..., Solver]:
         Raises:
             ValueError: an argument is wrong.
         """
+        from icrl_graph.errors import IcrlError
         from icrl_graph.execution.rate_limit import RateLimit
         from icrl_graph.integrations.inspect.model import InspectModel, asked, metered
         from icrl_graph.state.episode import answer_text
+        from icrl_graph.state.reward import UNSCORED
         from icrl_graph.topologies.methods import build
 
-        names = {name for given in (options.get("sampling") or {}).values() for name in given}
+        if given := [name for name in ("model", "topology") if name in options]:
+            raise ValueError(f"{given[0]!r} is no option of the solver: --model names the model, --solver the method")
+        names = {name for each in (options.get("sampling") or {}).values() for name in each}
         if unknown := names - {"stop", *GenerateConfig.model_fields}:
             raise ValueError(f"unknown sampling parameter {', '.join(sorted(unknown))}; see Inspect's GenerateConfig")
         if evaluator is None:
@@ -63,6 +67,7 @@ def _solver_of(topology: str) -> Callable[..., Solver]:
         options.setdefault("rate_limit", RateLimit(max_attempts=1))  # Inspect repeats calls that fail
         graph = build(topology, InspectModel(), judge, **options)
         compiled, settings = graph.compile(), graph.settings().model_dump(exclude_none=True)
+        unscored_is_meant = UNSCORED in (judge.on_error, settings.get("on_error"))
 
         async def solve(state: TaskState, generate: Generate) -> TaskState:
             run = Run(state)
@@ -79,6 +84,8 @@ def _solver_of(topology: str) -> Callable[..., Solver]:
                     result = await compiled.ainvoke(inputs, {"recursion_limit": 1_000_000_000})
                 told = {name: result[name] for name in ("reward", "stopped", "regret", "rounds_done", "usage")}
                 run.answer = "" if result["answer"] is None else answer_text(result)
+                if (problem := broken(run, result["stopped"])) and not (run.replied and unscored_is_meant):
+                    raise IcrlError(problem) from run.failure
             except LimitExceededError as limit:
                 told["stopped"] = f"{limit.type} limit"
                 raise

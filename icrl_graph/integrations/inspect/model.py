@@ -13,9 +13,11 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
+from tenacity import RetryError
 from typing_extensions import override
 
 from icrl_graph.execution.usage import LOCAL
+from icrl_graph.integrations.inspect.sample import running
 
 asked: ContextVar[set[str]] = ContextVar("icrl_inspect_asked")
 """The prompts of a run."""
@@ -45,8 +47,16 @@ class InspectModel(BaseChatModel):
         again: dict[str, Any] = {"cache": False} if repr(told) in asked.get() else {}
         asked.get().add(repr(told))
         prompt = await messages_from_openai(told)
+        run: Any = running.get()
         with metered() as usage:
-            output = await get_model().generate(prompt, config=GenerateConfig(stop_seqs=stop, **kwargs), **again)
+            try:
+                output = await get_model().generate(prompt, config=GenerateConfig(stop_seqs=stop, **kwargs), **again)
+            except Exception as error:
+                run.failure = error
+                if isinstance(error, RetryError) and isinstance(reason := error.last_attempt.exception(), Exception):
+                    run.failure = reason  # for which Inspect has repeated the call
+                raise run.failure from None
+        run.replied = True
         if output.stop_reason == "model_length" and not usage["output_tokens"]:
             raise ValueError(output.completion)  # the refusal of a prompt that is too long, which Inspect gives as text
         # of a provider whose tokens are not estimated: what Inspect does not count is free, as what its cache holds

@@ -20,6 +20,12 @@ class Run:
     state: TaskState
     answer: str = ""
     reward: float | None = None
+    replied: bool = False
+    """Whether the model has replied, be it an empty text or a refusal."""
+    failure: Exception | None = None
+    """The latest of its calls that failed."""
+    unscored: str | None = None
+    """Why the latest answer that the evaluator failed on has no reward."""
 
 
 running: ContextVar[Run | None] = ContextVar("icrl_inspect_run", default=None)
@@ -35,8 +41,21 @@ def watch(event: Mapping[str, Any]) -> None:
     if event["type"] == "episode":
         if event["reward"] is not None and (run.reward is None or event["reward"] > run.reward):
             run.answer, run.reward = event["response"], event["reward"]
+        if event["response"] is not None and event["reward"] is None and event["error"]:
+            run.unscored = event["error"]
         told = {name: event[name] for name in ("candidate", "instruction", "reward", "best", "error", "response")}
         transcript().info({"round": event["round"] + 1, **told}, source="icrl")
+
+
+def broken(run: Run, stopped: str) -> str | None:
+    """What has kept a run from being one, which is no wrong answer: an outage, or an evaluator that only failed."""
+    from icrl_graph.execution.retry import describe
+
+    if run.failure is not None and not run.replied:
+        return f"no attempt was answered: {describe(run.failure)}"
+    if run.reward is None and run.unscored and stopped in ("rounds", "evaluator", "failures"):  # not a cap
+        return f"no attempt was scored: {run.unscored}"
+    return None
 
 
 async def inputs_of(state: TaskState) -> dict[str, Any]:

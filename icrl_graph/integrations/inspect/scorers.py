@@ -24,8 +24,9 @@ class NoScorer(ValueError):
 def from_scorer(scorer: Any, paid: bool = False, feedback: bool = False) -> BoundEvaluator:
     """A scorer of Inspect as an evaluator, in an eval or outside of any.
 
-    Outside, it compares with the `target` of the task data (a text, or several), and the task data is the metadata of
-    its sample.
+    Outside, it compares with the `target` of the task data (a text, or several; "" for a scorer that reads none), and
+    the task data is the metadata of its sample. Without one nothing is asked: many scorers find an empty text in every
+    answer.
 
     Args:
         scorer: such as `includes()`.
@@ -39,7 +40,7 @@ def from_scorer(scorer: Any, paid: bool = False, feedback: bool = False) -> Boun
         raise ValueError(f"{info.name!r} is a {info.type} of Inspect, no scorer")
 
     async def judge(task: Any, response: str, task_data: Mapping[str, Any]) -> Score | None:
-        target, run = Target(task_data.get("target", "")), running.get()
+        target, run = Target(task_data["target"]), running.get()
         if run is None:
             asked = task if isinstance(task, str) else await messages_from_openai(task)
             messages = await messages_from_openai([{"role": "user", "content": task}]) if asked is task else asked
@@ -48,7 +49,17 @@ def from_scorer(scorer: Any, paid: bool = False, feedback: bool = False) -> Boun
             state = copied(run.state)
         return await scorer(await answer(state, response), target)
 
-    return _bound(judge, ("task", "response", "task_data"), info.name, paid, feedback)
+    return _bound(judge, ("task", "response", "task_data"), info.name, paid, feedback, _check_target)
+
+
+def _check_target(task_data: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for task data from which no scorer can read what it compares with."""
+    target = task_data.get("target")
+    if not all(isinstance(each, str) for each in (target if isinstance(target, list | tuple) else [target])):
+        got = f"it is {target!r:.80}" if "target" in task_data else "there is none"
+        raise ValueError(
+            f"a scorer of Inspect reads its target, a text or several, from task_data['target'], but {got}"
+        )
 
 
 def evaluator_of(given: Any, paid: bool, feedback: bool) -> BoundEvaluator:
@@ -80,7 +91,9 @@ async def _own_scorer(response: str) -> Score | None:
     return next(iter(scores), None)
 
 
-def _bound(judge: Any, names: tuple[str, ...], name: str, paid: bool, feedback: bool) -> BoundEvaluator:
+def _bound(
+    judge: Any, names: tuple[str, ...], name: str, paid: bool, feedback: bool, check: Any = None
+) -> BoundEvaluator:
     """A function that gives scores as an evaluator, which also counts what the scorer's model uses."""
     from langchain_core.messages import AIMessage
 
@@ -102,7 +115,7 @@ def _bound(judge: Any, names: tuple[str, ...], name: str, paid: bool, feedback: 
     def evaluate(**arguments: Any) -> Flow:
         return (yield from single(Call(measured, arguments, read, paid=paid)))
 
-    return BoundEvaluator(evaluate, names, name, flow=True, calls=int(paid))
+    return BoundEvaluator(evaluate, names, name, flow=True, calls=int(paid), check=check)
 
 
 _WORDS = tuple(word for each in ("yes", "no", "true", "false") for word in (each, each.title(), each.upper()))

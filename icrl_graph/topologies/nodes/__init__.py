@@ -18,7 +18,7 @@ from icrl_graph.topologies.nodes.parts import (
     check_schema_version,
     random_of,
 )
-from icrl_graph.topologies.nodes.prepare import check_task, prepare_node
+from icrl_graph.topologies.nodes.prepare import check_task, check_task_data, prepare_node
 from icrl_graph.topologies.nodes.reflect import reflect_node
 from icrl_graph.topologies.nodes.select import select_node
 
@@ -31,6 +31,7 @@ __all__ = [
     "build_context_node",
     "check_schema_version",
     "check_task",
+    "check_task_data",
     "evaluate_node",
     "generate_node",
     "prepare_node",

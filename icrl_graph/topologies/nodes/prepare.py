@@ -55,7 +55,7 @@ def prepare_node(parts: Parts) -> Runnable[Any, Any]:
         saved["run"] = _run_id(runtime.execution_info)
         saved["form"] = SCHEMA_VERSION
         saved |= made_of(parts)
-        inputs: Any = {"task": state.get("task"), "task_data": dict(state.get("task_data") or {})}
+        inputs: Any = {"task": state.get("task"), "task_data": check_task_data(state.get("task_data"))}
         if parts.complete is not None:
             seed = saved["run"] if saved["seed"] is None else saved["seed"]
             inputs = {**inputs, **parts.complete(deepcopy(inputs), Random(f"{seed}/inputs"))}
@@ -122,6 +122,17 @@ def _resumed(parts: Parts, state: LoopState, changed: Mapping[str, Any]) -> dict
     whole = {"inputs": state["inputs"], "settings": saved, "episodes": upsert(episodes, [forgotten])}
     # whole, so that it is not put together from checkpoints whose order a clock that was set back has changed
     return {**_cleared(state), **{name: Overwrite(value) for name, value in whole.items()}}
+
+
+def check_task_data(given: Any) -> dict[str, Any]:
+    """What the evaluator gets of a task; None is nothing.
+
+    Raises:
+        ValueError: it is no mapping.
+    """
+    if not isinstance(given, Mapping | None):
+        raise ValueError(f"task_data must be a mapping, got {given!r:.80}")
+    return dict(given or {})
 
 
 def check_task(task: Any) -> str | list[Message]:
