@@ -32,8 +32,8 @@ def test_a_task_takes_hardly_longer_than_its_model(tmp_path: Path) -> None:
     ways: dict[str, tuple[float, Callable[[str], Any]]] = {
         "no saver, invoke": (1.03, lambda name: blocking.invoke(task)),
         "no saver, ainvoke": (1.03, lambda name: asyncio.run(graph.ainvoke(task))),
-        "SQLite and journal, improve": (1.06, lambda name: improve("t" * 2000, _score, **kept(name))),
-        "SQLite and journal, aimprove": (1.06, lambda name: asyncio.run(aimprove("t" * 2000, _ascore, **kept(name)))),
+        "SQLite and journal, improve": (1.03, lambda name: improve("t" * 2000, _score, **kept(name))),
+        "SQLite and journal, aimprove": (1.03, lambda name: asyncio.run(aimprove("t" * 2000, _ascore, **kept(name)))),
     }
     for way, (goal, play) in ways.items():
         took = []
