@@ -64,8 +64,8 @@ def test_a_ratio_falls_behind_by_more_than_noise_and_margin(
 
 @pytest.mark.parametrize("full", [False, True])
 def test_a_short_form_fails_where_it_has_fallen_behind(
-    full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:  # captured, else these lines would be rows of `make perf`
     page = tmp_path / "page.md"
     page.write_text("| round | <= 1x | 0.9x | 0.8, 1.2 |\n")
     monkeypatch.setattr(lab, "PAGE", page)
