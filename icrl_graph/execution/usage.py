@@ -63,7 +63,7 @@ class UsageCallback(BaseCallbackHandler):
 
     Attributes:
         replies: the replies, also those of calls that failed after they were paid.
-        calls: how many calls of models they came from: an agent makes several.
+        calls: how many calls of models were answered: an agent makes several. One that breaks off is repeated.
         begun: done with the first piece of an answer, where one is streamed; None if nobody waits for that.
     """
 
@@ -96,7 +96,7 @@ class UsageCallback(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Collect the messages of a model that has answered."""
-        self._collect(run_id, _messages(response))
+        self.calls += self._collect(run_id, _messages(response))
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Collect what a model had said before it broke off, or what its error carries."""
@@ -104,16 +104,17 @@ class UsageCallback(BaseCallbackHandler):
         told = [*_merged(chunks), *_messages(kwargs.get("response")), *_carried(error)]
         self._collect(run_id, [each for each in told if getattr(each, "usage_metadata", None) or _said(each)][:1])
 
-    def _collect(self, run_id: UUID, messages: Iterable[Any]) -> None:
+    def _collect(self, run_id: UUID, messages: Iterable[Any]) -> bool:
+        """Keep the messages of a call; gives whether any is new."""
         asked = self._asked.pop(run_id, None)
         prompt, model = (None, "") if asked is None else asked[:2]
         known = {_identity(reply.message) for reply in self.replies}
         # a model around another one may hand on its message, or a copy
         new = [message for message in messages if _identity(message) not in known]
-        self.calls += bool(new)
         for message in new:
             is_local = message.response_metadata.get("model_provider") == LOCAL
             self.replies.append(_Reply(message, None if is_local else prompt, model))
+        return bool(new)
 
 
 def _merged(chunks: Sequence[Any]) -> list[Any]:
