@@ -553,6 +553,18 @@ def test_what_was_delivered_without_a_key_is_not_given_again_by_the_next_server(
     assert first + second == [LETTERS[:at] for at in (4, 8, 12, 16)]
 
 
+async def break_off(url: str, endpoint: Endpoint, held: Held, **given: Any) -> None:
+    """Ask, and drain the server while a call of the run is in flight."""
+    asking = asyncio.create_task(ask(client(url), **given))
+    await asyncio.to_thread(held.in_flight.wait, 60)
+    draining = asyncio.create_task(endpoint.drain())
+    await asyncio.sleep(0)
+    held.release.set()
+    await draining
+    with pytest.raises(openai.InternalServerError, match="the server stops"):
+        await asking
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_what_was_broken_off_after_an_equal_request_goes_on_at_the_next_server(
     kind: str, tmp_path: Path, postgres: str
@@ -561,14 +573,7 @@ def test_what_was_broken_off_after_an_equal_request_goes_on_at_the_next_server(
 
     async def first(url: str, endpoint: Endpoint) -> None:
         await ask(client(url))
-        asking = asyncio.create_task(ask(client(url)))
-        await asyncio.to_thread(held.in_flight.wait, 60)
-        draining = asyncio.create_task(endpoint.drain())
-        await asyncio.sleep(0)
-        held.release.set()
-        await draining
-        with pytest.raises(openai.InternalServerError, match="the server stops"):
-            await asking
+        await break_off(url, endpoint, held)
 
     async def second(url: str, endpoint: Endpoint) -> Any:
         return await ask(client(url))
@@ -585,14 +590,7 @@ def test_a_server_of_another_model_does_not_go_on_with_the_run_of_the_first(key:
     held = Held(at=2)
 
     async def broken_off(url: str, endpoint: Endpoint) -> None:
-        asking = asyncio.create_task(ask(client(url), **key))
-        await asyncio.to_thread(held.in_flight.wait, 60)
-        draining = asyncio.create_task(endpoint.drain())
-        await asyncio.sleep(0)
-        held.release.set()
-        await draining
-        with pytest.raises(openai.InternalServerError, match="the server stops"):
-            await asking
+        await break_off(url, endpoint, held, **key)
 
     async def act(url: str, endpoint: Endpoint) -> Any:
         return await ask(client(url), **key)

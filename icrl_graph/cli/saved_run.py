@@ -197,7 +197,7 @@ def _state(database: Path) -> LoopState:
     try:
         with _copied(database) as connection:
             saver = SqliteSaver(connection, serde=PlainSerializer())
-            state = graph.compile(checkpointer=saver).get_state({"configurable": {"thread_id": "run"}})
+            state = graph.saved_by(saver).get_state({"configurable": {"thread_id": "run"}})
     except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{database} can't be read: {error!r:.200}") from error
     if saved := state.values.get("settings"):

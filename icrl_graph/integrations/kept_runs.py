@@ -300,7 +300,7 @@ class KeptRuns:
 
 async def _begin_anew_what_failed(run: Run, saver: Any) -> None:
     """Delete what is saved of a run, if it came to nothing; what was answered of one that was broken off is kept."""
-    stored = await run.graph.compile(checkpointer=saver).aget_state({"configurable": {"thread_id": run.thread}})
+    stored = await run.graph.saved_by(saver).aget_state({"configurable": {"thread_id": run.thread}})
     failed = _failure(stored.values.get("episodes", []), stored.values.get("stopped")) is not None
     run.was_saved = bool(stored.values) and not failed
     if failed:

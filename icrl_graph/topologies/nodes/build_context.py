@@ -29,8 +29,7 @@ def build_context_node(parts: Parts) -> Runnable[Any, Any]:
         return parts.pick("memory", used), parts.pick("schedule", used), switched
 
     def build_context(state: LoopState) -> dict[str, Any]:
-        check_schema_version(state["settings"])
-        return opened(state, SavedSettings.of(state["settings"]))
+        return opened(state, _settings(state))
 
     def opened(state: LoopState, settings: SavedSettings) -> dict[str, Any]:
         past = state["episodes"]
@@ -66,10 +65,15 @@ def build_context_node(parts: Parts) -> Runnable[Any, Any]:
         return {"episodes": [Episode(round=number, candidate=c, plan=each) for c, each in enumerate(plans)]}
 
     async def abuild_context(state: LoopState) -> dict[str, Any]:
-        settings = SavedSettings.of(state["settings"])
+        settings = _settings(state)
         memory, schedule, _ = chosen_parts(settings, state["episodes"])
         if all(map(is_builtin, (memory, schedule, parts.pick("spread", settings)))):
-            return build_context(state)
-        return await asyncio.to_thread(build_context, state)  # a custom one may block
+            return opened(state, settings)
+        return await asyncio.to_thread(opened, state, settings)  # a custom one may block
 
     return PlainNode(build_context, abuild_context, "build_context")
+
+
+def _settings(state: LoopState) -> SavedSettings:
+    check_schema_version(state["settings"])
+    return SavedSettings.of(state["settings"])
