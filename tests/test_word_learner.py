@@ -280,6 +280,10 @@ def test_what_can_not_be_trained_is_refused_before_the_first_stage(base: Path, t
 
     with pytest.raises(ValueError, match="credit"):
         Reinforcement(credit="theirs")
+    with pytest.raises(ValueError, match="unknown family 'prizes'; choose of prize, amounts, closeness"):
+        Distillation(families=("amounts", "prizes"))
+    with pytest.raises(ValueError, match="at least one family"):
+        Reinforcement(families=())
     with pytest.raises(ValueError, match="there is no model at"):
         train(tmp_path / "none", tmp_path, Distillation(), Reinforcement())
     assert not (tmp_path / "distil").exists()
@@ -298,6 +302,27 @@ def test_both_stages_make_an_adapter_that_names_its_base(base: Path, tmp_path: P
     of_adapter = facts(adapter)
     assert (of_adapter["general.type"], of_adapter["general.base_model.0.name"]) == ("adapter", base.stem)
     assert of_adapter["adapter.lora.alpha"] == 32.0
+
+
+@needs_torch
+def test_every_family_of_games_can_be_trained_and_the_others_are_held_out(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from icrl_graph.meta_rl import word_learner
+
+    drawn: set[str] = set()
+
+    def watched(family: Any, *args: Any, **options: Any) -> Any:
+        drawn.add(family)
+        return instance(family, *args, **options)
+
+    monkeypatch.setattr(word_learner, "instance", watched)
+    trained = ("closeness", "order", "mastermind")
+    word_learner.distil(model, word_learner.Distillation(trials=8, episodes=2, families=trained), 0)
+    assert drawn == set(trained)
+    recipe = word_learner.Reinforcement(instances=2, group_size=2, episodes=2, families=("order",))
+    word_learner.reinforce(model, recipe, 0)
+    assert drawn == set(trained)
 
 
 @needs_torch

@@ -43,6 +43,14 @@ def train(
         int | None,
         typer.Option(min=1, metavar="<int>", help=f"{WORDS}: games of each iteration of the second stage."),
     ] = None,
+    families: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--family",
+            metavar="<str>",
+            help=f"{WORDS}: a family of games to train on; repeatable. Default prize, amounts.",
+        ),
+    ] = None,
     base: Annotated[
         Path | None,
         typer.Option(help=f"{WORDS}: another model, a GGUF file or a folder; default that of local:smollm2."),
@@ -58,10 +66,11 @@ def train(
         if learner not in TRAINED:
             raise ValueError(f"unknown learner {learner!r}; choose one of {', '.join(TRAINED)}")
         own: dict[str, Any] = {"--seed": seed, "--credit": credit, "--episodes": episodes}
-        own |= {"--instances": instances, "--base": base}
+        own |= {"--instances": instances, "--family": families, "--base": base}
         if learner == WORDS:
             second = {"credit": credit, "episodes": episodes, "instances": instances}
-            _train_words(out_dir, iterations, base, as_json, seed=seed, **second)
+            both = {"iterations": iterations, "seed": seed, "families": families and tuple(families)}
+            _train_words(out_dir, base, as_json, both, second)
             return
         if given := [option for option, value in own.items() if value is not None]:
             raise ValueError(f"{' and '.join(given)} {'are' if given[1:] else 'is'} for {WORDS} alone")
@@ -95,29 +104,28 @@ def _train(recipe: Any, run_recipe: Any, console: Console) -> tuple[Any, float]:
 
 
 def _train_words(
-    out_dir: Path, iterations: int | None, base: Path | None, as_json: bool, *, seed: int | None, **reinforcement: Any
+    out_dir: Path, base: Path | None, as_json: bool, both: Mapping[str, Any], second: Mapping[str, Any]
 ) -> None:
-    """Run both stages of the language model's recipe, each under a bar."""
+    """Run both stages of the language model's recipe, each under a bar; what is None is as the recipe has it."""
     from icrl_graph.meta_rl import word_learner  # needs PyTorch
     from icrl_graph.meta_rl.pictures import draw_training
     from icrl_graph.models.gguf import sha256
     from icrl_graph.models.local import smollm2
 
-    common: dict[str, Any] = {"iterations": iterations, "seed": seed}
-    common = {name: value for name, value in common.items() if value is not None}
-    asked = {name: value for name, value in reinforcement.items() if value is not None}
-    first, second = word_learner.Distillation(**common), word_learner.Reinforcement(**common, **asked)
+    common = {name: value for name, value in both.items() if value is not None}
+    own = {name: value for name, value in second.items() if value is not None}
+    distillation, reinforcement = word_learner.Distillation(**common), word_learner.Reinforcement(**common, **own)
     console, model = err if as_json else out, base or smollm2()
     write(f"Training on {model}, into {out_dir}. If it is stopped, the same command resumes it.", console)
     with progress_bar(console) as progress:
-        stages = {"distil": first.iterations, "reinforce": second.iterations}
+        stages = {"distil": distillation.iterations, "reinforce": reinforcement.iterations}
         bars = {stage: progress.add_task(stage, total=total) for stage, total in stages.items()}
 
         def show(stage: str, done: int, facts: Mapping[str, Any]) -> None:
             name, value = next(iter(facts.items()))
             progress.update(bars[stage], completed=done, description=f"{stage}: {name} {value:.2f}")
 
-        adapter = word_learner.train(model, out_dir, first, second, show)
+        adapter = word_learner.train(model, out_dir, distillation, reinforcement, show)
     picture = out_dir / "training.png"
     try:
         draw_training(out_dir, picture)

@@ -8,8 +8,8 @@ Two stages, both on trials of eight episodes, played by the loop that users depl
 2. RL across episodes. The model plays, several trials of each instance; each of its answers is reinforced by what this
    and the later episodes earned above the other trials (`credit`).
 
-Two families are trained, half of the time with words of all categories and invented ones, so that the options have to
-be read. The other families are held out, as are other words and wordings.
+Two families are trained if no others are asked for, half of the time with words of all categories and invented ones, so
+that the options have to be read. The other families are held out, as are other words and wordings.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ from icrl_graph.models.gguf import facts, sha256
 from icrl_graph.state.episode import Message
 from icrl_graph.tasks.word_games import references
 from icrl_graph.tasks.word_games.answers import earned, write_answer
+from icrl_graph.tasks.word_games.families import FAMILIES
 from icrl_graph.tasks.word_games.instances import instance
 from icrl_graph.tasks.word_games.wordings import UNIT, Scale
 
-FAMILIES: Sequence[str] = ("prize", "amounts")
-"""Those that are trained."""
+TRAINED: Sequence[str] = ("prize", "amounts")
+"""The families of the recipe."""
 SCALES: Sequence[Scale] = (UNIT, UNIT, UNIT, (0, 10), (0, 100), (-1, 1))
 """Ranges of rewards, one drawn for each trial."""
 SIZES: Sequence[int] = (2, 3, 4, 5, 6)
-"""How many options there are in the first stage: what rewards mean is learnt from few at first."""
+"""How many options there are in the first stage, if any number will do: what rewards mean is learnt from few first."""
 MIXED = 1 / 2
 """The share of trials with words of all categories."""
 FORMS: Sequence[Mapping[str, Any]] = (
@@ -59,7 +60,21 @@ CARELESS = 1 / 3, 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distillation(Stage):
+class WordGames(Stage):
+    """What both stages have in common."""
+
+    families: Sequence[str] = TRAINED
+    """Those that are trained; the others are held out."""
+
+    def __post_init__(self) -> None:
+        if not self.families:
+            raise ValueError("give at least one family of word games to train on")
+        if unknown := sorted(set(self.families) - FAMILIES.keys()):
+            raise ValueError(f"unknown family {unknown[0]!r}; choose of {', '.join(FAMILIES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation(WordGames):
     """The first stage."""
 
     iterations: int = 200
@@ -71,7 +86,7 @@ class Distillation(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reinforcement(Stage):
+class Reinforcement(WordGames):
     """The second stage."""
 
     iterations: int = 36
@@ -89,9 +104,10 @@ class Reinforcement(Stage):
     entropy: float = 0.0
     """The weight of entropy in the loss."""
     max_response_tokens: int = 8
-    """Room for a word of several tokens."""
+    """Room for a word of several tokens, for each word of an answer."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         find_credit(self.credit)  # now, not after the first stage
 
 
@@ -175,7 +191,8 @@ def imitate(model: LanguageModel, recipe: Stage, samples: Sequence[Sample]) -> d
 def _taught(model: LanguageModel, recipe: Distillation, number: int) -> Sample:
     """What the teacher wrote in a trial; where each of its prompts is a chat of its own, in the last of them."""
     rng = Random(f"distil/{recipe.seed}/{number}")
-    played = _drawn(rng, recipe.seed * 10**6 + number, rng.choice(FORMS), rng.choice(SCALES), SIZES)
+    form, scale = rng.choice(FORMS), rng.choice(SCALES)
+    played = _drawn(rng, recipe.families, recipe.seed * 10**6 + number, form, scale, SIZES)
     chance = CARELESS[1] if rng.random() < CARELESS[0] else 0.0
     episodes = min(recipe.episodes, len(played.inputs["task_data"]["options"]) + 2)
     if {"schedule", "layout"} & played.options.keys():  # each prompt is a sample of its own: one answer
@@ -194,10 +211,17 @@ def _careless(chance: float, messages: Sequence[Message], rng: Random) -> str | 
 
 
 def _drawn(
-    rng: Random, seed: int, form: Mapping[str, Any] = {}, scale: Scale = UNIT, sizes: Sequence[int] = ()
+    rng: Random,
+    families: Sequence[str],
+    seed: int,
+    form: Mapping[str, Any] = {},
+    scale: Scale = UNIT,
+    sizes: Sequence[int] = (),
 ) -> Instance:
-    family, is_mixed = rng.choice(FAMILIES), rng.random() < MIXED
-    drawn = instance(family, "train", seed, scale=scale, sizes=sizes, is_mixed=is_mixed)
+    family, is_mixed = rng.choice(families), rng.random() < MIXED
+    kind = FAMILIES[family]
+    any_size = sizes if max(kind.lengths) == 1 and not kind.on_scale else ()
+    drawn = instance(family, "train", seed, scale=scale, sizes=any_size, is_mixed=is_mixed and not kind.on_scale)
     return Instance(f"{family}:train:{seed}", drawn.inputs(), earned, form)
 
 
@@ -210,10 +234,11 @@ def reinforce(model: LanguageModel, recipe: Reinforcement, iteration: int) -> di
     """An iteration of the second stage: adds up gradients, and says what it came to."""
     rng = Random(f"reinforce/{recipe.seed}/{iteration}")
     first = 5 * 10**8 + recipe.seed * 10**6 + iteration * recipe.instances  # none that the teacher has played
-    drawn = [_drawn(rng, first + at) for at in range(recipe.instances)]
+    drawn = [_drawn(rng, recipe.families, first + at) for at in range(recipe.instances)]
     instances = [one for one in drawn for _ in range(recipe.group_size)]
     model.model.eval()
-    trials = play(model, instances, recipe.episodes, seed=first, max_response_tokens=recipe.max_response_tokens)
+    room = recipe.max_response_tokens * max(max(FAMILIES[family].lengths) for family in recipe.families)
+    trials = play(model, instances, recipe.episodes, seed=first, max_response_tokens=room)
     returns = [trial.returns for trial in trials]
     gains = advantages(returns, [trial.instance for trial in trials], recipe.credit, recipe.scale)
     rows = [
