@@ -55,6 +55,8 @@ TEMPERATURE = 0.5
 """Of these, by default: at 1 a fifth of their answers are words that no game offers."""
 LONGEST_ANSWER = 1024
 """Tokens of an answer, by default: a small model may never end by itself."""
+KEPT_PROMPTS = 1024
+"""MiB of memory for prompts of chats that have no slot now; llama.cpp's own default is 8192."""
 
 
 def local_model(
@@ -196,6 +198,7 @@ class LlamaServer:
         self._settings = {
             **{"model": path, "adapter": adapter, "model_alias": [name], "n_ctx": context * slots, "n_parallel": slots},
             **{"port": port, "reuse_port": True, "api_keys": [self.key], "ui": False, "verbosity": 1},
+            "cache_ram_mib": KEPT_PROMPTS,
         }
         self._path, self._slots, self._starting = path, FairSemaphore(slots), threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
