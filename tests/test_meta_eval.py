@@ -37,7 +37,8 @@ def shown(**rewards: Sequence[Sequence[float | None]]) -> Learning:
             episodes = [
                 {"round": k, "response": f"{value}", "reward": {"value": value}} for k, value in enumerate(earned)
             ]
-            rows[Cell(arm, f"prize:words:{at}", 0)] = {"episodes": episodes, "stopped": "rounds"}
+            chosen = [0 for _ in episodes]
+            rows[Cell(arm, f"prize:words:{at}", 0)] = {"episodes": episodes, "stopped": "rounds", "chosen": chosen}
     (group,) = learning(plan, rows, WORDS)
     return group
 
@@ -191,6 +192,38 @@ def test_histories_are_swapped_within_a_group_and_say_nothing_of_the_task(tmp_pa
     played = (tmp_path / "swapped" / "results.jsonl").read_bytes()
     assert groups_of(tmp_path, WORDS.references["teacher"], *options) == [group]
     assert (tmp_path / "swapped" / "results.jsonl").read_bytes() == played
+
+
+PLAYER_WITH_OUTAGES = """
+from pathlib import Path
+from random import Random
+from icrl_graph.tasks.word_games.references import posterior
+
+def player(messages, rng):
+    calls = Path(__file__).with_name("calls")
+    count = len(calls.read_text()) if calls.exists() else 0
+    calls.write_text("." * (count + 1))
+    if count in range(20, 35) or count in range(90, 92):
+        raise RuntimeError("outage")  # one that is not called again at once
+    return posterior(messages, rng)
+"""
+
+
+def test_calls_that_an_outage_has_lost_are_no_episodes(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(PLAYER_WITH_OUTAGES)
+    options = ["--item", "prize:words:*", "--instances", "3", "--episodes", "6", "--concurrency", "1"]
+    command = [f"{tmp_path / 'own.py'}:player", "--json", "--out", str(tmp_path / "out"), *options]
+    done = meta_eval(*command)
+    assert "outage" in done.output
+    for _ in range(4):  # until all has been repeated, also of swapped histories
+        if not done.exit_code:
+            break
+        done = meta_eval(*command)
+    assert not done.exit_code, done.output
+    (group,) = json.loads(done.stdout)
+    for name in ("icrl", "zero", "no memory", "swapped"):
+        assert [each["mean"] is None for each in group["players"][name]["reward"]] == [False] * 6
+    assert means(group["players"]["icrl"]["reward"])[-1] == 1.0  # of at most six words the sixth answer is the prize
 
 
 def test_what_may_be_spent_in_total_holds_for_swapped_histories_too(tmp_path: Path) -> None:

@@ -68,6 +68,18 @@ class Scale:
         return None if self.unscored is None else self.bounds.get(measure, (0.0, 0.0))[self.unscored]
 
 
+def answered_first(row: Row, rounds: int) -> Row:
+    """A run of one attempt a round as if no call had been lost: so many attempts, those that were answered, in order.
+
+    Rounds that an outage has lost were played again when the run was resumed; where some were not, lost ones are last.
+    """
+    episodes, chosen = row["episodes"], row["chosen"]
+    kept = sorted(range(len(episodes)), key=lambda at: is_lost(episodes[at]))[:rounds]
+    place = {old: new for new, old in enumerate(kept)}
+    places = [None if (at := chosen[old]) is None else place[at] for old in kept]
+    return {**row, "episodes": [episodes[old] for old in kept], "chosen": places}
+
+
 def scale_of(plan: Plan, rows: Iterable[Row]) -> Scale:
     """What the scores of a comparison can be, by its plan and by what they are.
 

@@ -1,7 +1,8 @@
 """Does a model learn in its context? What it comes to episode by episode, beside controls that take its rewards away.
 
 A comparison is played on a benchmark whose tasks hide something that only rewards tell (`ARMS`). What it shows is read
-off its rows, for each group of tasks apart: "prize:words:17" is of the group "prize:words".
+off its rows, for each group of tasks apart: "prize:words:17" is of the group "prize:words". An episode is an attempt
+that was answered; calls that an outage has lost are none.
 
 Two numbers are told apart. Success at episode k is that of the k-th episode, whatever came before. Success within k,
 the p@k of LaMer (arXiv 2512.16848), is that of any of the first k; it rises with blind guesses, too.
@@ -22,6 +23,7 @@ from icrl_graph.benchmarks.plan import Plan
 from icrl_graph.benchmarks.registry import find_benchmark
 from icrl_graph.benchmarks.results import Cell, Row
 from icrl_graph.benchmarks.scheduler import read_clock
+from icrl_graph.benchmarks.scores import answered_first
 from icrl_graph.benchmarks.statistics import Bracket, Difference, Estimate, difference, estimate
 from icrl_graph.benchmarks.summary import Table, tables_of
 from icrl_graph.meta_rl import swapped
@@ -90,7 +92,7 @@ def swapped_plan(plan: Plan, rows: Mapping[Cell, Row], suite: Suite, folder: Pat
     It has the same model. What it may spend in total is what the comparison has left; None where that is nothing.
     """
     path = folder / "swapped.jsonl"
-    count = swapped.write(rows, group_of, path)
+    count = swapped.write(rows, group_of, plan.rounds, path)
     numbers = {name: getattr(plan, name) for name in ("model", "base_url", "concurrency", "send_seed")}
     spent: Any = {**add_usage(*(row.get("usage", {}) for row in rows.values())), "seconds": read_clock(folder)}
     kinds = {"total_usd": "usd", "total_calls": "calls", "total_seconds": "seconds"}
@@ -174,7 +176,7 @@ def learning(plan: Plan, rows: Mapping[Cell, Row], suite: Suite) -> list[Learnin
     groups: dict[str, dict[Cell, Row]] = {}
     for cell, row in rows.items():
         if "error" not in row:
-            groups.setdefault(group_of(cell.item), {})[cell] = row
+            groups.setdefault(group_of(cell.item), {})[cell] = answered_first(row, plan.rounds)
     every = replace(plan, arms=[*arms(suite).values()])
     tables = {group: tables_of(every, played) for group, played in groups.items()}
     return [_learning(group, suite, of) for group, of in tables.items() if of.keys() >= {*benchmark_arms(suite)}]
