@@ -262,7 +262,7 @@ def test_a_training_that_is_resumed_gives_the_same_weights(stage: str, base: Pat
     logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "killed")]
     assert logs[0] == logs[1]
     assert [json.loads(line)["iteration"] for line in logs[0].splitlines()] == [1, 2, 3, 4]
-    with pytest.raises(ValueError, match="holds a training with other settings"):
+    with pytest.raises(ValueError, match="holds a training with other settings, seed 0 -> 1: choose another folder"):
         fit(LanguageModel.load(base, lora=Lora(first_layer=0)), step, replace(recipe, seed=1), tmp_path / "whole")
 
 
@@ -302,6 +302,54 @@ def test_both_stages_make_an_adapter_that_names_its_base(base: Path, tmp_path: P
     of_adapter = facts(adapter)
     assert (of_adapter["general.type"], of_adapter["general.base_model.0.name"]) == ("adapter", base.stem)
     assert of_adapter["adapter.lora.alpha"] == 32.0
+
+
+def trained_shortly(base: Path, folder: Path) -> Path:
+    from icrl_graph.meta_rl.word_learner import Distillation, Reinforcement, train
+
+    first = Distillation(iterations=1, trials=1, episodes=2)
+    return train(base, folder, first, Reinforcement(iterations=1, instances=1, group_size=2, episodes=2))
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("file", "left", "told"),
+    [
+        ("distil/checkpoint.pt", 500, "checkpoint.pt is damaged"),
+        ("reinforce/checkpoint.pt", 0, "checkpoint.pt is damaged"),
+        ("distil/adapter_model.safetensors", 100, "distil can't be read as a whole adapter"),
+    ],
+)
+def test_a_file_of_a_training_that_was_cut_off_is_named(
+    file: str, left: int, told: str, base: Path, tmp_path: Path
+) -> None:
+    adapter = trained_shortly(base, tmp_path).read_bytes()
+    os.truncate(tmp_path / file, left)
+    with pytest.raises(ValueError, match=told):
+        trained_shortly(base, tmp_path)
+    assert (tmp_path / "adapter.gguf").read_bytes() == adapter
+
+
+@needs_torch
+def test_a_base_that_is_no_whole_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty can't be read as a whole model"):
+        trained_shortly(tmp_path / "empty", tmp_path / "out")
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ValueError, match=r"cut.gguf can't be read as a whole model"):
+        trained_shortly(tmp_path / "cut.gguf", tmp_path / "out")
+
+
+@needs_torch
+def test_two_processes_do_not_train_in_one_folder(base: Path, tmp_path: Path) -> None:
+    from icrl_graph.execution.folder_lock import lock_folder
+    from icrl_graph.meta_rl.word_learner import LOCK
+
+    with open(tmp_path / LOCK, "ab") as file:
+        lock_folder(file, tmp_path)
+        with pytest.raises(BlockingIOError, match="another process works in"):
+            trained_shortly(base, tmp_path)
+    assert trained_shortly(base, tmp_path).exists()
 
 
 @needs_torch

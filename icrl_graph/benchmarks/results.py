@@ -12,6 +12,7 @@ from typing import IO, Any, NamedTuple, cast
 
 from typing_extensions import TypedDict
 
+from icrl_graph.execution.folder_lock import lock_folder
 from icrl_graph.prompts.text import as_json
 from icrl_graph.state.checks import is_number
 from icrl_graph.state.episode import Episode, Usage
@@ -182,22 +183,10 @@ def appending(folder: Path) -> Iterator[IO[bytes]]:
         BlockingIOError: another process works in the folder.
     """
     with (folder / "results.jsonl").open("ab+") as file:
-        _lock(file, folder)
+        lock_folder(file, folder)
         if file.tell() and not _ends_a_line(file):
             file.write(b"\n")
         yield file
-
-
-def _lock(file: IO[bytes], folder: Path) -> None:
-    """Keep other processes out until the file is closed, where the system supports it."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BlockingIOError(f"another process works in {folder}; wait for it, or give another folder") from None
 
 
 def _ends_a_line(file: IO[bytes]) -> bool:

@@ -31,7 +31,9 @@ def train(
     iterations: Annotated[
         int | None, typer.Option(min=1, metavar="<int>", help="Fewer than the recipe's, to try it out; of each stage.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="<int>", help=f"{WORDS}: of all that is drawn.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, metavar="<int>", help=f"{WORDS}: of all that is drawn.")
+    ] = None,
     credit: Annotated[
         str | None,
         typer.Option(help=f"{WORDS}: how later episodes count for earlier ones, such as sum, discounted:0.9 or own."),
@@ -129,10 +131,14 @@ def _train_words(
     picture = out_dir / "training.png"
     try:
         draw_training(out_dir, picture)
-    except MissingExtra as missing:
-        warn(f"No picture was drawn: {missing}")
+    except (MissingExtra, ValueError, LookupError) as problem:  # such as a log that was cut off
+        warn(f"No picture was drawn: {problem}")
     if as_json:
         typer.echo(json.dumps({"adapter": str(adapter), "sha256": sha256(adapter)}))
     else:
         write(f"Written to {adapter}. Does it learn in its context?", console)
-        write(f"  {command('meta-eval', f'local:{adapter}', '--instances', '32')}", console)
+        if base is None:
+            write(f"  {command('meta-eval', f'local:{adapter}', '--instances', '32')}", console)
+        else:
+            file = base if base.suffix == ".gguf" else "base.gguf"
+            write(f"  chat_model('local:{adapter}', base='{file}') runs it, on its base as a GGUF file.", console)

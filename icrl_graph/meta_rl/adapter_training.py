@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 from icrl_graph.meta_rl.language_model import LanguageModel
@@ -140,7 +142,9 @@ def is_done(folder: Path, stage: Stage) -> bool:
 def _save(model: LanguageModel, optimizer: Any, stage: Stage, folder: Path, done: int) -> None:
     weights = [weight.detach() for weight in model.parameters()]
     state = {"stage": asdict(stage), "done": done, "weights": weights, "optimizer": optimizer.state_dict()}
-    torch.save(state, folder / f"{CHECKPOINT}.new")
+    packed = io.BytesIO()
+    torch.save(state, packed)
+    (folder / f"{CHECKPOINT}.new").write_bytes(packed.getvalue())  # PyTorch itself does not say that a disk is full
     os.replace(folder / f"{CHECKPOINT}.new", folder / CHECKPOINT)
 
 
@@ -164,9 +168,18 @@ def _checkpoint(stage: Stage, folder: Path) -> dict[str, Any]:
     """The checkpoint of a folder.
 
     Raises:
-        ValueError: it is one of another training.
+        ValueError: it is one of another training, or damaged.
     """
-    state: dict[str, Any] = torch.load(folder / CHECKPOINT, weights_only=True)
-    if state["stage"] != asdict(stage):
-        raise ValueError(f"{folder} holds a training with other settings, {state['stage']}: choose another folder")
+    try:
+        state: dict[str, Any] = torch.load(folder / CHECKPOINT, weights_only=True)
+        had = state["stage"]
+    except (EOFError, RuntimeError, UnpicklingError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder / CHECKPOINT} is damaged ({type(error).__name__}): choose another folder, or delete {folder} to "
+            "train this stage again"
+        ) from error
+    asked = asdict(stage)
+    if others := [name for name in asked if had.get(name) != asked[name]]:
+        told = ", ".join(f"{name} {had.get(name)!r} -> {asked[name]!r}" for name in others)
+        raise ValueError(f"{folder} holds a training with other settings, {told}: choose another folder")
     return state

@@ -52,7 +52,7 @@ class LanguageModel:
             dtype: of the frozen weights, and of what is computed; an adapter is always of float32.
 
         Raises:
-            ValueError: it has no chat template.
+            ValueError: it has no chat template, or the model or the adapter is not a whole one.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -61,9 +61,11 @@ class LanguageModel:
         whole: dict[str, Any] = {"quantization_config": GgufConfig(dequantize=True)} if is_gguf else {}
         folder = base.parent if is_gguf else base
         with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, **where)
+            with _named(base, "model"):
+                tokenizer = AutoTokenizer.from_pretrained(folder, **where)
             check_template(tokenizer, base)
-            weights = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **where, **whole)
+            with _named(base, "model"):
+                weights = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **where, **whole)
             return cls(_adapted(weights, adapter, lora or Lora()), tokenizer)
 
     def encode(self, text: str) -> list[int]:
@@ -145,7 +147,8 @@ def _adapted(weights: Any, adapter: Path | None, lora: Lora) -> Any:
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if adapter is not None:
-        return PeftModel.from_pretrained(weights, adapter, is_trainable=True)
+        with _named(adapter, "adapter"):
+            return PeftModel.from_pretrained(weights, adapter, is_trainable=True)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -153,6 +156,16 @@ def _adapted(weights: Any, adapter: Path | None, lora: Lora) -> Any:
         layers_to_transform=list(range(lora.first_layer, weights.config.num_hidden_layers)),
     )
     return get_peft_model(weights, config)
+
+
+@contextmanager
+def _named(path: Path, kind: str) -> Iterator[None]:
+    """Errors of the libraries that read a file, of many types, as one that names it."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path} can't be read as a whole {kind}: {type(error).__name__}: {reason:.200}") from error
 
 
 @contextmanager

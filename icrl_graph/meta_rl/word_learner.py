@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from icrl_graph.execution.folder_lock import lock_folder
 from icrl_graph.meta_rl.adapter_training import Stage, add_gradients, fit, is_done
 from icrl_graph.meta_rl.credit import Array, advantages, find_credit
 from icrl_graph.meta_rl.export import check_llama, gguf
@@ -111,6 +112,8 @@ class Reinforcement(WordGames):
         find_credit(self.credit)  # now, not after the first stage
 
 
+LOCK = "lock"
+"""The file by which other processes are kept out of the folder."""
 STAGES: Sequence[str] = ("distil", "reinforce")
 """In their order; each has a folder of its name."""
 Progress = Callable[[str, int, Mapping[str, Any]], None]
@@ -134,13 +137,23 @@ def train(
 
     Raises:
         ValueError: there is no such model, it is no Llama or has no chat template, or the folder holds a training with
-            other settings.
+            other settings, or a damaged one.
+        BlockingIOError: another process trains in the folder.
     """
+    if not base.exists():
+        raise ValueError(f"there is no model at {base}: give a GGUF file or a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "ab") as file:
+        lock_folder(file, folder)
+        return _train(base, folder, distillation, reinforcement, progress)
+
+
+def _train(
+    base: Path, folder: Path, distillation: Distillation, reinforcement: Reinforcement, progress: Progress | None
+) -> Path:
     torch.manual_seed(distillation.seed)
     torch.set_num_threads(distillation.workers)
     folders = {stage: folder / stage for stage in STAGES}
-    if not base.exists():
-        raise ValueError(f"there is no model at {base}: give a GGUF file or a folder")
     done = is_done(folders["distil"], distillation)
     is_done(folders["reinforce"], reinforcement)  # else it would say so after the first stage
     model = LanguageModel.load(base, folders["distil"] if done else None, dtype=fast_dtype())
