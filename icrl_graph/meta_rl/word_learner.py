@@ -61,7 +61,7 @@ CARELESS = 1 / 3, 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordGames(Stage):
+class WordGameStage(Stage):
     """What both stages have in common."""
 
     families: Sequence[str] = TRAINED
@@ -75,7 +75,7 @@ class WordGames(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distillation(WordGames):
+class Distillation(WordGameStage):
     """The first stage."""
 
     iterations: int = 200
@@ -87,7 +87,7 @@ class Distillation(WordGames):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reinforcement(WordGames):
+class Reinforcement(WordGameStage):
     """The second stage."""
 
     iterations: int = 36
@@ -233,8 +233,8 @@ def _drawn(
 ) -> Instance:
     family, is_mixed = rng.choice(families), rng.random() < MIXED
     kind = FAMILIES[family]
-    any_size = sizes if max(kind.lengths) == 1 and not kind.on_scale else ()
-    drawn = instance(family, "train", seed, scale=scale, sizes=any_size, is_mixed=is_mixed and not kind.on_scale)
+    sizes = sizes if max(kind.lengths) == 1 and not kind.on_scale else ()  # the others have sizes of their own
+    drawn = instance(family, "train", seed, scale=scale, sizes=sizes, is_mixed=is_mixed and not kind.on_scale)
     return Instance(f"{family}:train:{seed}", drawn.inputs(), earned, form)
 
 
