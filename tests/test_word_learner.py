@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from icrl_graph.cli.shared import app
 from icrl_graph.meta_rl.samples import Recorder
 from icrl_graph.state.episode import Message
 from icrl_graph.tasks.word_games import references, wordings
@@ -338,6 +340,16 @@ def test_a_base_that_is_no_whole_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.gguf").write_bytes(b"GGUF")
     with pytest.raises(ValueError, match=r"cut.gguf can't be read as a whole model"):
         trained_shortly(tmp_path / "cut.gguf", tmp_path / "out")
+
+
+@needs_torch
+def test_the_command_says_how_the_adapter_of_another_base_is_run(base: Path, tmp_path: Path) -> None:
+    short = ["--iterations", "1", "--episodes", "1", "--instances", "1", "--family", "order"]
+    done = CliRunner().invoke(app, ["train", "words", "--base", str(base), "--out", str(tmp_path), *short])
+    assert done.exit_code == 0, done.output
+    told = " ".join(done.output.split())
+    assert "base='base.gguf') runs it" in told
+    assert "meta-eval" not in told  # which could not run it
 
 
 @needs_torch

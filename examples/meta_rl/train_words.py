@@ -3,7 +3,8 @@
 python examples/meta_rl/train_words.py MODEL FOLDER [STEPS]
 accelerate launch --config_file examples/meta_rl/zero2.yaml examples/meta_rl/train_words.py MODEL FOLDER [STEPS]
 
-The same command resumes a training that was interrupted. FOLDER gets checkpoints and, at the end, the LoRA adapter.
+MODEL is a name at Hugging Face, or a folder in its form; STEPS are 200 without it. The same command resumes a training
+that was interrupted. FOLDER gets checkpoints and, at the end, the LoRA adapter.
 """
 
 import os
@@ -20,6 +21,8 @@ from icrl_graph.tasks.word_games.answers import earned
 from icrl_graph.tasks.word_games.instances import read_item
 
 on_gpu = torch.cuda.is_available()
+if len(sys.argv) not in (3, 4):
+    sys.exit(__doc__)
 model, folder, steps = (*sys.argv[1:], "200")[:3]
 names = [f"{family}:train:{seed}" for seed in range(2000) for family in ("prize", "amounts")]
 instances = [Instance(name, read_item(name).inputs(), earned) for name in names]

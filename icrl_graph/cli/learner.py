@@ -138,7 +138,9 @@ def _train_words(
     else:
         write(f"Written to {adapter}. Does it learn in its context?", console)
         if base is None:
-            write(f"  {command('meta-eval', f'local:{adapter}', '--instances', '32')}", console)
+            trained = distillation.families
+            games = [word for family in trained for word in ("--item", f"{family}:wordings:*", "--trained-on", family)]
+            write(f"  {command('meta-eval', f'local:{adapter}', *games, '--instances', '32')}", console)
         else:
             file = base if base.suffix == ".gguf" else "base.gguf"
             write(f"  chat_model('local:{adapter}', base='{file}') runs it, on its base as a GGUF file.", console)

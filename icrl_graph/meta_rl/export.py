@@ -67,7 +67,7 @@ def _tensors(model: LanguageModel) -> dict[str, NDArray[np.float32]]:
 
     config, found = model.model.get_base_model().config, dict[str, NDArray[np.float32]]()
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    for name, weight in sorted(get_peft_model_state_dict(model.model).items()):
+    for name, weight in sorted(get_peft_model_state_dict(model.model, save_embedding_layers=False).items()):
         parts = name.split(".")  # base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight
         module, kind = parts[-3], parts[-2]
         if module not in _NAMES or "layers" not in parts:

@@ -120,7 +120,7 @@ class LanguageModel:
 
     def save(self, folder: Path) -> None:
         """Write the adapter, as PEFT reads it."""
-        self.model.save_pretrained(folder)
+        self.model.save_pretrained(folder, save_embedding_layers=False)  # they are frozen
 
 
 def common_length(rows: Sequence[Sequence[int]]) -> int:

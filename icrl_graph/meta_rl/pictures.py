@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from icrl_graph.benchmarks.report.charts import COLORS
 from icrl_graph.benchmarks.report.pictures import draw_curve, figure
@@ -27,12 +28,20 @@ def draw(groups: Sequence[Learning], path: Path) -> None:
     grid = drawing.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, group in zip(grid.flat, groups, strict=False):
         for place, (name, played) in enumerate(group["players"].items()):
-            draw_curve(axes, played["reward"], label=name, color=COLORS[place % len(COLORS)])
+            style: dict[str, Any] = {
+                "label": name,
+                "color": COLORS[place % len(COLORS)],
+                "zorder": 3 if place == 0 else 2,
+            }
+            draw_curve(axes, played["reward"], **style)  # the model above those that earn as much
+        axes.locator_params(axis="x", integer=True)
         axes.set(title=f"{group['group']} ({group['tasks']} tasks)", xlabel="episode")
     for axes in grid.flat[len(groups) :]:
         axes.axis("off")
     grid[0, 0].set(ylabel="reward")
-    drawing.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    drawing.legend(
+        *grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(6, 3 * columns), frameon=False
+    )
     drawing.savefig(path, dpi=130)
 
 
@@ -51,7 +60,14 @@ def draw_training(folder: Path, path: Path) -> None:
             points = [(line["iteration"], *line["by_episode"][episode : episode + 1]) for line in lines]
             whole = [point for point in points if len(point) > 1]
             shade = 0.25 + 0.75 * episode / max(1, episodes - 1)
-            axes.plot(*zip(*whole, strict=True), color=COLORS[0], alpha=shade, label=f"episode {episode + 1}", lw=1)
+            style: dict[str, Any] = {
+                "color": COLORS[0],
+                "alpha": shade,
+                "lw": 1,
+                "marker": "" if len(whole) > 1 else "o",
+            }
+            axes.plot(*zip(*whole, strict=True), label=f"episode {episode + 1}", **style)
+        axes.locator_params(axis="x", integer=True)
         axes.set(xlabel="iteration", title=label)
-    drawing.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=8, frameon=False)
+    drawing.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     drawing.savefig(path, dpi=130)
